@@ -1,0 +1,1 @@
+"""The command ``embedstore``: thin bodies over the library, nothing heavy imported before it is needed."""

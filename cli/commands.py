@@ -1,0 +1,251 @@
+"""One function a command. Each parses, calls the library, prints; imports happen inside."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Store = Annotated[Path, typer.Argument(metavar="STORE", help="The store's folder.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
+Where = Annotated[str | None, typer.Option(help="SQL over the metadata, such as \"label = 'food' and price < 10\".")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add every command to `app`."""
+    for command in (demo, embed, info, search, train, predict, verify, remove, encoders):
+        app.command(no_args_is_help=command not in (demo, encoders))(command)
+
+
+def demo(
+    store: Annotated[Path, typer.Option(help="Where to make the demo's store.")] = Path("demo.store"),
+    device: Device = "auto",
+) -> None:
+    """Embed 600 real images and texts, train heads, search: the whole thing in a minute."""
+    from .demo import run
+
+    run(store, device)
+
+
+def embed(
+    dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="A folder, or a .csv, .tsv, .jsonl or .parquet.")],
+    store: Annotated[Path, typer.Option(help="The store's folder; made if it does not exist.")],
+    image: Annotated[list[str] | None, typer.Option(help="Encoder of images: NAME or SPACE=NAME; may be repeated.")] = None,
+    text: Annotated[list[str] | None, typer.Option(help="Encoder of texts.")] = None,
+    audio: Annotated[list[str] | None, typer.Option(help="Encoder of sounds.")] = None,
+    video: Annotated[list[str] | None, typer.Option(help="Encoder of videos.")] = None,
+    id_column: Annotated[str | None, typer.Option(help="Column with the ids, if not 'id'.")] = None,
+    image_column: Annotated[str | None, typer.Option(help="Column with image paths, if not 'image'.")] = None,
+    text_column: Annotated[str | None, typer.Option(help="Column with texts, if not 'text'.")] = None,
+    audio_column: Annotated[str | None, typer.Option(help="Column with audio paths, if not 'audio'.")] = None,
+    video_column: Annotated[str | None, typer.Option(help="Column with video paths, if not 'video'.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float16 (default) or float32, for new spaces.")] = None,
+    device: Device = "auto",
+    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    workers: Annotated[int | None, typer.Option(help="Threads that read and decode; default one a CPU.")] = None,
+    max_pixels: Annotated[int | None, typer.Option(help="Larger images are failures.")] = None,
+    rehash: Annotated[bool, typer.Option("--rehash", help="Read every file, whatever its size and mtime.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try unchanged failures again.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first failure.")] = False,
+    json: Json = False,
+) -> None:
+    """Embed DATASET into a store; run it again to add, update or resume."""
+    import embedstore as es
+
+    from . import render
+
+    named = {"id": id_column, "image": image_column, "text": text_column, "audio": audio_column, "video": video_column}
+    columns = {word: column for word, column in named.items() if column}
+    given = {"image": image, "text": text, "audio": audio, "video": video}
+    with render.embedding_progress(f"embedding {dataset.name}") as on_progress:
+        report = es.embed(
+            dataset,
+            store,
+            **{m: _spaces(m, names) for m, names in given.items() if names},
+            columns=columns or None,
+            dtype=dtype,
+            device=device,
+            precision=precision,
+            workers=workers,
+            max_pixels=max_pixels,
+            rehash=rehash,
+            retry_failed=retry_failed,
+            strict=strict,
+            on_progress=on_progress,
+        )
+    render.print_json(report.to_dict()) if json else render.print_embedding(report, store)
+
+
+def _spaces(modality: str, names: list[str]) -> dict[str, str]:
+    """``SPACE=ENCODER`` or ``ENCODER`` (the space is then called like the modality)."""
+    from embedstore.errors import UsageError
+
+    spaces: dict[str, str] = {}
+    for given in names:
+        space, equals, encoder = given.partition("=")
+        space, encoder = (space, encoder) if equals else (modality, given)
+        if space in spaces:
+            raise UsageError(f"Two encoders for space {space!r}. Name the second: --{modality} NAME={encoder}")
+        spaces[space] = encoder
+    return spaces
+
+
+def info(
+    store: Store,
+    failures: Annotated[bool, typer.Option("--failures", help="List every failure with its reason.")] = False,
+    json: Json = False,
+) -> None:
+    """Show what a store holds."""
+    import embedstore as es
+
+    from . import render
+
+    opened = es.Store.open(store)
+    document = opened.info()
+    listed = [{"space": s.name, **row} for s in opened.spaces.values() for row in s.failures.to_pylist()]
+    if failures:
+        document["failures"] = [{k: row[k] for k in ("space", "id", "stage", "reason")} for row in listed]
+    if json:
+        render.print_json(document)
+        return
+    columns = ["space", "vectors", "missing", "failed", "dim", "dtype", "encoder", "fingerprint"]
+    rows = [(name, *(space[c] for c in columns[1:])) for name, space in document["spaces"].items()]
+    render.print_table(columns, rows, numeric=columns[1:5])
+    heads = ", ".join(document["heads"]) or "none"
+    metadata = ", ".join(opened.items.metadata_columns()) or "none"
+    typer.echo(f"{document['items']:,} items; columns: {metadata}; heads: {heads}; generation {document['generation']}")
+    for row in document.get("failures", ()):
+        typer.echo(f"failed: {row['id']} ({row['space']}, {row['stage']}): {row['reason']}")
+
+
+def search(
+    store: Store,
+    text: Annotated[str | None, typer.Option(help="Search by words.")] = None,
+    image: Annotated[Path | None, typer.Option(help="Search by an image file.")] = None,
+    id: Annotated[str | None, typer.Option("--id", help="Search by an item of the store.")] = None,
+    vector: Annotated[Path | None, typer.Option(help="Search by a vector in .npy or .npz.")] = None,
+    fingerprint: Annotated[str | None, typer.Option(help="Fingerprint of the encoder that made --vector.")] = None,
+    space: Annotated[str | None, typer.Option(help="The space to search.")] = None,
+    k: Annotated[int, typer.Option("-k", help="How many results.")] = 10,
+    where: Where = None,
+    columns: Annotated[str | None, typer.Option(help="Columns to show, separated by commas.")] = None,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Find the nearest items to a text, an image, an item or a vector (exact, cosine)."""
+    import embedstore as es
+
+    from . import render
+
+    opened = es.Store.open(store)
+    shown = [c.strip() for c in columns.split(",")] if columns else None
+    query = es.QueryVector.load(vector, fingerprint) if vector else None
+    with render.status("searching"):
+        result = es.search(
+            opened,
+            text=text,
+            image=image,
+            id=id,
+            vector=query,
+            space=space,
+            k=k,
+            where=where,
+            columns=shown,
+            device=device,
+        )
+    render.print_json(result.to_dict()) if json else render.print_hits(result, shown or opened.items.metadata_columns()[:3])
+
+
+def train(
+    store: Store,
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="Metadata column with the labels.")],
+    head: Annotated[str, typer.Option(help="The kind of head: linear.")] = "linear",
+    inputs: Annotated[str | None, typer.Option(help="Spaces to use, separated by commas; default all.")] = None,
+    where: Where = None,
+    cv: Annotated[int | None, typer.Option(help="Score by K-fold cross-validation.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the saved head; default the target.")] = None,
+    seed: Annotated[int, typer.Option(help="Of splits, folds and bootstrap.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    json: Json = False,
+) -> None:
+    """Train a head on cached vectors, score it beside its baselines, save it."""
+    import embedstore as es
+
+    from . import render
+
+    with render.status("training") as say:
+        report = es.train(
+            store,
+            target,
+            head=head,
+            inputs=[i.strip() for i in inputs.split(",")] if inputs else None,
+            where=where,
+            cv=cv,
+            name=name,
+            seed=seed,
+            device=device,
+            on_progress=say,
+        )
+    render.print_json(report.to_dict()) if json else render.print_training(report)
+
+
+def predict(
+    store: Store,
+    head: Annotated[str, typer.Argument(metavar="HEAD", help="Name of a saved head.")],
+    dataset: Annotated[Path | None, typer.Argument(metavar="[DATASET]", help="New items: a folder, table or file.")] = None,
+    id: Annotated[list[str] | None, typer.Option("--id", help="A stored item; may be repeated. Default: all.")] = None,
+    where: Where = None,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Predict with a saved head, on stored items or on new files."""
+    import embedstore as es
+
+    from . import render
+
+    with render.status("predicting"):
+        predictions = es.predict(store, head, dataset, ids=id or None, where=where, device=device)
+    render.print_json(predictions.to_dict()) if json else render.print_predictions(predictions)
+
+
+def verify(store: Store, json: Json = False) -> None:
+    """Compare every byte of a store with what was committed; exit code 1 if anything is damaged."""
+    import embedstore as es
+
+    from . import render
+
+    report = es.verify(es.Store.open(store))
+    if json:
+        render.print_json(report.to_dict())
+    else:
+        for line in [*report.problems, *(f"note: {note}" for note in report.notes)]:
+            typer.echo(line)
+        state = "clean" if report.clean else f"{len(report.problems)} problems"
+        typer.echo(f"{report.files:,} files, {report.bytes / 1e6:,.1f} MB read: {state}")
+    sys.exit(0 if report.clean else 1)
+
+
+def remove(store: Store, ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Items to remove.")]) -> None:
+    """Remove items by id."""
+    import embedstore as es
+
+    left = es.Store.open(store).remove(ids)
+    typer.echo(f"Removed {len(set(ids))}; {len(left):,} items are left.")
+
+
+def encoders(json: Json = False) -> None:
+    """List the encoders that --image, --text, --audio and --video take."""
+    from embedstore.encoders import ALIASES, ENCODERS
+    from embedstore.encoders.base import describe
+
+    from . import render
+
+    rows: list[tuple[Any, ...]] = [(name, describe(name)) for name in ENCODERS.names()]
+    rows += [(name, f"short for {full}") for name, full in ALIASES.items()]
+    if json:
+        render.print_json({"encoders": [{"name": name, "description": text} for name, text in rows]})
+        return
+    render.print_table(["encoder", "what it is"], rows)

@@ -1,0 +1,39 @@
+"""The application and its exit codes: 0 done, 1 failed, 2 usage."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from . import commands
+
+HELP = """Embed a dataset once, train heads on it in seconds, search it in milliseconds.
+
+A store is a folder: items, their vectors (HDF5) and the heads trained on them. Start with: embedstore demo"""
+
+app = typer.Typer(help=HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+commands.register(app)
+
+
+def main() -> None:
+    """Entry point: expected errors are one line on stderr."""
+    from embedstore.errors import EmbedstoreError, UsageError
+
+    try:
+        app()
+    except EmbedstoreError as error:
+        sys.stderr.write(f"embedstore: {error}\n")
+        for note in getattr(error, "__notes__", ()):
+            sys.stderr.write(f"  {note}\n")
+        sys.exit(2 if isinstance(error, UsageError) else 1)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.stderr.write("embedstore: interrupted; what was committed is kept. Run the same command to go on.\n")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,207 @@
+"""`embed`: a dataset through encoders into a store. The wiring of sources, encoders, pipeline and store."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from embedstore.encoders import Encoder, load_encoder
+from embedstore.errors import UsageError
+from embedstore.pipeline.consume import ChunkCloser, encode_batch
+from embedstore.pipeline.plan import Planner
+from embedstore.pipeline.produce import Batch, Producer
+from embedstore.pipeline.report import EmbedReport, Progress, ProgressCallback, SpaceReport
+from embedstore.pipeline.stages import Clock, RunAhead
+from embedstore.pipeline.state import SpaceState
+from embedstore.sources import Source, open_source
+from embedstore.spec import MODALITIES
+from embedstore.store import Store
+from embedstore.store.writer import StoreWriter
+
+EncoderName = str | Encoder
+
+__all__ = ["EmbedReport", "Progress", "embed"]
+
+
+def embed(
+    dataset: str | os.PathLike[str] | Source,
+    store: Store | str | os.PathLike[str],
+    *,
+    image: EncoderName | Mapping[str, EncoderName] | None = None,
+    text: EncoderName | Mapping[str, EncoderName] | None = None,
+    audio: EncoderName | Mapping[str, EncoderName] | None = None,
+    video: EncoderName | Mapping[str, EncoderName] | None = None,
+    columns: Mapping[str, str] | None = None,
+    dtype: str | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    workers: int | None = None,
+    max_pixels: int | None = None,
+    rehash: bool = False,
+    retry_failed: bool = False,
+    strict: bool = False,
+    on_progress: ProgressCallback | None = None,
+) -> EmbedReport:
+    """Embed `dataset` into `store`; what is there and unchanged is left alone, so it can be stopped and run again.
+
+    Parameters
+    ----------
+    dataset : path or Source
+        A folder, a table (.csv, .tsv, .jsonl, .parquet), or any `Source`.
+    store : Store or path
+        Made if it does not exist.
+    image, text, audio, video : str, Encoder, or mapping of space name to one of them
+        The encoder of that modality; the space is called like the modality unless a mapping names it. With none given,
+        the store's own encoders are used again.
+    columns : mapping, optional
+        For a table: ``"id"`` or modality → column name.
+    dtype : str, optional
+        ``"float16"`` (default) or ``"float32"``: how vectors of a new space are stored.
+    device, precision : str
+        See `embedstore.encoders.base.EncoderRequest`.
+    workers : int, optional
+        Threads that read and decode; default: one per CPU.
+    max_pixels : int, optional
+        Larger images are failures.
+    rehash : bool
+        Read every file, even if its size and mtime are as recorded.
+    retry_failed : bool
+        Try unchanged payloads again that failed before.
+    strict : bool
+        Raise `PayloadError` on a part's first failure instead of recording it; nothing of that part is kept.
+    on_progress : callable, optional
+        Called with a `Progress` now and then.
+
+    Returns
+    -------
+    EmbedReport
+
+    Raises
+    ------
+    FingerprintError
+        A space holds vectors of another encoder.
+    SourceError, StoreError, EncoderError, UsageError
+    """
+    source = open_source(dataset, columns)
+    by_modality = {"image": image, "text": text, "audio": audio, "video": video}
+    made = not isinstance(store, Store) and not (Path(store) / "store.json").exists()
+    opened = store if isinstance(store, Store) else Store.open(store, create=True)
+    started = time.perf_counter()
+    try:
+        with opened.writer() as writer:
+            named = _named_encoders(by_modality) or _recorded_encoders(writer.store, source)
+            _refuse_absent(named, source)
+            options = {"device": device, "precision": precision, "max_pixels": max_pixels}
+            loaded = {
+                name: encoder if not isinstance(encoder, str) else load_encoder(encoder, modality, **options)  # type: ignore[arg-type]
+                for name, (modality, encoder) in named.items()
+            }
+            report = _run(
+                source,
+                writer,
+                _states(writer, loaded, dtype),
+                workers=workers or os.cpu_count() or 1,
+                rehash=rehash,
+                retry_failed=retry_failed,
+                strict=strict,
+                on_progress=on_progress or (lambda progress: None),
+            )
+    except BaseException:
+        if made:
+            opened.discard_if_empty()
+        raise
+    report.seconds = time.perf_counter() - started
+    return report
+
+
+def _run(
+    source: Source,
+    writer: StoreWriter,
+    states: Mapping[str, SpaceState],
+    *,
+    workers: int,
+    rehash: bool,
+    retry_failed: bool,
+    strict: bool,
+    on_progress: ProgressCallback,
+) -> EmbedReport:
+    store, clock, started = writer.store, Clock(), time.perf_counter()
+    report = EmbedReport(spaces={name: SpaceReport(state.encoder.spec.name) for name, state in states.items()})
+    total = source.count()
+    planner = Planner(store.items, source.name, rehash=rehash)
+    with ThreadPoolExecutor(workers, thread_name_prefix="embedstore-read") as pool:
+        producer = Producer(source, planner, list(states.values()), pool, clock, workers=workers, retry_failed=retry_failed)
+        closer = ChunkCloser(store, writer, states, report, clock, strict=strict)
+        in_chunk = 0
+        try:
+            with RunAhead(producer.events(), depth=4) as events:
+                for event in events:
+                    if isinstance(event, Batch):
+                        with clock.measure("encode"):
+                            encode_batch(event)
+                        in_chunk += len(event.claims)
+                    else:
+                        closer.close(event.chunk, event.claims)
+                        in_chunk = 0
+                    done = report.items + in_chunk // max(len(states), 1)
+                    on_progress(Progress(done, total, sum(state.encoded for state in states.values())))
+        finally:
+            closer.finish()
+    writer.publish_spaces()
+    for name, state in states.items():
+        report.spaces[name].distinct = state.encoded
+        report.spaces[name].truncated = state.encoder.truncated
+    report.shares = clock.shares(time.perf_counter() - started, workers)
+    return report
+
+
+def _named_encoders(by_modality: Mapping[str, Any]) -> dict[str, tuple[str, EncoderName]]:
+    """Space name → (modality, encoder)."""
+    named: dict[str, tuple[str, EncoderName]] = {}
+    for modality, given in by_modality.items():
+        spaces = given if isinstance(given, Mapping) else {modality: given} if given is not None else {}
+        for name, encoder in spaces.items():
+            if name in named:
+                raise UsageError(f"Two encoders are given for a space called {name!r}. Name one: NAME=ENCODER.")
+            named[name] = (modality, encoder)
+    return named
+
+
+def _recorded_encoders(store: Store, source: Source) -> dict[str, tuple[str, EncoderName]]:
+    """The encoders of the spaces that the source has a modality for."""
+    found: dict[str, tuple[str, EncoderName]] = {
+        name: (space.spec.modality, space.spec.name)
+        for name, space in store.spaces.items()
+        if space.spec.modality in source.modalities
+    }
+    if not found:
+        raise UsageError(
+            f"Name an encoder for a modality of {source.name} ({', '.join(source.modalities)}), such as "
+            "--image effnet-lite0 or --text minilm. 'embedstore encoders' lists them."
+        )
+    return found
+
+
+def _refuse_absent(named: Mapping[str, tuple[str, EncoderName]], source: Source) -> None:
+    for _, (modality, encoder) in named.items():
+        if modality not in source.modalities:
+            name = encoder if isinstance(encoder, str) else encoder.spec.name
+            raise UsageError(
+                f"{source.name} has no {modality} for encoder {name!r}; it has {', '.join(source.modalities)}. "
+                + (f"Name the column: --{modality}-column NAME." if modality in MODALITIES else "")
+            )
+
+
+def _states(writer: StoreWriter, encoders: Mapping[str, Encoder], dtype: str | None) -> dict[str, SpaceState]:
+    states = {}
+    for name, encoder in encoders.items():
+        is_new = name not in writer.store.spaces
+        stored = "float16" if is_new else writer.store.spaces[name].info.dtype
+        provenance = encoder.provenance() if is_new else {}
+        space = writer.ensure_space(name, encoder.spec, dtype=dtype or stored, provenance=provenance)
+        states[name] = SpaceState(space, encoder)
+    return states

@@ -1,0 +1,153 @@
+"""What an encoder is, and how one is asked for by name.
+
+Knows nothing of stores and pipelines: payloads in, vectors out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from embedstore.errors import EncoderError, UsageError, one_line
+from embedstore.registry import Registry
+from embedstore.spec import MODALITIES, EncoderSpec
+
+Vectors = npt.NDArray[np.float32]
+
+ENCODERS = Registry("embedstore.encoders", "encoder")
+
+ALIASES = {
+    "clip": "openclip:ViT-B-32/laion2b_s34b_b79k",
+    "siglip2": "openclip:ViT-B-16-SigLIP2/webli",
+    "dinov2": "timm:vit_small_patch14_dinov2.lvd142m",
+    "resnet50": "timm:resnet50.a1_in1k",
+    "bert": "st:google-bert/bert-base-uncased",
+}
+"""Short names for encoders whose weights come from a hub."""
+
+
+@dataclass(frozen=True)
+class EncoderRequest:
+    """What a factory of the entry-point group ``embedstore.encoders`` is called with.
+
+    Parameters
+    ----------
+    name : str
+        As typed.
+    argument : str
+        What follows the first colon.
+    modality : str
+    device : str
+        ``"auto"`` or a torch device.
+    precision : str
+        ``"auto"``, ``"float32"`` or ``"bfloat16"``: the arithmetic, not the stored dtype. Auto is bfloat16 autocast on
+        CUDA and float32 on a CPU.
+    max_pixels : int
+        Larger images are failures.
+    """
+
+    name: str
+    argument: str
+    modality: str
+    device: str = "auto"
+    precision: str = "auto"
+    max_pixels: int = 178_956_970
+
+
+class Encoder(Protocol):
+    """Turns payloads of one modality into vectors.
+
+    `prepare` is called from many threads at once, `encode` from one. Models are loaded when `encode` first needs them,
+    so that `spec` stays cheap where it can.
+    """
+
+    @property
+    def spec(self) -> EncoderSpec:
+        """What makes these vectors; fixed for the life of the encoder."""
+
+    @property
+    def batch_size(self) -> int:
+        """A good number of payloads for one `encode`; the pipeline halves it when memory runs out."""
+
+    @property
+    def truncated(self) -> int:
+        """Texts cut to the maximum length so far."""
+
+    def prepare(self, payload: bytes) -> Any:
+        """Decode one payload (a file's bytes; a text in UTF-8) into what `encode` takes.
+
+        Raises
+        ------
+        PayloadError
+        """
+
+    def encode(self, batch: Sequence[Any]) -> Vectors:
+        """Vectors (n, dim) float32 of n prepared payloads, in order.
+
+        Raises
+        ------
+        EncoderOutOfMemoryError
+            A smaller batch may fit.
+        """
+
+    def provenance(self) -> Mapping[str, str]:
+        """Library versions and device; for people, never compared."""
+
+
+def load_encoder(
+    name: str, modality: str, *, device: str = "auto", precision: str = "auto", max_pixels: int | None = None
+) -> Encoder:
+    """The encoder called `name` for `modality`.
+
+    Parameters
+    ----------
+    name : str
+        ``FAMILY`` or ``FAMILY:ARGUMENT``, or one of `ALIASES`.
+    modality : str
+        One of `embedstore.spec.MODALITIES`.
+
+    Raises
+    ------
+    UsageError
+        Nobody knows the name, or the encoder has no such modality.
+    MissingDependencyError
+        It needs an extra.
+    EncoderError
+        Its weights cannot be had.
+    """
+    if modality not in MODALITIES:
+        raise UsageError(f"modality must be one of {list(MODALITIES)}. Got {modality!r} instead.")
+    family, _, argument = ALIASES.get(name, name).partition(":")
+    if family not in ENCODERS.names():
+        raise UsageError(
+            f"No encoder is called {name!r}. Known: {', '.join([*ENCODERS.names(), *ALIASES])}. "
+            "'embedstore encoders' describes them."
+        )
+    request = EncoderRequest(name, argument, modality, device, precision)
+    if max_pixels is not None:
+        request = EncoderRequest(name, argument, modality, device, precision, max_pixels)
+    encoder: Encoder = ENCODERS.get(family)(request)
+    return encoder
+
+
+def refuse_modality(request: EncoderRequest, known: Sequence[str]) -> None:
+    """Raise `UsageError` unless the request's modality is one of `known`."""
+    if request.modality not in known:
+        raise UsageError(f"Encoder {request.name!r} takes {' and '.join(known)}, not {request.modality}.")
+
+
+def not_loadable(request: EncoderRequest, error: BaseException) -> EncoderError:
+    """One line about weights that could not be had, with the way out."""
+    return EncoderError(
+        f"Encoder {request.name!r} could not be loaded: {one_line(error, 200)} "
+        "If no hub can be reached, name local weights or use effnet-lite0 (images) and minilm (texts)."
+    )
+
+
+def describe(family: str) -> str:
+    """One line about an encoder family: the first line of its factory's documentation."""
+    return (ENCODERS.get(family).__doc__ or "").strip().split("\n")[0]

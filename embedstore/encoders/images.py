@@ -1,0 +1,147 @@
+"""From an image file's bytes to the pixels a model sees: one path for every format, on Pillow.
+
+EXIF orientation is applied, transparency is composited on white, 16-bit, CMYK, palette and greyscale images become 8-bit
+RGB, an animation gives its first frame. Resizing follows torchvision's and timm's evaluation transforms on 8-bit pixels;
+normalisation is left to the model, so that workers pass on a quarter of the bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embedstore.errors import PayloadError, one_line
+
+Pixels = npt.NDArray[np.uint8]
+
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "ICO", "JPEG2000")
+"""What Pillow may open; its EPS and PDF readers would start other programs."""
+
+
+@dataclass(frozen=True)
+class ImageTransform:
+    """How a model wants its pixels.
+
+    Parameters
+    ----------
+    size : (height, width)
+    resize : str
+        ``"shortest"`` (then centre crop), ``"longest"`` (then pad with `fill`) or ``"squash"``.
+    resize_to : int
+        Length of the shorter side before the crop; for ``"shortest"`` only.
+    interpolation : str
+        ``"bicubic"``, ``"bilinear"``, ``"lanczos"`` or ``"nearest"``.
+    mean, std : (3,) floats
+        Of pixels in [0, 1]; applied by the model.
+    fill : int
+    """
+
+    size: tuple[int, int]
+    resize: str
+    resize_to: int
+    interpolation: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    fill: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the encoder's fingerprint; ``decoder`` names this module's own behaviour."""
+        fields = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        return {"decoder": "pillow-rgb8-white-1", **fields}
+
+    def __call__(self, payload: bytes, *, max_pixels: int) -> Pixels:
+        """Pixels (height, width, 3) uint8 of an image file's bytes.
+
+        Raises
+        ------
+        PayloadError
+        """
+        return self.pixels(decode_rgb(payload, max_pixels=max_pixels))
+
+    def pixels(self, image: Any) -> Pixels:
+        """Pixels (height, width, 3) uint8 of a Pillow image in mode RGB."""
+        from PIL import Image
+
+        filter_ = Image.Resampling[self.interpolation.upper()]
+        height, width = self.size
+        if self.resize == "squash":
+            return np.asarray(image.resize((width, height), filter_))
+        if self.resize == "longest":
+            scale = min(width / image.width, height / image.height)
+            inner = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+            canvas = Image.new("RGB", (width, height), (self.fill,) * 3)
+            canvas.paste(image.resize(inner, filter_), ((width - inner[0]) // 2, (height - inner[1]) // 2))
+            return np.asarray(canvas)
+        image = image.resize(_shortest(image.width, image.height, self.resize_to), filter_)
+        left, top = round((image.width - width) / 2.0), round((image.height - height) / 2.0)
+        return np.asarray(image.crop((left, top, left + width, top + height)))
+
+
+def _shortest(width: int, height: int, target: int) -> tuple[int, int]:
+    """torchvision's rule: the shorter side becomes `target`, the longer is rounded down."""
+    if width <= height:
+        return target, int(target * height / width)
+    return int(target * width / height), target
+
+
+def decode_rgb(payload: bytes, *, max_pixels: int) -> Any:
+    """A Pillow image in mode RGB from an image file's bytes.
+
+    Raises
+    ------
+    PayloadError
+        With a reason for people.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    if not payload:
+        raise PayloadError("decode", "the file is empty (0 bytes)")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image = Image.open(io.BytesIO(payload), formats=FORMATS)
+            if image.width * image.height > max_pixels:
+                raise _too_large(f"{image.width} × {image.height} = {image.width * image.height:,} pixels", max_pixels)
+            ImageOps.exif_transpose(image, in_place=True)
+            return _to_rgb(image)
+    except UnidentifiedImageError:
+        raise PayloadError("decode", f"not an image: starts with {payload[:12]!r}") from None
+    except Image.DecompressionBombError as error:
+        size = math.prod(int(word) for word in str(error).split() if word.isdigit())
+        raise _too_large(f"{size:,} pixels" if size > 1 else one_line(error), max_pixels) from None
+    except PayloadError:
+        raise
+    except Exception as error:  # Pillow's readers raise OSError, ValueError, SyntaxError, struct.error and others
+        raise PayloadError("decode", one_line(error)) from error
+
+
+def _too_large(what: str, max_pixels: int) -> PayloadError:
+    return PayloadError("decode", f"{what}, over the limit of {max_pixels:,}; --max-pixels raises it")
+
+
+def _to_rgb(image: Any) -> Any:
+    from PIL import Image
+
+    if image.mode in ("I;16", "I;16B", "I;16L", "I;16N", "I", "F"):
+        image = _eight_bit(image)
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def _eight_bit(image: Any) -> Any:
+    """Greyscale of more than 8 bits, scaled rather than clipped (Pillow's own conversion clips)."""
+    from PIL import Image
+
+    values = np.asarray(image).astype(np.float32)
+    if not np.isfinite(values).all():
+        raise PayloadError("decode", "the image holds values that are not finite")
+    top = 65535.0 if image.mode != "F" else 1.0 if values.max(initial=0) <= 1 else 255.0
+    return Image.fromarray(np.clip(np.rint(values * (255.0 / top)), 0, 255).astype(np.uint8), mode="L")

@@ -1,0 +1,191 @@
+"""`openclip:MODEL/PRETRAINED`: image and text towers of one model, comparable with one another.
+
+PRETRAINED is a tag of open_clip (its weights come from the hub) or a local file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from embedstore.encoders.base import EncoderRequest, Vectors, not_loadable, refuse_modality
+from embedstore.encoders.images import ImageTransform, Pixels
+from embedstore.encoders.runtime import TorchRuntime, load_weights, runtime_of, state_digest
+from embedstore.encoders.texts import decode_text
+from embedstore.errors import EncoderError, UsageError
+from embedstore.spec import EncoderSpec
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class ClipModel:
+    """Both towers, loaded once for both modalities."""
+
+    model: Any
+    name: str
+    digest: str
+    tokenize: Callable[[Sequence[str]], torch.Tensor]
+    context_length: int
+    dim: int
+    transform: ImageTransform
+
+
+class ClipImageEncoder:
+    """The image tower."""
+
+    truncated = 0
+
+    def __init__(self, clip: ClipModel, request: EncoderRequest) -> None:
+        self.spec = _spec(clip, request, clip.transform.to_dict(), None)
+        self.transform = clip.transform
+        self._clip = clip
+        self._request = request
+
+    @cached_property
+    def runtime(self) -> TorchRuntime:
+        runtime = runtime_of(self._request)
+        runtime.place(self._clip.model)
+        return runtime
+
+    @property
+    def batch_size(self) -> int:
+        return self.runtime.batch_size
+
+    def prepare(self, payload: bytes) -> Pixels:
+        return self.transform(payload, max_pixels=self._request.max_pixels)
+
+    def tensor(self, batch: Sequence[Pixels]) -> torch.Tensor:
+        """What the tower takes: (n, 3, h, w) float32 on the device."""
+        return self.runtime.pixels(list(batch), self.transform.mean, self.transform.std)
+
+    def encode(self, batch: Sequence[Pixels]) -> Vectors:
+        return self.runtime.run(lambda: self._clip.model.encode_image(self.tensor(batch), normalize=True))
+
+    def provenance(self) -> Mapping[str, str]:
+        return _provenance(self.runtime)
+
+
+class ClipTextEncoder:
+    """The text tower; longer texts are cut at its context length and counted."""
+
+    def __init__(self, clip: ClipModel, request: EncoderRequest) -> None:
+        self.spec = _spec(clip, request, {"tokenizer": "open_clip"}, clip.context_length)
+        self.truncated = 0
+        self._clip = clip
+        self._request = request
+
+    @cached_property
+    def runtime(self) -> TorchRuntime:
+        runtime = runtime_of(self._request)
+        runtime.place(self._clip.model)
+        return runtime
+
+    @property
+    def batch_size(self) -> int:
+        return self.runtime.batch_size
+
+    def prepare(self, payload: bytes) -> str:
+        return decode_text(payload)
+
+    def encode(self, batch: Sequence[str]) -> Vectors:
+        tokens = self._clip.tokenize(list(batch))
+        full = (tokens[:, -1] != 0).nonzero().flatten().tolist()  # no padding left: cut, or exactly as long
+        self.truncated += sum(_is_cut(self._clip, batch[i], tokens[i]) for i in full)
+        tokens = tokens.to(self.runtime.device)
+        return self.runtime.run(lambda: self._clip.model.encode_text(tokens, normalize=True))
+
+    def provenance(self) -> Mapping[str, str]:
+        return _provenance(self.runtime)
+
+
+def _is_cut(clip: ClipModel, text: str, tokens: torch.Tensor) -> bool:
+    """Whether the tokens are those of a proper prefix too: then something was cut."""
+    shorter = clip.tokenize([text[: -max(1, len(text) // 50)]])[0]
+    return bool((shorter == tokens).all())
+
+
+def _spec(clip: ClipModel, request: EncoderRequest, preprocessing: Mapping[str, Any], max_length: int | None) -> EncoderSpec:
+    return EncoderSpec(
+        name=request.name,
+        family="openclip",
+        model=clip.name,
+        weights=clip.digest,
+        modality=request.modality,
+        dim=clip.dim,
+        preprocessing=preprocessing,
+        pooling="model",
+        max_length=max_length,
+        normalized=True,
+        alignment=f"openclip:{clip.name}:{clip.digest.removeprefix('sha256:')[:16]}",
+    )
+
+
+def _provenance(runtime: TorchRuntime) -> Mapping[str, str]:
+    import open_clip
+
+    return {**runtime.provenance(), "open_clip": open_clip.__version__}
+
+
+def load(request: EncoderRequest) -> ClipImageEncoder | ClipTextEncoder:
+    """openclip:MODEL/TAG (hub) or openclip:MODEL/PATH (local weights): images and texts, comparable."""
+    refuse_modality(request, ["image", "text"])
+    name, _, pretrained = request.argument.partition("/")
+    if not name or not pretrained:
+        raise UsageError(
+            f"Encoder {request.name!r} needs a model and its weights: openclip:MODEL/PRETRAINED, such as "
+            "openclip:ViT-B-32/laion2b_s34b_b79k or openclip:ViT-B-32/./weights.safetensors."
+        )
+    clip = _load_clip(name, pretrained, request.name)
+    return ClipImageEncoder(clip, request) if request.modality == "image" else ClipTextEncoder(clip, request)
+
+
+@lru_cache(maxsize=2)
+def _load_clip(name: str, pretrained: str, typed: str) -> ClipModel:
+    import open_clip
+
+    if name not in open_clip.list_models():
+        close = ", ".join(m for m in open_clip.list_models() if m.startswith(name[:5]))[:200]
+        raise UsageError(f"open_clip has no model {name!r}. Near: {close or 'see open_clip.list_models()'}.")
+    path = Path(pretrained).expanduser()
+    if path.is_file():
+        model = open_clip.create_model(name, load_weights=False)
+        problems = model.load_state_dict(load_weights(path), strict=False)
+        if problems.missing_keys:
+            raise EncoderError(f"Weights {path} do not fit {name!r}: they lack {problems.missing_keys[0]!r}.")
+    elif pretrained not in open_clip.list_pretrained_tags_by_model(name):
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
+        raise UsageError(f"{pretrained!r} is neither a local file nor pretrained weights of {name}. Tags: {tags}.")
+    else:
+        try:
+            model = open_clip.create_model(name, pretrained=pretrained, require_pretrained=True)
+        except Exception as error:
+            raise not_loadable(EncoderRequest(typed, "", "image"), error) from error
+    tokenizer = open_clip.get_tokenizer(name)
+    return ClipModel(
+        model=model,
+        name=name,
+        digest=state_digest(model),
+        tokenize=tokenizer,
+        context_length=int(getattr(tokenizer, "context_length", 77) or 77),
+        dim=int(open_clip.get_model_config(name)["embed_dim"]),
+        transform=_transform(open_clip.get_model_preprocess_cfg(model)),
+    )
+
+
+def _transform(config: Mapping[str, Any]) -> ImageTransform:
+    size = config["size"]
+    height, width = (size, size) if isinstance(size, int) else size
+    return ImageTransform(
+        size=(height, width),
+        resize=config.get("resize_mode", "shortest"),
+        resize_to=min(height, width),
+        interpolation=config.get("interpolation", "bicubic"),
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        fill=config.get("fill_color", 0),
+    )

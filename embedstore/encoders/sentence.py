@@ -1,0 +1,199 @@
+"""`st:MODEL`: any sentence-transformers model, from the hub or a local folder; texts, and images where it takes them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from embedstore._files import sha256_file
+from embedstore.encoders.base import EncoderRequest, Vectors, not_loadable, refuse_modality
+from embedstore.encoders.images import decode_rgb
+from embedstore.encoders.runtime import TorchRuntime, runtime_of
+from embedstore.encoders.texts import decode_text
+from embedstore.errors import EncoderError, UsageError
+from embedstore.registry import require
+from embedstore.spec import EncoderSpec
+
+_DIGESTED = (".json", ".safetensors", ".bin", ".txt", ".model")
+_SKIPPED = ("onnx", "openvino", ".git", ".cache")
+
+
+class SentenceEncoder:
+    """A sentence-transformers model on one modality.
+
+    Parameters
+    ----------
+    spec : EncoderSpec
+    folder : path
+        The model's files.
+    request : EncoderRequest
+    """
+
+    def __init__(self, spec: EncoderSpec, folder: Path, request: EncoderRequest) -> None:
+        self.spec = spec
+        self.truncated = 0
+        self._folder = folder
+        self._request = request
+
+    @cached_property
+    def runtime(self) -> TorchRuntime:
+        return runtime_of(self._request)
+
+    @cached_property
+    def model(self) -> Any:
+        return _load_model(self._folder, self._request, str(self.runtime.device))
+
+    @property
+    def batch_size(self) -> int:
+        return self.runtime.batch_size
+
+    def prepare(self, payload: bytes) -> Any:
+        if self.spec.modality == "image":
+            return decode_rgb(payload, max_pixels=self._request.max_pixels)
+        return decode_text(payload)
+
+    def features(self, batch: Sequence[Any]) -> dict[str, Any]:
+        """What the model takes, on the device: token ids and mask, or pixels."""
+        features = self.model.preprocess(list(batch), prompt=self.spec.prompt or None)
+        return {k: v.to(self.runtime.device) if hasattr(v, "to") else v for k, v in features.items()}
+
+    def forward(self, features: Mapping[str, Any]) -> Vectors:
+        """Vectors (n, dim) float32 of `features`."""
+        return self.runtime.run(lambda: self.model(dict(features))["sentence_embedding"])
+
+    def encode(self, batch: Sequence[Any]) -> Vectors:
+        features = self.features(batch)
+        if self.spec.modality == "text" and self.spec.max_length:
+            lengths = features["attention_mask"].sum(1).cpu().numpy()
+            self._count_truncated([batch[i] for i in np.flatnonzero(lengths >= self.spec.max_length).tolist()])
+        return self.forward(features)
+
+    def _count_truncated(self, texts: list[str]) -> None:
+        if texts:
+            tokens = self.model.tokenizer(texts, truncation=False, verbose=False)["input_ids"]
+            self.truncated += sum(len(ids) > (self.spec.max_length or 0) for ids in tokens)
+
+    def provenance(self) -> Mapping[str, str]:
+        library = require("sentence_transformers", extra="st")
+        return {**self.runtime.provenance(), "sentence_transformers": library.__version__}
+
+
+def load(request: EncoderRequest) -> SentenceEncoder:
+    """st:ORG/NAME (hub) or st:FOLDER (local): any sentence-transformers model; texts, some also images."""
+    if not request.argument:
+        raise UsageError("st: needs a model, such as st:sentence-transformers/all-MiniLM-L6-v2 or st:./my-model.")
+    folder = Path(request.argument).expanduser()
+    if not folder.is_dir():
+        if request.argument.startswith((".", "/", "~")):
+            raise UsageError(f"{folder} is not a folder with a sentence-transformers model.")
+        folder = _download(request)
+    return from_folder(folder, request)
+
+
+def from_folder(folder: Path, request: EncoderRequest) -> SentenceEncoder:
+    """The model in `folder`; described from its files without loading it where they say enough.
+
+    Raises
+    ------
+    EncoderError
+        The folder holds no sentence-transformers or transformers model.
+    """
+    if not (folder / "config.json").is_file() and not (folder / "modules.json").is_file():
+        raise EncoderError(f"{folder} has neither modules.json nor config.json: not a sentence-transformers model.")
+    described = _describe(folder, request)
+    if described is None or request.modality != "text":
+        return _describe_loaded(folder, request)
+    refuse_modality(request, ["text"])
+    return SentenceEncoder(described, folder, request)
+
+
+def _describe(folder: Path, request: EncoderRequest) -> EncoderSpec | None:
+    """The spec of a plain transformer + pooling (+ normalisation) text model, from its files."""
+    modules = _json(folder / "modules.json")
+    kinds = [str(m["type"]).rsplit(".", 1)[-1] for m in modules] if isinstance(modules, list) else []
+    if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
+        return None
+    root = folder / modules[0]["path"]
+    pooling = _json(folder / modules[1]["path"] / "config.json")
+    dim = pooling.get("word_embedding_dimension") or pooling.get("embedding_dimension")
+    max_length = _json(root / "sentence_bert_config.json").get("max_seq_length")
+    model_type = _json(root / "config.json").get("model_type")
+    if not (dim and max_length and model_type):
+        return None
+    modes = [key.removeprefix("pooling_mode_") for key, on in pooling.items() if on is True and "pooling_mode" in key]
+    return EncoderSpec(
+        name=request.name,
+        family="st",
+        model=str(model_type),
+        weights=folder_digest(folder),
+        modality="text",
+        dim=int(dim),
+        preprocessing={"tokenizer": "model"},
+        pooling="+".join(modes) or str(pooling.get("pooling_mode", "model")),
+        max_length=int(max_length),
+        normalized="Normalize" in kinds,
+    )
+
+
+def _describe_loaded(folder: Path, request: EncoderRequest) -> SentenceEncoder:
+    model = _load_model(folder, request, "cpu")
+    refuse_modality(request, [m for m in model.modalities if isinstance(m, str) and m in ("text", "image")])
+    digest = folder_digest(folder)
+    several = len([m for m in model.modalities if m in ("text", "image")]) > 1
+    spec = EncoderSpec(
+        name=request.name,
+        family="st",
+        model=type(model[0]).__name__,
+        weights=digest,
+        modality=request.modality,
+        dim=int(model.get_embedding_dimension()),
+        preprocessing={"processor": "model"},
+        pooling="model",
+        max_length=model.max_seq_length if request.modality == "text" else None,
+        normalized=any(type(module).__name__ == "Normalize" for module in model),
+        alignment=f"st:{digest.removeprefix('sha256:')[:16]}" if several else None,
+    )
+    encoder = SentenceEncoder(replace(spec), folder, request)
+    encoder.__dict__["model"] = model.to(encoder.runtime.device)
+    return encoder
+
+
+def folder_digest(folder: Path) -> str:
+    """``"sha256:…"`` over the names and bytes of a model folder's configuration, tokenizer and weights."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        relative = path.relative_to(folder)
+        if path.is_file() and path.suffix in _DIGESTED and not any(part in _SKIPPED for part in relative.parts):
+            digest.update(f"{relative.as_posix()}|{sha256_file(path)}|".encode())
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _load_model(folder: Path, request: EncoderRequest, device: str) -> Any:
+    library = require("sentence_transformers", extra="st")
+    require("transformers", extra="st").utils.logging.disable_progress_bar()
+    try:
+        return library.SentenceTransformer(str(folder), device=device, local_files_only=True)
+    except Exception as error:
+        raise not_loadable(request, error) from error
+
+
+def _download(request: EncoderRequest) -> Path:
+    hub = require("huggingface_hub", extra="st")
+    try:
+        return Path(hub.snapshot_download(request.argument, ignore_patterns=["onnx/*", "openvino/*", "*.h5", "*.ot"]))
+    except Exception as error:
+        raise not_loadable(request, error) from error
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}

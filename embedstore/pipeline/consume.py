@@ -1,0 +1,249 @@
+"""The encoding half of the pipeline: batches through encoders, chunks into commits.
+
+Runs in the caller's thread; commits run in a thread of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from embedstore.errors import EncoderOutOfMemoryError, PayloadError, one_line
+from embedstore.pipeline.plan import Chunk, new_item_rows
+from embedstore.pipeline.produce import Batch
+from embedstore.pipeline.report import EmbedReport
+from embedstore.pipeline.stages import Background, Clock
+from embedstore.pipeline.state import SpaceState
+from embedstore.store.parts import VECTORS, read_array
+from embedstore.store.reader import Store
+from embedstore.store.space import Failure, Space, failures_table
+from embedstore.store.writer import NewVectors, StoreWriter
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Mask = npt.NDArray[np.bool_]
+Rows = npt.NDArray[np.int64]
+
+MAX_REPORTED_FAILURES = 20
+
+
+def encode_batch(batch: Batch) -> None:
+    """Encode a batch; on out-of-memory in halves (and smaller from then on), on another error one by one."""
+    state, prepared = batch.state, batch.prepared
+    try:
+        state.put(batch.claims, state.encoder.encode(prepared))
+    except EncoderOutOfMemoryError:
+        if len(prepared) == 1:
+            raise
+        state.batch_size = max(1, len(prepared) // 2)
+        _in_pieces(batch, state.batch_size)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        if len(prepared) > 1:
+            _in_pieces(batch, 1)
+        else:
+            state.fail(int(batch.claims[0]), PayloadError("encode", one_line(error)))
+
+
+def _in_pieces(batch: Batch, size: int) -> None:
+    for lo in range(0, len(batch.prepared), size):
+        encode_batch(Batch(batch.state, batch.claims[lo : lo + size], batch.prepared[lo : lo + size]))
+
+
+class ChunkCloser:
+    """Turns an encoded chunk into one commit: new item rows, tombstones, vectors and failures of every space.
+
+    Parameters
+    ----------
+    store : Store
+        As it was when the run began.
+    writer : StoreWriter
+    states : mapping of space name to SpaceState
+        The spaces that this run embeds into.
+    report : EmbedReport
+        Counted up here.
+    strict : bool
+        Raise on a chunk's first failure instead of committing it.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        writer: StoreWriter,
+        states: Mapping[str, SpaceState],
+        report: EmbedReport,
+        clock: Clock,
+        *,
+        strict: bool,
+    ) -> None:
+        self._store = store
+        self._writer = writer
+        self._states = dict(states)
+        self._report = report
+        self._clock = clock
+        self._strict = strict
+        self._next_row = writer.next_row
+        self._background = Background()
+
+    def close(self, chunk: Chunk, claims: Mapping[str, int]) -> None:
+        """Commit `chunk`; `claims` says where each space's claims end.
+
+        Raises
+        ------
+        PayloadError
+            In strict mode, naming the item.
+        """
+        for name, state in self._states.items():
+            state.close_chunk(claims[name])
+        changed = self._changed(chunk)
+        items = new_item_rows(chunk, self._store.items, changed, self._next_row) if changed.any() else None
+        row = chunk.old_row.copy()
+        row[changed] = np.arange(self._next_row, self._next_row + int(changed.sum()))
+        removed = chunk.old_row[changed & (chunk.old_row >= 0)]
+        vectors, claimed = {}, {}
+        for name, state in self._states.items():
+            if state.encoder.spec.modality in chunk.missing:
+                vectors[name], claimed[name] = self._embedded(chunk, state, changed, row)
+            else:
+                vectors[name] = self._carried(chunk, state.space, changed, row)
+        for name, space in self._store.spaces.items():
+            if name not in self._states and len(removed):
+                vectors[name] = self._carried(chunk, space, changed, row)
+        self._next_row += int(changed.sum())
+        self._report.items += len(chunk)
+        self._report.added += int((chunk.old_row < 0).sum())
+        self._report.updated += len(removed)
+        self._background.submit(partial(self._commit, items, removed, vectors, claimed))
+
+    def finish(self) -> None:
+        """Wait for the last commit."""
+        self._background.finish()
+
+    def _commit(
+        self, items: pa.Table | None, removed: Rows, vectors: Mapping[str, NewVectors], claimed: Mapping[str, Rows]
+    ) -> None:
+        with self._clock.measure("write"):
+            self._writer.commit(items, removed=removed, vectors=vectors)
+            for name, claims in claimed.items():
+                if len(claims):
+                    entry = self._writer.store.manifest.spaces[name]
+                    space = self._states[name].space
+                    part = read_array(self._store.path, entry.parts[-1], VECTORS, space.dtype, space.dim)
+                    self._states[name].committed(part, claims)
+
+    def _changed(self, chunk: Chunk) -> Mask:
+        """Items (n,) that need a new row: new ones, and those whose metadata or a payload's content differs."""
+        changed = (chunk.old_row < 0) | chunk.metadata_changed
+        for modality, read in chunk.was_read.items():
+            if modality == "text":
+                continue  # compared as a column
+            at = np.flatnonzero(read & (chunk.old_row >= 0) & chunk.suspect[modality])
+            recorded = self._recorded(modality, chunk.old_row[at])
+            changed[at] |= (recorded != chunk.hashes[modality][at]).any(axis=1)
+        return changed
+
+    def _recorded(self, modality: str, rows: Rows) -> npt.NDArray[np.uint64]:
+        """Content hash (n, 2) recorded for the payloads of `rows`; zeros where none is."""
+        out = np.zeros((len(rows), 2), np.uint64)
+        for space in self._store.spaces.values():
+            if space.spec.modality == modality:
+                unknown = np.flatnonzero(~out.any(axis=1))
+                out[unknown] = space.hash_of(rows[unknown])
+                known = _recorded_failures(space, rows[unknown])
+                for position, failure in known.items():
+                    if failure.hash:
+                        out[unknown[position]] = np.frombuffer(failure.hash, "<u8")
+        return out
+
+    def _embedded(self, chunk: Chunk, state: SpaceState, changed: Mask, row: Rows) -> tuple[NewVectors, Rows]:
+        """What the chunk adds to a space of this run, and the claim of each added vector (-1: copied)."""
+        modality = state.encoder.spec.modality
+        work, space = chunk.work[state.name], state.space
+        read = chunk.was_read[modality] & ((work.claim >= 0) | (work.copy >= 0))
+        had = (chunk.old_row >= 0) & space.has(np.maximum(chunk.old_row, 0))
+        failed_claim = np.zeros(len(chunk), bool)
+        if state.failed:
+            failed_claim = np.isin(work.claim, np.fromiter(state.failed, np.int64)) & (work.claim >= 0)
+        same = had & ~chunk.missing[modality] & (~chunk.suspect[modality] | self._same_content(chunk, space, modality))
+        carry = same & changed
+        fresh = read & ~failed_claim & ~same
+        copy = np.where(carry, chunk.old_row, work.copy)
+        at = np.flatnonzero(fresh | carry)
+        at = at[np.argsort(row[at], kind="stable")]
+        claim = np.where(carry[at], -1, work.claim[at])
+        vectors = np.empty((len(at), space.dim), space.dtype)
+        vectors[claim >= 0] = state.take_claims(claim[claim >= 0])
+        vectors[claim < 0] = space.take(copy[at][claim < 0])
+        hashes = np.where(fresh[at, None], chunk.hashes[modality][at], space.hash_of(np.maximum(copy[at], 0)))
+        failures, failed = self._failures(chunk, state, changed, row, failed_claim, same)
+        report = self._report.spaces[state.name]
+        report.embedded += int(fresh.sum())
+        report.unchanged += int((same & ~failed).sum())
+        report.missing += int(chunk.missing[modality].sum())
+        report.failed += int(failed.sum())
+        return NewVectors(row[at], vectors, hashes, failures), claim
+
+    def _same_content(self, chunk: Chunk, space: Space, modality: str) -> Mask:
+        """Items (n,) that were read and whose content hash is the one their old vector was made from."""
+        at = np.flatnonzero(chunk.was_read[modality] & (chunk.old_row >= 0))
+        same = np.zeros(len(chunk), bool)
+        same[at] = (space.hash_of(chunk.old_row[at]) == chunk.hashes[modality][at]).all(axis=1)
+        return same
+
+    def _failures(
+        self, chunk: Chunk, state: SpaceState, changed: Mask, row: Rows, failed_claim: Mask, same: Mask
+    ) -> tuple[pa.Table, Mask]:
+        """Failure rows to add, and which items (n,) count as failed."""
+        modality = state.encoder.spec.modality
+        errors: dict[int, PayloadError] = dict(chunk.read_failures[modality])
+        errors.update({int(i): state.failed[int(chunk.work[state.name].claim[i])] for i in np.flatnonzero(failed_claim)})
+        before = _recorded_failures(state.space, chunk.old_row)
+        failed = np.zeros(len(chunk), bool)
+        failed[list(errors)] = True
+        add: list[Failure] = []
+        for i, old in before.items():
+            if i not in errors and not same[i] and not chunk.was_read[modality][i] and not chunk.missing[modality][i]:
+                failed[i] = True
+                if changed[i]:
+                    add.append(old._replace(row=int(row[i])))
+        for i, error in errors.items():
+            digest = chunk.hashes[modality][i].tobytes() if chunk.was_read[modality][i] else b""
+            failure = Failure(int(row[i]), chunk.id(i), error.stage, error.reason, digest)
+            self._note_failure(state.name, failure)
+            if failure != before.get(i):
+                add.append(failure)
+        return failures_table(sorted(add)), failed
+
+    def _note_failure(self, space: str, failure: Failure) -> None:
+        if self._strict:
+            raise PayloadError(
+                failure.stage,
+                f"item {failure.id!r}, space {space!r}: {failure.reason}. Nothing of this part was kept (--strict).",
+            )
+        if len(self._report.failures) < MAX_REPORTED_FAILURES:
+            self._report.failures.append((space, failure.id, failure.stage, failure.reason))
+
+    def _carried(self, chunk: Chunk, space: Space, changed: Mask, row: Rows) -> NewVectors:
+        """Vectors and failures that updated items keep in a space whose payload this run does not look at."""
+        modality = space.spec.modality
+        keep = changed & (chunk.old_row >= 0)
+        if modality in chunk.suspect:
+            keep &= ~chunk.suspect[modality] & ~chunk.missing[modality]
+        at = np.flatnonzero(keep)
+        has = at[space.has(chunk.old_row[at])]
+        old = chunk.old_row[has]
+        before = _recorded_failures(space, np.where(keep, chunk.old_row, -1))
+        failures = [old._replace(row=int(row[i])) for i, old in before.items()]
+        return NewVectors(row[has], space.take(old), space.hash_of(old), failures_table(failures))
+
+
+def _recorded_failures(space: Space, rows: Rows) -> dict[int, Failure]:
+    """Position in `rows` (n,) → failure, of those with a recorded one."""
+    if not space.failures.num_rows:
+        return {}
+    recorded = {f["row"]: Failure(**{**f, "hash": f["hash"] or b""}) for f in space.failures.to_pylist()}
+    return {i: recorded[row] for i, row in enumerate(rows.tolist()) if row in recorded}

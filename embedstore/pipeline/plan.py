@@ -1,0 +1,276 @@
+"""What has to be done for one chunk of a source, found with whole-column operations.
+
+A chunk is compared with the items that the store holds: which are new, whose payload or metadata may have changed, which
+payloads have to be read. Nothing is read or decoded here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embedstore._keys import KeyTable, hash_strings
+from embedstore.errors import DuplicateIdError, PayloadError, SourceError
+from embedstore.spec import MODALITIES
+from embedstore.store.items import ID, MTIME, ROW, SIZE, Items
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Mask = npt.NDArray[np.bool_]
+Rows = npt.NDArray[np.int64]
+
+
+def part_rows(position: int) -> int:
+    """Items of the chunk that begins at `position` of a source: a 64th of what came before, between 1,024 and 65,536.
+
+    A chunk is the unit of commit. Its bounds depend on the source alone, so that a run that is killed and resumed makes
+    the parts that an uninterrupted one makes; and a kill never costs more than 1/64 of the work done.
+    """
+    return 1 << min(16, max(10, (position // 64).bit_length() - 1))
+
+
+@dataclass
+class SpaceWork:
+    """Where the vector of each item of a chunk comes from in one space. Arrays are (n,) int64.
+
+    Parameters
+    ----------
+    claim : int64
+        Number of the payload among those encoded in this run, -1 where none.
+    copy : int64
+        Row whose vector the item shares (its own old row, or one of an identical payload), -1 where none.
+    """
+
+    claim: Rows
+    copy: Rows
+
+    @classmethod
+    def empty(cls, n: int) -> SpaceWork:
+        return cls(np.full(n, -1, np.int64), np.full(n, -1, np.int64))
+
+
+@dataclass
+class Chunk:
+    """One chunk of the source beside what the store holds of it. Arrays are (n,), aligned with `table`.
+
+    Parameters
+    ----------
+    start : int
+        Position of its first item in the source.
+    table : pyarrow.Table
+        id, payloads, ``M.size`` and ``M.mtime_ns`` of files, metadata; types as stored.
+    old_row : int64
+        The row of the item, -1 where it is new.
+    metadata_changed : bool
+        A metadata column or a uri differs from the stored one.
+    missing, suspect : modality → bool
+        The payload is null; it may differ from the stored one.
+    hashes : modality → uint64 (n, 2)
+        Filled by the reader for those that were read; zeros elsewhere.
+    was_read : modality → bool
+    read_failures : modality → position → PayloadError
+    work : space → SpaceWork
+    """
+
+    start: int
+    table: pa.Table
+    old_row: Rows
+    metadata_changed: Mask
+    missing: dict[str, Mask]
+    suspect: dict[str, Mask]
+    hashes: dict[str, npt.NDArray[np.uint64]] = field(default_factory=dict)
+    was_read: dict[str, Mask] = field(default_factory=dict)
+    read_failures: dict[str, dict[int, PayloadError]] = field(default_factory=dict)
+    work: dict[str, SpaceWork] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def id(self, position: int) -> str:
+        """The id of the item at `position`."""
+        return str(self.table.column(ID)[position].as_py())
+
+
+class Planner:
+    """Compares chunks with the items of a store.
+
+    Parameters
+    ----------
+    items : Items
+        As they were when the run began.
+    source_name : str
+    rehash : bool
+        Read every file again, whatever its size and mtime.
+    """
+
+    def __init__(self, items: Items, source_name: str, *, rehash: bool) -> None:
+        self._items = items
+        self._source = source_name
+        self._rehash = rehash
+        self._known = items.id_table
+        self._seen = KeyTable()
+        self._types = items.column_types()
+
+    def plan(self, table: pa.Table, start: int) -> Chunk:
+        """Compare `table`, which begins at position `start` of the source.
+
+        Raises
+        ------
+        DuplicateIdError
+            Naming both positions.
+        SourceError
+            A column whose type cannot become the stored one.
+        """
+        n = table.num_rows
+        old_row = self._match(table.column(ID).to_pylist(), start)
+        table = self._with_types(_with_stat(table))
+        existing = np.flatnonzero(old_row >= 0)
+        changed, old = np.zeros(n, bool), None
+        modalities = [m for m in MODALITIES if m in table.column_names]
+        suspect = dict.fromkeys(modalities, old_row < 0)
+        if len(existing):
+            old = self._items.take(old_row[existing])
+            new = table.take(_indices(existing))
+            for name in table.column_names:
+                modality, _, suffix = name.partition(".")
+                differs = _differs(new.column(name), old.column(name) if name in old.column_names else None)
+                if modality in suspect and (suffix or modality in (name, "text")):
+                    suspect[modality][existing] |= differs
+                if not (modality in suspect and suffix):
+                    changed[existing] |= differs
+        if self._rehash:
+            for modality in suspect:
+                suspect[modality][:] = True
+        missing = {m: np.asarray(table.column(m).is_null()) for m in modalities}
+        return Chunk(start, table, old_row, changed, missing, suspect)
+
+    def _match(self, ids: list[str], start: int) -> Rows:
+        keys = hash_strings(ids)
+        _, first, inverse = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+        repeated = np.flatnonzero(first[inverse.reshape(-1)] != np.arange(len(ids)))
+        if len(repeated):
+            later = int(repeated[0])
+            self._duplicate(ids[later], start + int(first[inverse.reshape(-1)[later]]), start + later)
+        seen = self._seen.lookup(keys)
+        if len(repeated := np.flatnonzero(seen >= 0)):
+            self._duplicate(ids[repeated[0]], int(seen[repeated[0]]), start + int(repeated[0]))
+        self._seen.insert(keys, np.arange(start, start + len(ids)))
+        return self._known.lookup(keys)
+
+    def _duplicate(self, item_id: str, first: int, second: int) -> None:
+        raise DuplicateIdError(
+            f"{self._source}: items {first + 1} and {second + 1} both have the id {item_id!r}. Make ids unique."
+        )
+
+    def _with_types(self, table: pa.Table) -> pa.Table:
+        import pyarrow as pa
+
+        for i, column in enumerate(table.schema):
+            stored = self._types.setdefault(column.name, column.type)
+            if stored == column.type:
+                continue
+            try:
+                table = table.set_column(i, column.name, table.column(i).cast(stored))
+            except pa.ArrowException as error:
+                raise SourceError(
+                    f"{self._source}: column {column.name!r} is {column.type}, but the store holds it as {stored} "
+                    f"({error}). Rename the column, or make its type the same."
+                ) from error
+        return table
+
+
+def chunks(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, pa.Table]]:
+    """(start, table) pieces of a source whose sizes follow `part_rows`."""
+    import pyarrow as pa
+
+    held: list[pa.RecordBatch] = []
+    rows = start = 0
+    for batch in batches:
+        held.append(batch)
+        rows += batch.num_rows
+        while rows >= (size := part_rows(start)):
+            table = pa.Table.from_batches(held)
+            yield start, table.slice(0, size).combine_chunks()
+            held = table.slice(size).to_batches()
+            rows -= size
+            start += size
+    if rows:
+        yield start, pa.Table.from_batches(held).combine_chunks()
+
+
+def _with_stat(table: pa.Table) -> pa.Table:
+    """Add size and mtime of every file that a path column names; bytes columns are left to their content hash."""
+    import pyarrow as pa
+
+    for modality in MODALITIES:
+        if modality == "text" or modality not in table.column_names:
+            continue
+        column = table.column(modality)
+        if not pa.types.is_string(column.type) and not pa.types.is_large_string(column.type):
+            raise SourceError(f"column {modality!r} should hold paths, but is {column.type}.")
+        stats = [_stat(path) for path in column.to_pylist()]
+        table = table.append_column(modality + SIZE, pa.array([s[0] for s in stats], pa.int64()))
+        table = table.append_column(modality + MTIME, pa.array([s[1] for s in stats], pa.int64()))
+    return table
+
+
+def _stat(path: str | None) -> tuple[int | None, int | None]:
+    try:
+        stat = os.stat(path) if path is not None else None
+    except (OSError, ValueError):
+        stat = None
+    return (stat.st_size, stat.st_mtime_ns) if stat else (None, None)
+
+
+def _differs(new: Any, old: Any | None) -> Mask:
+    """Where two Arrow columns differ (n,); null equals null, NaN equals NaN; a column that was not there is null."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if old is None:
+        return ~np.asarray(new.is_null())
+    old = old.cast(new.type) if old.type != new.type else old
+    try:
+        differs = pc.fill_null(pc.not_equal(new, old), False)
+    except pa.ArrowNotImplementedError:
+        pairs = zip(new.to_pylist(), old.to_pylist(), strict=True)
+        return np.fromiter((a != b for a, b in pairs), bool, len(new))
+    mask = np.asarray(differs) | (np.asarray(new.is_null()) != np.asarray(old.is_null()))
+    if pa.types.is_floating(new.type):
+        nan = [np.asarray(pc.fill_null(pc.is_nan(column), False)) for column in (new, old)]
+        mask &= ~(nan[0] & nan[1])
+    return np.asarray(mask, dtype=bool)
+
+
+def _indices(positions: npt.NDArray[np.intp]) -> pa.Array:
+    import pyarrow as pa
+
+    return pa.array(positions, pa.int64())
+
+
+def new_item_rows(chunk: Chunk, items: Items, changed: Mask, first_row: int) -> pa.Table:
+    """The item rows that `chunk` adds: those new or `changed` (n,), with what the source does not say kept from before."""
+    import pyarrow as pa
+
+    at = np.flatnonzero(changed)
+    out: Mapping[str, Any] = {ROW: pa.array(np.arange(first_row, first_row + len(at)), pa.int64())}
+    old_row = chunk.old_row[at]
+    kept = items.take(old_row[old_row >= 0]) if (old_row >= 0).any() else None
+    back = np.cumsum(old_row >= 0) - 1
+    source = chunk.table.take(_indices(at))
+    for name, kind in {**items.column_types(), **{f.name: f.type for f in source.schema}}.items():
+        if name == ROW:
+            continue
+        if name in source.column_names:
+            out = {**out, name: source.column(name)}
+        elif kept is not None and name in kept.column_names:
+            out = {**out, name: kept.column(name).take(pa.array(back, pa.int64(), mask=old_row < 0))}
+        else:
+            out = {**out, name: pa.nulls(len(at), kind)}
+    return pa.table(out)

@@ -1,0 +1,242 @@
+"""The reading half of the pipeline: chunks of a source in, batches of prepared payloads out, in order.
+
+Runs in one thread of its own, with a pool of workers that read, hash and decode.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embedstore._keys import hash_payload, keys_from_bytes
+from embedstore.errors import PayloadError
+from embedstore.pipeline.plan import Chunk, Planner, SpaceWork, chunks
+from embedstore.pipeline.stages import Clock, ordered_map
+from embedstore.pipeline.state import SpaceState
+from embedstore.sources.base import Source
+
+Positions = npt.NDArray[np.intp]
+
+
+@dataclass
+class Batch:
+    """Prepared payloads for one `Encoder.encode`; `claims` (n,) are their numbers in `state`."""
+
+    state: SpaceState
+    claims: npt.NDArray[np.int64]
+    prepared: list[Any]
+
+
+@dataclass
+class ChunkEnd:
+    """Every batch of `chunk` came before; `claims` says where each space's claims of this chunk end."""
+
+    chunk: Chunk
+    claims: dict[str, int]
+
+
+class Producer:
+    """Reads a source for several spaces.
+
+    Parameters
+    ----------
+    source : Source
+    planner : Planner
+    states : sequence of SpaceState
+    pool : ThreadPoolExecutor
+        Of `workers` threads.
+    clock : Clock
+    retry_failed : bool
+        Try payloads again that failed before and have not changed.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        planner: Planner,
+        states: Sequence[SpaceState],
+        pool: ThreadPoolExecutor,
+        clock: Clock,
+        *,
+        workers: int,
+        retry_failed: bool,
+    ) -> None:
+        self._source = source
+        self._planner = planner
+        self._states = list(states)
+        self._pool = pool
+        self._clock = clock
+        self._workers = workers
+        self._settled = {} if retry_failed else {state.name: _settled_failures(state) for state in states}
+
+    def events(self) -> Iterator[Batch | ChunkEnd]:
+        for start, table in chunks(self._source.batches()):
+            chunk = self._planner.plan(table, start)
+            for modality in chunk.missing:
+                yield from self._modality(chunk, modality)
+            yield ChunkEnd(chunk, {state.name: state.claims for state in self._states})
+
+    def _modality(self, chunk: Chunk, modality: str) -> Iterator[Batch]:
+        n = len(chunk)
+        chunk.hashes[modality] = np.zeros((n, 2), np.uint64)
+        chunk.was_read[modality] = np.zeros(n, bool)
+        chunk.read_failures[modality] = {}
+        states = [state for state in self._states if state.encoder.spec.modality == modality]
+        if not states:
+            return
+        wanted = {state.name: self._wanted(chunk, state) for state in states}
+        for state in states:
+            chunk.work[state.name] = SpaceWork.empty(n)
+        to_read = np.flatnonzero(np.logical_or.reduce(list(wanted.values())))
+        if modality == "text":
+            yield from self._texts(chunk, states, wanted, to_read)
+        else:
+            yield from self._files(chunk, states, wanted, to_read, modality)
+
+    def _wanted(self, chunk: Chunk, state: SpaceState) -> npt.NDArray[np.bool_]:
+        """Items (n,) whose payload this space has to look at."""
+        modality = state.encoder.spec.modality
+        old = np.maximum(chunk.old_row, 0)
+        done = (chunk.old_row >= 0) & state.space.has(old)
+        if self._settled:
+            done |= (chunk.old_row >= 0) & np.isin(chunk.old_row, self._settled[state.name])
+        return ~chunk.missing[modality] & (chunk.suspect[modality] | ~done)
+
+    def _texts(
+        self, chunk: Chunk, states: list[SpaceState], wanted: dict[str, npt.NDArray[np.bool_]], to_read: Positions
+    ) -> Iterator[Batch]:
+        """Texts: hashed in one go, encoded in order of length."""
+        import pyarrow as pa
+
+        with self._clock.measure("read"):
+            column = chunk.table.column("text").take(pa.array(to_read))
+            payloads = [text.encode() for text in column.to_pylist()]
+            hashes = keys_from_bytes(b"".join(map(hash_payload, payloads)))
+        chunk.hashes["text"][to_read] = hashes
+        chunk.was_read["text"][to_read] = True
+        for state in states:
+            mine = np.flatnonzero(wanted[state.name][to_read])
+            claim, copy, first = state.claim(hashes[mine])
+            work = chunk.work[state.name]
+            work.claim[to_read[mine]], work.copy[to_read[mine]] = claim, copy
+            lengths = np.fromiter((len(payloads[i]) for i in mine[first]), np.int64, len(first))
+            order = first[np.argsort(lengths, kind="stable")]
+            for lo in range(0, len(order), state.batch_size):
+                with self._clock.measure("decode"):
+                    batch = order[lo : lo + state.batch_size]
+                    prepare = state.encoder.prepare
+                    ready = Batch(state, claim[batch], [prepare(payloads[i]) for i in mine[batch]])
+                yield ready
+
+    def _files(
+        self,
+        chunk: Chunk,
+        states: list[SpaceState],
+        wanted: dict[str, npt.NDArray[np.bool_]],
+        to_read: Positions,
+        modality: str,
+    ) -> Iterator[Batch]:
+        """Files: read and hashed by the workers, decoded by them where no identical payload was claimed before."""
+        paths = chunk.table.column(modality).to_pylist()
+        reads = ordered_map(self._pool, self._read, [paths[i] for i in to_read], window=4 * self._workers + 4)
+        batchers = {state.name: _Batcher(state) for state in states}
+        for i, result in zip(to_read, reads, strict=True):
+            if isinstance(result, PayloadError):
+                chunk.read_failures[modality][int(i)] = result
+                continue
+            payload, digest = result
+            chunk.hashes[modality][i] = digest
+            chunk.was_read[modality][i] = True
+            for state in states:
+                if not wanted[state.name][i]:
+                    continue
+                claim, copy, first = state.claim(digest.reshape(1, 2))
+                work = chunk.work[state.name]
+                work.claim[i], work.copy[i] = claim[0], copy[0]
+                if len(first):
+                    future = self._pool.submit(self._prepare, state, payload)
+                    yield from batchers[state.name].add(int(claim[0]), future)
+        for batcher in batchers.values():
+            yield from batcher.flush()
+
+    def _read(self, path: str) -> tuple[bytes, npt.NDArray[np.uint64]] | PayloadError:
+        with self._clock.measure("read"):
+            try:
+                payload = read_file(path)
+            except PayloadError as error:
+                return error
+            return payload, keys_from_bytes(hash_payload(payload))[0]
+
+    def _prepare(self, state: SpaceState, payload: bytes) -> Any:
+        with self._clock.measure("decode"):
+            try:
+                return state.encoder.prepare(payload)
+            except PayloadError as error:
+                return error
+
+
+class _Batcher:
+    """Collects decoded payloads of one space in order; at most two batches are decoded ahead."""
+
+    def __init__(self, state: SpaceState) -> None:
+        self._state = state
+        self._futures: deque[tuple[int, Future[Any]]] = deque()
+        self._claims: list[int] = []
+        self._prepared: list[Any] = []
+
+    def add(self, claim: int, future: Future[Any]) -> Iterator[Batch]:
+        self._futures.append((claim, future))
+        while self._futures and (len(self._futures) > 2 * self._state.batch_size or self._futures[0][1].done()):
+            yield from self._take()
+
+    def flush(self) -> Iterator[Batch]:
+        while self._futures:
+            yield from self._take()
+        if self._claims:
+            yield self._batch()
+
+    def _take(self) -> Iterator[Batch]:
+        claim, future = self._futures.popleft()
+        prepared = future.result()
+        if isinstance(prepared, PayloadError):
+            self._state.fail(claim, prepared)
+            return
+        self._claims.append(claim)
+        self._prepared.append(prepared)
+        if len(self._claims) >= self._state.batch_size:
+            yield self._batch()
+
+    def _batch(self) -> Batch:
+        batch = Batch(self._state, np.asarray(self._claims, np.int64), self._prepared)
+        self._claims, self._prepared = [], []
+        return batch
+
+
+def read_file(path: str) -> bytes:
+    """The bytes of a local file.
+
+    Raises
+    ------
+    PayloadError
+    """
+    if "://" in path:
+        raise PayloadError("read", f"{path} is not a local file; download it first")
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise PayloadError("read", f"{path}: {reason}") from error
+
+
+def _settled_failures(state: SpaceState) -> npt.NDArray[np.int64]:
+    """Rows that failed for a reason which only another payload can change: all but failures to read."""
+    table = state.space.failures
+    stages = np.asarray(table.column("stage").to_pylist(), dtype=object)
+    return np.asarray(table.column("row").to_numpy()[stages != "read"], dtype=np.int64)

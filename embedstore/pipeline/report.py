@@ -1,0 +1,101 @@
+"""What a run did: counts that add up, seconds, and what it was bound by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from embedstore.pipeline.stages import STAGES
+
+
+@dataclass
+class SpaceReport:
+    """Counts of one space; embedded + unchanged + missing + failed = items of the source.
+
+    Parameters
+    ----------
+    embedded : int
+        Items that got a vector in this run.
+    distinct : int
+        Payloads that went through the encoder for them; identical ones go once.
+    unchanged : int
+        Items that had their vector already.
+    missing : int
+        Items without a payload.
+    failed : int
+        Items whose payload could not be embedded, in this run or before.
+    truncated : int
+        Texts cut to the encoder's maximum length in this run.
+    """
+
+    encoder: str
+    embedded: int = 0
+    distinct: int = 0
+    unchanged: int = 0
+    missing: int = 0
+    failed: int = 0
+    truncated: int = 0
+
+
+@dataclass
+class EmbedReport:
+    """What `embed` returns.
+
+    Parameters
+    ----------
+    items : int
+        Items in the source.
+    added, updated : int
+        Items that are new in the store, and that replaced an older version of themselves.
+    spaces : mapping of space name to SpaceReport
+    seconds : float
+    shares : mapping of stage to float
+        Fraction of the time that ``read``, ``decode``, ``encode`` and ``write`` were busy.
+    failures : list of (space, id, stage, reason)
+        The first few of this run.
+    """
+
+    items: int = 0
+    added: int = 0
+    updated: int = 0
+    spaces: dict[str, SpaceReport] = field(default_factory=dict)
+    seconds: float = 0.0
+    shares: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    failures: list[tuple[str, str, str, str]] = field(default_factory=list)
+
+    @property
+    def items_per_s(self) -> float:
+        return self.items / self.seconds if self.seconds else 0.0
+
+    @property
+    def bound_by(self) -> str:
+        """The stage that was busy for the largest share of the time."""
+        return max(STAGES, key=lambda stage: self.shares[stage])
+
+    def to_dict(self) -> dict[str, Any]:
+        """The document of ``embedstore embed --json``."""
+        timing = {
+            "seconds": round(self.seconds, 3),
+            "items_per_s": round(self.items_per_s, 1),
+            "bound_by": self.bound_by,
+            "shares": {stage: round(share, 3) for stage, share in self.shares.items()},
+        }
+        return {
+            "items": self.items,
+            "added": self.added,
+            "updated": self.updated,
+            "spaces": {name: {**vars(space), **timing} for name, space in self.spaces.items()},
+        }
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run is: `done` of `total` items (None where unknown), `encoded` payloads so far."""
+
+    done: int
+    total: int | None
+    encoded: int
+
+
+ProgressCallback = Callable[[Progress], None]

@@ -1,0 +1,133 @@
+"""The concurrency of the pipeline: ordered maps over a thread pool, iterators that run ahead, stage clocks.
+
+Every queue is bounded, so that memory does not grow with the dataset; nothing here knows what flows through.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+STAGES = ("read", "decode", "encode", "write")
+
+
+class Clock:
+    """Busy seconds of each stage, summed over threads."""
+
+    def __init__(self) -> None:
+        self.busy = dict.fromkeys(STAGES, 0.0)
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def measure(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            elapsed = time.perf_counter() - start
+            with self._lock:
+                self.busy[stage] += elapsed
+
+    def shares(self, wall: float, workers: int) -> dict[str, float]:
+        """Fraction of `wall` seconds that each stage was busy; `workers` threads read and decode."""
+        threads = {"read": workers, "decode": workers, "encode": 1, "write": 1}
+        return {stage: min(1.0, self.busy[stage] / max(wall * threads[stage], 1e-9)) for stage in STAGES}
+
+
+def ordered_map(pool: ThreadPoolExecutor, function: Callable[[T], R], items: Iterable[T], *, window: int) -> Iterator[R]:
+    """`function` of each item in order, computed by `pool` at most `window` items ahead."""
+    pending: deque[Future[R]] = deque()
+    try:
+        for item in items:
+            pending.append(pool.submit(function, item))
+            if len(pending) >= window:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        for future in pending:
+            future.cancel()
+
+
+class _End:
+    """Put into the queue after the last item, with the error that ended the iterator."""
+
+    def __init__(self, error: BaseException | None) -> None:
+        self.error = error
+
+
+class RunAhead(Generic[T]):
+    """An iterator whose source runs in a thread, at most `depth` items ahead. A context manager."""
+
+    def __init__(self, source: Iterator[T], depth: int) -> None:
+        self._source = source
+        self._queue: queue.Queue[T | _End] = queue.Queue(depth)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="embedstore-produce", daemon=True)
+
+    def __enter__(self) -> RunAhead[T]:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def __iter__(self) -> Iterator[T]:
+        while True:
+            item = self._queue.get()
+            if isinstance(item, _End):
+                if item.error is not None:
+                    raise item.error
+                return
+            yield item
+
+    def _run(self) -> None:
+        error: BaseException | None = None
+        try:
+            for item in self._source:
+                if not self._put(item):
+                    return
+        except BaseException as caught:
+            error = caught
+        self._put(_End(error))
+
+    def _put(self, item: T | _End) -> bool:
+        while not self._stop.is_set():
+            try:
+                self._queue.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+
+class Background:
+    """Runs jobs one after the other in a thread, at most one waiting; an error surfaces at the next call."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="embedstore-write")
+        self._pending: deque[Future[None]] = deque()
+
+    def submit(self, job: Callable[[], None]) -> None:
+        while len(self._pending) > 1:
+            self._pending.popleft().result()
+        self._pending.append(self._pool.submit(job))
+
+    def finish(self) -> None:
+        """Wait for every job; raises what one of them raised."""
+        try:
+            while self._pending:
+                self._pending.popleft().result()
+        finally:
+            self._pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,150 @@
+"""The vectors of one space during a run: what was there, what has been claimed, what has been encoded."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embedstore._keys import Keys, KeyTable
+from embedstore.encoders.base import Encoder
+from embedstore.errors import EncoderError, PayloadError
+from embedstore.store.space import Space
+
+Rows = npt.NDArray[np.int64]
+Array = npt.NDArray[Any]
+
+
+class SpaceState:
+    """Every payload is claimed once in a run, by content hash; its claim is its number among the encoded ones.
+
+    The thread that reads calls `claim`, the one that encodes `put` and `fail`, the one that closes chunks `take_claims`.
+
+    Parameters
+    ----------
+    space : Space
+        As it was when the run began.
+    encoder : Encoder
+    """
+
+    def __init__(self, space: Space, encoder: Encoder) -> None:
+        self.space = space
+        self.encoder = encoder
+        self.batch_size = encoder.batch_size
+        self.failed: dict[int, PayloadError] = {}
+        self.encoded = 0
+        self._claimed = KeyTable()
+        self.claims = 0
+        self._blocks: deque[tuple[Rows, Array]] = deque()
+        self._closed: list[tuple[int, Array, Rows]] = []
+        self._closed_until = 0
+
+    @property
+    def name(self) -> str:
+        return self.space.name
+
+    def claim(self, hashes: Keys) -> tuple[Rows, Rows, npt.NDArray[np.intp]]:
+        """Find or claim payloads by content hash.
+
+        Parameters
+        ----------
+        hashes : (n, 2) uint64
+
+        Returns
+        -------
+        claim : (n,) int64
+            -1 where the space already had such a payload.
+        copy : (n,) int64
+            The row that has it, else -1.
+        first : (m,) positions
+            Those claimed now: the caller must bring each to `put` or `fail`.
+        """
+        copy = self.space.hash_table.lookup(hashes)
+        claim = np.full(len(hashes), -1, np.int64)
+        todo = np.flatnonzero(copy < 0)
+        found = self._claimed.lookup(hashes[todo])
+        claim[todo] = found
+        fresh = todo[found < 0]
+        if not len(fresh):
+            return claim, copy, fresh
+        void = np.ascontiguousarray(hashes[fresh]).view("V16").ravel()
+        _, first, inverse = np.unique(void, return_index=True, return_inverse=True)
+        order = np.argsort(first, kind="stable")
+        rank = np.empty(len(order), np.int64)
+        rank[order] = np.arange(len(order))
+        numbers = self.claims + rank
+        claim[fresh] = numbers[inverse]
+        self._claimed.insert(hashes[fresh[first]], numbers)
+        self.claims += len(first)
+        return claim, copy, fresh[np.sort(first)]
+
+    def put(self, claims: Rows, vectors: Array) -> None:
+        """Keep encoded vectors (n, dim) float32 in the stored dtype; a vector that is not finite becomes a failure.
+
+        Raises
+        ------
+        EncoderError
+            float16 cannot hold a value.
+        """
+        finite = np.isfinite(vectors).all(axis=1)
+        for claim in claims[~finite]:
+            self.fail(int(claim), PayloadError("encode", "the encoder returned a vector that is not finite"))
+        limit = np.finfo(self.space.dtype).max
+        if (largest := np.abs(vectors[finite]).max(initial=0)) > limit:
+            raise EncoderError(
+                f"{self.encoder.spec.name} gives values up to {largest:.4g}; float16 holds up to {limit:.4g}. "
+                f"Store this space as float32: --dtype float32"
+            )
+        self._blocks.append((claims[finite], vectors[finite].astype(self.space.dtype)))
+        self.encoded += int(finite.sum())
+
+    def fail(self, claim: int, error: PayloadError) -> None:
+        self.failed[claim] = error
+
+    def close_chunk(self, until: int) -> None:
+        """Gather what was put for the claims below `until` (all are there) into one array."""
+        count = until - self._closed_until
+        if count <= 0:
+            return
+        vectors = np.empty((count, self.space.dim), self.space.dtype)
+        at = np.full(count, -1, np.int64)
+        while self._blocks:
+            claims, block = self._blocks.popleft()
+            vectors[claims - self._closed_until] = block
+            at[claims - self._closed_until] = claims - self._closed_until
+        self._closed.append((self._closed_until, vectors, at))
+        self._closed_until = until
+
+    def take_claims(self, claims: Rows) -> Array:
+        """Vectors (n, dim) of `claims` (n,), none of which failed, from closed chunks."""
+        out = np.empty((len(claims), self.space.dim), self.space.dtype)
+        starts = np.array([start for start, _, _ in self._closed], dtype=np.int64)
+        block_of = np.searchsorted(starts, claims, side="right") - 1
+        for i in np.unique(block_of):
+            start, vectors, at = self._closed[i]
+            where = block_of == i
+            out[where] = vectors[at[claims[where] - start]]
+        return out
+
+    def committed(self, part: Array, claims: Rows) -> None:
+        """A closed chunk is on disk: read it from `part` and free the memory.
+
+        Parameters
+        ----------
+        part : (n, dim) memory map
+        claims : (n,) int64
+            Claim of each vector of the part, -1 for vectors copied from elsewhere.
+        """
+        for i in reversed(range(len(self._closed))):
+            start, vectors, at = self._closed[i]
+            if isinstance(vectors, np.memmap):
+                break
+            mine = (claims >= start) & (claims < start + len(vectors))
+            if mine.any():
+                moved = np.full(len(at), -1, np.int64)
+                positions = np.flatnonzero(mine)
+                moved[claims[positions] - start] = positions
+                if (moved[at >= 0] >= 0).all():
+                    self._closed[i] = (start, part, moved)

@@ -1,0 +1,53 @@
+"""What a source is: a stream of Arrow record batches of items.
+
+A batch has a column ``id`` (string, unique in the dataset), a column for each payload modality (``image``, ``audio``,
+``video``: the path of a file, as string, or its bytes; ``text``: the text itself; null: missing), and metadata columns.
+All batches of a source have one schema.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ID = "id"
+BATCH_ROWS = 4096
+
+EXTENSIONS: dict[str, tuple[str, ...]] = {
+    "image": (
+        ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".avif", ".mpo",
+    ),
+    "video": (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg"),
+    "audio": (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac"),
+    "text": (".txt",),
+}  # fmt: skip
+"""File name endings (lower case) of each modality, in the order in which a modality names an item."""
+
+MODALITY_OF = {extension: modality for modality, extensions in EXTENSIONS.items() for extension in extensions}
+
+
+@runtime_checkable
+class Source(Protocol):
+    """A dataset that can be read as a stream, once per call of `batches`."""
+
+    @property
+    def name(self) -> str:
+        """What messages call it, such as its path."""
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The modalities that it has a column for."""
+
+    def count(self) -> int | None:
+        """How many items there are, where that is known without reading them all."""
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """The items in a fixed order.
+
+        Raises
+        ------
+        SourceError, DuplicateIdError
+        """

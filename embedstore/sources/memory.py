@@ -1,0 +1,49 @@
+"""A few items in memory as a source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from embedstore.errors import SourceError
+from embedstore.sources.base import ID
+from embedstore.spec import MODALITIES
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class MemorySource:
+    """Items given as columns.
+
+    Parameters
+    ----------
+    columns : mapping of column name to sequence
+        ``id``, payloads by modality (None: missing), metadata.
+    name : str
+        What messages call it.
+    """
+
+    def __init__(self, columns: Mapping[str, Sequence[Any]], name: str = "items in memory") -> None:
+        self._columns = dict(columns)
+        self._name = name
+        if ID not in columns or not any(m in columns for m in MODALITIES):
+            raise SourceError(f"{name}: expected a column 'id' and one of {list(MODALITIES)}. Got {list(columns)} instead.")
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        return tuple(m for m in MODALITIES if m in self._columns)
+
+    def count(self) -> int | None:
+        return len(self._columns[ID])
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        import pyarrow as pa
+
+        text = {ID, *MODALITIES}
+        arrays = {k: pa.array(v, pa.string() if k in text else None) for k, v in self._columns.items()}
+        yield pa.RecordBatch.from_pydict(arrays)

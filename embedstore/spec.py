@@ -1,0 +1,82 @@
+"""What produced a vector: `EncoderSpec` and its fingerprint.
+
+Two specs with one fingerprint give the same vector for the same payload (up to the rounding of the device they ran
+on). Anything else that would change the vector belongs into the spec.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from embedstore.errors import StoreError
+
+MODALITIES = ("image", "text", "audio", "video")
+
+_NOT_FINGERPRINTED = ("name", "alignment")
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """One encoder for one modality.
+
+    Parameters
+    ----------
+    name : str
+        What to type to get this encoder again; not part of the fingerprint (a model folder may move).
+    family, model : str
+        The library and the architecture.
+    weights : str
+        ``"sha256:…"`` of the weights, or ``"none"`` for an encoder without weights.
+    modality : str
+        One of `MODALITIES`.
+    dim : int
+        Length of a vector.
+    preprocessing : mapping
+        Everything done to a payload before the model sees it (JSON values).
+    pooling, prompt : str
+    max_length : int, optional
+        Longest text in tokens; the rest is cut off and counted.
+    normalized : bool
+        Whether vectors have unit L2 norm.
+    alignment : str, optional
+        Spaces with the same alignment id can be compared with one another; not part of the fingerprint.
+    """
+
+    name: str
+    family: str
+    model: str
+    weights: str
+    modality: str
+    dim: int
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    pooling: str = "none"
+    prompt: str = ""
+    max_length: int | None = None
+    normalized: bool = False
+    alignment: str | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits over everything that changes the vector."""
+        payload = {key: value for key, value in self.to_dict().items() if key not in _NOT_FINGERPRINTED}
+        canonical = json.dumps(payload, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+    @property
+    def label(self) -> str:
+        """Name and fingerprint, for people."""
+        return f"{self.name} (fingerprint {self.fingerprint})"
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "preprocessing": dict(self.preprocessing)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> EncoderSpec:
+        known = {f.name for f in fields(cls)}
+        if unknown := sorted(set(data) - known):
+            raise StoreError(f"Encoder spec has unknown fields {unknown}; it was written by a newer embedstore.")
+        return cls(**data)

@@ -1,0 +1,75 @@
+"""Splits that do not move: by hashed id, by a column, stratified folds. Arrays in, arrays out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embedstore.errors import UsageError
+
+SPLITS = ("train", "val", "test")
+_ALIASES = {
+    "train": "train", "training": "train",
+    "val": "val", "valid": "val", "validation": "val", "dev": "val",
+    "test": "test", "testing": "test", "eval": "test",
+}  # fmt: skip
+
+
+def hashed_fraction(ids: Iterable[str], *, seed: int = 0) -> npt.NDArray[np.float64]:
+    """A number in [0, 1) for each id (n,), the same wherever and in whatever order it is asked for."""
+    key = str(seed).encode()
+    digests = b"".join([hashlib.blake2b(str(i).encode(), digest_size=8, key=key).digest() for i in ids])
+    return np.frombuffer(digests, dtype="<u8") / 2.0**64
+
+
+def hashed_split(ids: Iterable[str], *, val: float = 0.15, test: float = 0.15, seed: int = 0) -> npt.NDArray[np.str_]:
+    """``"train"``, ``"val"`` or ``"test"`` (n,) by hashed id: adding items never moves one."""
+    fraction = hashed_fraction(ids, seed=seed)
+    split: npt.NDArray[np.str_] = np.where(fraction < test, "test", np.where(fraction < test + val, "val", "train"))
+    return split
+
+
+def parse_split(values: Sequence[Any], *, default: npt.NDArray[np.str_]) -> npt.NDArray[np.str_]:
+    """Splits (n,) from a column; `default` where it is null.
+
+    Raises
+    ------
+    UsageError
+        A value that is not a split.
+    """
+    out = default.copy()
+    for i, value in enumerate(values):
+        if value is None or value == "":
+            continue
+        name = _ALIASES.get(str(value).strip().lower())
+        if name is None:
+            raise UsageError(f"Column 'split' holds {value!r}; expected one of {sorted(_ALIASES)}.")
+        out[i] = name
+    return out
+
+
+def stratified_folds(labels: npt.NDArray[Any], ids: Sequence[str], k: int, *, seed: int = 0) -> npt.NDArray[np.int64]:
+    """Fold (n,) in 0…k-1 of each item: classes spread evenly, items ordered by hashed id within a class.
+
+    Raises
+    ------
+    UsageError
+        `k` is not in 2…n.
+    """
+    if not 2 <= k <= len(labels):
+        raise UsageError(f"cv must be between 2 and the number of items ({len(labels)}). Got {k} instead.")
+    fraction = hashed_fraction(ids, seed=seed)
+    _, codes = np.unique(labels.astype(str), return_inverse=True)
+    order = np.lexsort((fraction, codes))
+    folds = np.empty(len(labels), dtype=np.int64)
+    folds[order] = np.arange(len(labels)) % k
+    return folds
+
+
+def is_split(name: str) -> bool:
+    """Whether `name` is a usual name of a split, such as ``"valid"``."""
+    return name.strip().lower() in _ALIASES

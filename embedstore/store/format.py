@@ -1,0 +1,165 @@
+"""The names on disk: versions, the manifest `store.json` and its parts. FORMAT.md is the promise.
+
+Knows nothing of items, vectors or encoders beyond the names of their files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from embedstore._files import read_json, sha256_file
+from embedstore.errors import CorruptStoreError, FormatVersionError
+
+MANIFEST = "store.json"
+LOCK = "store.lock"
+COMBINED = "embeddings.h5"
+
+VERSIONS: dict[str, tuple[int, ...]] = {
+    "embedstore-store": (1,),
+    "embedstore-space": (1,),
+    "embedstore-vectors": (1,),
+    "embedstore-items": (1,),
+    "embedstore-failures": (1,),
+    "embedstore-tombstones": (1,),
+    "embedstore-combined": (1,),
+    "embedstore-head": (1,),
+}
+"""Encoding type → versions this embedstore reads; it writes the last."""
+
+
+def encoding(kind: str) -> dict[str, Any]:
+    """The two keys that every file of this `kind` carries."""
+    return {"encoding-type": kind, "encoding-version": VERSIONS[kind][-1]}
+
+
+def check_encoding(attributes: Mapping[str, Any], kind: str, where: str) -> None:
+    """Refuse what `where` holds if it is not a `kind` of a version that is read here.
+
+    Raises
+    ------
+    CorruptStoreError
+        It is something else.
+    FormatVersionError
+        It is a later (or withdrawn) version.
+    """
+    found = attributes.get("encoding-type")
+    found = found.decode() if isinstance(found, bytes) else found
+    if found != kind:
+        raise CorruptStoreError(f"{where} should be of type {kind!r} but says {found!r}. Restore it from a backup.")
+    version = int(attributes.get("encoding-version", -1))
+    if version not in VERSIONS[kind]:
+        raise FormatVersionError(
+            f"{where} has {kind} format version {version}; this embedstore reads {list(VERSIONS[kind])}. "
+            "Install a newer embedstore: pip install -U embedstore"
+        )
+
+
+@dataclass(frozen=True)
+class PartRef:
+    """One committed, immutable file.
+
+    Parameters
+    ----------
+    file : str
+        Relative to the store, with ``/``.
+    rows : int
+    bytes : int
+    sha256 : str
+        Of the whole file.
+    offsets : mapping of str to int
+        Byte offset of each contiguous HDF5 dataset in the file, so that it can be memory-mapped without opening HDF5.
+    first_row : int
+        Smallest row of an item part (their row ranges do not overlap and ascend); -1 for other parts.
+    """
+
+    file: str
+    rows: int
+    bytes: int
+    sha256: str
+    offsets: Mapping[str, int] = field(default_factory=dict)
+    first_row: int = -1
+
+    @classmethod
+    def of(cls, root: Path, file: str, rows: int, *, offsets: Mapping[str, int] | None = None, first_row: int = -1) -> PartRef:
+        """Describe the finished file `root`/`file`."""
+        path = root / file
+        return cls(file, rows, path.stat().st_size, sha256_file(path), dict(offsets or {}), first_row)
+
+
+@dataclass(frozen=True)
+class SpaceEntry:
+    """The committed files of one space; `spec_sha256` is the digest of its space.json."""
+
+    spec_sha256: str
+    parts: tuple[PartRef, ...] = ()
+    failures: tuple[PartRef, ...] = ()
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """`store.json`: what exists. A file that it does not name does not exist."""
+
+    generation: int = 0
+    next_row: int = 0
+    items: tuple[PartRef, ...] = ()
+    tombstones: tuple[PartRef, ...] = ()
+    spaces: Mapping[str, SpaceEntry] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**encoding("embedstore-store"), **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Manifest:
+        return cls(
+            generation=data["generation"],
+            next_row=data["next_row"],
+            items=_refs(data["items"]),
+            tombstones=_refs(data["tombstones"]),
+            spaces={
+                name: SpaceEntry(entry["spec_sha256"], _refs(entry["parts"]), _refs(entry["failures"]))
+                for name, entry in data["spaces"].items()
+            },
+        )
+
+    def with_space(self, name: str, entry: SpaceEntry) -> Manifest:
+        return replace(self, spaces={**self.spaces, name: entry})
+
+    def refs(self) -> Iterable[PartRef]:
+        """Every part that exists."""
+        yield from self.items
+        yield from self.tombstones
+        for entry in self.spaces.values():
+            yield from entry.parts
+            yield from entry.failures
+
+
+def _refs(data: Iterable[Mapping[str, Any]]) -> tuple[PartRef, ...]:
+    return tuple(PartRef(**ref) for ref in data)
+
+
+def read_manifest(root: Path) -> Manifest:
+    """The manifest of the store at `root`."""
+    path = root / MANIFEST
+    data = read_json(path)
+    check_encoding(data, "embedstore-store", str(path))
+    try:
+        return Manifest.from_dict(data)
+    except (KeyError, TypeError) as error:
+        raise CorruptStoreError(f"{path} is damaged ({error!r}). Restore it from a backup.") from error
+
+
+def check_size(root: Path, ref: PartRef) -> Path:
+    """The path of a part, after a look at its size (cheap: no byte is read)."""
+    path = root / ref.file
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        raise CorruptStoreError(f"{path} is missing. Run 'embedstore verify {root}' for the whole damage.") from None
+    if size != ref.bytes:
+        raise CorruptStoreError(
+            f"{path} has {size} bytes, committed were {ref.bytes}. Run 'embedstore verify {root}' for the whole damage."
+        )
+    return path

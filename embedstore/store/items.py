@@ -1,0 +1,174 @@
+"""The items of a store: Parquet parts joined into tables, looked up by row, filtered by SQL.
+
+Columns: ``row`` (int64), ``id`` (string), for each modality ``M`` its payload ``M`` (a text, or the uri of a file) and for
+files ``M.size`` and ``M.mtime_ns`` as last seen; every other column is the user's metadata.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embedstore._keys import KeyTable, hash_strings
+from embedstore.errors import StoreError, UsageError, one_line
+from embedstore.spec import MODALITIES
+from embedstore.store.format import PartRef
+from embedstore.store.parts import read_table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Rows = npt.NDArray[np.int64]
+
+ROW, ID = "row", "id"
+SIZE, MTIME = ".size", ".mtime_ns"
+RESERVED = frozenset(
+    {ROW, ID, *MODALITIES, *(m + suffix for m in MODALITIES for suffix in (SIZE, MTIME))},
+)
+
+
+class Items:
+    """Read access to the items of one generation."""
+
+    def __init__(self, root: Path, parts: Sequence[PartRef], dead: Rows) -> None:
+        self._root = root
+        self._parts = list(parts)
+        self._dead = dead
+        self._cache: OrderedDict[int, pa.Table] = OrderedDict()
+
+    @cached_property
+    def rows(self) -> Rows:
+        """Live rows (n,) int64, ascending."""
+        if not self._parts:
+            return np.empty(0, dtype=np.int64)
+        every = np.concatenate([_column(self._part(i, [ROW]), ROW) for i in range(len(self._parts))])
+        return np.setdiff1d(every, self._dead, assume_unique=True)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @cached_property
+    def _first_rows(self) -> Rows:
+        return np.asarray([part.first_row for part in self._parts], dtype=np.int64)
+
+    @cached_property
+    def id_table(self) -> KeyTable:
+        """Key of every live id → row."""
+        table = KeyTable()
+        for i in range(len(self._parts)):
+            part = self._part(i, [ROW, ID])
+            rows = _column(part, ROW)
+            live = np.isin(rows, self._dead, invert=True)
+            keys = hash_strings(part.column(ID).to_pylist())
+            table.insert(keys[live], rows[live])
+        return table
+
+    def rows_of(self, ids: Sequence[str]) -> Rows:
+        """Rows (n,) of `ids`; `UsageError` names the first one that is not there."""
+        rows = self.id_table.lookup(hash_strings(ids))
+        if len(missing := np.flatnonzero(rows < 0)):
+            raise UsageError(f"No item has the id {ids[missing[0]]!r}. 'embedstore info' shows what the store holds.")
+        return rows
+
+    def column_types(self) -> dict[str, pa.DataType]:
+        """Name → Arrow type of every column, in order of first appearance."""
+        import pyarrow.parquet as pq
+
+        types: dict[str, pa.DataType] = {}
+        for part in self._parts:
+            for column in pq.read_schema(self._root / part.file):
+                types.setdefault(column.name, column.type)
+        return types
+
+    def metadata_columns(self) -> list[str]:
+        return [name for name in self.column_types() if name not in RESERVED]
+
+    def take(self, rows: Rows, columns: Sequence[str] | None = None) -> pa.Table:
+        """The items at `rows` (any order, repeats allowed), as a table aligned with them."""
+        import pyarrow as pa
+
+        if not len(rows):
+            return self._empty(columns)
+        at = np.searchsorted(self._first_rows, rows, side="right") - 1
+        pieces: list[pa.Table] = []
+        positions: list[npt.NDArray[np.intp]] = []
+        for i in np.unique(at):
+            where = np.flatnonzero(at == i)
+            part = self._part(int(i), None if columns is None else [ROW, *columns])
+            part_rows = _column(part, ROW)
+            offsets = np.searchsorted(part_rows, rows[where])
+            found = offsets < len(part_rows)
+            found[found] = part_rows[offsets[found]] == rows[where][found]
+            if not found.all():
+                raise StoreError(f"Row {rows[where][~found][0]} is not in the store.")
+            pieces.append(part.take(pa.array(offsets)))
+            positions.append(where)
+        joined = pa.concat_tables(pieces, promote_options="permissive")
+        table = joined.take(pa.array(np.argsort(np.concatenate(positions), kind="stable")))
+        return table if columns is None else table.select([c for c in columns if c in table.column_names])
+
+    def table(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """Every live item."""
+        return self.take(self.rows, columns)
+
+    def where(self, expression: str) -> Rows:
+        """Live rows (n,) ascending for which the SQL `expression` holds (DuckDB, over the Parquet parts).
+
+        The connection can read the store's item parts and nothing else.
+
+        Raises
+        ------
+        UsageError
+            With DuckDB's reason and the columns there are.
+        """
+        import duckdb
+
+        if not self._parts:
+            return np.empty(0, dtype=np.int64)
+        folder = str((self._root / "items").resolve())
+        files = ", ".join(_sql_string(str((self._root / part.file).resolve())) for part in self._parts)
+        with duckdb.connect() as connection:
+            connection.execute(f"SET allowed_directories=[{_sql_string(folder + '/')}]")
+            connection.execute("SET enable_external_access=false")
+            connection.execute("SET lock_configuration=true")
+            connection.execute(f"CREATE VIEW items AS SELECT * FROM read_parquet([{files}], union_by_name=true)")
+            try:
+                found = connection.execute(f"SELECT {ROW} FROM items WHERE (\n{expression}\n)").fetchnumpy()
+            except duckdb.Error as error:
+                columns = ", ".join(c for c in self.column_types() if not c.endswith((SIZE, MTIME)))
+                reason = one_line(error).split(" LINE ")[0]
+                raise UsageError(f"--where {expression!r}: {reason} Columns: {columns}.") from error
+        rows = np.sort(np.asarray(found[ROW], dtype=np.int64))
+        return np.setdiff1d(rows, self._dead, assume_unique=True)
+
+    def _part(self, index: int, columns: list[str] | None) -> pa.Table:
+        if columns is not None and index not in self._cache:
+            return read_table(self._root, self._parts[index], "embedstore-items", columns)
+        if index not in self._cache:
+            self._cache[index] = read_table(self._root, self._parts[index], "embedstore-items")
+            while len(self._cache) > 4:
+                self._cache.popitem(last=False)
+        self._cache.move_to_end(index)
+        whole = self._cache[index]
+        return whole if columns is None else whole.select([c for c in columns if c in whole.column_names])
+
+    def _empty(self, columns: Sequence[str] | None) -> pa.Table:
+        import pyarrow as pa
+
+        types = self.column_types()
+        names = list(types) if columns is None else [c for c in columns if c in types]
+        return pa.table({name: pa.array([], type=types[name]) for name in names})
+
+
+def _column(table: pa.Table, name: str) -> npt.NDArray[Any]:
+    return np.asarray(table.column(name).to_numpy())
+
+
+def _sql_string(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

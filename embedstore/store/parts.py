@@ -1,0 +1,112 @@
+"""Reading and writing single parts: vectors in contiguous HDF5, tables in Parquet.
+
+A part is written beside its final name, flushed to disk, then renamed. Nothing here knows of generations.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embedstore._files import fsync_path, publish
+from embedstore._keys import KEY_BYTES, Keys
+from embedstore.errors import CorruptStoreError
+from embedstore.store.format import PartRef, check_encoding, check_size, encoding
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Array = npt.NDArray[Any]
+
+VECTORS, ROW, HASH = "vectors", "row", "hash"
+
+
+def write_vectors(root: Path, file: str, vectors: Array, rows: Array, hashes: Keys) -> PartRef:
+    """Write one vector part.
+
+    Parameters
+    ----------
+    vectors : (n, dim) float16 or float32
+    rows : (n,) int64
+    hashes : (n, 2) uint64
+        Content hash of the payload that each vector was made from.
+    """
+    import h5py
+
+    path = root / file
+    temporary = path.with_name(path.name + ".tmp")
+    digests = np.ascontiguousarray(hashes).view(np.uint8).reshape(len(rows), KEY_BYTES)
+    arrays = {VECTORS: vectors, ROW: rows.astype("<i8"), HASH: digests}
+    with h5py.File(temporary, "w", libver=("earliest", "v110")) as h5:
+        h5.attrs.update(encoding("embedstore-vectors"))
+        for name, array in arrays.items():
+            h5.create_dataset(name, data=array)  # no chunks, no compression: contiguous
+    with h5py.File(temporary, "r") as h5:
+        offsets = {name: h5[name].id.get_offset() for name in arrays}
+    fsync_path(temporary)
+    publish(temporary, path)
+    return PartRef.of(root, file, len(rows), offsets={k: v for k, v in offsets.items() if v is not None})
+
+
+def read_array(root: Path, ref: PartRef, name: str, dtype: Any, width: int | None = None) -> Array:
+    """Dataset `name` of a vector part: a read-only memory map at its offset, or a copy where it cannot be mapped.
+
+    Returns
+    -------
+    ndarray, shape (ref.rows,) or (ref.rows, width), of `dtype`
+    """
+    path = check_size(root, ref)
+    shape = (ref.rows,) if width is None else (ref.rows, width)
+    offset = ref.offsets.get(name)
+    if offset is None:
+        return _read_hdf5(path, name, shape, dtype)
+    if offset + int(np.prod(shape)) * np.dtype(dtype).itemsize > ref.bytes:
+        raise CorruptStoreError(f"{path}: dataset /{name} of shape {shape} does not fit into the file.")
+    return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape)
+
+
+def _read_hdf5(path: Path, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as h5:
+            check_encoding(h5.attrs, "embedstore-vectors", str(path))
+            array = np.asarray(h5[name][()], dtype=dtype)
+    except (OSError, KeyError) as error:
+        raise CorruptStoreError(f"{path}: dataset /{name} cannot be read ({error}).") from error
+    if array.shape != shape:
+        raise CorruptStoreError(f"{path}: /{name} has shape {array.shape}, committed was {shape}.")
+    return array
+
+
+def write_table(root: Path, file: str, table: pa.Table, kind: str, *, first_row: int = -1) -> PartRef:
+    """Write `table` as a Parquet part whose schema metadata carries the encoding type and version."""
+    import pyarrow.parquet as pq
+
+    path = root / file
+    temporary = path.with_name(path.name + ".tmp")
+    stamped = table.replace_schema_metadata({key: str(value) for key, value in encoding(kind).items()})
+    pq.write_table(stamped, temporary, compression="zstd")
+    fsync_path(temporary)
+    publish(temporary, path)
+    return PartRef.of(root, file, table.num_rows, first_row=first_row)
+
+
+def read_table(root: Path, ref: PartRef, kind: str, columns: list[str] | None = None) -> pa.Table:
+    """The table of a Parquet part; columns that the part lacks are left out."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = check_size(root, ref)
+    try:
+        with pq.ParquetFile(path) as file:
+            metadata = {k.decode(): v.decode() for k, v in (file.schema_arrow.metadata or {}).items()}
+            check_encoding(metadata, kind, str(path))
+            present = None if columns is None else [c for c in columns if c in file.schema_arrow.names]
+            table = file.read(columns=present, use_threads=False)
+    except (pa.ArrowException, OSError) as error:
+        raise CorruptStoreError(f"{path} cannot be read ({error}).") from error
+    return table.replace_schema_metadata(None)

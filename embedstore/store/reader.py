@@ -1,0 +1,181 @@
+"""`Store`: what the rest of embedstore sees of the disk; pinned to the generation it opened."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from embedstore._files import write_json
+from embedstore.errors import StoreError, UsageError
+from embedstore.store.format import COMBINED, LOCK, MANIFEST, Manifest, read_manifest
+from embedstore.store.items import Items, Rows
+from embedstore.store.parts import read_table
+from embedstore.store.space import Space, read_space_info
+
+if TYPE_CHECKING:
+    from embedstore.store.view import View
+    from embedstore.store.writer import StoreWriter
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+
+
+def check_name(name: str, what: str) -> str:
+    """Names of spaces and heads become folders."""
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} cannot name a {what}: use letters, digits, '_', '-' and '.', starting with a letter or digit."
+        )
+    return name
+
+
+class Store:
+    """A folder of items, their vectors in one or more spaces, and the heads trained on them.
+
+    Reading needs no lock: everything that a generation names is immutable. `refresh` moves to the latest generation.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], manifest: Manifest) -> None:
+        self.path = Path(path)
+        self.manifest = manifest
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], *, create: bool = False) -> Store:
+        """Open the store at `path`.
+
+        Parameters
+        ----------
+        create : bool
+            Make an empty store where there is none (in a folder that is new or empty).
+
+        Raises
+        ------
+        StoreError, CorruptStoreError, FormatVersionError
+        """
+        root = Path(path)
+        if (root / MANIFEST).exists():
+            return cls(root, read_manifest(root))
+        if not create:
+            raise StoreError(
+                f"There is no store at {root}{_near(root)}. Make one: embedstore embed DATASET --store {root} --image …"
+            )
+        try:
+            if root.exists() and any(entry.name != "store.lock" for entry in root.iterdir()):
+                raise StoreError(f"{root} is not empty and not a store. Choose a new folder, such as {root}/my.store.")
+            root.mkdir(parents=True, exist_ok=True)
+            manifest = Manifest()
+            write_json(root / MANIFEST, manifest.to_dict())
+        except OSError as error:
+            raise StoreError(f"A store cannot be made at {root}: {error.strerror}.") from error
+        return cls(root, manifest)
+
+    def __repr__(self) -> str:
+        return f"<Store {self.path}: {len(self)} items, spaces {list(self.spaces)}, generation {self.generation}>"
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @property
+    def generation(self) -> int:
+        """Counts commits; what this object shows belongs to this one."""
+        return self.manifest.generation
+
+    def refresh(self) -> Store:
+        """The same store at its latest generation, as a new object."""
+        return Store.open(self.path)
+
+    @cached_property
+    def dead(self) -> Rows:
+        """Rows (n,) that were removed or replaced, ascending."""
+        tables = [read_table(self.path, ref, "embedstore-tombstones") for ref in self.manifest.tombstones]
+        rows = [np.asarray(table.column("row").to_numpy()) for table in tables]
+        return np.unique(np.concatenate([np.empty(0, dtype=np.int64), *rows]))
+
+    @cached_property
+    def items(self) -> Items:
+        return Items(self.path, self.manifest.items, self.dead)
+
+    @cached_property
+    def spaces(self) -> Mapping[str, Space]:
+        return {
+            name: Space(self.path, read_space_info(self.path, name), entry, self.dead)
+            for name, entry in self.manifest.spaces.items()
+        }
+
+    def space(self, name: str) -> Space:
+        """The space called `name`; `UsageError` lists those there are."""
+        if name not in self.spaces:
+            known = ", ".join(self.spaces) or "none yet"
+            raise UsageError(f"{self.path} has no space {name!r}. Spaces: {known}.")
+        return self.spaces[name]
+
+    def view(
+        self,
+        *,
+        inputs: Sequence[str],
+        target: str | None = None,
+        where: str | None = None,
+        seed: int = 0,
+    ) -> View:
+        """Items joined over the spaces `inputs`: what a head trains on. See `embedstore.store.view.View`."""
+        from embedstore.store.view import make_view
+
+        return make_view(self, inputs=inputs, target=target, where=where, seed=seed)
+
+    def writer(self) -> StoreWriter:
+        """A context manager that holds the store's one write lock."""
+        from embedstore.store.writer import StoreWriter
+
+        return StoreWriter(self.path)
+
+    def discard_if_empty(self) -> None:
+        """Delete the store's folder if nothing was ever committed: what a first run that failed at once leaves."""
+        if read_manifest(self.path).generation == 0:
+            for name in (COMBINED, LOCK, MANIFEST):
+                (self.path / name).unlink(missing_ok=True)
+            for folder in (*sorted(self.path.glob("**/"), reverse=True), self.path):
+                if folder.is_dir() and not any(folder.iterdir()):
+                    folder.rmdir()
+
+    def remove(self, ids: Sequence[str]) -> Store:
+        """Remove items by id (tombstones; the rows are never reused) and return the new generation."""
+        with self.writer() as writer:
+            rows = writer.store.items.rows_of(ids)
+            writer.commit(removed=np.unique(rows))
+        return self.refresh()
+
+    @property
+    def heads(self) -> list[str]:
+        """Names of the saved heads."""
+        return sorted(path.parent.name for path in self.path.glob("heads/*/head.json"))
+
+    def info(self) -> dict[str, Any]:
+        """The document of ``embedstore info --json``."""
+        spaces = {}
+        for name, space in self.spaces.items():
+            vectors, failed = len(space), space.failures.num_rows
+            spaces[name] = {
+                "vectors": vectors,
+                "missing": len(self) - vectors - failed,
+                "failed": failed,
+                "dim": space.dim,
+                "dtype": space.info.dtype,
+                "fingerprint": space.fingerprint,
+                "encoder": space.spec.name,
+            }
+        return {"items": len(self), "spaces": spaces, "heads": self.heads, "generation": self.generation}
+
+
+def _near(root: Path) -> str:
+    """A hint at stores beside or inside `root`."""
+    for folder in (root, root.parent):
+        if folder.is_dir():
+            found = sorted(path.parent.name for path in folder.glob(f"*/{MANIFEST}"))
+            if found:
+                return f" (stores in {folder}: {', '.join(found[:5])})"
+    return ""

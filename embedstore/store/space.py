@@ -1,0 +1,283 @@
+"""One space of a store: which encoder made it, its vectors by position, row and id of payload, its failures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from embedstore._files import read_json
+from embedstore._keys import KEY_BYTES, Keys, KeyTable
+from embedstore.errors import CorruptStoreError
+from embedstore.spec import EncoderSpec
+from embedstore.store.format import SpaceEntry, check_encoding, encoding
+from embedstore.store.parts import HASH, ROW, VECTORS, read_array, read_table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Array = npt.NDArray[Any]
+Rows = npt.NDArray[np.int64]
+
+DTYPES = ("float16", "float32")
+
+
+@dataclass(frozen=True)
+class SpaceInfo:
+    """`space.json`: what every vector of the space has in common.
+
+    Parameters
+    ----------
+    name : str
+    spec : EncoderSpec
+    dtype : str
+        ``"float16"`` or ``"float32"``: how vectors are stored.
+    provenance : mapping
+        Library versions and device of the run that created the space; for people, never compared.
+    """
+
+    name: str
+    spec: EncoderSpec
+    dtype: str
+    provenance: Mapping[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            **encoding("embedstore-space"),
+            "name": self.name,
+            "dtype": self.dtype,
+            "dim": self.spec.dim,
+            "normalized": self.spec.normalized,
+            "alignment": self.spec.alignment,
+            "fingerprint": self.spec.fingerprint,
+            "encoder": self.spec.to_dict(),
+            "provenance": dict(self.provenance),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], where: str) -> SpaceInfo:
+        check_encoding(data, "embedstore-space", where)
+        try:
+            spec = EncoderSpec.from_dict(data["encoder"])
+            info = cls(data["name"], spec, data["dtype"], data["provenance"])
+            recorded = data["fingerprint"]
+        except (KeyError, TypeError) as error:
+            raise CorruptStoreError(f"{where} is damaged ({error!r}). Restore it from a backup.") from error
+        if spec.fingerprint != recorded:
+            raise CorruptStoreError(
+                f"{where} records fingerprint {recorded} but describes an encoder of fingerprint {spec.fingerprint}. "
+                "Restore it from a backup."
+            )
+        return info
+
+    def to_json(self) -> bytes:
+        return (json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def space_file(name: str) -> str:
+    return f"spaces/{name}/space.json"
+
+
+def read_space_info(root: Path, name: str) -> SpaceInfo:
+    path = root / space_file(name)
+    return SpaceInfo.from_dict(read_json(path), str(path))
+
+
+class Space:
+    """The vectors of one space in one generation; `rows` and `vectors` leave out removed items.
+
+    Positions run over the parts in order of commit. Reading is a memory map of the HDF5 parts.
+    """
+
+    def __init__(self, root: Path, info: SpaceInfo, entry: SpaceEntry, dead: Rows) -> None:
+        self.info = info
+        self._root = root
+        self._entry = entry
+        self._dead = dead
+
+    def __repr__(self) -> str:
+        return f"<Space {self.name!r}: {len(self)} vectors of {self.dim} {self.info.dtype} by {self.spec.label}>"
+
+    @property
+    def name(self) -> str:
+        return self.info.name
+
+    @property
+    def root(self) -> Path:
+        """The store's folder."""
+        return self._root
+
+    @property
+    def spec(self) -> EncoderSpec:
+        return self.info.spec
+
+    @property
+    def fingerprint(self) -> str:
+        return self.info.spec.fingerprint
+
+    @property
+    def dim(self) -> int:
+        return self.info.spec.dim
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(self.info.dtype)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @cached_property
+    def rows(self) -> Rows:
+        """Row (n,) int64 of each vector, in the order of `vectors`."""
+        return self._all_rows if self._live is None else self._all_rows[self._live]
+
+    @cached_property
+    def hashes(self) -> Keys:
+        """Content hash (n, 2) uint64 of the payload each vector was made from, in the order of `vectors`."""
+        return self._all_hashes if self._live is None else self._all_hashes[self._live]
+
+    def vectors(self) -> Array:
+        """All vectors (n, dim), in the order of `rows`. One part without removals is returned as a memory map."""
+        if len(self._maps) == 1 and self._live is None:
+            return self._maps[0]
+        out = np.empty((len(self), self.dim), dtype=self.dtype)
+        at = 0
+        for block in self.blocks():
+            out[at : at + len(block)] = block
+            at += len(block)
+        return out
+
+    def blocks(self, size: int = 65536) -> Iterator[Array]:
+        """The vectors in order, in blocks of at most `size` rows; blocks do not span parts."""
+        start = 0
+        for part in self._maps:
+            keep = None if self._live is None else self._live[start : start + len(part)]
+            for lo in range(0, len(part), size):
+                block = part[lo : lo + size]
+                yield block if keep is None or keep[lo : lo + size].all() else block[keep[lo : lo + size]]
+            start += len(part)
+
+    def live_ranges(self) -> Iterator[tuple[str, int, int, int]]:
+        """Runs of vectors that are not removed: (part file, rows in the part, first, last + 1) in order."""
+        start = 0
+        for ref in self._entry.parts:
+            live = np.ones(ref.rows, bool) if self._live is None else self._live[start : start + ref.rows]
+            edges = np.flatnonzero(np.diff(np.concatenate([[False], live, [False]]).astype(np.int8)))
+            for lo, hi in edges.reshape(-1, 2).tolist():
+                yield ref.file, ref.rows, lo, hi
+            start += ref.rows
+
+    def has(self, rows: Rows) -> npt.NDArray[np.bool_]:
+        """Whether each of `rows` (m,) has a vector here."""
+        return self._position(rows) >= 0
+
+    def take(self, rows: Rows) -> Array:
+        """Vectors (m, dim) of `rows` (m,), which must all be here (see `has`)."""
+        position = self._position(rows)
+        if (position < 0).any():
+            raise KeyError(f"row {rows[position < 0][0]} has no vector in space {self.name!r}")
+        out = np.empty((len(rows), self.dim), dtype=self.dtype)
+        part_of = np.searchsorted(self._starts, position, side="right") - 1
+        for i in np.unique(part_of):
+            where = part_of == i
+            out[where] = self._maps[i][position[where] - self._starts[i]]
+        return out
+
+    def hash_of(self, rows: Rows) -> Keys:
+        """Content hashes (m, 2) of `rows` (m,); zeros where there is no vector."""
+        position = self._position(rows)
+        out = np.zeros((len(rows), 2), dtype=np.uint64)
+        out[position >= 0] = self._all_hashes[position[position >= 0]]
+        return out
+
+    @cached_property
+    def hash_table(self) -> KeyTable:
+        """Content hash → row of one vector made from such a payload."""
+        table = KeyTable()
+        if len(self):
+            void = np.ascontiguousarray(self.hashes).view(f"V{KEY_BYTES}").ravel()
+            _, first = np.unique(void, return_index=True)
+            table.insert(self.hashes[first], self.rows[first])
+        return table
+
+    @cached_property
+    def failures(self) -> pa.Table:
+        """Payloads of live items that could not be embedded: row, id, stage, reason, hash; the latest per row."""
+        import pyarrow as pa
+
+        parts = [read_table(self._root, ref, "embedstore-failures") for ref in self._entry.failures]
+        if not parts:
+            return failures_table([])
+        every = pa.concat_tables(parts)
+        rows = np.asarray(every.column("row").to_numpy())
+        _, last = np.unique(rows[::-1], return_index=True)
+        keep = np.sort(len(rows) - 1 - last)
+        keep = keep[~np.isin(rows[keep], self._dead) & ~self.has(rows[keep])]
+        return every.take(pa.array(keep))
+
+    @cached_property
+    def _maps(self) -> list[Array]:
+        return [read_array(self._root, ref, VECTORS, self.dtype, self.dim) for ref in self._entry.parts]
+
+    @cached_property
+    def _starts(self) -> Rows:
+        return np.cumsum([0, *(ref.rows for ref in self._entry.parts)])[:-1].astype(np.int64)
+
+    @cached_property
+    def _all_rows(self) -> Rows:
+        parts = [read_array(self._root, ref, ROW, np.int64) for ref in self._entry.parts]
+        return np.concatenate([np.empty(0, np.int64), *parts])
+
+    @cached_property
+    def _all_hashes(self) -> Keys:
+        parts = [read_array(self._root, ref, HASH, np.uint8, KEY_BYTES) for ref in self._entry.parts]
+        return np.concatenate([np.empty((0, KEY_BYTES), np.uint8), *parts]).view("<u8")
+
+    @cached_property
+    def _live(self) -> npt.NDArray[np.bool_] | None:
+        """Mask over all positions, or None where nothing was removed."""
+        if not len(self._dead):
+            return None
+        live = np.isin(self._all_rows, self._dead, invert=True)
+        return None if live.all() else live
+
+    @cached_property
+    def _order(self) -> npt.NDArray[np.intp] | None:
+        """Positions by ascending row; None where rows already ascend."""
+        rows = self._all_rows
+        return None if (np.diff(rows) > 0).all() else np.argsort(rows, kind="stable")
+
+    def _position(self, rows: Rows) -> Rows:
+        """Position of each row over all parts, -1 where absent."""
+        if not len(self._all_rows):
+            return np.full(len(rows), -1, dtype=np.int64)
+        ascending = self._all_rows if self._order is None else self._all_rows[self._order]
+        at = np.minimum(np.searchsorted(ascending, rows), len(ascending) - 1)
+        position = at if self._order is None else self._order[at]
+        return np.where(ascending[at] == rows, position, -1)
+
+
+class Failure(NamedTuple):
+    """One payload that could not be embedded; `hash` is empty where it was not read."""
+
+    row: int
+    id: str
+    stage: str
+    reason: str
+    hash: bytes
+
+
+def failures_table(failures: Sequence[Failure]) -> pa.Table:
+    """Failures as a table: row int64, id, stage, reason, hash (16 bytes, or null)."""
+    import pyarrow as pa
+
+    kinds = {"row": pa.int64(), "id": pa.string(), "stage": pa.string(), "reason": pa.string(), "hash": pa.binary(KEY_BYTES)}
+    columns = {name: [getattr(f, name) for f in failures] for name in kinds}
+    columns["hash"] = [digest or None for digest in columns["hash"]]
+    return pa.table({name: pa.array(columns[name], kind) for name, kind in kinds.items()})

@@ -1,0 +1,221 @@
+"""`StoreWriter`: the one place that changes a store. A commit is all or nothing, whenever the process dies."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embedstore._files import write_bytes, write_json
+from embedstore._keys import Keys
+from embedstore.errors import FingerprintError, StoreError, StoreLockedError
+from embedstore.spec import EncoderSpec
+from embedstore.store.combined import write_combined
+from embedstore.store.format import LOCK, MANIFEST, Manifest, PartRef, SpaceEntry
+from embedstore.store.parts import write_table, write_vectors
+from embedstore.store.reader import Store, check_name
+from embedstore.store.space import DTYPES, Space, SpaceInfo, space_file
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class NewVectors:
+    """What one commit adds to one space.
+
+    Parameters
+    ----------
+    rows : (n,) int64
+    vectors : (n, dim), of the space's dtype
+    hashes : (n, 2) uint64
+        Content hash of each vector's payload.
+    failures : pyarrow.Table, optional
+        As made by `embedstore.store.space.failures_table`.
+    """
+
+    rows: Rows
+    vectors: npt.NDArray[Any]
+    hashes: Keys
+    failures: pa.Table | None = None
+
+
+class StoreWriter:
+    """Holds the write lock from ``__enter__`` to ``__exit__``; `store` is the latest generation."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self.store: Store
+        self._new_spaces: dict[str, SpaceInfo] = {}
+
+    def __enter__(self) -> StoreWriter:
+        from filelock import FileLock, Timeout
+
+        self._lock = FileLock(self._root / LOCK)
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise StoreLockedError(
+                f"Another process is writing to {self._root}. Wait for it to end, or stop it, and try again."
+            ) from None
+        except OSError as error:
+            raise StoreError(f"{self._root} cannot be written to: {error.strerror}.") from error
+        try:
+            self.store = Store.open(self._root)
+            self._start_generation = self.store.generation
+            _remove_orphans(self.store)
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            if error is None or self.store.generation != self._start_generation:
+                write_combined(self.store)
+        finally:
+            self._lock.release()
+
+    @property
+    def next_row(self) -> int:
+        """The row that the next new item gets."""
+        return self.store.manifest.next_row
+
+    def ensure_space(self, name: str, spec: EncoderSpec, *, dtype: str, provenance: Mapping[str, str]) -> Space:
+        """The space called `name`; a new one is made by the next commit.
+
+        Raises
+        ------
+        FingerprintError
+            The space holds another encoder's vectors.
+        StoreError
+            The space stores another dtype.
+        """
+        if name in self.store.spaces:
+            space = self.store.spaces[name]
+            _check_same(space, spec, dtype)
+            return space
+        if dtype not in DTYPES:
+            raise StoreError(f"dtype must be one of {list(DTYPES)}. Got {dtype!r} instead.")
+        info = SpaceInfo(check_name(name, "space"), spec, dtype, dict(provenance))
+        self._new_spaces[name] = info
+        return Space(self._root, info, SpaceEntry(""), self.store.dead)
+
+    def publish_spaces(self) -> None:
+        """Commit spaces that are new and still empty."""
+        self.commit()
+
+    def commit(
+        self,
+        items: pa.Table | None = None,
+        *,
+        removed: Rows | None = None,
+        vectors: Mapping[str, NewVectors] | None = None,
+    ) -> None:
+        """Write everything, then name it in ``store.json``: a kill before that leaves the last generation.
+
+        Parameters
+        ----------
+        items : pyarrow.Table
+            New items; ``row`` ascends from `next_row`.
+        removed : (m,) int64
+            Rows that are no longer valid.
+        vectors : mapping of space name to NewVectors
+        """
+        old = self.store.manifest
+        new = replace(old, generation=old.generation + 1)
+        try:
+            for name, info in self._new_spaces.items():
+                new = new.with_space(name, self._make_space(info))
+            self._new_spaces = {}
+            if items is not None and items.num_rows:
+                new = self._add_items(new, items)
+            if removed is not None and len(removed):
+                new = replace(new, tombstones=(*new.tombstones, self._tombstones(removed)))
+            for name, added in (vectors or {}).items():
+                new = new.with_space(name, self._add_vectors(name, new.spaces[name], added))
+            if new == replace(old, generation=new.generation):
+                return
+            self._publish(new)
+        except OSError as error:
+            raise StoreError(
+                f"Writing to {self._root} failed ({error.strerror}); everything committed before is safe. "
+                "Make room or mend the permissions, then run the same command again."
+            ) from error
+
+    def _make_space(self, info: SpaceInfo) -> SpaceEntry:
+        path = self._root / space_file(info.name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        data = info.to_json()
+        write_bytes(path, data)
+        return SpaceEntry(hashlib.sha256(data).hexdigest())
+
+    def _add_items(self, manifest: Manifest, items: pa.Table) -> Manifest:
+        (self._root / "items").mkdir(exist_ok=True)
+        file = f"items/part-{len(manifest.items):06d}.parquet"
+        ref = write_table(self._root, file, items, "embedstore-items", first_row=manifest.next_row)
+        return replace(manifest, items=(*manifest.items, ref), next_row=manifest.next_row + items.num_rows)
+
+    def _tombstones(self, rows: Rows) -> PartRef:
+        import pyarrow as pa
+
+        (self._root / "items").mkdir(exist_ok=True)
+        file = f"items/tombstones-{len(self.store.manifest.tombstones):06d}.parquet"
+        table = pa.table({"row": pa.array(np.unique(rows), pa.int64())})
+        return write_table(self._root, file, table, "embedstore-tombstones")
+
+    def _add_vectors(self, name: str, entry: SpaceEntry, added: NewVectors) -> SpaceEntry:
+        folder = f"spaces/{name}"
+        if len(added.rows):
+            file = f"{folder}/part-{len(entry.parts):06d}.h5"
+            ref = write_vectors(self._root, file, added.vectors, added.rows, added.hashes)
+            entry = replace(entry, parts=(*entry.parts, ref))
+        if added.failures is not None and added.failures.num_rows:
+            file = f"{folder}/failures-{len(entry.failures):06d}.parquet"
+            ref = write_table(self._root, file, added.failures, "embedstore-failures")
+            entry = replace(entry, failures=(*entry.failures, ref))
+        return entry
+
+    def _publish(self, manifest: Manifest) -> None:
+        write_json(self._root / MANIFEST, manifest.to_dict())
+        self.store = Store(self._root, manifest)
+
+
+def _check_same(space: Space, spec: EncoderSpec, dtype: str) -> None:
+    if space.fingerprint != spec.fingerprint:
+        raise FingerprintError(
+            f"Space {space.name!r} holds vectors of {space.spec.label}; {spec.label} makes others, and the two cannot be "
+            f"mixed. Give the new ones a space of their own: --{spec.modality} NEWNAME={spec.name}"
+        )
+    if space.info.dtype != dtype:
+        raise StoreError(f"Space {space.name!r} stores {space.info.dtype}, not {dtype}. Leave out --dtype.")
+
+
+def orphans(store: Store) -> list[Path]:
+    """Files in the store's data folders that its manifest does not name: what a killed writer leaves."""
+    known = {store.path / ref.file for ref in store.manifest.refs()}
+    known |= {store.path / space_file(name) for name in store.manifest.spaces}
+    found = [store.path / f"{MANIFEST}.tmp"] if (store.path / f"{MANIFEST}.tmp").exists() else []
+    for folder in ("items", "spaces"):
+        for parent, _, files in os.walk(store.path / folder):
+            if "index" not in Path(parent).relative_to(store.path).parts:
+                found += [path for path in (Path(parent) / name for name in files) if path not in known]
+    return sorted(found)
+
+
+def _remove_orphans(store: Store) -> None:
+    for path in orphans(store):
+        path.unlink(missing_ok=True)
+    spaces = store.path / "spaces"
+    for folder in spaces.iterdir() if spaces.is_dir() else ():
+        if folder.name not in store.manifest.spaces and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
