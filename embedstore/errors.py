@@ -92,7 +92,7 @@ class MissingDependencyError(EmbedstoreError, ImportError):
     """An optional package is not installed."""
 
 
-def one_line(error: BaseException, limit: int = 300) -> str:
+def one_line(error: BaseException | str, limit: int = 300) -> str:
     """The error's text on one line of at most `limit` characters; its type where it has no text."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -29,8 +29,7 @@ def hashed_fraction(ids: Iterable[str], *, seed: int = 0) -> npt.NDArray[np.floa
 def hashed_split(ids: Iterable[str], *, val: float = 0.15, test: float = 0.15, seed: int = 0) -> npt.NDArray[np.str_]:
     """``"train"``, ``"val"`` or ``"test"`` (n,) by hashed id: adding items never moves one."""
     fraction = hashed_fraction(ids, seed=seed)
-    split: npt.NDArray[np.str_] = np.where(fraction < test, "test", np.where(fraction < test + val, "val", "train"))
-    return split
+    return np.array(SPLITS)[np.where(fraction < test, 2, np.where(fraction < test + val, 1, 0))]
 
 
 def parse_split(values: Sequence[Any], *, default: npt.NDArray[np.str_]) -> npt.NDArray[np.str_]:
@@ -41,7 +40,7 @@ def parse_split(values: Sequence[Any], *, default: npt.NDArray[np.str_]) -> npt.
     UsageError
         A value that is not a split.
     """
-    out = default.copy()
+    out: npt.NDArray[np.str_] = default.copy()
     for i, value in enumerate(values):
         if value is None or value == "":
             continue

@@ -37,7 +37,9 @@ class HashEncoder:
     def encode(self, batch: Sequence[bytes]) -> Vectors:
         shake, dim = hashlib.shake_128, self.spec.dim
         data = b"".join([shake(payload).digest(dim) for payload in batch])
-        vectors: Vectors = (np.frombuffer(data, dtype=np.uint8).reshape(-1, dim).astype(np.float32) - np.float32(128)) / np.float32(128)
+        vectors: Vectors = (
+            np.frombuffer(data, dtype=np.uint8).reshape(-1, dim).astype(np.float32) - np.float32(128)
+        ) / np.float32(128)
         return vectors
 
     def provenance(self) -> Mapping[str, str]:

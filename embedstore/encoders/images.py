@@ -8,9 +8,10 @@ normalisation is left to the model, so that workers pass on a quarter of the byt
 from __future__ import annotations
 
 import io
-import math
+import re
 import warnings
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -105,7 +106,7 @@ def decode_rgb(payload: bytes, *, max_pixels: int) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(payload), formats=FORMATS)
+            image = Image.open(io.BytesIO(payload), formats=_formats())
             if image.width * image.height > max_pixels:
                 raise _too_large(f"{image.width} × {image.height} = {image.width * image.height:,} pixels", max_pixels)
             ImageOps.exif_transpose(image, in_place=True)
@@ -113,12 +114,21 @@ def decode_rgb(payload: bytes, *, max_pixels: int) -> Any:
     except UnidentifiedImageError:
         raise PayloadError("decode", f"not an image: starts with {payload[:12]!r}") from None
     except Image.DecompressionBombError as error:
-        size = math.prod(int(word) for word in str(error).split() if word.isdigit())
-        raise _too_large(f"{size:,} pixels" if size > 1 else one_line(error), max_pixels) from None
+        found = re.search(r"\((\d+) pixels\)", str(error))
+        raise _too_large(f"{int(found[1]):,} pixels" if found else one_line(error), max_pixels) from None
     except PayloadError:
         raise
     except Exception as error:  # Pillow's readers raise OSError, ValueError, SyntaxError, struct.error and others
-        raise PayloadError("decode", one_line(error)) from error
+        raise PayloadError("decode", f"the image is damaged: {one_line(error)}") from error
+
+
+@lru_cache
+def _formats() -> list[str]:
+    """Those of `FORMATS` that this Pillow reads; its plugins are registered first."""
+    from PIL import Image
+
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
 
 
 def _too_large(what: str, max_pixels: int) -> PayloadError:

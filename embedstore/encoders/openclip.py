@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,7 +96,7 @@ class ClipTextEncoder:
     def encode(self, batch: Sequence[str]) -> Vectors:
         tokens = self._clip.tokenize(list(batch))
         full = (tokens[:, -1] != 0).nonzero().flatten().tolist()  # no padding left: cut, or exactly as long
-        self.truncated += sum(_is_cut(self._clip, batch[i], tokens[i]) for i in full)
+        self.truncated += sum(_token_count(self._clip.tokenize, batch[i]) > self._clip.context_length for i in full)
         tokens = tokens.to(self.runtime.device)
         return self.runtime.run(lambda: self._clip.model.encode_text(tokens, normalize=True))
 
@@ -103,10 +104,11 @@ class ClipTextEncoder:
         return _provenance(self.runtime)
 
 
-def _is_cut(clip: ClipModel, text: str, tokens: torch.Tensor) -> bool:
-    """Whether the tokens are those of a proper prefix too: then something was cut."""
-    shorter = clip.tokenize([text[: -max(1, len(text) // 50)]])[0]
-    return bool((shorter == tokens).all())
+def _token_count(tokenizer: Any, text: str) -> int:
+    """Tokens of the whole text, its marks included, by open_clip's own tokenizer or a Hugging Face one."""
+    if hasattr(tokenizer, "encode"):
+        return len(tokenizer.encode(text)) + 2
+    return len(tokenizer.tokenizer(text)["input_ids"])
 
 
 def _spec(clip: ClipModel, request: EncoderRequest, preprocessing: Mapping[str, Any], max_length: int | None) -> EncoderSpec:
@@ -149,8 +151,8 @@ def _load_clip(name: str, pretrained: str, typed: str) -> ClipModel:
     import open_clip
 
     if name not in open_clip.list_models():
-        close = ", ".join(m for m in open_clip.list_models() if m.startswith(name[:5]))[:200]
-        raise UsageError(f"open_clip has no model {name!r}. Near: {close or 'see open_clip.list_models()'}.")
+        close = ", ".join(get_close_matches(name, open_clip.list_models(), 5)) or "see open_clip.list_models()"
+        raise UsageError(f"open_clip has no model {name!r}. Near: {close}.")
     path = Path(pretrained).expanduser()
     if path.is_file():
         model = open_clip.create_model(name, load_weights=False)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -117,7 +118,7 @@ def _create(request: EncoderRequest, name: str, weights: Path | None) -> torch.n
     import timm
 
     if not timm.is_model(name):
-        close = ", ".join(timm.list_models(f"*{name.split('.')[0][:6]}*")[:5]) or "see timm.list_models()"
+        close = ", ".join(get_close_matches(name, timm.list_models(), 5)) or "see timm.list_models()"
         raise UsageError(f"timm has no model {name!r}. Near: {close}.")
     if weights is None:
         try:

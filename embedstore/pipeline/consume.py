@@ -35,12 +35,15 @@ MAX_REPORTED_FAILURES = 20
 def encode_batch(batch: Batch) -> None:
     """Encode a batch; on out-of-memory in halves (and smaller from then on), on another error one by one."""
     state, prepared = batch.state, batch.prepared
+    if len(prepared) > state.batch_size:  # made before the size was halved
+        _in_pieces(batch, state.batch_size)
+        return
     try:
         state.put(batch.claims, state.encoder.encode(prepared))
     except EncoderOutOfMemoryError:
         if len(prepared) == 1:
             raise
-        state.batch_size = max(1, len(prepared) // 2)
+        state.batch_size = len(prepared) // 2
         _in_pieces(batch, state.batch_size)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         if len(prepared) > 1:

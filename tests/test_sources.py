@@ -1,0 +1,178 @@
+"""Sources: a folder and tables of every kind as the same stream of batches."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+from helpers import write_csv, write_image
+
+from embedstore.errors import DuplicateIdError, SourceError, UsageError
+from embedstore.sources import FolderSource, MemorySource, Source, TableSource, open_source
+
+
+def rows_of(source: Source) -> list[dict[str, object]]:
+    return pa.Table.from_batches(list(source.batches())).to_pylist()
+
+
+class SourceContract:
+    """What every source keeps; subclasses make one with four items, the third without text."""
+
+    def make(self, folder: Path) -> Source:
+        raise NotImplementedError
+
+    def test_batches_have_one_schema_and_unique_ids(self, tmp_path: Path) -> None:
+        source = self.make(tmp_path)
+        assert isinstance(source, Source)
+        batches = list(source.batches())
+        assert len({str(b.schema) for b in batches}) == 1
+        table = pa.Table.from_batches(batches)
+        assert table.schema.field("id").type == pa.string()
+        assert table.num_rows == source.count() == 4
+        assert len(set(table.column("id").to_pylist())) == 4
+        assert set(source.modalities) == {"image", "text"}
+        assert table.column("text").null_count == 1
+        assert all(Path(p).is_absolute() for p in table.column("image").to_pylist())
+
+    def test_a_second_pass_gives_the_same(self, tmp_path: Path) -> None:
+        source = self.make(tmp_path)
+        assert rows_of(source) == rows_of(source)
+
+
+ROWS: list[dict[str, object]] = [
+    {"id": "007", "image": "a.png", "text": 'naïve, "quoted"\nand two lines', "label": "x", "price": 1.5},
+    {"id": "8", "image": "b.png", "text": "NULL is a word", "label": "y", "price": 2.0},
+    {"id": "ü", "image": "sub/c.png", "text": "  ", "label": "x", "price": None},
+    {"id": "1e5", "image": "d.png", "text": "日本", "label": "y", "price": -1.0},
+]
+
+
+def write_table(folder: Path, suffix: str) -> Path:
+    path = folder / f"t{suffix}"
+    if suffix in (".csv", ".tsv"):
+        write_csv(path, ROWS)
+        if suffix == ".tsv":
+            pa.csv.write_csv(pa.Table.from_pylist(ROWS), path, pa.csv.WriteOptions(delimiter="\t"))
+    elif suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS), encoding="utf-8")
+    else:
+        pq.write_table(pa.Table.from_pylist(ROWS), path)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
+class TestTable(SourceContract):
+    @pytest.fixture(autouse=True)
+    def _suffix(self, suffix: str) -> None:
+        self.suffix = suffix
+
+    def make(self, folder: Path) -> Source:
+        return TableSource(write_table(folder, self.suffix))
+
+    def test_ids_stay_strings_and_metadata_keeps_its_type(self, tmp_path: Path) -> None:
+        source = self.make(tmp_path)
+        rows = rows_of(source)
+        assert [row["id"] for row in rows] == ["007", "8", "ü", "1e5"]
+        assert [row["text"] for row in rows] == [ROWS[0]["text"], "NULL is a word", None, "日本"]
+        assert [row["price"] for row in rows] == [1.5, 2.0, None, -1.0]
+        assert rows[2]["image"] == str(tmp_path / "sub" / "c.png")
+
+
+class TestMemory(SourceContract):
+    def make(self, folder: Path) -> Source:
+        images = [str(folder / f"{i}.png") for i in range(4)]
+        return MemorySource({"id": list("abcd"), "image": images, "text": ["a", "b", None, "d"]})
+
+
+class TestFolder(SourceContract):
+    def make(self, folder: Path) -> Source:
+        for name in ("cat/1.png", "cat/2.JPG", "dog/3.png", "dog/ü.png"):
+            write_image(folder / name)
+        (folder / "cat" / "1.txt").write_text("\ufeffa cat\n", encoding="utf-8")
+        (folder / "cat" / "2.txt").write_text("another")
+        (folder / "dog" / "ü.txt").write_text("wau")
+        (folder / "notes.docx").write_bytes(b"ignored")
+        (folder / ".hidden.png").write_bytes(b"ignored")
+        return FolderSource(folder)
+
+    def test_labels_captions_and_ids(self, tmp_path: Path) -> None:
+        rows = rows_of(self.make(tmp_path))
+        assert [row["id"] for row in rows] == ["cat/1.png", "cat/2.JPG", "dog/3.png", "dog/ü.png"]
+        assert [row["label"] for row in rows] == ["cat", "cat", "dog", "dog"]
+        assert [row["text"] for row in rows] == ["a cat", "another", None, "wau"]
+
+    def test_split_folders(self, tmp_path: Path) -> None:
+        for name in ("train/cat/1.png", "valid/dog/2.png"):
+            write_image(tmp_path / name)
+        rows = rows_of(FolderSource(tmp_path))
+        assert [(row["split"], row["label"]) for row in rows] == [("train", "cat"), ("valid", "dog")]
+
+    def test_files_of_one_stem_are_one_item(self, tmp_path: Path) -> None:
+        write_image(tmp_path / "a.png")
+        write_image(tmp_path / "a.jpg")
+        (tmp_path / "a.wav").write_bytes(b"sound")
+        (tmp_path / "a.txt").write_text("caption")
+        (tmp_path / "b.txt").write_text("only words")
+        rows = rows_of(FolderSource(tmp_path))
+        assert [row["id"] for row in rows] == ["a.jpg", "a.png", "b.txt"]
+        assert [row["text"] for row in rows] == ["caption", "caption", "only words"]
+        assert rows[0]["audio"] == rows[1]["audio"] == str(tmp_path / "a.wav")
+
+
+def error_of(function: Callable[[], object]) -> str:
+    with pytest.raises((SourceError, UsageError)) as caught:
+        function()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_columns_can_be_named(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "t.csv", [{"key": 1, "Text": "a", "caption": "b", "row": 5}])
+    assert rows_of(TableSource(path)) == [{"id": "0", "text": "a", "key": 1, "caption": "b", "row_": 5}]
+    named = TableSource(path, {"id": "key", "text": "caption"})
+    assert rows_of(named) == [{"id": "1", "text": "b", "Text": "a", "row_": 5}]
+    assert "no column 'nope'. Columns: key, Text, caption, row" in error_of(lambda: TableSource(path, {"id": "nope"}))
+
+
+def test_without_id_the_file_names_the_item(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "t.csv", [{"image": "x/1.png"}, {"image": "x/2.png"}])
+    assert [row["id"] for row in rows_of(TableSource(path))] == ["x/1.png", "x/2.png"]
+
+
+def test_semicolons_and_single_columns(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("id;text\n1;one, two\n2;three\n")
+    assert [row["text"] for row in rows_of(TableSource(tmp_path / "a.csv"))] == ["one, two", "three"]
+    (tmp_path / "b.csv").write_text("text\nhello world\nagain\n")
+    assert [row["text"] for row in rows_of(TableSource(tmp_path / "b.csv"))] == ["hello world", "again"]
+
+
+def test_bad_tables_say_what_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "empty.csv").write_bytes(b"")
+    assert "empty.csv is empty (0 bytes)" in error_of(lambda: TableSource(tmp_path / "empty.csv"))
+    (tmp_path / "latin.csv").write_bytes("id,text\n1,café\n".encode("latin1"))
+    assert "not utf-8" in error_of(lambda: rows_of(TableSource(tmp_path / "latin.csv")))
+    (tmp_path / "wide.csv").write_text("id,text\n1,a\n2,b,c,d\n")
+    assert "wide.csv cannot be read as csv" in error_of(lambda: rows_of(TableSource(tmp_path / "wide.csv")))
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1 nonsense")
+    assert "cannot be read as parquet" in error_of(lambda: TableSource(tmp_path / "broken.parquet"))
+    (tmp_path / "broken.jsonl").write_text('{"id": 1, "text": "a"}\n{"id": 2, "te')
+    assert "cannot be read as json" in error_of(lambda: rows_of(TableSource(tmp_path / "broken.jsonl")))
+    path = write_csv(tmp_path / "none.csv", [{"a": 1, "b": 2}])
+    assert "no column called image, text, audio, video. Columns: a, b." in error_of(lambda: TableSource(path))
+    (tmp_path / "t.xlsx").write_bytes(b"x")
+    assert "expected a file ending in .csv" in error_of(lambda: open_source(tmp_path / "t.xlsx"))
+    (tmp_path / "nothing").mkdir()
+    assert "holds no file of a known type" in error_of(lambda: open_source(tmp_path / "nothing"))
+
+
+def test_missing_and_duplicate_ids_name_the_rows(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "d.csv", [{"id": i, "text": "x"} for i in ("a", "b", "", "d")])
+    assert "row 3 has no id" in error_of(lambda: rows_of(TableSource(path)))
+    path = write_csv(tmp_path / "e.csv", [{"id": i, "text": "x"} for i in ("a", "b", "b")])
+    with pytest.raises(DuplicateIdError, match="rows 2 and 3 both have the id 'b'"):
+        rows_of(TableSource(path))

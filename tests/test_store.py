@@ -1,0 +1,238 @@
+"""The store: what is committed is found again, damage is found, other versions are refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import embedstore as es
+from embedstore._keys import hash_strings
+from embedstore.encoders.hash import HashEncoder
+from embedstore.errors import (
+    CorruptStoreError,
+    FingerprintError,
+    FormatVersionError,
+    StoreError,
+    StoreLockedError,
+    UsageError,
+)
+from embedstore.store.format import PartRef
+from embedstore.store.parts import VECTORS, read_array
+from embedstore.store.writer import NewVectors, StoreWriter
+
+ARCHIVE = Path(__file__).parent / "data" / "store-v1"
+
+
+def files_of(store: es.Store) -> list[Path]:
+    return [store.path / ref.file for ref in store.manifest.refs()]
+
+
+def test_vectors_are_the_encoder_s(store: es.Store) -> None:
+    space = store.space("text")
+    texts = store.items.take(space.rows, ["text"]).column("text").to_pylist()
+    encoder = HashEncoder(16, "text")
+    expected = encoder.encode([encoder.prepare(t.encode()) for t in texts])
+    np.testing.assert_array_equal(space.vectors(), expected.astype(np.float16))
+    assert space.dtype == np.float16
+    assert len(store) == 12
+    assert len(space) == 11
+
+
+def test_h5py_alone_reads_what_the_store_gives(store: es.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = store.remove(["item-05", "item-06"])
+    moved = tmp_path / "elsewhere" / "b.store"
+    moved.parent.mkdir()
+    shutil.move(store.path, moved)
+    monkeypatch.chdir("/")
+    opened = es.Store.open(moved)
+    with h5py.File(moved / "embeddings.h5", "r") as h5:
+        for name, space in opened.spaces.items():
+            np.testing.assert_array_equal(h5[name]["vectors"][()], space.vectors())
+            np.testing.assert_array_equal(h5[name]["row"][()], space.rows)
+            ids = opened.items.take(space.rows, ["id"]).column("id").to_pylist()
+            assert [i.decode() for i in h5[name]["id"][()]] == ids
+            assert "item-05" not in ids
+
+
+def test_unmappable_part_is_read_through_hdf5(store: es.Store) -> None:
+    ref = store.manifest.spaces["image"].parts[0]
+    mapped = read_array(store.path, ref, VECTORS, np.float16, 32)
+    assert isinstance(mapped, np.memmap)
+    np.testing.assert_array_equal(read_array(store.path, replace(ref, offsets={}), VECTORS, np.float16, 32), mapped)
+
+
+def test_remove_is_a_tombstone_and_readers_keep_their_generation(store: es.Store) -> None:
+    after = store.remove(["item-00"])
+    assert (len(store), len(after)) == (12, 11)
+    assert len(after.space("image")) == 11
+    assert store.space("image").vectors().shape == (12, 32)
+    with pytest.raises(UsageError, match="item-00"):
+        after.items.rows_of(["item-00"])
+    report = es.embed(store.path.parent / "table.csv", store.path, image="hash:32", text="hash:16")
+    again = store.refresh()
+    assert report.added == 1
+    assert len(again) == 12
+    assert again.items.rows_of(["item-00"])[0] == 12  # a new row: rows are never reused
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_flipped_byte_is_found(store: es.Store, tmp_path: Path, data: st.DataObject) -> None:
+    """A byte flipped anywhere in any committed file makes verify fail."""
+    copy = tmp_path / "copy.store"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(store.path, copy)
+    candidates = [*files_of(store), store.path / "spaces/image/space.json"]
+    victim = copy / data.draw(st.sampled_from(candidates)).relative_to(store.path)
+    content = bytearray(victim.read_bytes())
+    content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
+    victim.write_bytes(bytes(content))
+    report = es.verify(es.Store.open(copy))
+    assert not report.clean
+    assert victim.name in report.problems[0]
+
+
+def test_verify_is_clean_and_names_leftovers(store: es.Store) -> None:
+    assert es.verify(store).clean
+    (store.path / "items" / "part-000009.parquet").write_bytes(b"half")
+    report = es.verify(store)
+    assert report.clean
+    assert "part-000009" in report.notes[0]
+    with store.writer():
+        pass
+    assert es.verify(store.refresh()).notes == []
+
+
+def test_truncated_part_is_refused_on_reading(store: es.Store) -> None:
+    part = store.path / store.manifest.spaces["image"].parts[0].file
+    part.write_bytes(part.read_bytes()[:-10])
+    with pytest.raises(CorruptStoreError, match=r"part-000000\.h5 has \d+ bytes, committed were \d+"):
+        es.Store.open(store.path).space("image").vectors()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"encoding-type": "other"}', b"\xff\xfe"])
+def test_damaged_manifest_is_refused(store: es.Store, content: bytes) -> None:
+    (store.path / "store.json").write_bytes(content)
+    with pytest.raises(CorruptStoreError, match=r"store\.json"):
+        es.Store.open(store.path)
+
+
+def test_unknown_version_is_refused_with_both_versions(store: es.Store) -> None:
+    path = store.path / "store.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "encoding-version": 99}))
+    with pytest.raises(FormatVersionError, match=r"version 99; this embedstore reads \[1\]"):
+        es.Store.open(store.path)
+
+
+def test_archived_store_still_opens(tmp_path: Path) -> None:
+    """Written by 0.1.0; every later version has to read it."""
+    path = tmp_path / "old.store"
+    shutil.copytree(ARCHIVE, path)
+    old = es.Store.open(path)
+    assert es.verify(old).clean
+    expected = json.loads((ARCHIVE.parent / "store-v1.json").read_text())
+    assert old.items.table().column("id").to_pylist() == expected["ids"]
+    for name, vectors in expected["vectors"].items():
+        np.testing.assert_array_equal(old.space(name).vectors().astype(float), vectors)
+    assert old.space("text").failures.num_rows == 0
+    assert es.predict(old, "label").labels.tolist() == expected["predictions"]
+
+
+def test_second_writer_is_refused(store: es.Store) -> None:
+    with store.writer(), pytest.raises(StoreLockedError, match="Another process is writing"), store.writer():
+        pass
+
+
+def test_other_fingerprint_is_refused_with_both(store: es.Store, table: Path) -> None:
+    other = HashEncoder(64, "image").spec.fingerprint
+    with pytest.raises(FingerprintError) as error:
+        es.embed(table, store, image="hash:64")
+    assert store.space("image").fingerprint in str(error.value)
+    assert other in str(error.value)
+    assert store.refresh().generation == store.generation
+
+
+def test_open_says_what_is_wrong(tmp_path: Path, store: es.Store) -> None:
+    with pytest.raises(StoreError, match=r"There is no store at .*a\.store"):
+        es.Store.open(tmp_path / "b.store")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").write_text("x")
+    with pytest.raises(StoreError, match="is not empty and not a store"):
+        es.Store.open(tmp_path / "full", create=True)
+
+
+def test_where_sees_the_items_and_no_other_file(store: es.Store) -> None:
+    rows = store.items.where("label = 'even' AND price < 10")
+    table = store.items.take(rows)
+    assert table.column("id").to_pylist() == ["item-00", "item-02", "item-04", "item-06"]
+    assert str(table.schema.field("price").type) == "double"
+    with pytest.raises(UsageError, match=r"no_such.*Columns: row, id, image, text, label, price\."):
+        store.items.where("no_such = 1")
+    with pytest.raises(UsageError, match="Permission"):
+        store.items.where("(SELECT count(*) FROM read_text('/etc/hostname')) > 0")
+
+
+def test_float16_overflow_names_the_option(tmp_path: Path) -> None:
+    class Large(HashEncoder):
+        def encode(self, batch):  # type: ignore[no-untyped-def]
+            return super().encode(batch) * 1e6
+
+    rows = {"id": ["a"], "text": ["b"]}
+    from embedstore.sources import MemorySource
+
+    with pytest.raises(es.EmbedstoreError, match=r"--dtype float32"):
+        es.embed(MemorySource(rows), tmp_path / "x.store", text=Large(8, "text", "large"))
+    es.embed(MemorySource(rows), tmp_path / "x.store", text=Large(8, "text", "large"), dtype="float32")
+    vectors = es.Store.open(tmp_path / "x.store").space("text").vectors()
+    assert vectors.dtype == np.float32
+    assert np.isfinite(vectors).all()
+
+
+def test_reading_in_any_order(tmp_path: Path) -> None:
+    """take, has, blocks and hash_of agree with the whole array over parts whose rows do not ascend."""
+    es.Store.open(tmp_path / "p.store", create=True)
+    spec = HashEncoder(4, "text").spec
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((30, 4)).astype(np.float16)
+    order = [np.arange(20, 30), np.arange(0, 10), np.arange(10, 18)]
+    ids = [f"i{i}" for i in range(30)]
+    with StoreWriter(tmp_path / "p.store") as writer:
+        writer.ensure_space("text", spec, dtype="float16", provenance={})
+        writer.commit(pa.table({"row": pa.array(range(30), pa.int64()), "id": ids, "text": ids}))
+        for rows in order:
+            writer.commit(vectors={"text": NewVectors(rows, vectors[rows], hash_strings([ids[r] for r in rows]))})
+    space = es.Store.open(tmp_path / "p.store").remove(["i5", "i22"]).space("text")
+    live = np.concatenate(order)
+    live = live[(live != 5) & (live != 22)]
+    np.testing.assert_array_equal(space.rows, live)
+    np.testing.assert_array_equal(space.vectors(), vectors[live])
+    np.testing.assert_array_equal(np.concatenate(list(space.blocks(3))), vectors[live])
+    asked = rng.permutation(live)
+    np.testing.assert_array_equal(space.take(asked), vectors[asked])
+    np.testing.assert_array_equal(space.hash_of(asked), hash_strings([ids[r] for r in asked]))
+    assert space.has(np.array([0, 18, 29])).tolist() == [True, False, True]
+    assert (space.hash_table.lookup(hash_strings(ids)) >= 0).sum() == len(live)
+
+
+def test_part_reference_round_trip() -> None:
+    ref = PartRef("spaces/a/part-000000.h5", 3, 10, "ab", {"vectors": 4}, 0)
+    assert PartRef(**json.loads(json.dumps({**vars(ref)}))) == ref
+
+
+def test_encoder_spec_round_trip() -> None:
+    spec = HashEncoder(4, "text").spec
+    again = es.EncoderSpec.from_dict(json.loads(json.dumps(spec.to_dict())))
+    assert (again, again.fingerprint) == (spec, spec.fingerprint)
+    assert replace(spec, name="renamed", alignment="x").fingerprint == spec.fingerprint
+    changed = {"dim": 5, "prompt": "query: ", "pooling": "cls", "normalized": True, "weights": "sha256:0", "max_length": 8}
+    for field, value in changed.items():
+        assert replace(spec, **{field: value}).fingerprint != spec.fingerprint, field
