@@ -12,6 +12,8 @@ HELP = """Embed a dataset once, train heads on it in seconds, search it in milli
 
 A store is a folder: items, their vectors (HDF5) and the heads trained on them. Start with: embedstore demo"""
 
+INTERRUPTED = 130  # what typer makes of Ctrl-C
+
 app = typer.Typer(help=HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 commands.register(app)
 
@@ -30,9 +32,11 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
-    except KeyboardInterrupt:
-        sys.stderr.write("embedstore: interrupted; what was committed is kept. Run the same command to go on.\n")
-        sys.exit(1)
+    except SystemExit as exit_:
+        if exit_.code == INTERRUPTED:
+            sys.stderr.write("embedstore: interrupted; what was committed is kept. Run the same command to go on.\n")
+            sys.exit(1)
+        raise
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from embedstore._keys import KEY_BYTES, Keys, KeyTable
 from embedstore.errors import CorruptStoreError
 from embedstore.spec import EncoderSpec
 from embedstore.store.format import SpaceEntry, check_encoding, encoding
-from embedstore.store.parts import HASH, ROW, VECTORS, read_array, read_table
+from embedstore.store.parts import HASH, ROW, VECTORS, read_array, read_into, read_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -130,7 +130,7 @@ class Space:
         return np.dtype(self.info.dtype)
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.rows) if len(self._dead) else sum(ref.rows for ref in self._entry.parts)
 
     @cached_property
     def rows(self) -> Rows:
@@ -144,10 +144,15 @@ class Space:
 
     def vectors(self) -> Array:
         """All vectors (n, dim), in the order of `rows`. One part without removals is returned as a memory map."""
-        if len(self._maps) == 1 and self._live is None:
+        if len(self._entry.parts) == 1 and self._live is None:
             return self._maps[0]
         out = np.empty((len(self), self.dim), dtype=self.dtype)
         at = 0
+        if self._live is None:
+            for ref in self._entry.parts:
+                read_into(out[at : at + ref.rows], self._root, ref, VECTORS)
+                at += ref.rows
+            return out
         for block in self.blocks():
             out[at : at + len(block)] = block
             at += len(block)
@@ -183,9 +188,13 @@ class Space:
         if (position < 0).any():
             raise KeyError(f"row {rows[position < 0][0]} has no vector in space {self.name!r}")
         out = np.empty((len(rows), self.dim), dtype=self.dtype)
+        if not len(rows):
+            return out
         part_of = np.searchsorted(self._starts, position, side="right") - 1
-        for i in np.unique(part_of):
-            where = part_of == i
+        order = None if (np.diff(part_of) >= 0).all() else np.argsort(part_of, kind="stable")
+        parts, firsts = np.unique(part_of if order is None else part_of[order], return_index=True)
+        for i, lo, hi in zip(parts, firsts, [*firsts[1:], len(rows)], strict=True):
+            where = slice(lo, hi) if order is None else order[lo:hi]
             out[where] = self._maps[i][position[where] - self._starts[i]]
         return out
 
@@ -251,7 +260,7 @@ class Space:
     def _order(self) -> npt.NDArray[np.intp] | None:
         """Positions by ascending row; None where rows already ascend."""
         rows = self._all_rows
-        return None if (np.diff(rows) > 0).all() else np.argsort(rows, kind="stable")
+        return None if (rows[1:] > rows[:-1]).all() else np.argsort(rows, kind="stable")
 
     def _position(self, rows: Rows) -> Rows:
         """Position of each row over all parts, -1 where absent."""

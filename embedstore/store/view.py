@@ -116,7 +116,7 @@ def make_view(store: Store, *, inputs: Sequence[str], target: str | None, where:
     columns = ["id", *(name for name in dict.fromkeys((target or "split", "split")) if name in types)]
     table = store.items.take(rows, columns)
     ids: Array = table.column("id").to_numpy()
-    labels = None if target is None else np.asarray(table.column(target).to_pylist(), dtype=object)
+    labels = None if target is None else _objects(table.column(target).to_pylist())
     split = hashed_split(ids, seed=seed)
     if "split" in types:
         split = parse_split(table.column("split").to_pylist(), default=split)
@@ -136,6 +136,13 @@ def make_view(store: Store, *, inputs: Sequence[str], target: str | None, where:
         dropped=int((~keep).sum()),
         split_column="split" in types,
     )
+
+
+def _objects(values: list[Any]) -> Array:
+    """Values as (n,) object, whatever they are."""
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array
 
 
 def _is_null(value: object) -> bool:
