@@ -11,6 +11,7 @@ import typer
 Store = Annotated[Path, typer.Argument(metavar="STORE", help="The store's folder.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
 Where = Annotated[str | None, typer.Option(help="SQL over the metadata, such as \"label = 'food' and price < 10\".")]
+HEAD_KINDS = "linear, ridge, knn, late, weighted, gated, bilinear, attention, gbdt or ensemble."
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 
 
@@ -162,7 +163,7 @@ def search(
 def train(
     store: Store,
     target: Annotated[str, typer.Argument(metavar="TARGET", help="Metadata column with the labels.")],
-    head: Annotated[str, typer.Option(help="The kind of head: linear.")] = "linear",
+    head: Annotated[str, typer.Option(help=HEAD_KINDS)] = "linear",
     inputs: Annotated[str | None, typer.Option(help="Spaces to use, separated by commas; default all.")] = None,
     where: Where = None,
     cv: Annotated[int | None, typer.Option(help="Score by K-fold cross-validation.")] = None,

@@ -116,12 +116,21 @@ def print_training(report: TrainReport) -> None:
     print_table(["head", "accuracy [95 %]", "macro F1 [95 %]"], rows)
     sizes = ", ".join(f"{count:,} {part}" for part, count in report.items.items() if part != "test")
     out().print(
-        f"{report.classes} classes; {report.evaluation}; fitted on {sizes}; alpha {report.alpha:.2g}; "
+        f"{report.classes} classes; {report.evaluation}; fitted on {sizes}{_learned(report.learned)}; "
         f"{report.seconds:.1f} s. Saved as head {report.head!r}.",
         markup=False,
     )
     for note in report.notes:
         out().print(f"note: {note}", markup=False)
+
+
+def _learned(values: Mapping[str, Any]) -> str:
+    """What the head chose, in a few words."""
+    words = []
+    for name, value in values.items():
+        parts = value.items() if isinstance(value, dict) else ()
+        words.append(f"{name} " + (", ".join(f"{k} {v:.2f}" for k, v in parts) if parts else f"{value:.2g}"))
+    return "".join(f"; {word}" for word in words)
 
 
 def print_hits(result: SearchResult, columns: Sequence[str]) -> None:

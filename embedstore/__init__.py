@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from embedstore._search import QueryVector, Searcher, SearchResult, search
     from embedstore._train import train
     from embedstore.errors import EmbedstoreError
-    from embedstore.heads.linear import LinearHead
+    from embedstore.heads import Head, LinearHead, make_head
     from embedstore.spec import EncoderSpec
     from embedstore.store import Store, View
     from embedstore.store.verify import verify
@@ -23,13 +23,15 @@ _HOMES = {
     "EmbedReport": "embedstore._embed",
     "EmbedstoreError": "embedstore.errors",
     "EncoderSpec": "embedstore.spec",
-    "LinearHead": "embedstore.heads.linear",
+    "Head": "embedstore.heads",
+    "LinearHead": "embedstore.heads",
     "QueryVector": "embedstore._search",
     "SearchResult": "embedstore._search",
     "Searcher": "embedstore._search",
     "Store": "embedstore.store",
     "View": "embedstore.store",
     "embed": "embedstore._embed",
+    "make_head": "embedstore.heads",
     "predict": "embedstore._predict",
     "search": "embedstore._search",
     "train": "embedstore._train",
@@ -42,6 +44,7 @@ __all__ = [
     "EmbedReport",
     "EmbedstoreError",
     "EncoderSpec",
+    "Head",
     "LinearHead",
     "QueryVector",
     "SearchResult",
@@ -49,6 +52,7 @@ __all__ = [
     "Store",
     "View",
     "embed",
+    "make_head",
     "predict",
     "search",
     "train",

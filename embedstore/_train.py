@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from embedstore.errors import HeadError, UsageError
 from embedstore.evaluate.metrics import Score, classification_scores, scores_to_dict
+from embedstore.heads import Head, head_class, make_head
 from embedstore.heads.io import HeadRecord, save_head
-from embedstore.heads.linear import LinearHead
 from embedstore.splits import hashed_fraction, stratified_folds
 from embedstore.store import Store, View
 from embedstore.store.format import encoding
@@ -24,9 +24,9 @@ from embedstore.store.reader import check_name
 Codes = npt.NDArray[np.int64]
 Scores = dict[str, Score]
 
-__all__ = ["HEADS", "TrainReport", "train"]
+__all__ = ["TrainReport", "train"]
 
-HEADS: dict[str, type[LinearHead]] = {"linear": LinearHead}
+LEARNED = ("alpha_", "lambda_", "k_", "temperature_", "scale_", "weights_", "votes_")
 VALIDATION_SHARE = 0.15
 
 
@@ -44,6 +44,8 @@ class TrainReport:
         The majority class, and each input alone.
     evaluation : str
         What the scores were measured on.
+    learned : mapping
+        What the head chose: its penalty, the weights of modalities or members.
     """
 
     head: str
@@ -55,7 +57,7 @@ class TrainReport:
     metrics: Scores
     baselines: dict[str, Scores]
     evaluation: str
-    alpha: float
+    learned: dict[str, Any]
     seconds: float
     notes: list[str] = field(default_factory=list)
 
@@ -90,7 +92,7 @@ def train(
     target : str
         Metadata column with the labels; items where it is null are left out.
     head : str
-        ``"linear"``.
+        A kind of `embedstore.heads.HEADS`.
     inputs : sequence of str, optional
         Spaces to use; default: all.
     where : str, optional
@@ -114,11 +116,10 @@ def train(
     """
     started = time.perf_counter()
     view, root = _open(store, target, inputs, where, seed)
-    if head not in HEADS:
-        raise UsageError(f"No head is called {head!r}. Known: {', '.join(HEADS)}.")
+    head_class(head)
     target = str(view.target_name)
     name = check_name(name or target, "head")
-    trial = _Trial(view, lambda: HEADS[head](device=device), seed, on_progress or (lambda message: None))
+    trial = _Trial(view, lambda: make_head(head, device=device, seed=seed), seed, on_progress or (lambda message: None))
     outcome = trial.holdout() if cv is None else trial.cross_validate(cv)
     report = TrainReport(
         head=name,
@@ -130,7 +131,7 @@ def train(
         metrics=outcome.metrics,
         baselines=outcome.baselines,
         evaluation=outcome.evaluation,
-        alpha=outcome.head.alpha_,
+        learned=_learned(outcome.head),
         seconds=round(time.perf_counter() - started, 3),
         notes=_notes(view, trial.labels),
     )
@@ -144,7 +145,7 @@ def train(
 class _Outcome:
     """A fitted head and scores measured on items it did not see."""
 
-    head: LinearHead
+    head: Head
     metrics: Scores
     baselines: dict[str, Scores]
     evaluation: str
@@ -155,7 +156,7 @@ class _Outcome:
 class _Trial:
     """Fits one kind of head on all inputs of a view together and on each alone, and scores them on the same items."""
 
-    def __init__(self, view: View, make: Callable[[], LinearHead], seed: int, on_progress: Callable[[str], None]) -> None:
+    def __init__(self, view: View, make: Callable[[], Head], seed: int, on_progress: Callable[[str], None]) -> None:
         self.labels = _labels(view)
         self.classes = np.unique(self.labels)
         self._view = view
@@ -207,9 +208,7 @@ class _Trial:
             split=folds.astype(str),
         )
 
-    def _outcome(
-        self, head: LinearHead, predicted: Mapping[str, Codes], test: Codes, *, majority_of: Codes, **rest: Any
-    ) -> _Outcome:
+    def _outcome(self, head: Head, predicted: Mapping[str, Codes], test: Codes, *, majority_of: Codes, **rest: Any) -> _Outcome:
         truth = self._code(self.labels[test])
         scores = {label: self._score(truth, codes) for label, codes in predicted.items()}
         metrics = scores.pop(next(iter(self._combinations)))
@@ -217,12 +216,12 @@ class _Trial:
         majority = self._score(truth, np.full(len(truth), counts.argmax(), dtype=np.int64))
         return _Outcome(head, metrics, {"majority": majority, **scores}, **rest)
 
-    def _fit(self, fit: Codes, val: Codes, names: Sequence[str]) -> LinearHead:
+    def _fit(self, fit: Codes, val: Codes, names: Sequence[str]) -> Head:
         X, present = self._take(fit, names)
         v_X, v_present = self._take(val, names)
         return self._make().fit(X, self.labels[fit], present=present, validation=(v_X, self.labels[val], v_present))
 
-    def _predict(self, head: LinearHead, items: Codes, names: Sequence[str]) -> Codes:
+    def _predict(self, head: Head, items: Codes, names: Sequence[str]) -> Codes:
         X, present = self._take(items, names)
         return self._code(head.predict(X, present=present))
 
@@ -288,6 +287,10 @@ def _validation(items: Codes, view: View, seed: int) -> tuple[Codes, Codes]:
     if chosen.all() or not chosen.any():
         chosen = np.arange(len(items)) % 5 == 0
     return items[~chosen], items[chosen]
+
+
+def _learned(head: Head) -> dict[str, Any]:
+    return {name.rstrip("_"): getattr(head, name) for name in LEARNED if hasattr(head, name)}
 
 
 def _notes(view: View, labels: npt.NDArray[Any]) -> list[str]:

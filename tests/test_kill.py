@@ -46,7 +46,7 @@ def test_killed_at_twenty_random_moments(tmp_path: Path) -> None:
     kills = rounds = 0
     while kills < KILLS:
         store, rounds = tmp_path / f"killed-{rounds}", rounds + 1
-        while not run_or_kill(command(table, store), after=rng.uniform(0.2, 1.0) * duration):
+        while not run_or_kill(command(table, store), after=rng.uniform(0.2, 1.2) * duration if kills < KILLS else None):
             kills += 1
             if (store / "store.json").exists():
                 assert es.verify(es.Store.open(store)).clean
@@ -57,8 +57,8 @@ def test_killed_at_twenty_random_moments(tmp_path: Path) -> None:
         assert (report.clean, report.notes) == (True, [])
 
 
-def run_or_kill(arguments: list[str], *, after: float) -> bool:
-    """Run a command and kill it (SIGKILL) after some seconds; whether it ended by itself."""
+def run_or_kill(arguments: list[str], *, after: float | None) -> bool:
+    """Run a command and kill it (SIGKILL) after some seconds, or never; whether it ended by itself."""
     process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         return process.wait(timeout=after) == 0

@@ -1,28 +1,26 @@
 """Inputs of a head as one matrix: each standardised, side by side with equal total variance, absent ones marked.
 
-A missing modality contributes zeros (its mean) and switches on an indicator column whose weights are learned, so an item
-with any subset of its modalities can be scored.
+A missing modality contributes zeros (its mean) and switches on an indicator column whose weights are learned: a learned vector
+in the head's output space. So an item with any subset of its modalities can be scored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from embedstore.errors import HeadError
+from embedstore.heads.base import Data
 
-Array = npt.NDArray[Any]
-Mask = npt.NDArray[np.bool_]
+Float32 = npt.NDArray[np.float32]
 
 
 class Standardizer:
     """Learns the mean and standard deviation of every feature over the items that have it.
 
-    An input of d features is then weighted by sqrt(mean d / d), so that a wide modality does not drown a narrow one: on
-    Open Clip Art (1280-d images, 384-d texts) that lifts five-fold accuracy from .774 to .785.
+    With `balance`, an input of d features is then weighted by sqrt(mean d / d), so that a wide modality does not drown a
+    narrow one: on Open Clip Art (1280-d images, 384-d texts) that lifts the linear head from .774 to .785.
 
     Attributes
     ----------
@@ -33,64 +31,50 @@ class Standardizer:
     """
 
     inputs_: list[str]
-    mean_: dict[str, npt.NDArray[np.float32]]
-    scale_: dict[str, npt.NDArray[np.float32]]
+    mean_: dict[str, Float32]
+    scale_: dict[str, Float32]
 
-    def fit(self, inputs: Mapping[str, Array], present: Mapping[str, Mask]) -> Standardizer:
-        self.inputs_ = list(inputs)
+    def __init__(self, *, balance: bool = True) -> None:
+        self.balance = balance
+
+    def fit(self, data: Data) -> Standardizer:
+        self.inputs_ = list(data.inputs)
         self.mean_, self.scale_ = {}, {}
-        mean_width = np.mean([vectors.shape[1] for vectors in inputs.values()])
-        for name, vectors in inputs.items():
-            seen = np.asarray(vectors[present[name]], dtype=np.float64)
+        mean_width = np.mean([vectors.shape[1] for vectors in data.inputs.values()])
+        for name, vectors in data.inputs.items():
+            seen = np.asarray(vectors[data.present[name]], dtype=np.float64)
             if not len(seen):
                 seen = np.zeros((1, vectors.shape[1]))
             deviation = seen.std(axis=0)
             deviation[deviation < 1e-6 * np.maximum(np.abs(seen).max(axis=0), 1e-30)] = 1.0
+            weight = np.sqrt(seen.shape[1] / mean_width) if self.balance else 1.0
             self.mean_[name] = seen.mean(axis=0).astype(np.float32)
-            self.scale_[name] = (deviation * np.sqrt(seen.shape[1] / mean_width)).astype(np.float32)
+            self.scale_[name] = (deviation * weight).astype(np.float32)
         return self
 
-    def transform(self, inputs: Mapping[str, Array], present: Mapping[str, Mask]) -> npt.NDArray[np.float32]:
-        """Features (n, Σd + m) float32: m inputs standardised, then m indicators of absence."""
-        check_inputs(inputs, present, {name: len(self.mean_[name]) for name in self.inputs_})
-        n = len(next(iter(present.values())))
-        widths = [len(self.mean_[name]) for name in self.inputs_]
-        out = np.zeros((n, sum(widths) + len(widths)), np.float32)
-        at = 0
-        for name, width in zip(self.inputs_, widths, strict=True):
-            block = out[:, at : at + width]
-            np.subtract(inputs[name], self.mean_[name], out=block, casting="same_kind")
-            block /= self.scale_[name]
-            block[~present[name]] = 0
-            at += width
-        for i, name in enumerate(self.inputs_):
-            out[:, at + i] = ~present[name]
+    def blocks(self, data: Data) -> dict[str, Float32]:
+        """Input name → standardised features (n, d) float32, zeros where absent."""
+        out = {}
+        for name in self.inputs_:
+            block = (np.asarray(data.inputs[name], np.float32) - self.mean_[name]) / self.scale_[name]
+            block[~data.present[name]] = 0
+            out[name] = block
         return out
 
+    def transform(self, data: Data) -> Float32:
+        """Features (n, Σd + m) float32: m inputs standardised, then m indicators of absence."""
+        absent = np.stack([~data.present[name] for name in self.inputs_], axis=1).astype(np.float32)
+        return np.concatenate([*self.blocks(data).values(), absent], axis=1)
 
-def check_inputs(inputs: Mapping[str, Array], present: Mapping[str, Mask], dims: Mapping[str, int]) -> None:
-    """Raise `HeadError` unless `inputs` are what a head with `dims` was trained on: names, widths, finite where present."""
-    if set(inputs) != set(dims):
-        raise HeadError(f"The head takes inputs {sorted(dims)}. Got {sorted(inputs)} instead.")
-    lengths = {len(vectors) for vectors in inputs.values()}
-    if len(lengths) > 1:
-        raise HeadError(f"Inputs have different numbers of items: { {k: len(v) for k, v in inputs.items()} }.")
-    for name, vectors in inputs.items():
-        if vectors.ndim != 2 or vectors.shape[1] != dims[name]:
-            raise HeadError(f"Input {name!r} should have shape (n, {dims[name]}). Got {vectors.shape} instead.")
-        bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1) & present[name])
-        if len(bad):
-            raise HeadError(f"Input {name!r} holds NaN or infinity in item {bad[0]}.")
+    def tensors(self) -> dict[str, Any]:
+        """What `from_tensors` makes it from again."""
+        mean = {f"mean.{name}": self.mean_[name] for name in self.inputs_}
+        return {**mean, **{f"scale.{name}": self.scale_[name] for name in self.inputs_}}
 
-
-def as_inputs(X: Mapping[str, Array] | Array, present: Mapping[str, Mask] | None) -> tuple[dict[str, Array], dict[str, Mask]]:
-    """Arrays by input name and their masks; a single array (n, d) is the input ``"x"``; without masks all are present."""
-    inputs = dict(X) if isinstance(X, Mapping) else {"x": np.asarray(X)}
-    for name, vectors in inputs.items():
-        if np.ndim(vectors) != 2:
-            raise HeadError(f"Input {name!r} should have shape (n, d). Got {np.shape(vectors)} instead.")
-    masks = {name: np.ones(len(vectors), bool) for name, vectors in inputs.items()}
-    for name, mask in (present or {}).items():
-        if name in masks:
-            masks[name] = np.asarray(mask, dtype=bool)
-    return inputs, masks
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Any], inputs: list[str]) -> Standardizer:
+        made = cls()
+        made.inputs_ = inputs
+        made.mean_ = {name: tensors[f"mean.{name}"] for name in inputs}
+        made.scale_ = {name: tensors[f"scale.{name}"] for name in inputs}
+        return made

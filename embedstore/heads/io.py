@@ -1,4 +1,4 @@
-"""Saving and loading heads: ``head.json`` and safetensors, no pickle, no torch.
+"""Saving and loading heads: ``head.json``, safetensors and XGBoost's UBJSON; no pickle. A linear head loads without torch.
 
 A head's folder holds what ``head.json`` names; it is replaced last, so a reader sees the old head or the new one.
 """
@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from embedstore._files import read_json, sha256_file, write_bytes, write_json
-from embedstore.errors import CorruptStoreError, HeadError
-from embedstore.heads._features import Standardizer
-from embedstore.heads.linear import LinearHead
+from embedstore.errors import CorruptStoreError
+from embedstore.heads import Head, head_class, params_of
+from embedstore.heads.base import HeadState
 from embedstore.spec import EncoderSpec
 
-KIND = "embedstore-head"
+WEIGHTS = "weights.safetensors"
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class HeadRecord:
     name, target : str
     inputs : mapping of input (space) name to EncoderSpec
         Vectors of another fingerprint are refused.
-    head : LinearHead
+    head : Head
     report : mapping
         Scores, baselines, split sizes; as JSON.
     """
@@ -39,7 +39,7 @@ class HeadRecord:
     name: str
     target: str
     inputs: Mapping[str, EncoderSpec]
-    head: LinearHead
+    head: Head
     report: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -47,35 +47,31 @@ def save_head(folder: Path, record: HeadRecord, encoding: Mapping[str, Any], ext
     """Write `record` to `folder`, with `extra` files beside it (name → bytes)."""
     from safetensors.numpy import save
 
-    head = record.head
-    tensors = {"weight": head.weight_, "bias": head.bias_}
-    for name in head.standardizer_.inputs_:
-        tensors[f"mean.{name}"] = head.standardizer_.mean_[name]
-        tensors[f"scale.{name}"] = head.standardizer_.scale_[name]
+    state = record.head.state()
     folder.mkdir(parents=True, exist_ok=True)
-    contents = {"weights.safetensors": save({k: np.ascontiguousarray(v) for k, v in tensors.items()}), **extra}
+    weights = save({name: np.ascontiguousarray(value) for name, value in state.tensors.items()})
     files = {}
-    for name, data in contents.items():
+    for name, data in {WEIGHTS: weights, **state.files, **extra}.items():
         digest = hashlib.sha256(data).hexdigest()
-        stem, dot, suffix = name.partition(".")
+        stem, dot, suffix = name.rpartition(".")
         stored = f"{stem}-{digest[:12]}{dot}{suffix}"
         write_bytes(folder / stored, data)
-        files[stored] = digest
+        files[name] = {"file": stored, "sha256": digest}
     document = {
         **encoding,
         "name": record.name,
-        "kind": head.kind,
+        "kind": record.head.kind,
+        "params": params_of(record.head),
         "target": record.target,
-        "classes": head.classes_.tolist(),
-        "alpha": head.alpha_,
-        "objective": head.objective_,
         "inputs": {name: {"fingerprint": s.fingerprint, "encoder": s.to_dict()} for name, s in record.inputs.items()},
+        "state": state.config,
         "report": dict(record.report),
         "files": files,
     }
     write_json(folder / "head.json", document)
+    keep = {"head.json", *(entry["file"] for entry in files.values())}
     for path in folder.iterdir():
-        if path.name not in files and path.name != "head.json":
+        if path.name not in keep:
             path.unlink()
 
 
@@ -84,26 +80,20 @@ def load_head(folder: Path) -> HeadRecord:
 
     Raises
     ------
-    HeadError, CorruptStoreError
+    UsageError
+        A kind that this embedstore does not know.
+    CorruptStoreError
     """
-    from safetensors.numpy import load_file
+    from safetensors.numpy import load
 
     document = read_json(folder / "head.json")
-    if document.get("kind") != LinearHead.kind:
-        raise HeadError(f"{folder} holds a head of kind {document.get('kind')!r}; known is {LinearHead.kind!r}.")
-    for file, digest in document["files"].items():
-        if not (folder / file).is_file() or sha256_file(folder / file) != digest:
-            raise CorruptStoreError(f"{folder / file} is missing or differs from what was saved. Train the head again.")
-    weights = next(file for file in document["files"] if file.startswith("weights"))
-    tensors = load_file(folder / weights)
-    head = LinearHead(alpha=document["alpha"])
-    head.alpha_, head.objective_ = document["alpha"], document["objective"]
-    labels = document["classes"]
-    head.classes_ = np.array(labels, dtype=object if isinstance(labels[0], str) else None)
-    head.weight_, head.bias_ = tensors["weight"], tensors["bias"]
-    head.standardizer_ = Standardizer()
-    head.standardizer_.inputs_ = list(document["inputs"])
-    head.standardizer_.mean_ = {name: tensors[f"mean.{name}"] for name in document["inputs"]}
-    head.standardizer_.scale_ = {name: tensors[f"scale.{name}"] for name in document["inputs"]}
+    contents = {}
+    for name, entry in document["files"].items():
+        path = folder / entry["file"]
+        if not path.is_file() or sha256_file(path) != entry["sha256"]:
+            raise CorruptStoreError(f"{path} is missing or differs from what was saved. Train the head again.")
+        contents[name] = path.read_bytes()
+    state = HeadState(document["state"], load(contents.pop(WEIGHTS)), contents)
+    head = head_class(document["kind"]).from_state(document["params"], state)
     specs = {name: EncoderSpec.from_dict(entry["encoder"]) for name, entry in document["inputs"].items()}
     return HeadRecord(document["name"], document["target"], specs, head, document["report"])

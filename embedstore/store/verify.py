@@ -140,6 +140,6 @@ def _check_hdf5(root: Path, ref: PartRef, space: Space) -> Iterator[str]:
 def _check_head(folder: Path) -> Iterator[str]:
     head = read_json(folder / "head.json")
     check_encoding(head, "embedstore-head", str(folder / "head.json"))
-    for file, digest in head["files"].items():
-        if sha256_file(folder / file) != digest:
-            yield f"{folder / file}: its bytes differ from what was saved (SHA-256). Train the head again."
+    for entry in head["files"].values():
+        if sha256_file(folder / entry["file"]) != entry["sha256"]:
+            yield f"{folder / entry['file']}: its bytes differ from what was saved (SHA-256). Train the head again."

@@ -1,0 +1,99 @@
+"""The torch modules of the fusion heads. Imported only when one is made, because it imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+HEADS, LAYERS = 4, 2
+
+
+class Weighted(nn.Module):
+    """Σ softmax(a)_m · (W_m x_m + b_m) over the modalities that are there."""
+
+    def __init__(self, dims: Mapping[str, int], classes: int, dropout: float) -> None:
+        super().__init__()
+        self.names = list(dims)
+        self.layers = nn.ModuleList(nn.Linear(d, classes) for d in dims.values())
+        self.weight_logits = nn.Parameter(torch.zeros(len(dims)))
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, inputs: dict[str, Tensor], masks: dict[str, Tensor]) -> Tensor:
+        logits = torch.stack([layer(self.drop(inputs[n])) for n, layer in zip(self.names, self.layers, strict=True)], 1)
+        present = torch.stack([masks[n] for n in self.names], 1)
+        weights = self.weight_logits.expand(len(present), -1).masked_fill(~present, -1e4).softmax(1)
+        return (weights[:, :, None] * logits).sum(1)
+
+
+class _Project(nn.Module):
+    """x (b, d) → (b, width); a learned vector where the modality is absent."""
+
+    def __init__(self, dim: int, width: int, dropout: float) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Dropout(dropout), nn.Linear(dim, width), nn.LayerNorm(width))
+        self.absent = nn.Parameter(torch.randn(width) * 0.02)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        return torch.where(mask[:, None], self.layers(x), self.absent)
+
+
+class Gated(nn.Module):
+    """Vector gates over hidden vectors."""
+
+    def __init__(self, dims: Mapping[str, int], classes: int, width: int, dropout: float) -> None:
+        super().__init__()
+        self.names = list(dims)
+        self.projections = nn.ModuleList(_Project(d, width, dropout) for d in dims.values())
+        self.gate = nn.Linear(len(dims) * width, len(dims) * width)
+        self.out = nn.Sequential(nn.Dropout(dropout), nn.Linear(width, classes))
+
+    def forward(self, inputs: dict[str, Tensor], masks: dict[str, Tensor]) -> Tensor:
+        hidden = [nn.functional.gelu(p(inputs[n], masks[n])) for n, p in zip(self.names, self.projections, strict=True)]
+        stacked = torch.stack(hidden, 1)
+        present = torch.stack([masks[n] for n in self.names], 1)
+        gates = self.gate(stacked.flatten(1)).view_as(stacked).masked_fill(~present[:, :, None], -1e4).softmax(1)
+        return self.out((gates * stacked).sum(1))  # type: ignore[no-any-return]
+
+
+class Bilinear(nn.Module):
+    """Projections and their pairwise Hadamard products."""
+
+    def __init__(
+        self, dims: Mapping[str, int], classes: int, width: int, dropout: float, pairs: Sequence[tuple[str, str]]
+    ) -> None:
+        super().__init__()
+        self.names, self.pairs = list(dims), list(pairs)
+        self.projections = nn.ModuleList(_Project(d, width, dropout) for d in dims.values())
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in pairs)
+        self.out = nn.Sequential(nn.Dropout(dropout), nn.Linear((len(dims) + len(pairs)) * width, classes))
+
+    def forward(self, inputs: dict[str, Tensor], masks: dict[str, Tensor]) -> Tensor:
+        p = {n: project(inputs[n], masks[n]) for n, project in zip(self.names, self.projections, strict=True)}
+        products = [norm(p[a] * p[b]) for (a, b), norm in zip(self.pairs, self.norms, strict=True)]
+        return self.out(torch.cat([*p.values(), *products], 1))  # type: ignore[no-any-return]
+
+
+class Attention(nn.Module):
+    """Modality tokens with modality embeddings and a CLS token, key-padding masks for what is absent."""
+
+    def __init__(self, dims: Mapping[str, int], classes: int, width: int, dropout: float) -> None:
+        super().__init__()
+        self.names = list(dims)
+        self.projections = nn.ModuleList(
+            nn.Sequential(nn.Dropout(dropout), nn.Linear(d, width), nn.LayerNorm(width)) for d in dims.values()
+        )
+        self.modality = nn.Parameter(torch.randn(len(dims), width) * 0.02)
+        self.cls = nn.Parameter(torch.randn(width) * 0.02)
+        layer = nn.TransformerEncoderLayer(
+            width, HEADS, 2 * width, dropout=0.1, activation="gelu", batch_first=True, norm_first=True
+        )
+        self.encoder = nn.TransformerEncoder(layer, LAYERS, enable_nested_tensor=False)
+        self.out = nn.Sequential(nn.LayerNorm(width), nn.Dropout(dropout), nn.Linear(width, classes))
+
+    def forward(self, inputs: dict[str, Tensor], masks: dict[str, Tensor]) -> Tensor:
+        tokens = [p(inputs[n]) + e for n, p, e in zip(self.names, self.projections, self.modality, strict=True)]
+        sequence = torch.stack([self.cls.expand_as(tokens[0]), *tokens], 1)
+        absent = torch.stack([torch.zeros_like(masks[self.names[0]]), *(~masks[n] for n in self.names)], 1)
+        return self.out(self.encoder(sequence, src_key_padding_mask=absent)[:, 0])  # type: ignore[no-any-return]

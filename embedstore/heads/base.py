@@ -1,0 +1,293 @@
+"""What every head is: a classifier on one or more inputs with masks, in scikit-learn's manner.
+
+The constructor only assigns; `fit` validates and returns self; attributes learned end in ``_``. Heads see arrays and masks,
+never a store. A new head is one small class with `_fit`, `_logits`, `_state` and `_restore`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from typing_extensions import Self
+
+from embedstore.errors import HeadError
+
+Array = npt.NDArray[Any]
+Float = npt.NDArray[np.float64]
+Codes = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+Inputs = Mapping[str, Array] | Array
+
+VALIDATION_SHARE = 0.15
+
+
+@dataclass(frozen=True)
+class Data:
+    """Checked arrays of one data set.
+
+    Parameters
+    ----------
+    inputs : mapping of input name to (n, d)
+        Values of absent items are arbitrary.
+    present : mapping of input name to (n,) bool
+    codes : (n,) int64
+        Class codes; -1 for a class that the head does not know (in validation data only).
+    """
+
+    inputs: Mapping[str, Array]
+    present: Mapping[str, Mask]
+    codes: Codes
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def take(self, index: Array) -> Data:
+        """The items at `index`, a mask (n,) or positions (m,)."""
+        return Data(
+            {name: x[index] for name, x in self.inputs.items()},
+            {name: mask[index] for name, mask in self.present.items()},
+            self.codes[index],
+        )
+
+    def only(self, names: Sequence[str]) -> Data:
+        """The same items with some of the inputs."""
+        return Data({n: self.inputs[n] for n in names}, {n: self.present[n] for n in names}, self.codes)
+
+    def __add__(self, other: Data) -> Data:
+        return Data(
+            {name: np.concatenate([x, other.inputs[name]]) for name, x in self.inputs.items()},
+            {name: np.concatenate([mask, other.present[name]]) for name, mask in self.present.items()},
+            np.concatenate([self.codes, other.codes]),
+        )
+
+
+@dataclass(frozen=True)
+class HeadState:
+    """A fitted head as JSON values, arrays and opaque files (name → bytes)."""
+
+    config: dict[str, Any] = field(default_factory=dict)
+    tensors: dict[str, Array] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)
+
+
+class Head:
+    """Base class of all heads.
+
+    Attributes
+    ----------
+    classes_ : (c,) labels
+    dims_ : dict of input name to width
+    """
+
+    kind: ClassVar[str]
+
+    classes_: Array
+    dims_: dict[str, int]
+
+    def fit(
+        self,
+        X: Inputs,
+        y: Array,
+        *,
+        present: Mapping[str, Mask] | None = None,
+        validation: tuple[Inputs, Array, Mapping[str, Mask] | None] | None = None,
+    ) -> Self:
+        """Fit to inputs and labels.
+
+        Parameters
+        ----------
+        X : mapping of input name to (n, d), or one (n, d)
+        y : (n,) labels
+        present : mapping of input name to (n,) bool, optional
+            Which items have the input; all, if omitted.
+        validation : (X, y, present), optional
+            What hyperparameters are chosen on; a seventh of the data is set aside if omitted. Heads that can fit on
+            it afterwards do.
+
+        Raises
+        ------
+        HeadError
+            Fewer than two classes, shapes that do not fit, or values that are not finite.
+        """
+        inputs, masks = as_inputs(X, present)
+        y = as_labels(y)
+        n = len(next(iter(inputs.values())))
+        if len(y) != n:
+            raise HeadError(f"y should have {n} labels, one an item. Got {len(y)} instead.")
+        self.dims_ = {name: vectors.shape[1] for name, vectors in inputs.items()}
+        check_inputs(inputs, masks, self.dims_)
+        labels = y
+        if validation is not None:
+            v_inputs, v_masks = as_inputs(validation[0], validation[2])
+            check_inputs(v_inputs, v_masks, self.dims_)
+            labels = np.concatenate([y, as_labels(validation[1]).astype(y.dtype)])
+        self.classes_ = np.unique(labels)
+        if len(self.classes_) < 2:
+            raise HeadError(f"A classifier needs items of two classes; all {len(labels)} are {self.classes_.tolist()}.")
+        codes = np.searchsorted(self.classes_, labels).astype(np.int64)
+        train = Data(inputs, masks, codes[:n])
+        if validation is not None:
+            held_out = Data(v_inputs, v_masks, codes[n:])
+        else:
+            train, held_out = set_aside(train)
+        self._fit(train, held_out)
+        return self
+
+    def fit_data(self, train: Data, validation: Data, classes: Array) -> Self:
+        """Fit to checked data whose codes are positions in `classes`; for heads that are made of heads."""
+        self.classes_ = classes
+        self.dims_ = {name: x.shape[1] for name, x in train.inputs.items()}
+        self._fit(train, validation)
+        return self
+
+    def log_proba(self, data: Data) -> Float:
+        """Log-probabilities (n, c) of checked data."""
+        return log_softmax(self._logits(data))
+
+    def predict_log_proba(self, X: Inputs, *, present: Mapping[str, Mask] | None = None) -> Float:
+        """Log-probabilities (n, c), in the order of `classes_`."""
+        inputs, masks = as_inputs(X, present)
+        check_inputs(inputs, masks, self.dims_)
+        n = len(next(iter(inputs.values())))
+        if n == 0:
+            return np.empty((0, len(self.classes_)))
+        return self.log_proba(Data({k: inputs[k] for k in self.dims_}, masks, np.full(n, -1, np.int64)))
+
+    def predict_proba(self, X: Inputs, *, present: Mapping[str, Mask] | None = None) -> Float:
+        """Probabilities (n, c), in the order of `classes_`."""
+        return np.exp(self.predict_log_proba(X, present=present))
+
+    def predict(self, X: Inputs, *, present: Mapping[str, Mask] | None = None) -> Array:
+        """Labels (n,)."""
+        return np.asarray(self.classes_[self.predict_log_proba(X, present=present).argmax(axis=1)])
+
+    def score(self, X: Inputs, y: Array, *, present: Mapping[str, Mask] | None = None) -> float:
+        """Accuracy."""
+        return float((self.predict(X, present=present) == as_labels(y)).mean())
+
+    def state(self) -> HeadState:
+        """The fitted head, to be saved."""
+        own = self._state()
+        classes = self.classes_.tolist()
+        return HeadState({**own.config, "classes": classes, "dims": self.dims_}, own.tensors, own.files)
+
+    @classmethod
+    def from_state(cls, params: Mapping[str, Any], state: HeadState) -> Self:
+        """A fitted head from its constructor's `params` and its `state`."""
+        head = cls(**params)
+        classes = state.config["classes"]
+        head.classes_ = as_labels(classes)
+        head.dims_ = dict(state.config["dims"])
+        head._restore(state)
+        return head
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The constructor's arguments (scikit-learn)."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+    def set_params(self, **params: Any) -> Self:
+        """Change the constructor's arguments (scikit-learn)."""
+        known = inspect.signature(type(self)).parameters
+        for name, value in params.items():
+            if name not in known:
+                raise HeadError(f"{type(self).__name__} has no parameter {name!r}. Parameters: {', '.join(known)}.")
+            setattr(self, name, value)
+        return self
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.get_params().items())})"
+
+    def __sklearn_tags__(self) -> Any:
+        from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags
+
+        return Tags(
+            estimator_type="classifier",
+            target_tags=TargetTags(required=True),
+            classifier_tags=ClassifierTags(),
+            input_tags=InputTags(),
+        )
+
+    def _fit(self, train: Data, validation: Data) -> None:
+        """Learn from checked data."""
+        raise NotImplementedError
+
+    def _logits(self, data: Data) -> Array:
+        """Unnormalised log-probabilities (n, c) of checked data."""
+        raise NotImplementedError
+
+    def _state(self) -> HeadState:
+        raise NotImplementedError
+
+    def _restore(self, state: HeadState) -> None:
+        raise NotImplementedError
+
+
+def as_labels(y: Any) -> Array:
+    """Labels as an array that sorts: text as object, else as it is."""
+    array = np.asarray(y)
+    return array.astype(object) if array.dtype.kind in "US" else array
+
+
+def as_inputs(X: Mapping[str, Array] | Array, present: Mapping[str, Mask] | None) -> tuple[dict[str, Array], dict[str, Mask]]:
+    """Arrays by input name and their masks; one array (n, d) is the input ``"x"``; without masks all are present."""
+    inputs = {k: np.asarray(v) for k, v in X.items()} if isinstance(X, Mapping) else {"x": np.asarray(X)}
+    for name, vectors in inputs.items():
+        if vectors.ndim != 2:
+            raise HeadError(f"Input {name!r} should have shape (n, d). Got {vectors.shape} instead.")
+    masks = {name: np.ones(len(vectors), bool) for name, vectors in inputs.items()}
+    for name, mask in (present or {}).items():
+        if name in masks:
+            masks[name] = np.asarray(mask, dtype=bool)
+    return inputs, masks
+
+
+def check_inputs(inputs: Mapping[str, Array], present: Mapping[str, Mask], dims: Mapping[str, int]) -> None:
+    """Raise `HeadError` unless names and widths are those of `dims`, lengths agree, and present values are finite."""
+    if set(inputs) != set(dims):
+        raise HeadError(f"The head takes inputs {sorted(dims)}. Got {sorted(inputs)} instead.")
+    lengths = {len(vectors) for vectors in inputs.values()} | {len(mask) for mask in present.values()}
+    if len(lengths) > 1:
+        raise HeadError(f"Inputs and masks have different numbers of items: {sorted(lengths)}.")
+    for name, vectors in inputs.items():
+        if vectors.shape[1] != dims[name]:
+            raise HeadError(f"Input {name!r} should have shape (n, {dims[name]}). Got {vectors.shape} instead.")
+        bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1) & present[name])
+        if len(bad):
+            raise HeadError(f"Input {name!r} holds NaN or infinity in item {bad[0]}.")
+
+
+def set_aside(data: Data, *, share: float = VALIDATION_SHARE, seed: int = 0) -> tuple[Data, Data]:
+    """`data` in two, the second with about `share` of every class; both are whole where it has too few items."""
+    folds = class_folds(data.codes, max(2, round(1 / share)), seed=seed)
+    if len(data) < 2 * len(np.unique(data.codes)) or not (folds == 0).any():
+        return data, data
+    return data.take(folds != 0), data.take(folds == 0)
+
+
+def class_folds(codes: Codes, k: int, *, seed: int = 0) -> Codes:
+    """Fold (n,) in 0…k-1 of each item, every class spread evenly and at random; rare classes stay out of fold 0."""
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(codes))
+    order = order[np.argsort(codes[order], kind="stable")]
+    sorted_codes = codes[order]
+    first = np.searchsorted(sorted_codes, sorted_codes)
+    within = np.arange(len(codes)) - first
+    folds = np.empty(len(codes), np.int64)
+    folds[order] = (k - 1 - within) % k
+    return folds
+
+
+def log_softmax(logits: Array) -> Float:
+    """Row-wise log-softmax (n, c) in float64."""
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
+
+
+def nll(log_p: Float, codes: Codes) -> float:
+    """Mean negative log-likelihood of `codes` (n,) under log-probabilities (n, c)."""
+    return float(-log_p[np.arange(len(codes)), codes].mean())

@@ -1,0 +1,125 @@
+"""The boosted head: XGBoost on the principal components of each modality."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embedstore.heads._features import Standardizer
+from embedstore.heads.base import Array, Data, Head, HeadState
+from embedstore.registry import require
+
+Float32 = npt.NDArray[np.float32]
+
+
+class GbdtHead(Head):
+    """Gradient-boosted trees with early stopping on validation; absent modalities are missing values.
+
+    XGBoost grows rounds × classes trees, so each modality is first reduced to its principal components.
+
+    Parameters
+    ----------
+    components : int, optional
+        Principal components of a modality; None for all features.
+    rounds : int
+        At most; early stopping after `patience` without a better validation loss.
+    max_depth : int
+    learning_rate : float
+    subsample, colsample : float
+    seed : int
+    device : str
+    """
+
+    kind = "gbdt"
+
+    standardizer_: Standardizer
+    components_: dict[str, Float32]
+    _booster: Any
+
+    def __init__(
+        self,
+        components: int | None = 64,
+        rounds: int = 300,
+        patience: int = 15,
+        max_depth: int = 4,
+        learning_rate: float = 0.15,
+        subsample: float = 0.8,
+        colsample: float = 0.3,
+        seed: int = 0,
+        device: str = "cpu",
+    ) -> None:
+        self.components = components
+        self.rounds = rounds
+        self.patience = patience
+        self.max_depth = max_depth
+        self.learning_rate = learning_rate
+        self.subsample = subsample
+        self.colsample = colsample
+        self.seed = seed
+        self.device = device
+
+    def _fit(self, train: Data, validation: Data) -> None:
+        xgboost = require("xgboost")
+        self.standardizer_ = Standardizer(balance=False).fit(train)
+        self.components_ = {}
+        for name, x in self.standardizer_.blocks(train).items():
+            if self.components is not None and self.components < x.shape[1]:
+                self.components_[name] = _principal(x[train.present[name]], self.components)
+        known = np.isin(validation.codes, train.codes)
+        held_out = validation.take(known) if known.any() else train
+        matrix = xgboost.QuantileDMatrix(self._features(train), train.codes)
+        checked = xgboost.QuantileDMatrix(self._features(held_out), held_out.codes, ref=matrix)
+        params = {
+            "objective": "multi:softprob",
+            "num_class": len(self.classes_),
+            "tree_method": "hist",
+            "device": self.device,
+            "max_depth": self.max_depth,
+            "eta": self.learning_rate,
+            "subsample": self.subsample,
+            "colsample_bytree": self.colsample,
+            "seed": self.seed,
+        }
+        self._booster = xgboost.train(
+            params,
+            matrix,
+            self.rounds,
+            evals=[(checked, "validation")],
+            early_stopping_rounds=self.patience,
+            verbose_eval=False,
+        )
+        best = int(self._booster.attr("best_iteration") or self._booster.num_boosted_rounds() - 1)
+        self._booster = self._booster[: best + 1]
+
+    def _features(self, data: Data) -> Float32:
+        """(n, Σ components), NaN where a modality is absent."""
+        out = []
+        for name, x in self.standardizer_.blocks(data).items():
+            z = x @ self.components_[name] if name in self.components_ else x.copy()
+            z[~data.present[name]] = np.nan
+            out.append(z)
+        return np.concatenate(out, axis=1)
+
+    def _logits(self, data: Data) -> Array:
+        xgboost = require("xgboost")
+        return np.asarray(self._booster.predict(xgboost.DMatrix(self._features(data)), output_margin=True))
+
+    def _state(self) -> HeadState:
+        bases = {f"components.{name}": x for name, x in self.components_.items()}
+        model = bytes(self._booster.save_raw("ubj"))
+        return HeadState({}, {**bases, **self.standardizer_.tensors()}, {"model.ubj": model})
+
+    def _restore(self, state: HeadState) -> None:
+        xgboost = require("xgboost")
+        self.standardizer_ = Standardizer.from_tensors(state.tensors, list(self.dims_))
+        prefix = "components."
+        self.components_ = {k.removeprefix(prefix): v for k, v in state.tensors.items() if k.startswith(prefix)}
+        self._booster = xgboost.Booster(model_file=bytearray(state.files["model.ubj"]))
+
+
+def _principal(x: Float32, k: int) -> Float32:
+    """The k leading principal directions (d, k) of x (n, d), centred already."""
+    _, vectors = np.linalg.eigh((x.T @ x).astype(np.float64))
+    return np.ascontiguousarray(vectors[:, ::-1][:, :k], dtype=np.float32)

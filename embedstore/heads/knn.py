@@ -1,0 +1,130 @@
+"""The k-nearest-neighbour head: a cosine vote of the training items, modality by modality.
+
+Similarities of the modalities that both items have are averaged with weights chosen on validation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+
+import numpy as np
+import numpy.typing as npt
+
+from embedstore.heads._features import Standardizer
+from embedstore.heads.base import Array, Data, Float, Head, HeadState, log_softmax, nll
+
+BLOCK = 2048
+
+
+class KnnHead(Head):
+    """Weighted cosine k-nearest neighbours on standardised inputs.
+
+    Parameters
+    ----------
+    ks : sequence of int
+        Numbers of neighbours tried on validation.
+    temperatures : sequence of float
+        A neighbour of similarity s votes with exp(s / temperature); tried on validation.
+
+    Attributes
+    ----------
+    k_ : int
+    temperature_ : float
+    weights_ : dict of input to float
+        Each modality's share of the similarity.
+    vectors_ : dict of input to (n, d) float16
+        The training items, of unit norm; zeros where absent.
+    """
+
+    kind = "knn"
+
+    k_: int
+    temperature_: float
+    weights_: dict[str, float]
+    vectors_: dict[str, npt.NDArray[np.float16]]
+    codes_: npt.NDArray[np.int64]
+    standardizer_: Standardizer
+
+    def __init__(self, ks: Sequence[int] = (1, 4, 8, 16, 32), temperatures: Sequence[float] = (0.05, 0.1, 0.2)) -> None:
+        self.ks = ks
+        self.temperatures = temperatures
+
+    def _fit(self, train: Data, validation: Data) -> None:
+        self._remember(train)
+        names = list(self.vectors_)
+        similarities = {name: self._similarity(name, self._unit(validation)[name]) for name in names}
+        best = np.inf
+        for weights in _weightings(len(names)):
+            shares = dict(zip(names, weights, strict=True))
+            total = self._combine(similarities, validation, shares)
+            if validation is train:
+                np.fill_diagonal(total, -np.inf)
+            for k, temperature in product(self.ks, self.temperatures):
+                loss = nll(log_softmax(self._vote(total, k, temperature)), validation.codes)
+                if loss < best:
+                    best, self.k_, self.temperature_, self.weights_ = loss, int(k), float(temperature), shares
+        if validation is not train:
+            self._remember(train + validation)
+
+    def _remember(self, data: Data) -> None:
+        self.standardizer_ = Standardizer(balance=False).fit(data)
+        self.vectors_ = {name: x.astype(np.float16) for name, x in self._unit(data).items()}
+        self.codes_ = data.codes
+
+    def _unit(self, data: Data) -> dict[str, npt.NDArray[np.float32]]:
+        blocks = self.standardizer_.blocks(data)
+        return {name: x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for name, x in blocks.items()}
+
+    def _similarity(self, name: str, queries: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        return np.asarray(queries @ self.vectors_[name].astype(np.float32).T)
+
+    def _combine(
+        self, similarities: dict[str, npt.NDArray[np.float32]], data: Data, weights: dict[str, float]
+    ) -> npt.NDArray[np.float32]:
+        """Similarity (q, n) over the modalities that the query has (a training item without one scores zero there)."""
+        total = sum(weights[name] * s for name, s in similarities.items())
+        share = sum(weights[name] * data.present[name] for name in similarities)
+        return np.asarray(total / np.maximum(share, 1e-6)[:, None], np.float32)
+
+    def _vote(self, similarity: npt.NDArray[np.float32], k: int, temperature: float) -> Float:
+        """Log of the neighbours' votes (q, c), with a little of every class so that none is impossible."""
+        k = min(k, similarity.shape[1])
+        nearest = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
+        near = np.take_along_axis(similarity, nearest, axis=1).astype(np.float64)
+        weight = np.exp((near - near.max(axis=1, keepdims=True)) / temperature)
+        votes = np.zeros((len(similarity), len(self.classes_)))
+        for j in range(k):
+            np.add.at(votes, (np.arange(len(votes)), self.codes_[nearest[:, j]]), weight[:, j])
+        prior = np.bincount(self.codes_, minlength=len(self.classes_)) / len(self.codes_)
+        return np.asarray(np.log(votes / votes.sum(axis=1, keepdims=True) * 0.95 + 0.05 * (prior + 1e-4)))
+
+    def _logits(self, data: Data) -> Array:
+        out = []
+        for lo in range(0, len(data), BLOCK):
+            block = data.take(np.arange(lo, min(lo + BLOCK, len(data))))
+            similarities = {name: self._similarity(name, x) for name, x in self._unit(block).items()}
+            out.append(self._vote(self._combine(similarities, block, self.weights_), self.k_, self.temperature_))
+        return np.concatenate(out)
+
+    def _state(self) -> HeadState:
+        vectors = {f"vectors.{name}": x for name, x in self.vectors_.items()}
+        config = {"k": self.k_, "temperature": self.temperature_, "weights": self.weights_}
+        return HeadState(config, {**vectors, "codes": self.codes_, **self.standardizer_.tensors()})
+
+    def _restore(self, state: HeadState) -> None:
+        self.k_, self.temperature_ = state.config["k"], state.config["temperature"]
+        self.weights_ = state.config["weights"]
+        self.vectors_ = {name: state.tensors[f"vectors.{name}"] for name in self.dims_}
+        self.codes_ = state.tensors["codes"]
+        self.standardizer_ = Standardizer.from_tensors(state.tensors, list(self.dims_))
+
+
+def _weightings(m: int) -> list[tuple[float, ...]]:
+    """Convex weights of m modalities on a grid of quarters (all equal beyond three modalities)."""
+    if m == 1:
+        return [(1.0,)]
+    if m > 3:
+        return [(1 / m,) * m]
+    grid = [w for w in product(np.linspace(0, 1, 5), repeat=m) if abs(sum(w) - 1) < 1e-9]
+    return [tuple(float(x) for x in w) for w in grid]
