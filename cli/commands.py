@@ -142,7 +142,7 @@ def search(
     from . import render
 
     opened = es.Store.open(store)
-    shown = [c.strip() for c in columns.split(",")] if columns else None
+    shown = [c.strip() for c in columns.split(",") if c.strip()] if columns else None
     query = es.QueryVector.load(vector, fingerprint) if vector else None
     with render.status("searching"):
         result = es.search(
@@ -182,7 +182,7 @@ def train(
             store,
             target,
             head=head,
-            inputs=[i.strip() for i in inputs.split(",")] if inputs else None,
+            inputs=[i.strip() for i in inputs.split(",") if i.strip()] if inputs else None,
             where=where,
             cv=cv,
             name=name,

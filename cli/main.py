@@ -20,9 +20,11 @@ commands.register(app)
 
 def main() -> None:
     """Entry point: expected errors are one line on stderr."""
-    from embedstore.errors import EmbedstoreError, UsageError
+    from embedstore._arguments import strings
+    from embedstore.errors import EmbedstoreError, UsageError, reason_of
 
     try:
+        strings(sys.argv, "arguments")
         app()
     except EmbedstoreError as error:
         sys.stderr.write(f"embedstore: {error}\n")
@@ -31,6 +33,9 @@ def main() -> None:
         sys.exit(2 if isinstance(error, UsageError) else 1)
     except BrokenPipeError:
         sys.stderr.close()
+        sys.exit(1)
+    except OSError as error:
+        sys.stderr.write(f"embedstore: {error.filename or 'a file'}: {reason_of(error)}.\n")
         sys.exit(1)
     except SystemExit as exit_:
         if exit_.code == INTERRUPTED:

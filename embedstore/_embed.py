@@ -88,32 +88,29 @@ def embed(
     """
     source = open_source(dataset, columns)
     by_modality = {"image": image, "text": text, "audio": audio, "video": video}
+    if workers is not None and workers < 1:
+        raise UsageError(f"workers must be at least 1. Got {workers} instead.")
     made = not isinstance(store, Store) and not (Path(store) / "store.json").exists()
     opened = store if isinstance(store, Store) else Store.open(store, create=True)
     started = time.perf_counter()
-    try:
-        with opened.writer() as writer:
-            named = _named_encoders(by_modality) or _recorded_encoders(writer.store, source)
-            _refuse_absent(named, source)
-            options = {"device": device, "precision": precision, "max_pixels": max_pixels}
-            loaded = {
-                name: encoder if not isinstance(encoder, str) else load_encoder(encoder, modality, **options)  # type: ignore[arg-type]
-                for name, (modality, encoder) in named.items()
-            }
-            report = _run(
-                source,
-                writer,
-                _states(writer, loaded, dtype),
-                workers=workers or os.cpu_count() or 1,
-                rehash=rehash,
-                retry_failed=retry_failed,
-                strict=strict,
-                on_progress=on_progress or (lambda progress: None),
-            )
-    except BaseException:
-        if made:
-            opened.discard_if_empty()
-        raise
+    with opened.writer(discard_if_empty=made) as writer:
+        named = _named_encoders(by_modality) or _recorded_encoders(writer.store, source)
+        _refuse_absent(named, source)
+        options = {"device": device, "precision": precision, "max_pixels": max_pixels}
+        loaded = {
+            name: encoder if not isinstance(encoder, str) else load_encoder(encoder, modality, **options)  # type: ignore[arg-type]
+            for name, (modality, encoder) in named.items()
+        }
+        report = _run(
+            source,
+            writer,
+            _states(writer, loaded, dtype),
+            workers=workers or os.cpu_count() or 1,
+            rehash=rehash,
+            retry_failed=retry_failed,
+            strict=strict,
+            on_progress=on_progress or (lambda progress: None),
+        )
     report.seconds = time.perf_counter() - started
     return report
 
@@ -165,6 +162,8 @@ def _named_encoders(by_modality: Mapping[str, Any]) -> dict[str, tuple[str, Enco
     for modality, given in by_modality.items():
         spaces = given if isinstance(given, Mapping) else {modality: given} if given is not None else {}
         for name, encoder in spaces.items():
+            if not isinstance(encoder, str) and not hasattr(encoder, "encode"):
+                raise UsageError(f"{modality} takes the name of an encoder, or an Encoder. Got {encoder!r} instead.")
             if name in named:
                 raise UsageError(f"Two encoders are given for a space called {name!r}. Name one: NAME=ENCODER.")
             named[name] = (modality, encoder)

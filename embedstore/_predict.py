@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from embedstore._arguments import strings
 from embedstore._embed import embed
 from embedstore.errors import FingerprintError, HeadError, UsageError
 from embedstore.heads.io import HeadRecord, load_head
@@ -104,6 +105,7 @@ def predict(
 def _on_store(record: HeadRecord, store: Store, ids: Sequence[str] | None, where: str | None) -> Predictions:
     view = store.view(inputs=list(record.inputs), where=where)
     if ids is not None:
+        ids = strings(ids, "ids")
         rows = store.items.rows_of(ids)
         position = {row: i for i, row in enumerate(view.rows.tolist())}
         if absent := [i for i, row in zip(ids, rows.tolist(), strict=True) if row not in position]:

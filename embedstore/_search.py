@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
 
+from embedstore._arguments import strings
 from embedstore.encoders import load_encoder
 from embedstore.errors import FingerprintError, UsageError
 from embedstore.index.exact import ExactIndex
@@ -47,10 +50,13 @@ class QueryVector:
             data = np.load(path, allow_pickle=False)
             if isinstance(data, np.ndarray):
                 return cls(data, fingerprint)
-            return cls(data["values"], fingerprint or str(data["fingerprint"]))
+            inside = str(data["fingerprint"]) or None
+            if fingerprint and inside and fingerprint != inside:
+                raise FingerprintError(f"{path} says fingerprint {inside}, but {fingerprint} was given. Leave one of them out.")
+            return cls(data["values"], fingerprint or inside)
         except FileNotFoundError:
             raise UsageError(f"{path} does not exist.") from None
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             raise UsageError(f"{path} is not a vector: expected .npy, or .npz with 'values' and 'fingerprint'.") from error
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -93,9 +99,14 @@ class SearchResult:
 
     def to_dict(self) -> dict[str, Any]:
         """The document of ``embedstore search --json``."""
-        hits = [{"rank": h.rank, "id": h.id, "score": h.score, **h.metadata} for h in self.results]
+        hits = [{"rank": h.rank, "id": h.id, "score": h.score, **_renamed(h.metadata)} for h in self.results]
         note = {"note": self.note} if self.note else {}
         return {"results": hits, "space": self.space, "took_ms": self.took_ms, "index": self.index, **note}
+
+
+def _renamed(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Metadata whose names are those of a hit's own values get an underscore."""
+    return {f"{k}_" if k in ("rank", "id", "score") else k: v for k, v in metadata.items()}
 
 
 class Searcher:
@@ -130,8 +141,14 @@ class Searcher:
         given = {"text": text, "image": image, "id": id, "vector": vector}
         if sum(value is not None for value in given.values()) != 1:
             raise UsageError("Search by exactly one of --text, --image, --id and --vector.")
+        try:
+            k = operator.index(k)
+        except TypeError:
+            raise UsageError(f"k should be a whole number. Got {k!r} instead.") from None
         if k < 1:
             raise UsageError(f"k must be at least 1. Got {k} instead.")
+        if text is not None:
+            text = strings(text, "text")[0]
         columns = self._columns(columns)
         exclude, note = -1, None
         start = time.perf_counter()
@@ -221,8 +238,12 @@ class Searcher:
         values = values[0] if values.ndim == 2 and len(values) == 1 else values
         if values.ndim != 1 or values.dtype.kind not in "fiu":
             raise UsageError(f"The vector should be numbers of shape (dim,). Got {values.dtype}{values.shape} instead.")
+        with np.errstate(over="ignore"):
+            values = values.astype(np.float32)
         if not np.isfinite(values).all():
-            raise UsageError("The vector holds NaN or infinity.")
+            raise UsageError("The vector holds NaN, infinity, or numbers that float32 cannot hold.")
+        if not values.any():
+            raise UsageError("The vector is all zeros; it has no direction to search in.")
         target = self._space_of(query, len(values), space)
         note = None
         if not query.fingerprint:
@@ -230,7 +251,7 @@ class Searcher:
                 f"The vector does not say which encoder made it; it is taken to be from {target.spec.label}. "
                 "Have it checked: --fingerprint, or an .npz written by QueryVector.save."
             )
-        return target, values.astype(np.float32), note
+        return target, values, note
 
     def _space_of(self, query: QueryVector, dim: int, wanted: str | None) -> Space:
         spaces = [self.store.space(wanted)] if wanted else list(self.store.spaces.values())
@@ -268,9 +289,10 @@ class Searcher:
         types = self.store.items.column_types()
         if columns is None:
             return self.store.items.metadata_columns()
+        columns = strings(columns, "columns")
         if unknown := [c for c in columns if c not in types]:
             raise UsageError(f"No column is called {unknown[0]!r}. Columns: {', '.join(types)}.")
-        return list(columns)
+        return columns
 
     def _hits(self, rows: npt.NDArray[np.int64], scores: npt.NDArray[np.float32], columns: list[str]) -> list[Hit]:
         table = self.store.items.take(rows, ["id", *columns]).to_pylist()

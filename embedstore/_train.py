@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embedstore.errors import HeadError, UsageError
+from embedstore._arguments import strings
+from embedstore.errors import HeadError, UsageError, reason_of
 from embedstore.evaluate.metrics import Score, classification_scores, scores_to_dict
 from embedstore.heads import Head, head_class, make_head
 from embedstore.heads.io import HeadRecord, save_head
 from embedstore.splits import hashed_fraction, stratified_folds
 from embedstore.store import Store, View
-from embedstore.store.format import encoding
 from embedstore.store.reader import check_name
 
 Codes = npt.NDArray[np.int64]
@@ -114,6 +114,8 @@ def train(
     ------
     UsageError, HeadError
     """
+    if cv is not None and not isinstance(cv, int):
+        raise UsageError(f"cv should be a whole number. Got {cv!r} instead.")
     started = time.perf_counter()
     view, root = _open(store, target, inputs, where, seed)
     head_class(head)
@@ -137,7 +139,10 @@ def train(
     )
     record = HeadRecord(name, target, view.specs, outcome.head, report.to_dict())
     extra = {"split.parquet": _split_file(view, outcome.split)}
-    save_head(root / "heads" / name, record, encoding("embedstore-head"), extra)
+    try:
+        save_head(root / "heads" / name, record, extra)
+    except OSError as error:
+        raise HeadError(f"The head could not be saved under {root / 'heads' / name}: {reason_of(error)}.") from error
     return report
 
 
@@ -247,7 +252,9 @@ def _open(
     if target is None:
         columns = ", ".join(opened.items.metadata_columns()) or "none"
         raise UsageError(f"Name the target: a metadata column of {opened.path}. Columns: {columns}.")
-    return opened.view(inputs=inputs or list(opened.spaces), target=target, where=where, seed=seed), opened.path
+    return opened.view(
+        inputs=strings(inputs, "inputs") if inputs else list(opened.spaces), target=target, where=where, seed=seed
+    ), opened.path
 
 
 def _labels(view: View) -> npt.NDArray[Any]:

@@ -22,6 +22,8 @@ A message is one line: what happened, with the value and what was expected, then
 
 from __future__ import annotations
 
+import os
+
 
 class EmbedstoreError(Exception):
     """Base class of all errors raised on purpose; ``str(error)`` is a complete, single line."""
@@ -90,6 +92,11 @@ class HeadError(EmbedstoreError):
 
 class MissingDependencyError(EmbedstoreError, ImportError):
     """An optional package is not installed."""
+
+
+def reason_of(error: OSError) -> str:
+    """The operating system's words for an error, whatever a library made of its text."""
+    return os.strerror(error.errno) if error.errno else one_line(error)
 
 
 def one_line(error: BaseException | str, limit: int = 300) -> str:

@@ -117,3 +117,19 @@ def test_ctrl_c_says_how_to_go_on(table: Path, tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr == "embedstore: interrupted; what was committed is kept. Run the same command to go on.\n"
+
+
+def test_json_is_json_whatever_the_metadata(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("id,text,score,rank,v\na,x,100,7,nan\nb,y,1,2,inf\n")
+    run("embed", path, "--store", tmp_path / "s", "--text", "hash")
+    hit = json.loads(run("search", tmp_path / "s", "--id", "b", "--json").stdout)["results"][0]
+    assert (hit["rank"], hit["rank_"], hit["score_"], hit["v"]) == (1, 7, 100, None)
+    assert hit["score"] <= 1
+
+
+def test_arguments_that_are_no_text(store: es.Store) -> None:
+    done = run("search", store.path, "--id", b"\xff".decode("utf-8", "surrogateescape"), code=2)
+    assert "valid Unicode" in done.stderr
+    done = run("info", "x" * 300, code=1)
+    assert "File name too long" in done.stderr

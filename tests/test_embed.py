@@ -321,3 +321,117 @@ def test_full_disk_keeps_what_was_committed(tmp_path: Path, monkeypatch: pytest.
     assert len(es.Store.open(tmp_path / "s").space("text")) == 2048
     assert es.embed(source, tmp_path / "s", text="hash:8").spaces["text"].unchanged == 2048
     assert es.verify(es.Store.open(tmp_path / "s")).clean
+
+
+def test_a_run_on_one_modality_keeps_the_vectors_of_the_other(store: es.Store, table: Path) -> None:
+    edit(table, {4: {"text": "changed"}, 5: {"label": "changed"}})
+    write_image(table.parent / "images" / "5.png", seed=77)  # not looked at by a run on texts
+    es.embed(table, store, text="hash:16")
+    after = store.refresh()
+    rows = after.items.rows_of(["item-04", "item-05"])
+    assert after.space("image").has(rows).all()
+    report = es.embed(table, after)
+    assert (counts(report, "image"), counts(report, "text")) == ((1, 11, 0, 0), (0, 11, 1, 0))
+    assert es.verify(after.refresh()).clean
+
+
+def test_a_touched_file_and_a_label_cost_no_second_embedding(store: es.Store, table: Path) -> None:
+    os.utime(table.parent / "images" / "1.png", (1, 1))
+    edit(table, {1: {"label": "changed"}})
+    es.embed(table, store, text="hash:16")
+    assert counts(es.embed(table, store.refresh()), "image") == (0, 12, 0, 0)
+
+
+def test_known_failures_survive_a_new_space_and_an_update(awkward: Path, tmp_path: Path) -> None:
+    es.embed(awkward, tmp_path / "s", image={"a": PixelEncoder()})
+    report = es.embed(awkward, tmp_path / "s", image={"a": PixelEncoder(), "b": PixelEncoder()})
+    assert (counts(report, "a"), counts(report, "b")) == ((0, 6, 0, 4), (6, 0, 0, 4))
+    (awkward / "bad-empty.txt").write_text("a caption: the item changes")
+    assert counts(es.embed(awkward, tmp_path / "s", image={"a": PixelEncoder()}), "a") == (0, 6, 0, 4)
+    info = es.Store.open(tmp_path / "s").info()["spaces"]
+    assert [(info[n]["vectors"], info[n]["missing"], info[n]["failed"]) for n in "ab"] == [(6, 0, 4)] * 2
+
+
+def test_a_file_that_vanished_keeps_its_vector_whatever_else_changes(store: es.Store, table: Path) -> None:
+    path = table.parent / "images" / "4.png"
+    content = path.read_bytes()
+    path.unlink()
+    assert counts(es.embed(table, store), "image") == (0, 11, 0, 1)
+    assert store.refresh().generation == store.generation
+    edit(table, {4: {"label": "changed"}})
+    assert counts(es.embed(table, store.refresh()), "image") == (0, 11, 0, 1)
+    assert len(store.refresh().space("image")) == 12
+    path.write_bytes(content)
+    assert counts(es.embed(table, store.refresh()), "image") == (0, 12, 0, 0)
+
+
+def test_columns_that_only_some_parts_have(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    es.embed(MemorySource({"id": ["a", "b"], "text": ["x", "y"], "image.w": [1, 2], "void": [None, None]}), path, text="hash")
+    es.embed(MemorySource({"id": ["c"], "text": ["z"], "price": [4], "void": ["v"]}), path, text="hash")
+    assert es.search(path, id="a", k=1, where="id = 'b'").results[0].metadata == {"image.w": 2, "price": None, "void": None}
+    report = es.embed(MemorySource({"id": ["a"], "text": ["x"], "image.w": [9]}), path, text="hash")
+    assert report.updated == 1
+    assert es.search(path, id="b", k=1, where="id = 'a'").results[0].metadata["image.w"] == 9
+
+
+def test_nested_metadata_with_nan_is_unchanged(tmp_path: Path) -> None:
+    source = MemorySource({"id": ["a"], "text": ["x"], "tags": [["p", "q"]], "box": [{"x": float("nan"), "y": 1.0}]})
+    es.embed(source, tmp_path / "s", text="hash")
+    assert es.embed(source, tmp_path / "s", text="hash").updated == 0
+    wider = MemorySource({"id": ["a"], "text": ["x"], "box": [{"x": 1.0, "y": 1.0, "z": 2.0}]})
+    with pytest.raises(SourceError, match="column 'box' is struct"):
+        es.embed(wider, tmp_path / "s", text="hash")
+
+
+def test_one_string_is_one_id(store: es.Store) -> None:
+    assert len(store.remove("item-01")) == 11
+    with pytest.raises(UsageError, match=r"ids should be strings. Got 1 \(int\)"):
+        store.remove([1])  # type: ignore[list-item]
+
+
+def test_encoders_that_misbehave(tmp_path: Path) -> None:
+    class Short(HashEncoder):
+        def encode(self, batch):  # type: ignore[no-untyped-def]
+            return super().encode(batch)[:-1]
+
+    class Picky(HashEncoder):
+        def prepare(self, payload):  # type: ignore[no-untyped-def]
+            if payload == b"b":
+                raise ValueError("not this one")
+            return payload
+
+    source = MemorySource({"id": ["a", "b", "c"], "text": ["a", "b", "c"]})
+    with pytest.raises(es.EmbedstoreError, match=r"returned vectors of shape \(2, 4\) for 3 payloads"):
+        es.embed(source, tmp_path / "s", text=Short(4, "text"))
+    assert counts(es.embed(source, tmp_path / "s", text=Picky(4, "text")), "text") == (2, 0, 0, 1)
+
+
+def test_long_thin_images_and_pipes_are_failures(tmp_path: Path) -> None:
+    Image.new("L", (1, 600_000)).save(tmp_path / "thin.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "link.txt").symlink_to(tmp_path / "nowhere")
+    wide = ImageTransform((224, 224), "shortest", 256, "bicubic", (0.5,) * 3, (0.5,) * 3)
+
+    class Wide(PixelEncoder):
+        def prepare(self, payload: bytes) -> np.ndarray:  # type: ignore[override,type-arg]
+            return wide(payload, max_pixels=178_956_970)
+
+    report = es.embed(tmp_path, tmp_path / "s.store", image=Wide())
+    assert counts(report, "image") == (0, 0, 1, 2)
+    assert {f[3].split(": ")[-1].split(" is ")[-1] for f in report.failures} == {
+        "not a regular file",
+        "too long and thin to be cropped",
+    }
+    again = es.embed(tmp_path, tmp_path / "s.store", image=Wide())  # the store lies in the dataset
+    assert again.items == report.items
+
+
+def test_a_refused_writer_deletes_nothing(tmp_path: Path) -> None:
+    source = MemorySource({"id": ["a"], "text": ["x"]})
+    es.Store.open(tmp_path / "s", create=True)
+    with es.Store.open(tmp_path / "s").writer(), pytest.raises(es.EmbedstoreError, match="Another process"):
+        es.embed(source, tmp_path / "s", text="hash")
+    assert (tmp_path / "s" / "store.json").exists()
+    with pytest.raises(UsageError, match="workers must be at least 1"):
+        es.embed(source, tmp_path / "s", text="hash", workers=0)

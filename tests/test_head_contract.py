@@ -17,7 +17,6 @@ from embedstore.errors import HeadError, UsageError
 from embedstore.heads import HEADS, Head, head_class, make_head
 from embedstore.heads.base import class_folds, set_aside
 from embedstore.heads.io import HeadRecord, load_head, save_head
-from embedstore.store.format import encoding
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -95,7 +94,7 @@ def test_saved_and_loaded_it_predicts_the_same(fitted: Head, tmp_path: Path) -> 
     X, _, present = data(seed=4)
     specs = {name: HashEncoder(x.shape[1], "text").spec for name, x in X.items()}
     record = HeadRecord("h", "label", specs, fitted, {})
-    save_head(tmp_path / "h", record, encoding("embedstore-head"), {})
+    save_head(tmp_path / "h", record, {})
     suffixes = {path.suffix for path in (tmp_path / "h").iterdir()}
     assert suffixes <= {".json", ".safetensors", ".ubj"}
     again = load_head(tmp_path / "h").head

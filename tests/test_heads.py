@@ -276,7 +276,7 @@ def test_damaged_weights_are_refused(tmp_path: Path) -> None:
         (["same"] * 200, "is 'same' for all"),
         ([f"v{i}" for i in range(200)], "has 200 distinct values over 200 items"),
         ([[1, 2]] * 200, "holds list values"),
-        ([None] * 200, "none of them a value in 'odd'"),
+        ([""] * 200, "none of them a value in 'odd'"),
     ],
 )
 def test_targets_that_cannot_be_learned(tmp_path: Path, values: list[Any], words: str) -> None:

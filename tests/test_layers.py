@@ -13,7 +13,7 @@ PACKAGE = Path(embedstore.__file__).parent
 
 LAYERS = [
     {"errors"},
-    {"registry", "spec", "splits", "_keys", "_files"},
+    {"registry", "spec", "splits", "_arguments", "_encoding", "_keys", "_files"},
     {"sources", "encoders", "evaluate"},
     {"store", "index", "heads"},
     {"pipeline"},

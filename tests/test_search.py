@@ -112,7 +112,10 @@ def test_queries_that_cannot_be_compared_say_what_can(store: es.Store, tmp_path:
         ({"id": "item-03", "space": "text"}, "has no vector in text"),
         ({"text": "a", "space": "nope"}, "no space 'nope'. Spaces: image, text"),
         ({"text": "a", "columns": ["nope"]}, "No column is called 'nope'"),
-        ({"vector": np.full(16, np.nan)}, "NaN or infinity"),
+        ({"vector": np.full(16, np.nan)}, "NaN, infinity"),
+        ({"vector": np.full(16, 1e300)}, "float32 cannot hold"),
+        ({"vector": np.zeros(16)}, "has no direction"),
+        ({"text": "a", "k": 2.5}, "k should be a whole number"),
         ({"vector": np.ones((2, 16))}, "should be numbers of shape"),
     ],
 )

@@ -176,3 +176,22 @@ def test_missing_and_duplicate_ids_name_the_rows(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "e.csv", [{"id": i, "text": "x"} for i in ("a", "b", "b")])
     with pytest.raises(DuplicateIdError, match="rows 2 and 3 both have the id 'b'"):
         rows_of(TableSource(path))
+
+
+def test_names_are_no_patterns(tmp_path: Path) -> None:
+    for name in ("st*r.csv", "stXr.csv", "a[1].csv"):
+        write_csv(tmp_path / name, [{"id": name, "text": "x"}])
+    assert [row["id"] for row in rows_of(TableSource(tmp_path / "st*r.csv"))] == ["st*r.csv"]
+    assert [row["id"] for row in rows_of(TableSource(tmp_path / "a[1].csv"))] == ["a[1].csv"]
+
+
+def test_ids_that_look_like_numbers_stay_apart(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "t.csv", [{"sku": s, "text": "x"} for s in ("1e3", "1000", "01000")])
+    assert [row["id"] for row in rows_of(TableSource(path, {"id": "sku"}))] == ["1e3", "1000", "01000"]
+
+
+def test_one_column_with_commas_and_columns_twice(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text\nhello, world\n")
+    assert [row["text"] for row in rows_of(TableSource(tmp_path / "a.csv"))] == ["hello, world"]
+    (tmp_path / "b.csv").write_text("ID,Id,text\n1,2,3\n")
+    assert "two columns are called 'Id'" in error_of(lambda: TableSource(tmp_path / "b.csv"))

@@ -177,6 +177,10 @@ def test_where_sees_the_items_and_no_other_file(store: es.Store) -> None:
     assert str(table.schema.field("price").type) == "double"
     with pytest.raises(UsageError, match=r"no_such.*Columns: row, id, image, text, label, price\."):
         store.items.where("no_such = 1")
+    assert len(store.remove("item-11").items.where("price = (SELECT max(price) FROM items)")) == 1
+    for injected in ("1=1); SELECT (1", "1=1) UNION ALL SELECT row FROM items WHERE (1=1", " "):
+        with pytest.raises(UsageError, match="--where"):
+            store.items.where(injected)
     with pytest.raises(UsageError, match="Permission"):
         store.items.where("(SELECT count(*) FROM read_text('/etc/hostname')) > 0")
 

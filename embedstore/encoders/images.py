@@ -19,6 +19,8 @@ import numpy.typing as npt
 
 from embedstore.errors import PayloadError, one_line
 
+MAX_SCALED_PIXELS = 1 << 26
+
 Pixels = npt.NDArray[np.uint8]
 
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "ICO", "JPEG2000")
@@ -79,7 +81,10 @@ class ImageTransform:
             canvas = Image.new("RGB", (width, height), (self.fill,) * 3)
             canvas.paste(image.resize(inner, filter_), ((width - inner[0]) // 2, (height - inner[1]) // 2))
             return np.asarray(canvas)
-        image = image.resize(_shortest(image.width, image.height, self.resize_to), filter_)
+        scaled = _shortest(image.width, image.height, self.resize_to)
+        if scaled[0] * scaled[1] > MAX_SCALED_PIXELS:
+            raise PayloadError("decode", f"{image.width} × {image.height} pixels is too long and thin to be cropped")
+        image = image.resize(scaled, filter_)
         left, top = round((image.width - width) / 2.0), round((image.height - height) / 2.0)
         return np.asarray(image.crop((left, top, left + width, top + height)))
 

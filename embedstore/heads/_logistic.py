@@ -42,29 +42,52 @@ class LogisticProblem:
     codes : (n,) int64 in 0…c-1
     n_classes : int
     device : str
+    like : LogisticProblem, optional
+        A problem on nearly the same items, such as those without validation: its axes are used again where they span the
+        space. Any orthonormal axes give the same solution; good ones give it sooner.
     """
 
-    def __init__(self, features: Float, codes: npt.NDArray[np.int64], n_classes: int, *, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        features: Float,
+        codes: npt.NDArray[np.int64],
+        n_classes: int,
+        *,
+        device: str = "cpu",
+        like: LogisticProblem | None = None,
+    ) -> None:
         import torch
 
         x = torch.from_numpy(np.ascontiguousarray(features)).to(device)
         self._mean = x.mean(dim=0, dtype=torch.float64).float()
         centred = x - self._mean
-        self._values, self._basis = _principal_axes(centred)
+        self._values: torch.Tensor
+        self._basis: torch.Tensor
+        if like is not None and like._basis.shape[0] == like._basis.shape[1] == x.shape[1]:
+            self._values, self._basis = like._values, like._basis
+        else:
+            self._values, self._basis = _principal_axes(centred)
         self._z = centred @ self._basis
         self._y = torch.from_numpy(codes).to(device)
         self._classes = n_classes
 
-    def solve(self, alpha: float, *, tolerance: float = 1e-6) -> Solution:
-        """The solution for one penalty."""
-        return next(self.walk([alpha], tolerance=tolerance))
+    def solve(self, alpha: float, *, tolerance: float = 1e-6, start: Solution | None = None) -> Solution:
+        """The solution for one penalty, begun at `start`."""
+        return next(self.walk([alpha], tolerance=tolerance, start=start))
 
-    def walk(self, alphas: Sequence[float], *, tolerance: float = 1e-6, max_iter: int = 1000) -> Iterator[Solution]:
-        """Solutions from the strongest of `alphas` to the weakest, each started from the one before."""
+    def walk(
+        self, alphas: Sequence[float], *, tolerance: float = 1e-6, max_iter: int = 1000, start: Solution | None = None
+    ) -> Iterator[Solution]:
+        """Solutions from the strongest of `alphas` to the weakest, each begun at the one before."""
         import torch
 
-        weight = torch.zeros(self._z.shape[1], self._classes, device=self._z.device)
-        bias = torch.log(torch.bincount(self._y, minlength=self._classes).clamp(min=0.5).float() / len(self._y))
+        if start is None:
+            weight = torch.zeros(self._z.shape[1], self._classes, device=self._z.device)
+            bias = torch.log(torch.bincount(self._y, minlength=self._classes).clamp(min=0.5).float() / len(self._y))
+        else:
+            given = torch.from_numpy(start.weight).to(self._z.device)
+            weight = self._basis.T @ given
+            bias = torch.from_numpy(start.bias).to(self._z.device) + self._mean @ given
         for alpha in sorted(alphas, reverse=True):
             weight, bias, objective, evaluations = self._minimise(alpha, weight, bias, tolerance, max_iter)
             full = self._basis @ weight

@@ -151,6 +151,8 @@ class Head:
 
     def predict_log_proba(self, X: Inputs, *, present: Mapping[str, Mask] | None = None) -> Float:
         """Log-probabilities (n, c), in the order of `classes_`."""
+        if not hasattr(self, "dims_"):
+            raise HeadError(f"This {type(self).__name__} is not fitted yet; call fit first.")
         inputs, masks = as_inputs(X, present)
         check_inputs(inputs, masks, self.dims_)
         n = len(next(iter(inputs.values())))

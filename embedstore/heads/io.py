@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from embedstore._encoding import check_encoding, encoding
 from embedstore._files import read_json, sha256_file, write_bytes, write_json
 from embedstore.errors import CorruptStoreError
 from embedstore.heads import Head, head_class, params_of
@@ -43,12 +44,19 @@ class HeadRecord:
     report: Mapping[str, Any] = field(default_factory=dict)
 
 
-def save_head(folder: Path, record: HeadRecord, encoding: Mapping[str, Any], extra: Mapping[str, bytes]) -> None:
+def save_head(folder: Path, record: HeadRecord, extra: Mapping[str, bytes]) -> None:
     """Write `record` to `folder`, with `extra` files beside it (name → bytes)."""
+    from filelock import FileLock
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
+        _save(folder, record, extra)
+
+
+def _save(folder: Path, record: HeadRecord, extra: Mapping[str, bytes]) -> None:
     from safetensors.numpy import save
 
     state = record.head.state()
-    folder.mkdir(parents=True, exist_ok=True)
     weights = save({name: np.ascontiguousarray(value) for name, value in state.tensors.items()})
     files = {}
     for name, data in {WEIGHTS: weights, **state.files, **extra}.items():
@@ -58,7 +66,7 @@ def save_head(folder: Path, record: HeadRecord, encoding: Mapping[str, Any], ext
         write_bytes(folder / stored, data)
         files[name] = {"file": stored, "sha256": digest}
     document = {
-        **encoding,
+        **encoding("embedstore-head"),
         "name": record.name,
         "kind": record.head.kind,
         "params": params_of(record.head),
@@ -84,9 +92,18 @@ def load_head(folder: Path) -> HeadRecord:
         A kind that this embedstore does not know.
     CorruptStoreError
     """
+    path = folder / "head.json"
+    document = read_json(path)
+    check_encoding(document, "embedstore-head", str(path))
+    try:
+        return _restore(folder, document)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptStoreError(f"{path} is damaged ({error!r}). Train the head again.") from error
+
+
+def _restore(folder: Path, document: Mapping[str, Any]) -> HeadRecord:
     from safetensors.numpy import load
 
-    document = read_json(folder / "head.json")
     contents = {}
     for name, entry in document["files"].items():
         path = folder / entry["file"]

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from embedstore.errors import HeadError
 from embedstore.heads._features import Standardizer
-from embedstore.heads._logistic import LogisticProblem
+from embedstore.heads._logistic import LogisticProblem, Solution
 from embedstore.heads.base import Array, Data, Head, HeadState, log_softmax, nll
 
 ALPHAS = tuple(float(a) for a in np.logspace(0.5, -4, 10))
@@ -64,35 +64,39 @@ class LinearHead(Head):
         self.device = device
 
     def _fit(self, train: Data, validation: Data) -> None:
-        alpha = self._choose_alpha(train, validation) if self.alpha is None else self.alpha
+        problem, start = self._choose_alpha(train, validation) if self.alpha is None else (None, None)
+        alpha = start.alpha if start else float(self.alpha or 0)
         every = train if validation is train else train + validation
         self.standardizer_ = Standardizer().fit(every)
-        solution = self._problem(every, self.standardizer_).solve(alpha, tolerance=self.tolerance)
-        self.alpha_, self.objective_ = float(alpha), solution.objective
+        solution = self._problem(every, self.standardizer_, problem).solve(alpha, tolerance=self.tolerance, start=start)
+        self.alpha_, self.objective_ = alpha, solution.objective
         self.weight_, self.bias_ = solution.weight, solution.bias
 
     def _logits(self, data: Data) -> Array:
         return np.asarray(self.standardizer_.transform(data) @ self.weight_ + self.bias_)
 
-    def _problem(self, data: Data, standardizer: Standardizer) -> LogisticProblem:
-        return LogisticProblem(standardizer.transform(data), data.codes, len(self.classes_), device=self.device)
+    def _problem(self, data: Data, standardizer: Standardizer, like: LogisticProblem | None = None) -> LogisticProblem:
+        features = standardizer.transform(data)
+        return LogisticProblem(features, data.codes, len(self.classes_), device=self.device, like=like)
 
-    def _choose_alpha(self, train: Data, validation: Data) -> float:
-        """The alpha with the lowest validation loss; items of classes that training lacks are left out of it."""
+    def _choose_alpha(self, train: Data, validation: Data) -> tuple[LogisticProblem, Solution]:
+        """The training solution with the lowest validation loss; items of classes that training lacks are left out."""
         known = np.isin(validation.codes, train.codes)
         if not known.any():
             raise HeadError("No validation item has a class that occurs in training; use more data or set alpha.")
         validation = validation.take(known)
         standardizer = Standardizer().fit(train)
         features = standardizer.transform(validation)
-        best, best_loss, risen = float(max(self.alphas)), np.inf, 0
-        for solution in self._problem(train, standardizer).walk(self.alphas, tolerance=1e-4):
+        problem = self._problem(train, standardizer)
+        best, best_loss = None, np.inf
+        for solution in problem.walk(self.alphas, tolerance=1e-4):
             loss = nll(log_softmax(features @ solution.weight + solution.bias), validation.codes)
-            if loss < best_loss:
-                best, best_loss, risen = solution.alpha, loss, 0
-            elif (risen := risen + 1) == 2:
+            if best is not None and loss >= best_loss:
                 break  # weaker penalties only overfit more
-        return best
+            best, best_loss = solution, loss
+        if best is None:
+            raise HeadError("alphas is empty; name at least one penalty.")
+        return problem, best
 
     def _state(self) -> HeadState:
         tensors = {"weight": self.weight_, "bias": self.bias_, **self.standardizer_.tensors()}

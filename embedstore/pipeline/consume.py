@@ -103,7 +103,10 @@ class ChunkCloser:
         for name, state in self._states.items():
             state.close_chunk(claims[name])
         changed = self._changed(chunk)
-        items = new_item_rows(chunk, self._store.items, changed, self._next_row) if changed.any() else None
+        looked_at = {state.encoder.spec.modality for state in self._states.values()}
+        items = None
+        if changed.any():
+            items = new_item_rows(chunk, self._store.items, changed, self._next_row, looked_at)
         row = chunk.old_row.copy()
         row[changed] = np.arange(self._next_row, self._next_row + int(changed.sum()))
         removed = chunk.old_row[changed & (chunk.old_row >= 0)]
@@ -171,7 +174,10 @@ class ChunkCloser:
         failed_claim = np.zeros(len(chunk), bool)
         if state.failed:
             failed_claim = np.isin(work.claim, np.fromiter(state.failed, np.int64)) & (work.claim >= 0)
-        same = had & ~chunk.missing[modality] & (~chunk.suspect[modality] | self._same_content(chunk, space, modality))
+        lost = np.zeros(len(chunk), bool)
+        lost[list(chunk.read_failures[modality])] = True
+        lost &= had & ~chunk.replaced[modality]  # the file is gone or unreadable: its vector stays
+        same = had & ~chunk.missing[modality] & (~chunk.suspect[modality] | self._same_content(chunk, space, modality) | lost)
         carry = same & changed
         fresh = read & ~failed_claim & ~same
         copy = np.where(carry, chunk.old_row, work.copy)
@@ -209,7 +215,8 @@ class ChunkCloser:
         failed[list(errors)] = True
         add: list[Failure] = []
         for i, old in before.items():
-            if i not in errors and not same[i] and not chunk.was_read[modality][i] and not chunk.missing[modality][i]:
+            looked_at = chunk.work[state.name].claim[i] >= 0 or chunk.work[state.name].copy[i] >= 0
+            if i not in errors and not same[i] and not looked_at and not chunk.missing[modality][i]:
                 failed[i] = True
                 if changed[i]:
                     add.append(old._replace(row=int(row[i])))
@@ -217,7 +224,7 @@ class ChunkCloser:
             digest = chunk.hashes[modality][i].tobytes() if chunk.was_read[modality][i] else b""
             failure = Failure(int(row[i]), chunk.id(i), error.stage, error.reason, digest)
             self._note_failure(state.name, failure)
-            if failure != before.get(i):
+            if failure != before.get(i) and not same[i]:
                 add.append(failure)
         return failures_table(sorted(add)), failed
 
@@ -234,8 +241,8 @@ class ChunkCloser:
         """Vectors and failures that updated items keep in a space whose payload this run does not look at."""
         modality = space.spec.modality
         keep = changed & (chunk.old_row >= 0)
-        if modality in chunk.suspect:
-            keep &= ~chunk.suspect[modality] & ~chunk.missing[modality]
+        if modality in chunk.replaced:
+            keep &= ~chunk.replaced[modality]
         at = np.flatnonzero(keep)
         has = at[space.has(chunk.old_row[at])]
         old = chunk.old_row[has]
@@ -246,7 +253,7 @@ class ChunkCloser:
 
 def _recorded_failures(space: Space, rows: Rows) -> dict[int, Failure]:
     """Position in `rows` (n,) → failure, of those with a recorded one."""
-    if not space.failures.num_rows:
+    recorded = space.failures_by_row
+    if not recorded:
         return {}
-    recorded = {f["row"]: Failure(**{**f, "hash": f["hash"] or b""}) for f in space.failures.to_pylist()}
     return {i: recorded[row] for i, row in enumerate(rows.tolist()) if row in recorded}

@@ -69,8 +69,8 @@ class Chunk:
         The row of the item, -1 where it is new.
     metadata_changed : bool
         A metadata column or a uri differs from the stored one.
-    missing, suspect : modality → bool
-        The payload is null; it may differ from the stored one.
+    missing, replaced, suspect : modality → bool
+        The payload is null; its text or path differs from the stored one; it may differ.
     hashes : modality → uint64 (n, 2)
         Filled by the reader for those that were read; zeros elsewhere.
     was_read : modality → bool
@@ -83,6 +83,7 @@ class Chunk:
     old_row: Rows
     metadata_changed: Mask
     missing: dict[str, Mask]
+    replaced: dict[str, Mask]
     suspect: dict[str, Mask]
     hashes: dict[str, npt.NDArray[np.uint64]] = field(default_factory=dict)
     was_read: dict[str, Mask] = field(default_factory=dict)
@@ -131,24 +132,27 @@ class Planner:
         old_row = self._match(table.column(ID).to_pylist(), start)
         table = self._with_types(_with_stat(table))
         existing = np.flatnonzero(old_row >= 0)
-        changed, old = np.zeros(n, bool), None
+        changed = np.zeros(n, bool)
         modalities = [m for m in MODALITIES if m in table.column_names]
-        suspect = dict.fromkeys(modalities, old_row < 0)
+        replaced = {m: (old_row < 0).copy() for m in modalities}
+        suspect = {m: (old_row < 0).copy() for m in modalities}
         if len(existing):
             old = self._items.take(old_row[existing])
             new = table.take(_indices(existing))
             for name in table.column_names:
-                modality, _, suffix = name.partition(".")
                 differs = _differs(new.column(name), old.column(name) if name in old.column_names else None)
-                if modality in suspect and (suffix or modality in (name, "text")):
-                    suspect[modality][existing] |= differs
-                if not (modality in suspect and suffix):
+                seen_in = name.removesuffix(SIZE).removesuffix(MTIME)
+                if seen_in in suspect:
+                    suspect[seen_in][existing] |= differs
+                if name in replaced:
+                    replaced[name][existing] |= differs
+                if seen_in == name or seen_in not in suspect:
                     changed[existing] |= differs
         if self._rehash:
             for modality in suspect:
                 suspect[modality][:] = True
         missing = {m: np.asarray(table.column(m).is_null()) for m in modalities}
-        return Chunk(start, table, old_row, changed, missing, suspect)
+        return Chunk(start, table, old_row, changed, missing, replaced, suspect)
 
     def _match(self, ids: list[str], start: int) -> Rows:
         keys = hash_strings(ids)
@@ -171,11 +175,16 @@ class Planner:
     def _with_types(self, table: pa.Table) -> pa.Table:
         import pyarrow as pa
 
+        for name in table.column_names:
+            if pa.types.is_null(table.schema.field(name).type) and name not in self._types:
+                table = table.drop_columns([name])  # nothing but nulls, and no type yet
         for i, column in enumerate(table.schema):
             stored = self._types.setdefault(column.name, column.type)
             if stored == column.type:
                 continue
             try:
+                if pa.types.is_nested(stored):
+                    raise pa.ArrowInvalid("nested types are not converted")
                 table = table.set_column(i, column.name, table.column(i).cast(stored))
             except pa.ArrowException as error:
                 raise SourceError(
@@ -240,7 +249,7 @@ def _differs(new: Any, old: Any | None) -> Mask:
         differs = pc.fill_null(pc.not_equal(new, old), False)
     except pa.ArrowNotImplementedError:
         pairs = zip(new.to_pylist(), old.to_pylist(), strict=True)
-        return np.fromiter((a != b for a, b in pairs), bool, len(new))
+        return np.fromiter((repr(a) != repr(b) for a, b in pairs), bool, len(new))  # NaN equals NaN
     mask = np.asarray(differs) | (np.asarray(new.is_null()) != np.asarray(old.is_null()))
     if pa.types.is_floating(new.type):
         nan = [np.asarray(pc.fill_null(pc.is_nan(column), False)) for column in (new, old)]
@@ -254,9 +263,10 @@ def _indices(positions: npt.NDArray[np.intp]) -> pa.Array:
     return pa.array(positions, pa.int64())
 
 
-def new_item_rows(chunk: Chunk, items: Items, changed: Mask, first_row: int) -> pa.Table:
+def new_item_rows(chunk: Chunk, items: Items, changed: Mask, first_row: int, looked_at: set[str]) -> pa.Table:
     """The item rows that `chunk` adds: those new or `changed` (n,), with what the source does not say kept from before."""
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     at = np.flatnonzero(changed)
     out: Mapping[str, Any] = {ROW: pa.array(np.arange(first_row, first_row + len(at)), pa.int64())}
@@ -273,4 +283,9 @@ def new_item_rows(chunk: Chunk, items: Items, changed: Mask, first_row: int) -> 
             out = {**out, name: kept.column(name).take(pa.array(back, pa.int64(), mask=old_row < 0))}
         else:
             out = {**out, name: pa.nulls(len(at), kind)}
+    for modality in set(chunk.suspect) - looked_at - {"text"}:
+        # Not looked at in this run: a file that may have changed is left marked, for the run that looks at it.
+        doubt = chunk.suspect[modality][at] & (old_row >= 0)
+        for name in (modality + SIZE, modality + MTIME):
+            out = {**out, name: pc.if_else(pa.array(~doubt), out[name], pa.scalar(None, pa.int64()))}
     return pa.table(out)

@@ -5,6 +5,8 @@ Runs in one thread of its own, with a pool of workers that read, hash and decode
 
 from __future__ import annotations
 
+import os
+import stat
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore._keys import hash_payload, keys_from_bytes
-from embedstore.errors import PayloadError
+from embedstore.errors import PayloadError, one_line
 from embedstore.pipeline.plan import Chunk, Planner, SpaceWork, chunks
 from embedstore.pipeline.stages import Clock, ordered_map
 from embedstore.pipeline.state import SpaceState
@@ -128,11 +130,13 @@ class Producer:
             lengths = np.fromiter((len(payloads[i]) for i in mine[first]), np.int64, len(first))
             order = first[np.argsort(lengths, kind="stable")]
             for lo in range(0, len(order), state.batch_size):
-                with self._clock.measure("decode"):
-                    batch = order[lo : lo + state.batch_size]
-                    prepare = state.encoder.prepare
-                    ready = Batch(state, claim[batch], [prepare(payloads[i]) for i in mine[batch]])
-                yield ready
+                batch = order[lo : lo + state.batch_size]
+                prepared = [self._prepare(state, payloads[i]) for i in mine[batch]]
+                good = [i for i, p in enumerate(prepared) if not isinstance(p, PayloadError)]
+                for i in set(range(len(batch))) - set(good):
+                    state.fail(int(claim[batch[i]]), prepared[i])
+                if good:
+                    yield Batch(state, claim[batch[good]], [prepared[i] for i in good])
 
     def _files(
         self,
@@ -179,6 +183,8 @@ class Producer:
                 return state.encoder.prepare(payload)
             except PayloadError as error:
                 return error
+            except Exception as error:  # an encoder's own, or one of a library: it costs this payload alone
+                return PayloadError("decode", one_line(error))
 
 
 class _Batcher:
@@ -228,6 +234,8 @@ def read_file(path: str) -> bytes:
     if "://" in path:
         raise PayloadError("read", f"{path} is not a local file; download it first")
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise PayloadError("read", f"{path} is not a regular file")
         with open(path, "rb") as file:
             return file.read()
     except (OSError, ValueError) as error:

@@ -88,6 +88,11 @@ class SpaceState:
         EncoderError
             float16 cannot hold a value.
         """
+        if vectors.shape != (len(claims), self.space.dim):
+            raise EncoderError(
+                f"{self.encoder.spec.name} returned vectors of shape {vectors.shape} for {len(claims)} payloads; "
+                f"expected {(len(claims), self.space.dim)}. Mend the encoder."
+            )
         finite = np.isfinite(vectors).all(axis=1)
         for claim in claims[~finite]:
             self.fail(int(claim), PayloadError("encode", "the encoder returned a vector that is not finite"))

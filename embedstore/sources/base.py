@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from embedstore.spec import MODALITIES
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -25,6 +27,14 @@ EXTENSIONS: dict[str, tuple[str, ...]] = {
     "text": (".txt",),
 }  # fmt: skip
 """File name endings (lower case) of each modality, in the order in which a modality names an item."""
+
+RESERVED = frozenset({"row", ID, *MODALITIES, *(f"{m}{s}" for m in MODALITIES for s in (".size", ".mtime_ns"))})
+
+
+def free_name(column: str) -> str:
+    """The name under which a metadata column is kept: names that the store keeps for itself get an underscore."""
+    return f"{column}_" if column in RESERVED else column
+
 
 MODALITY_OF = {extension: modality for modality, extensions in EXTENSIONS.items() for extension in extensions}
 

@@ -40,7 +40,11 @@ class FolderSource:
         if not self._modalities:
             known = ", ".join(e for extensions in EXTENSIONS.values() for e in extensions[:2])
             raise SourceError(f"{self.root} holds no file of a known type ({known}, …).")
-        folders = [entry.name for entry in _sorted_entries(self.root) if entry.is_dir()]
+        folders = {
+            Path(folder).relative_to(self.root).parts[0]
+            for folder, files in _walk(self.root)
+            if files and folder != str(self.root)
+        }
         self._has_splits = bool(folders) and all(is_split(name) for name in folders)
 
     @property
@@ -96,23 +100,21 @@ def _caption(path: str | None) -> str | None:
         return None
     try:
         return Path(path).read_bytes().decode("utf-8-sig", errors="replace").strip()
-    except OSError as error:
-        raise SourceError(f"{path} cannot be read: {error.strerror}.") from error
+    except OSError:
+        return None  # such as a broken link: the caption is missing
 
 
 def _walk(root: Path) -> Iterator[tuple[str, list[str]]]:
     for folder, folders, files in os.walk(root):
+        if "store.json" in files:  # a store that lies in the dataset
+            folders[:] = []
+            continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield folder, sorted(name for name in files if not name.startswith("."))
 
 
 def _extensions(root: Path) -> Iterable[str]:
     return {os.path.splitext(file)[1].lower() for _, files in _walk(root) for file in files}
-
-
-def _sorted_entries(root: Path) -> list[os.DirEntry[str]]:
-    with os.scandir(root) as entries:
-        return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
 
 
 def _grouped(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from embedstore.errors import SourceError
-from embedstore.sources.base import ID
+from embedstore.errors import SourceError, one_line
+from embedstore.sources.base import ID, free_name
 from embedstore.spec import MODALITIES
 
 if TYPE_CHECKING:
@@ -45,5 +45,14 @@ class MemorySource:
         import pyarrow as pa
 
         text = {ID, *MODALITIES}
-        arrays = {k: pa.array(v, pa.string() if k in text else None) for k, v in self._columns.items()}
-        yield pa.RecordBatch.from_pydict(arrays)
+        try:
+            arrays = {
+                k if k in text else free_name(k): pa.array(list(v), pa.string() if k in text else None)
+                for k, v in self._columns.items()
+            }
+            batch = pa.RecordBatch.from_pydict(arrays)
+        except (pa.ArrowException, TypeError) as error:
+            raise SourceError(f"{self._name}: {one_line(error)} Give ids, texts and paths as strings.") from error
+        if batch.column(ID).null_count:
+            raise SourceError(f"{self._name}: an id is None. Every item needs one.")
+        yield batch

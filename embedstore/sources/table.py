@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedstore.errors import DuplicateIdError, SourceError, UsageError, one_line
-from embedstore.sources.base import BATCH_ROWS, ID
+from embedstore.sources.base import BATCH_ROWS, ID, free_name
 from embedstore.spec import MODALITIES
 
 if TYPE_CHECKING:
@@ -45,8 +45,9 @@ class TableSource:
             raise SourceError(f"{self.path} does not exist.")
         if self.path.stat().st_size == 0:
             raise SourceError(f"{self.path} is empty (0 bytes); expected a header and rows.")
+        self._named = dict(columns or {})
         self._types = self._describe()
-        self._columns = self._assign_columns(columns or {})
+        self._columns = self._assign_columns(self._named)
         if not self.modalities:
             raise SourceError(
                 f"{self.path} has no column called {', '.join(MODALITIES)}. Columns: {', '.join(self._types)}. "
@@ -62,11 +63,16 @@ class TableSource:
         return tuple(m for m in MODALITIES if m in self._columns)
 
     def count(self) -> int | None:
-        return int(self._query(f"SELECT count(*) FROM {self._scan()}").fetchall()[0][0])
+        return int(self._fetch(f"SELECT count(*) FROM {self._scan()}")[0][0])
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         self._refuse_duplicates()
-        reader = self._query(self._select()).to_arrow_reader(BATCH_ROWS)
+        import duckdb
+
+        try:
+            reader = self._query(self._select()).to_arrow_reader(BATCH_ROWS)
+        except duckdb.Error as error:
+            raise self._unreadable(error) from error
         while True:
             try:
                 batch = reader.read_next_batch()
@@ -94,7 +100,7 @@ class TableSource:
             column = self._columns[modality]
             raw = self._types[column] == "BLOB" and modality != "text"
             terms.append(f"{_quoted(column) if raw else self._string(column)} AS {modality}")
-        terms += [f"{_quoted(c)} AS {_quoted(_free_name(c))}" for c in self._types if c not in taken]
+        terms += [f"{_quoted(c)} AS {_quoted(free_name(c))}" for c in self._types if c not in taken]
         return f"SELECT {', '.join(terms)} FROM {self._scan()}"
 
     def _id_expression(self) -> str:
@@ -130,7 +136,7 @@ class TableSource:
         """Before anything is embedded: every row has an id, and no two share one."""
         numbered = f"SELECT {self._id_expression()} AS {ID}, row_number() OVER () AS n FROM {self._scan()}"
         query = f"SELECT {ID}, min(n), max(n) FROM ({numbered}) GROUP BY {ID} HAVING count(*) > 1 OR {ID} IS NULL LIMIT 1"
-        if not (found := self._query(query).fetchall()):
+        if not (found := self._fetch(query)):
             return
         value, first, last = found[0]
         if value is None:
@@ -145,13 +151,16 @@ class TableSource:
         return dict(zip(relation.columns, map(str, relation.types), strict=True))
 
     def _scan(self) -> str:
-        file = "'" + str(self.path).replace("'", "''") + "'"
+        file = _literal("".join(f"[{c}]" if c in "*?[" else c for c in str(self.path)))  # a name, not a pattern
         if self._kind == "parquet":
             return f"read_parquet({file})"
         if self._kind == "json":
             return f"read_json({file}, format='newline_delimited', sample_size=-1, maximum_object_size=268435456)"
         header = self._header()
-        strings = [c for c in header if c.lower() in (ID, *MODALITIES)]
+        lower = [c.lower() for c in header]
+        if twice := [c for i, c in enumerate(header) if c.lower() in lower[:i]]:
+            raise SourceError(f"{self.path}: two columns are called {twice[0]!r} (case does not count). Rename one.")
+        strings = [c for c in header if c.lower() in (ID, *MODALITIES) or c in self._named.values()]
         types = ", types={" + ", ".join(f"{_literal(c)}: 'VARCHAR'" for c in strings) + "}" if strings else ""
         return (
             f"read_csv({file}, header=true, delim={_literal(self._delimiter())}, quote='\"', escape='\"', "
@@ -166,7 +175,8 @@ class TableSource:
             return "\t"
         with open(self.path, encoding="utf-8-sig", errors="replace") as file:
             line = file.readline()
-        return max(_DELIMITERS, key=line.count)
+        best = max(_DELIMITERS, key=line.count)
+        return best if best in line else "\x1f"  # one column: nothing delimits
 
     def _query(self, sql: str) -> duckdb.DuckDBPyRelation:
         import duckdb
@@ -174,6 +184,14 @@ class TableSource:
         connection = duckdb.connect()
         try:
             return connection.sql(sql)
+        except duckdb.Error as error:
+            raise self._unreadable(error) from error
+
+    def _fetch(self, sql: str) -> list[tuple[Any, ...]]:
+        import duckdb
+
+        try:
+            return list(self._query(sql).fetchall())
         except duckdb.Error as error:
             raise self._unreadable(error) from error
 
@@ -192,12 +210,6 @@ def _read_header(path: Path, delimiter: str) -> list[str]:
 
 def _absolute(folder: str, path: str) -> str:
     return path if "://" in path else os.path.normpath(os.path.join(folder, path))
-
-
-def _free_name(column: str) -> str:
-    """Names that the store keeps for itself get an underscore."""
-    reserved = {"row", ID, *MODALITIES, *(f"{m}{s}" for m in MODALITIES for s in (".size", ".mtime_ns"))}
-    return f"{column}_" if column in reserved else column
 
 
 def _quoted(name: str) -> str:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from embedstore._files import publish
-from embedstore.store.format import COMBINED, encoding
+from embedstore._encoding import encoding
+from embedstore._files import write_bytes
+from embedstore.errors import StoreError, reason_of
+from embedstore.store.format import COMBINED
 from embedstore.store.parts import HASH, VECTORS
 from embedstore.store.reader import Store
 
@@ -29,13 +31,17 @@ def write_combined(store: Store) -> None:
     """
     import h5py
 
-    path = store.path / COMBINED
-    temporary = path.with_name(COMBINED + ".tmp")
-    with h5py.File(temporary, "w", libver="latest") as h5:
+    with h5py.File(COMBINED, "w", driver="core", backing_store=False, libver="latest") as h5:
         h5.attrs.update({**encoding("embedstore-combined"), "generation": store.generation})
         for name, space in store.spaces.items():
             _write_space(h5.create_group(name), store, space)
-    publish(temporary, path)
+        h5.flush()
+        image = h5.id.get_file_image()
+    try:
+        write_bytes(store.path / COMBINED, image)
+    except OSError as error:  # derived: the store is whole without it
+        (store.path / f"{COMBINED}.tmp").unlink(missing_ok=True)
+        raise StoreError(f"{COMBINED} could not be renewed ({reason_of(error)}); everything committed is safe.") from error
 
 
 def _write_space(group: h5py.Group, store: Store, space: Space) -> None:

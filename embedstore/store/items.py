@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from embedstore._arguments import strings
 from embedstore._keys import KeyTable, hash_strings
 from embedstore.errors import StoreError, UsageError, one_line
-from embedstore.spec import MODALITIES
+from embedstore.sources.base import RESERVED
 from embedstore.store.format import PartRef
 from embedstore.store.parts import read_table
 
@@ -28,9 +29,6 @@ Rows = npt.NDArray[np.int64]
 
 ROW, ID = "row", "id"
 SIZE, MTIME = ".size", ".mtime_ns"
-RESERVED = frozenset(
-    {ROW, ID, *MODALITIES, *(m + suffix for m in MODALITIES for suffix in (SIZE, MTIME))},
-)
 
 
 class Items:
@@ -71,6 +69,7 @@ class Items:
 
     def rows_of(self, ids: Sequence[str]) -> Rows:
         """Rows (n,) of `ids`; `UsageError` names the first one that is not there."""
+        ids = strings(ids, "ids")
         rows = self.id_table.lookup(hash_strings(ids))
         if len(missing := np.flatnonzero(rows < 0)):
             raise UsageError(f"No item has the id {ids[missing[0]]!r}. 'embedstore info' shows what the store holds.")
@@ -111,6 +110,10 @@ class Items:
             positions.append(where)
         joined = pa.concat_tables(pieces, promote_options="permissive")
         table = joined.take(pa.array(np.argsort(np.concatenate(positions), kind="stable")))
+        types = self.column_types()
+        for name in columns if columns is not None else types:
+            if name in types and name not in table.column_names:
+                table = table.append_column(name, pa.nulls(table.num_rows, types[name]))
         return table if columns is None else table.select([c for c in columns if c in table.column_names])
 
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
@@ -128,24 +131,28 @@ class Items:
             With DuckDB's reason and the columns there are.
         """
         import duckdb
+        import pyarrow as pa
 
         if not self._parts:
             return np.empty(0, dtype=np.int64)
+        if not expression.strip():
+            raise UsageError("--where is empty; give an SQL condition such as \"label = 'food'\".")
         folder = str((self._root / "items").resolve())
-        files = ", ".join(_sql_string(str((self._root / part.file).resolve())) for part in self._parts)
+        files = ", ".join(_sql_string(glob_escape(str((self._root / part.file).resolve()))) for part in self._parts)
         with duckdb.connect() as connection:
+            connection.register("removed", pa.table({ROW: pa.array(self._dead, pa.int64())}))
             connection.execute(f"SET allowed_directories=[{_sql_string(folder + '/')}]")
             connection.execute("SET enable_external_access=false")
             connection.execute("SET lock_configuration=true")
-            connection.execute(f"CREATE VIEW items AS SELECT * FROM read_parquet([{files}], union_by_name=true)")
+            parts = f"SELECT * FROM read_parquet([{files}], union_by_name=true)"
+            connection.execute(f"CREATE VIEW items AS {parts} ANTI JOIN removed USING ({ROW})")
             try:
-                found = connection.execute(f"SELECT {ROW} FROM items WHERE (\n{expression}\n)").fetchnumpy()
+                found = connection.view("items").filter(expression).project(ROW).fetchnumpy()
             except duckdb.Error as error:
                 columns = ", ".join(c for c in self.column_types() if not c.endswith((SIZE, MTIME)))
                 reason = one_line(error).split(" LINE ")[0]
                 raise UsageError(f"--where {expression!r}: {reason} Columns: {columns}.") from error
-        rows = np.sort(np.asarray(found[ROW], dtype=np.int64))
-        return np.setdiff1d(rows, self._dead, assume_unique=True)
+        return np.sort(np.asarray(found[ROW], dtype=np.int64))
 
     def _part(self, index: int, columns: list[str] | None) -> pa.Table:
         if columns is not None and index not in self._cache:
@@ -168,6 +175,11 @@ class Items:
 
 def _column(table: pa.Table, name: str) -> npt.NDArray[Any]:
     return np.asarray(table.column(name).to_numpy())
+
+
+def glob_escape(path: str) -> str:
+    """`path` for DuckDB's readers, which would take ``*``, ``?`` and ``[`` for patterns."""
+    return "".join(f"[{c}]" if c in "*?[" else c for c in path)
 
 
 def _sql_string(text: str) -> str:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from embedstore._files import fsync_path, publish
+from embedstore._encoding import check_encoding, encoding
+from embedstore._files import fsync_path, publish, write_bytes
 from embedstore._keys import KEY_BYTES, Keys
 from embedstore.errors import CorruptStoreError
-from embedstore.store.format import PartRef, check_encoding, check_size, encoding
+from embedstore.store.format import PartRef, check_size
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,18 +37,16 @@ def write_vectors(root: Path, file: str, vectors: Array, rows: Array, hashes: Ke
     """
     import h5py
 
-    path = root / file
-    temporary = path.with_name(path.name + ".tmp")
     digests = np.ascontiguousarray(hashes).view(np.uint8).reshape(len(rows), KEY_BYTES)
     arrays = {VECTORS: vectors, ROW: rows.astype("<i8"), HASH: digests}
-    with h5py.File(temporary, "w", libver=("earliest", "v110")) as h5:
+    # Built in memory and written as bytes: HDF5 does not survive a full disk, a plain write does.
+    with h5py.File(file, "w", driver="core", backing_store=False, libver=("earliest", "v110")) as h5:
         h5.attrs.update(encoding("embedstore-vectors"))
         for name, array in arrays.items():
             h5.create_dataset(name, data=array)  # no chunks, no compression: contiguous
-    with h5py.File(temporary, "r") as h5:
+        h5.flush()
         offsets = {name: h5[name].id.get_offset() for name in arrays}
-    fsync_path(temporary)
-    publish(temporary, path)
+        write_bytes(root / file, h5.id.get_file_image())
     return PartRef.of(root, file, len(rows), offsets={k: v for k, v in offsets.items() if v is not None})
 
 

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from embedstore._arguments import strings
 from embedstore._files import write_json
-from embedstore.errors import StoreError, UsageError
-from embedstore.store.format import COMBINED, LOCK, MANIFEST, Manifest, read_manifest
+from embedstore.errors import StoreError, UsageError, reason_of
+from embedstore.store.format import MANIFEST, Manifest, read_manifest
 from embedstore.store.items import Items, Rows
 from embedstore.store.parts import read_table
 from embedstore.store.space import Space, read_space_info
@@ -65,13 +66,13 @@ class Store:
                 f"There is no store at {root}{_near(root)}. Make one: embedstore embed DATASET --store {root} --image …"
             )
         try:
-            if root.exists() and any(entry.name != "store.lock" for entry in root.iterdir()):
+            if root.exists() and any(not entry.name.startswith("store.") for entry in root.iterdir()):
                 raise StoreError(f"{root} is not empty and not a store. Choose a new folder, such as {root}/my.store.")
             root.mkdir(parents=True, exist_ok=True)
             manifest = Manifest()
             write_json(root / MANIFEST, manifest.to_dict())
         except OSError as error:
-            raise StoreError(f"A store cannot be made at {root}: {error.strerror}.") from error
+            raise StoreError(f"A store cannot be made at {root}: {reason_of(error)}.") from error
         return cls(root, manifest)
 
     def __repr__(self) -> str:
@@ -125,22 +126,13 @@ class Store:
         """Items joined over the spaces `inputs`: what a head trains on. See `embedstore.store.view.View`."""
         from embedstore.store.view import make_view
 
-        return make_view(self, inputs=inputs, target=target, where=where, seed=seed)
+        return make_view(self, inputs=strings(inputs, "inputs"), target=target, where=where, seed=seed)
 
-    def writer(self) -> StoreWriter:
+    def writer(self, *, discard_if_empty: bool = False) -> StoreWriter:
         """A context manager that holds the store's one write lock."""
         from embedstore.store.writer import StoreWriter
 
-        return StoreWriter(self.path)
-
-    def discard_if_empty(self) -> None:
-        """Delete the store's folder if nothing was ever committed: what a first run that failed at once leaves."""
-        if read_manifest(self.path).generation == 0:
-            for name in (COMBINED, LOCK, MANIFEST):
-                (self.path / name).unlink(missing_ok=True)
-            for folder in (*sorted(self.path.glob("**/"), reverse=True), self.path):
-                if folder.is_dir() and not any(folder.iterdir()):
-                    folder.rmdir()
+        return StoreWriter(self.path, discard_if_empty=discard_if_empty)
 
     def remove(self, ids: Sequence[str]) -> Store:
         """Remove items by id (tombstones; the rows are never reused) and return the new generation."""

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from embedstore._encoding import check_encoding, encoding
 from embedstore._files import read_json
 from embedstore._keys import KEY_BYTES, Keys, KeyTable
 from embedstore.errors import CorruptStoreError
 from embedstore.spec import EncoderSpec
-from embedstore.store.format import SpaceEntry, check_encoding, encoding
+from embedstore.store.format import SpaceEntry
 from embedstore.store.parts import HASH, ROW, VECTORS, read_array, read_into, read_table
 
 if TYPE_CHECKING:
@@ -229,6 +230,11 @@ class Space:
         keep = np.sort(len(rows) - 1 - last)
         keep = keep[~np.isin(rows[keep], self._dead) & ~self.has(rows[keep])]
         return every.take(pa.array(keep))
+
+    @cached_property
+    def failures_by_row(self) -> dict[int, Failure]:
+        """Row → failure, as in `failures`."""
+        return {f["row"]: Failure(**{**f, "hash": f["hash"] or b""}) for f in self.failures.to_pylist()}
 
     @cached_property
     def _maps(self) -> list[Array]:

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from embedstore._encoding import check_encoding
 from embedstore._files import read_json, sha256_file
 from embedstore.errors import EmbedstoreError
 from embedstore.store.combined import combined_is_current
-from embedstore.store.format import PartRef, check_encoding, check_size
+from embedstore.store.format import PartRef, check_size
 from embedstore.store.parts import HASH, ROW, VECTORS, read_array
 from embedstore.store.reader import Store
 from embedstore.store.space import Space, space_file
@@ -47,7 +48,7 @@ class VerifyReport:
         return {"clean": self.clean, **vars(self)}
 
 
-def verify(store: Store, on_progress: Callable[[int], None] | None = None) -> VerifyReport:
+def verify(store: Store | str | Path, on_progress: Callable[[int], None] | None = None) -> VerifyReport:
     """Compare every committed file with its digest, and the files with one another.
 
     Checked: digests and sizes; HDF5 shapes, dtypes and offsets; finite vectors; rows that exist and are not repeated;
@@ -58,6 +59,7 @@ def verify(store: Store, on_progress: Callable[[int], None] | None = None) -> Ve
     on_progress : callable, optional
         Called with the bytes read so far.
     """
+    store = store if isinstance(store, Store) else Store.open(store)
     report = VerifyReport()
     for ref in store.manifest.refs():
         _check(report, lambda ref=ref: _check_file(store.path, ref, report))  # type: ignore[misc]

@@ -113,12 +113,13 @@ def make_view(store: Store, *, inputs: Sequence[str], target: str | None, where:
     if target is not None and target not in store.items.metadata_columns():
         known = ", ".join(store.items.metadata_columns()) or "none"
         raise UsageError(f"{store.path} has no metadata column {target!r}. Columns: {known}.")
-    columns = ["id", *(name for name in dict.fromkeys((target or "split", "split")) if name in types)]
+    wanted = () if target is None else dict.fromkeys((target, "split"))
+    columns = ["id", *(name for name in wanted if name in types)]
     table = store.items.take(rows, columns)
     ids: Array = table.column("id").to_numpy()
     labels = None if target is None else _objects(table.column(target).to_pylist())
     split = hashed_split(ids, seed=seed)
-    if "split" in types:
+    if "split" in columns:
         split = parse_split(table.column("split").to_pylist(), default=split)
     keep = np.ones(len(rows), bool) if labels is None else np.asarray([not _is_null(v) for v in labels], dtype=bool)
     if not keep.any():
@@ -134,7 +135,7 @@ def make_view(store: Store, *, inputs: Sequence[str], target: str | None, where:
         split=split[keep],
         target_name=target,
         dropped=int((~keep).sum()),
-        split_column="split" in types,
+        split_column="split" in columns,
     )
 
 

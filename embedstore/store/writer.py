@@ -15,10 +15,10 @@ import numpy.typing as npt
 
 from embedstore._files import write_bytes, write_json
 from embedstore._keys import Keys
-from embedstore.errors import FingerprintError, StoreError, StoreLockedError
+from embedstore.errors import FingerprintError, StoreError, StoreLockedError, UsageError, reason_of
 from embedstore.spec import EncoderSpec
-from embedstore.store.combined import write_combined
-from embedstore.store.format import LOCK, MANIFEST, Manifest, PartRef, SpaceEntry
+from embedstore.store.combined import combined_is_current, write_combined
+from embedstore.store.format import COMBINED, LOCK, MANIFEST, Manifest, PartRef, SpaceEntry
 from embedstore.store.parts import write_table, write_vectors
 from embedstore.store.reader import Store, check_name
 from embedstore.store.space import DTYPES, Space, SpaceInfo, space_file
@@ -50,10 +50,18 @@ class NewVectors:
 
 
 class StoreWriter:
-    """Holds the write lock from ``__enter__`` to ``__exit__``; `store` is the latest generation."""
+    """Holds the write lock from ``__enter__`` to ``__exit__``; `store` is the latest generation.
 
-    def __init__(self, root: Path) -> None:
+    Parameters
+    ----------
+    root : Path
+    discard_if_empty : bool
+        Delete the store if the block fails before anything was ever committed.
+    """
+
+    def __init__(self, root: Path, *, discard_if_empty: bool = False) -> None:
         self._root = root
+        self._discard_if_empty = discard_if_empty
         self.store: Store
         self._new_spaces: dict[str, SpaceInfo] = {}
 
@@ -68,7 +76,7 @@ class StoreWriter:
                 f"Another process is writing to {self._root}. Wait for it to end, or stop it, and try again."
             ) from None
         except OSError as error:
-            raise StoreError(f"{self._root} cannot be written to: {error.strerror}.") from error
+            raise StoreError(f"{self._root} cannot be written to: {reason_of(error)}.") from error
         try:
             self.store = Store.open(self._root)
             self._start_generation = self.store.generation
@@ -80,8 +88,13 @@ class StoreWriter:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
-            if error is None or self.store.generation != self._start_generation:
+            if error is not None and self.store.generation == 0 and self._discard_if_empty:
+                discard_empty(self._root)
+            elif not combined_is_current(self.store):
                 write_combined(self.store)
+        except StoreError:
+            if error is None:  # what went wrong first is what the user has to hear
+                raise
         finally:
             self._lock.release()
 
@@ -105,7 +118,7 @@ class StoreWriter:
             _check_same(space, spec, dtype)
             return space
         if dtype not in DTYPES:
-            raise StoreError(f"dtype must be one of {list(DTYPES)}. Got {dtype!r} instead.")
+            raise UsageError(f"dtype must be one of {list(DTYPES)}. Got {dtype!r} instead.")
         info = SpaceInfo(check_name(name, "space"), spec, dtype, dict(provenance))
         self._new_spaces[name] = info
         return Space(self._root, info, SpaceEntry(""), self.store.dead)
@@ -148,7 +161,7 @@ class StoreWriter:
             self._publish(new)
         except OSError as error:
             raise StoreError(
-                f"Writing to {self._root} failed ({error.strerror}); everything committed before is safe. "
+                f"Writing to {self._root} failed ({reason_of(error)}); everything committed before is safe. "
                 "Make room or mend the permissions, then run the same command again."
             ) from error
 
@@ -210,6 +223,15 @@ def orphans(store: Store) -> list[Path]:
             if "index" not in Path(parent).relative_to(store.path).parts:
                 found += [path for path in (Path(parent) / name for name in files) if path not in known]
     return sorted(found)
+
+
+def discard_empty(root: Path) -> None:
+    """Delete the folder of a store to which nothing was ever committed; the caller holds its lock."""
+    for name in (COMBINED, LOCK, MANIFEST):
+        (root / name).unlink(missing_ok=True)
+    for folder in (*sorted(root.glob("**/"), reverse=True), root):
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def _remove_orphans(store: Store) -> None:
