@@ -288,3 +288,29 @@ def test_nothing_but_images_is_opened() -> None:
 def test_every_shape_becomes_the_model_s(resize: str, size: tuple[int, int]) -> None:
     transform = ImageTransform((16, 24), resize, 28, "bicubic", (0.5,) * 3, (0.5,) * 3)
     assert transform.pixels(picture(0, size)).shape == (16, 24, 3)
+
+
+def test_precision_and_device_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    from embedstore.encoders import runtime
+
+    monkeypatch.setattr(runtime, "_cpu_has_bfloat16", lambda: False)
+    with pytest.raises(UsageError, match="has no fast bfloat16"):
+        runtime.TorchRuntime("cpu", "bfloat16")
+    assert not runtime.TorchRuntime("cpu", "auto").bfloat16
+    with pytest.raises(UsageError, match="is not a torch device"):
+        runtime.TorchRuntime("gpu7", "auto")
+    with pytest.raises(UsageError, match="precision must be"):
+        runtime.TorchRuntime("cpu", "int8")
+
+
+def test_cuda_out_of_memory_is_told_apart() -> None:
+    import torch
+
+    from embedstore.encoders.runtime import TorchRuntime
+    from embedstore.errors import EncoderOutOfMemoryError
+
+    def full() -> torch.Tensor:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(EncoderOutOfMemoryError):
+        TorchRuntime("cpu", "auto").run(full)

@@ -14,7 +14,7 @@ from embedstore.encoders.base import EncoderRequest, refuse_modality
 from embedstore.encoders.images import ImageTransform
 from embedstore.encoders.runtime import load_weights
 from embedstore.encoders.sentence import SentenceEncoder, from_folder
-from embedstore.encoders.timm import TorchImageEncoder
+from embedstore.encoders.torch_image import TorchImageEncoder
 from embedstore.registry import require
 from embedstore.spec import EncoderSpec
 
@@ -46,7 +46,7 @@ def load_effnet_lite0(request: EncoderRequest) -> TorchImageEncoder:
         preprocessing=_EFFNET.to_dict(),
         pooling="avg",
     )
-    return TorchImageEncoder(spec, _EFFNET, lambda: _effnet_lite0(weights), request)
+    return TorchImageEncoder(spec, _EFFNET, lambda: _effnet_lite0(weights), request, library="timm")
 
 
 def _effnet_lite0(weights: Path) -> torch.nn.Module:

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedstore.encoders.base import EncoderRequest, Vectors, not_loadable, refuse_modality
-from embedstore.encoders.images import ImageTransform, Pixels
+from embedstore.encoders.images import ImageTransform
 from embedstore.encoders.runtime import TorchRuntime, load_weights, runtime_of, state_digest
 from embedstore.encoders.texts import decode_text
+from embedstore.encoders.torch_image import TorchImageEncoder
 from embedstore.errors import EncoderError, UsageError
+from embedstore.registry import require
 from embedstore.spec import EncoderSpec
 
 if TYPE_CHECKING:
@@ -34,41 +36,6 @@ class ClipModel:
     context_length: int
     dim: int
     transform: ImageTransform
-
-
-class ClipImageEncoder:
-    """The image tower."""
-
-    truncated = 0
-
-    def __init__(self, clip: ClipModel, request: EncoderRequest) -> None:
-        self.spec = _spec(clip, request, clip.transform.to_dict(), None)
-        self.transform = clip.transform
-        self._clip = clip
-        self._request = request
-
-    @cached_property
-    def runtime(self) -> TorchRuntime:
-        runtime = runtime_of(self._request)
-        runtime.place(self._clip.model)
-        return runtime
-
-    @property
-    def batch_size(self) -> int:
-        return self.runtime.batch_size
-
-    def prepare(self, payload: bytes) -> Pixels:
-        return self.transform(payload, max_pixels=self._request.max_pixels)
-
-    def tensor(self, batch: Sequence[Pixels]) -> torch.Tensor:
-        """What the tower takes: (n, 3, h, w) float32 on the device."""
-        return self.runtime.pixels(list(batch), self.transform.mean, self.transform.std)
-
-    def encode(self, batch: Sequence[Pixels]) -> Vectors:
-        return self.runtime.run(lambda: self._clip.model.encode_image(self.tensor(batch), normalize=True))
-
-    def provenance(self) -> Mapping[str, str]:
-        return _provenance(self.runtime)
 
 
 class ClipTextEncoder:
@@ -101,7 +68,7 @@ class ClipTextEncoder:
         return self.runtime.run(lambda: self._clip.model.encode_text(tokens, normalize=True))
 
     def provenance(self) -> Mapping[str, str]:
-        return _provenance(self.runtime)
+        return {**self.runtime.provenance(), "open_clip": str(require("open_clip").__version__)}
 
 
 def _token_count(tokenizer: Any, text: str) -> int:
@@ -127,13 +94,7 @@ def _spec(clip: ClipModel, request: EncoderRequest, preprocessing: Mapping[str, 
     )
 
 
-def _provenance(runtime: TorchRuntime) -> Mapping[str, str]:
-    import open_clip
-
-    return {**runtime.provenance(), "open_clip": open_clip.__version__}
-
-
-def load(request: EncoderRequest) -> ClipImageEncoder | ClipTextEncoder:
+def load(request: EncoderRequest) -> TorchImageEncoder | ClipTextEncoder:
     """openclip:MODEL/TAG (hub) or openclip:MODEL/PATH (local weights): images and texts, comparable."""
     refuse_modality(request, ["image", "text"])
     name, _, pretrained = request.argument.partition("/")
@@ -143,7 +104,16 @@ def load(request: EncoderRequest) -> ClipImageEncoder | ClipTextEncoder:
             "openclip:ViT-B-32/laion2b_s34b_b79k or openclip:ViT-B-32/./weights.safetensors."
         )
     clip = _load_clip(name, pretrained, request.name)
-    return ClipImageEncoder(clip, request) if request.modality == "image" else ClipTextEncoder(clip, request)
+    if request.modality == "text":
+        return ClipTextEncoder(clip, request)
+    return TorchImageEncoder(
+        _spec(clip, request, clip.transform.to_dict(), None),
+        clip.transform,
+        lambda: clip.model,
+        request,
+        library="open_clip",
+        forward=lambda model, images: model.encode_image(images, normalize=True),
+    )
 
 
 @lru_cache(maxsize=2)

@@ -6,74 +6,19 @@ Weights come from the hub, or from a local ``.safetensors`` or ``.pth`` file.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from embedstore.encoders.base import EncoderRequest, Vectors, not_loadable, refuse_modality
-from embedstore.encoders.images import ImageTransform, Pixels
-from embedstore.encoders.runtime import TorchRuntime, load_weights, runtime_of, state_digest
+from embedstore.encoders.base import EncoderRequest, not_loadable, refuse_modality
+from embedstore.encoders.images import ImageTransform
+from embedstore.encoders.runtime import load_weights, state_digest
+from embedstore.encoders.torch_image import TorchImageEncoder
 from embedstore.errors import EncoderError, UsageError
 from embedstore.spec import EncoderSpec
 
 if TYPE_CHECKING:
     import torch
-
-
-class TorchImageEncoder:
-    """Images through a torch module that returns (n, dim).
-
-    Parameters
-    ----------
-    spec : EncoderSpec
-    transform : ImageTransform
-    load : callable
-        Makes the module; called once, when first needed.
-    request : EncoderRequest
-    """
-
-    truncated = 0
-
-    def __init__(
-        self,
-        spec: EncoderSpec,
-        transform: ImageTransform,
-        load: Callable[[], torch.nn.Module],
-        request: EncoderRequest,
-    ) -> None:
-        self.spec = spec
-        self.transform = transform
-        self._load = load
-        self._request = request
-
-    @cached_property
-    def runtime(self) -> TorchRuntime:
-        return runtime_of(self._request)
-
-    @cached_property
-    def model(self) -> torch.nn.Module:
-        return self.runtime.place(self._load())
-
-    @property
-    def batch_size(self) -> int:
-        return self.runtime.batch_size
-
-    def prepare(self, payload: bytes) -> Pixels:
-        return self.transform(payload, max_pixels=self._request.max_pixels)
-
-    def tensor(self, batch: Sequence[Pixels]) -> torch.Tensor:
-        """What `model` takes: (n, 3, h, w) float32 on the device."""
-        return self.runtime.pixels(list(batch), self.transform.mean, self.transform.std)
-
-    def encode(self, batch: Sequence[Pixels]) -> Vectors:
-        return self.runtime.run(lambda: self.model(self.tensor(batch)))
-
-    def provenance(self) -> Mapping[str, str]:
-        import timm
-
-        return {**self.runtime.provenance(), "timm": timm.__version__}
 
 
 def timm_transform(model: torch.nn.Module) -> ImageTransform:
@@ -111,7 +56,7 @@ def load(request: EncoderRequest) -> TorchImageEncoder:
         preprocessing=transform.to_dict(),
         pooling=str(getattr(model, "global_pool", "default")) if isinstance(model.global_pool, str) else "default",
     )
-    return TorchImageEncoder(spec, transform, lambda: model, request)
+    return TorchImageEncoder(spec, transform, lambda: model, request, library="timm")
 
 
 def _create(request: EncoderRequest, name: str, weights: Path | None) -> torch.nn.Module:

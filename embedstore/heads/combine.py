@@ -94,7 +94,7 @@ class EnsembleHead(Head):
 
     def __init__(
         self,
-        members: Sequence[str] = ("linear", "ridge", "late", "knn", "bilinear", "gbdt"),
+        members: Sequence[str] = ("linear", "ridge", "knn", "bilinear", "gbdt"),
         rounds: int = 24,
         seed: int = 0,
         device: str = "cpu",

@@ -70,8 +70,9 @@ class EmbedReport:
 
     @property
     def bound_by(self) -> str:
-        """The stage that was busy for the largest share of the time."""
-        return max(STAGES, key=lambda stage: self.shares[stage])
+        """The stage that was busy for the largest share of the time; ``"start-up"`` where none was for a tenth of it."""
+        busiest = max(STAGES, key=lambda stage: self.shares[stage])
+        return busiest if self.shares[busiest] >= 0.1 else "start-up"
 
     def to_dict(self) -> dict[str, Any]:
         """The document of ``embedstore embed --json``."""
