@@ -131,7 +131,8 @@ class Producer:
             order = first[np.argsort(lengths, kind="stable")]
             for lo in range(0, len(order), state.batch_size):
                 batch = order[lo : lo + state.batch_size]
-                prepared = [self._prepare(state, payloads[i]) for i in mine[batch]]
+                with self._clock.measure("decode"):
+                    prepared = [_prepare(state, payloads[i]) for i in mine[batch]]
                 good = [i for i, p in enumerate(prepared) if not isinstance(p, PayloadError)]
                 for i in set(range(len(batch))) - set(good):
                     state.fail(int(claim[batch[i]]), prepared[i])
@@ -164,7 +165,7 @@ class Producer:
                 work = chunk.work[state.name]
                 work.claim[i], work.copy[i] = claim[0], copy[0]
                 if len(first):
-                    future = self._pool.submit(self._prepare, state, payload)
+                    future = self._pool.submit(self._timed_prepare, state, payload)
                     yield from batchers[state.name].add(int(claim[0]), future)
         for batcher in batchers.values():
             yield from batcher.flush()
@@ -177,14 +178,19 @@ class Producer:
                 return error
             return payload, keys_from_bytes(hash_payload(payload))[0]
 
-    def _prepare(self, state: SpaceState, payload: bytes) -> Any:
+    def _timed_prepare(self, state: SpaceState, payload: bytes) -> Any:
         with self._clock.measure("decode"):
-            try:
-                return state.encoder.prepare(payload)
-            except PayloadError as error:
-                return error
-            except Exception as error:  # an encoder's own, or one of a library: it costs this payload alone
-                return PayloadError("decode", one_line(error))
+            return _prepare(state, payload)
+
+
+def _prepare(state: SpaceState, payload: bytes) -> Any:
+    """The prepared payload, or the `PayloadError` that it costs."""
+    try:
+        return state.encoder.prepare(payload)
+    except PayloadError as error:
+        return error
+    except Exception as error:  # an encoder's own, or one of a library: it costs this payload alone
+        return PayloadError("decode", one_line(error))
 
 
 class _Batcher:
