@@ -14,7 +14,7 @@ A store is a folder: items, their vectors (HDF5) and the heads trained on them. 
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C
 
-app = typer.Typer(help=HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(help=HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 commands.register(app)
 
 
