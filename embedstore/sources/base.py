@@ -36,6 +36,11 @@ def free_name(column: str) -> str:
     return f"{column}_" if column in RESERVED else column
 
 
+def glob_escape(path: str) -> str:
+    """`path` for DuckDB's readers, which would take ``*``, ``?`` and ``[`` for patterns."""
+    return "".join(f"[{c}]" if c in "*?[" else c for c in path)
+
+
 MODALITY_OF = {extension: modality for modality, extensions in EXTENSIONS.items() for extension in extensions}
 
 

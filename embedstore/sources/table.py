@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedstore.errors import DuplicateIdError, SourceError, UsageError, one_line
-from embedstore.sources.base import BATCH_ROWS, ID, free_name
+from embedstore.sources.base import BATCH_ROWS, ID, free_name, glob_escape
 from embedstore.spec import MODALITIES
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ class TableSource:
         return dict(zip(relation.columns, map(str, relation.types), strict=True))
 
     def _scan(self) -> str:
-        file = _literal("".join(f"[{c}]" if c in "*?[" else c for c in str(self.path)))  # a name, not a pattern
+        file = _literal(glob_escape(str(self.path)))
         if self._kind == "parquet":
             return f"read_parquet({file})"
         if self._kind == "json":

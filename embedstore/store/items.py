@@ -18,7 +18,7 @@ import numpy.typing as npt
 from embedstore._arguments import strings
 from embedstore._keys import KeyTable, hash_strings
 from embedstore.errors import StoreError, UsageError, one_line
-from embedstore.sources.base import RESERVED
+from embedstore.sources.base import RESERVED, glob_escape
 from embedstore.store.format import PartRef
 from embedstore.store.parts import read_table
 
@@ -175,11 +175,6 @@ class Items:
 
 def _column(table: pa.Table, name: str) -> npt.NDArray[Any]:
     return np.asarray(table.column(name).to_numpy())
-
-
-def glob_escape(path: str) -> str:
-    """`path` for DuckDB's readers, which would take ``*``, ``?`` and ``[`` for patterns."""
-    return "".join(f"[{c}]" if c in "*?[" else c for c in path)
 
 
 def _sql_string(text: str) -> str:
