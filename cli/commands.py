@@ -11,13 +11,13 @@ import typer
 Store = Annotated[Path, typer.Argument(metavar="STORE", help="The store's folder.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
 Where = Annotated[str | None, typer.Option(help="SQL over the metadata, such as \"label = 'food' and price < 10\".")]
-HEAD_KINDS = "linear, ridge, knn, late, weighted, gated, bilinear, attention, gbdt or ensemble."
+HEAD_KINDS = "linear, ridge, knn, kernel, late, weighted, gated, bilinear, attention, gbdt, ensemble, or auto: a ladder."
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add every command to `app`."""
-    for command in (demo, embed, info, search, train, predict, verify, remove, encoders):
+    for command in (demo, embed, info, search, train, evaluate, predict, verify, remove, encoders):
         app.command(no_args_is_help=command not in (demo, encoders))(command)
 
 
@@ -166,13 +166,18 @@ def train(
     head: Annotated[str, typer.Option(help=HEAD_KINDS)] = "linear",
     inputs: Annotated[str | None, typer.Option(help="Spaces to use, separated by commas; default all.")] = None,
     where: Where = None,
+    columns: Annotated[str | None, typer.Option(help="Metadata columns to use as one more input.")] = None,
     cv: Annotated[int | None, typer.Option(help="Score by K-fold cross-validation.")] = None,
+    group: Annotated[str | None, typer.Option(help="Column; items with one value stay together in splits.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the saved head; default the target.")] = None,
     seed: Annotated[int, typer.Option(help="Of splits, folds and bootstrap.")] = 0,
+    seeds: Annotated[int, typer.Option(help="How often a head that depends on its seed is fitted.")] = 5,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    no_report: Annotated[bool, typer.Option("--no-report", help="Do not write report.html.")] = False,
+    plots: Annotated[Path | None, typer.Option(help="Folder for the report's figures as PNG files.")] = None,
     json: Json = False,
 ) -> None:
-    """Train a head on cached vectors, score it beside its baselines, save it."""
+    """Train a head on cached vectors, score it beside its baselines, save it with a report."""
     import embedstore as es
 
     from . import render
@@ -182,15 +187,45 @@ def train(
             store,
             target,
             head=head,
-            inputs=[i.strip() for i in inputs.split(",") if i.strip()] if inputs else None,
+            inputs=_names(inputs),
             where=where,
+            columns=_names(columns),
+            group=group,
             cv=cv,
             name=name,
             seed=seed,
+            seeds=seeds,
             device=device,
+            report=not no_report,
+            plots=plots,
             on_progress=say,
         )
     render.print_json(report.to_dict()) if json else render.print_training(report)
+
+
+def _names(given: str | None) -> list[str] | None:
+    """Names separated by commas."""
+    return [name.strip() for name in given.split(",") if name.strip()] if given else None
+
+
+def evaluate(
+    store: Store,
+    head: Annotated[str, typer.Argument(metavar="HEAD", help="Name of a saved head, or the folder of another store's.")],
+    where: Where = None,
+    group: Annotated[str | None, typer.Option(help="Column; the intervals draw its values instead of items.")] = None,
+    seen: Annotated[bool, typer.Option("--seen", help="Count items that the head was fitted on, too.")] = False,
+    report: Annotated[Path | None, typer.Option(help="Write an HTML report here.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    json: Json = False,
+) -> None:
+    """Score a saved head on labelled items that it was not fitted on."""
+    import embedstore as es
+
+    from . import render
+
+    with render.status("evaluating"):
+        result = es.evaluate(store, head, where=where, group=group, seen=seen, report=report, seed=seed)
+    render.print_json(result.to_dict()) if json else render.print_evaluation(result)
 
 
 def predict(
@@ -199,6 +234,8 @@ def predict(
     dataset: Annotated[Path | None, typer.Argument(metavar="[DATASET]", help="New items: a folder, table or file.")] = None,
     id: Annotated[list[str] | None, typer.Option("--id", help="A stored item; may be repeated. Default: all.")] = None,
     where: Where = None,
+    out: Annotated[Path | None, typer.Option(help="Write a .csv, .parquet or .jsonl instead of printing.")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="What each input contributed, and the nearest items.")] = False,
     device: Device = "auto",
     json: Json = False,
 ) -> None:
@@ -208,8 +245,13 @@ def predict(
     from . import render
 
     with render.status("predicting"):
-        predictions = es.predict(store, head, dataset, ids=id or None, where=where, device=device)
-    render.print_json(predictions.to_dict()) if json else render.print_predictions(predictions)
+        predictions = es.predict(store, head, dataset, ids=id or None, where=where, explained=explain, device=device)
+    if out is not None:
+        typer.echo(f"{len(predictions.ids):,} predictions written to {predictions.save(out)}", err=json)
+    if json:
+        render.print_json(predictions.to_dict())
+    elif out is None:
+        render.print_predictions(predictions)
 
 
 def verify(store: Store, json: Json = False) -> None:

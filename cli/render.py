@@ -13,9 +13,12 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from embedstore._embed import EmbedReport
+    from embedstore._evaluate import EvaluationReport
     from embedstore._predict import Predictions
     from embedstore._search import SearchResult
     from embedstore._train import TrainReport
+    from embedstore.evaluate.metrics import Score
+    from embedstore.heads.auto import Step
     from embedstore.pipeline.report import ProgressCallback
 
 
@@ -122,25 +125,63 @@ def print_embedding(report: EmbedReport, store: object) -> None:
 
 
 def print_training(report: TrainReport) -> None:
-    """Scores of the head beside its baselines."""
-    table = [(f"{report.kind} ({' + '.join(report.inputs)})", report.metrics)]
-    table += [(name if name == "majority" else f"{report.kind} ({name})", s) for name, s in report.baselines.items()]
-    rows = [(name, str(s["accuracy"]), str(s["macro_f1"])) for name, s in table]
-    print_table(["head", "accuracy [95 %]", "macro F1 [95 %]"], rows)
+    """Scores of the head beside its baselines, and the ladder if there is one."""
+    if report.ladder:
+        _print_ladder(report.ladder)
+    inputs = " + ".join(report.inputs)
+    chosen = f": {report.learned['chosen']}" if "chosen" in report.learned else ""
+    _print_scores(f"{report.kind}{chosen} ({inputs})", report.metrics, report.baselines, report.gain)
     sizes = ", ".join(f"{count:,} {part}" for part, count in report.items.items() if part != "test")
     out().print(
         f"{report.classes} classes; {report.evaluation}; fitted on {sizes}{_learned(report.learned)}; "
         f"{report.seconds:.1f} s. Saved as head {report.head!r}.",
         markup=False,
     )
-    for note in report.notes:
+    if len(report.seeds) > 1:
+        low, high, mean = min(report.seeds), max(report.seeds), sum(report.seeds) / len(report.seeds)
+        out().print(f"over {len(report.seeds)} seeds: accuracy {mean:.3f}, from {low:.3f} to {high:.3f}", markup=False)
+    _print_notes(report.notes, report.report)
+
+
+def print_evaluation(report: EvaluationReport) -> None:
+    """Every metric of a saved head, and its baselines."""
+    _print_scores(f"{report.kind} ({report.head})", report.metrics, report.baselines, report.gain)
+    print_table(["metric", "value [95 %]"], [(name, str(score)) for name, score in report.metrics.items()])
+    out().print(f"{report.evaluation}; {report.seconds:.1f} s.", markup=False)
+    _print_notes(report.notes, report.report)
+
+
+def _print_scores(
+    name: str, metrics: Mapping[str, Score], baselines: Mapping[str, Mapping[str, Score]], gain: tuple[str, Score]
+) -> None:
+    table = [(name, metrics), *baselines.items()]
+    rows = [(label, str(s["accuracy"]), str(s["macro_f1"])) for label, s in table]
+    print_table(["head", "accuracy [95 %]", "macro F1 [95 %]"], rows)
+    verdict = "" if gain[1].low > 0 or gain[1].high < 0 else ": no certain difference"
+    out().print(f"gain in accuracy over {gain[0]}, paired: {gain[1]}{verdict}", markup=False)
+
+
+def _print_ladder(ladder: Sequence[Step]) -> None:
+    rows = []
+    for step in ladder:
+        gain = "" if step.gain is None else f"{step.gain.value:+.3f} [{step.gain.low:+.3f}, {step.gain.high:+.3f}]"
+        rows.append((step.name, str(step.score), gain, f"{step.seconds:.1f}", "kept" if step.kept else step.note))
+    print_table(["step", "accuracy, out of fold", "gain over the step kept", "s", ""], rows, numeric=["s"])
+
+
+def _print_notes(notes: Sequence[str], report: str) -> None:
+    for note in notes:
         out().print(f"note: {note}", markup=False)
+    if report:
+        out().print(f"report: {report}", markup=False)
 
 
 def _learned(values: Mapping[str, Any]) -> str:
     """What the head chose, in a few words."""
     words = []
     for name, value in values.items():
+        if name == "chosen":
+            continue
         parts = value.items() if isinstance(value, dict) else ()
         words.append(f"{name} " + (", ".join(f"{k} {v:.2f}" for k, v in parts) if parts else f"{value:.2g}"))
     return "".join(f"; {word}" for word in words)
@@ -159,11 +200,15 @@ def print_hits(result: SearchResult, columns: Sequence[str]) -> None:
 
 def print_predictions(predictions: Predictions) -> None:
     """One line an item."""
-    best = predictions.probabilities.max(axis=1) if len(predictions.ids) else []
-    rows = [
-        (i, label, f"{p:.3f}") for i, label, p in zip(predictions.ids.tolist(), predictions.labels.tolist(), best, strict=True)
-    ]
-    print_table(["id", "prediction", "probability"], rows, numeric=["probability"])
+    rows: list[tuple[Any, ...]] = []
+    for row in predictions.to_rows():
+        cells = [row["id"], row["prediction"], f"{row['probability']:.3f}"]
+        if predictions.explanations:
+            cells += [", ".join(f"{name} {value:+.2f}" for name, value in row["contributions"].items())]
+            cells += [", ".join(f"{near['id']} ({near['label']})" for near in row["nearest"])]
+        rows.append(tuple(cells))
+    more = ["contributions (nats)", "nearest training items"] if predictions.explanations else []
+    print_table(["id", "prediction", "probability", *more], rows, numeric=["probability"])
     for item, reason in predictions.unusable:
         sys.stderr.write(f"unusable: {item}: {reason}\n")
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from embedstore._embed import EmbedReport, embed
+    from embedstore._evaluate import evaluate
     from embedstore._predict import predict
     from embedstore._search import QueryVector, Searcher, SearchResult, search
     from embedstore._train import train
@@ -31,6 +32,7 @@ _HOMES = {
     "Store": "embedstore.store",
     "View": "embedstore.store",
     "embed": "embedstore._embed",
+    "evaluate": "embedstore._evaluate",
     "make_head": "embedstore.heads",
     "predict": "embedstore._predict",
     "search": "embedstore._search",
@@ -52,6 +54,7 @@ __all__ = [
     "Store",
     "View",
     "embed",
+    "evaluate",
     "make_head",
     "predict",
     "search",

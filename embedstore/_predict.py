@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,45 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore._arguments import strings
+from embedstore._columns import METADATA
 from embedstore._embed import embed
-from embedstore.errors import FingerprintError, HeadError, UsageError
+from embedstore.errors import FingerprintError, HeadError, UsageError, reason_of
+from embedstore.evaluate.ablation import EXACT_INPUTS, explain
+from embedstore.evaluate.nearest import nearest_items
 from embedstore.heads.io import HeadRecord, load_head
 from embedstore.sources import Source
 from embedstore.spec import EncoderSpec
 from embedstore.store import Store
 
-__all__ = ["Predictions", "predict"]
+__all__ = ["Explanation", "Predictions", "open_head", "predict"]
+
+Array = npt.NDArray[Any]
+BLOCK = 16384
+NEAREST = 3
+FORMATS = (".csv", ".parquet", ".jsonl")
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why an item was predicted so.
+
+    Parameters
+    ----------
+    contributions : mapping of input to float
+        Its Shapley value for the log-probability of the predicted class; they add up to that log-probability less what the
+        head says of an item of which nothing is known.
+    nearest : list of (id, label)
+        The training items nearest to it by mean cosine over the head's inputs.
+    """
+
+    contributions: dict[str, float]
+    nearest: list[tuple[str, str]]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "contributions": {name: round(value, 4) for name, value in self.contributions.items()},
+            "nearest": [{"id": i, "label": label} for i, label in self.nearest],
+        }
 
 
 @dataclass(frozen=True)
@@ -35,29 +66,95 @@ class Predictions:
     classes : (c,)
     unusable : list of (id, reason)
         Items without a usable payload in any of the head's inputs.
+    explanations : list of Explanation
+        One an item, if asked for.
     """
 
-    ids: npt.NDArray[Any]
-    labels: npt.NDArray[Any]
+    ids: Array
+    labels: Array
     probabilities: npt.NDArray[np.float64]
-    classes: npt.NDArray[Any]
+    classes: Array
     unusable: list[tuple[str, str]]
+    explanations: list[Explanation] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """The document of ``embedstore predict --json``."""
+        return {"predictions": self.to_rows(), "unusable": [{"id": i, "reason": reason} for i, reason in self.unusable]}
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """One mapping an item."""
         classes = [str(label) for label in self.classes.tolist()]
-        rows = zip(self.ids.tolist(), self.labels.tolist(), self.probabilities.tolist(), strict=True)
-        return {
-            "predictions": [
-                {"id": i, "prediction": label, "probability": round(max(p), 6), "probabilities": _rounded(classes, p)}
-                for i, label, p in rows
-            ],
-            "unusable": [{"id": i, "reason": reason} for i, reason in self.unusable],
+        rows: list[dict[str, Any]] = []
+        for i, label, p in zip(self.ids.tolist(), self.labels.tolist(), self.probabilities.tolist(), strict=True):
+            rounded = {name: round(value, 6) for name, value in zip(classes, p, strict=True)}
+            rows.append({"id": i, "prediction": label, "probability": round(max(p), 6), "probabilities": rounded})
+        for row, explanation in zip(rows, self.explanations, strict=False):
+            row.update(explanation.to_dict())
+        return rows
+
+    def save(self, path: str | Path) -> Path:
+        """Write one row an item to a ``.csv``, ``.parquet`` or ``.jsonl`` file.
+
+        Columns: id, prediction, probability, ``p:CLASS`` of every class, and with explanations ``contribution:INPUT`` and
+        nearest. Unusable items have an id and a reason in the column ``unusable``.
+
+        Raises
+        ------
+        UsageError
+            Another ending, or a file that cannot be written.
+        """
+        path = Path(path)
+        if path.suffix.lower() not in FORMATS:
+            raise UsageError(f"{path} should end in one of {', '.join(FORMATS)}.")
+        try:
+            _write(path, self._table())
+        except OSError as error:
+            raise UsageError(f"{path} cannot be written: {reason_of(error)}.") from error
+        return path
+
+    def _table(self) -> Any:
+        import pyarrow as pa
+
+        n, gone = len(self.ids), [None] * len(self.unusable)
+        columns: dict[str, list[Any]] = {
+            "id": [*self.ids.tolist(), *(i for i, _ in self.unusable)],
+            "prediction": [*self.labels.tolist(), *gone],
+            "probability": [*(self.probabilities.max(axis=1).tolist() if n else []), *gone],
         }
+        for k, label in enumerate(self.classes.tolist()):
+            columns[f"p:{label}"] = [*self.probabilities[:, k].tolist(), *gone]
+        if self.explanations:
+            for name in self.explanations[0].contributions:
+                columns[f"contribution:{name}"] = [*(e.contributions[name] for e in self.explanations), *gone]
+            columns["nearest"] = [*(" ".join(i for i, _ in e.nearest) for e in self.explanations), *gone]
+        if self.unusable:
+            columns["unusable"] = [*[None] * n, *(reason for _, reason in self.unusable)]
+        return pa.table(columns)
 
 
-def _rounded(classes: list[str], probabilities: list[float]) -> dict[str, float]:
-    return {label: round(p, 6) for label, p in zip(classes, probabilities, strict=True)}
+def _write(path: Path, table: Any) -> None:
+    """Beside it first, so that a full disk leaves no half file."""
+    import json
+
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        if path.suffix.lower() == ".parquet":
+            import pyarrow.parquet as pq
+
+            pq.write_table(table, temporary)
+        elif path.suffix.lower() == ".csv":
+            import csv
+
+            with temporary.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.writer(file)
+                writer.writerow(table.column_names)
+                writer.writerows(zip(*(column.to_pylist() for column in table.columns), strict=True))
+        else:
+            with temporary.open("w", encoding="utf-8") as file:
+                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in table.to_pylist())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def predict(
@@ -67,6 +164,7 @@ def predict(
     *,
     ids: Sequence[str] | None = None,
     where: str | None = None,
+    explained: bool = False,
     device: str = "auto",
 ) -> Predictions:
     """Predict with a saved head.
@@ -81,6 +179,8 @@ def predict(
         Stored items by id; default: all.
     where : str, optional
         Stored items by SQL over the metadata columns.
+    explained : bool
+        Whether to say what each input contributed, and which training items are nearest.
 
     Raises
     ------
@@ -89,34 +189,42 @@ def predict(
         The store's vectors, or the encoders on this machine, are not those the head was trained on.
     """
     opened = store if isinstance(store, Store) else Store.open(store)
-    if head not in opened.heads:
-        known = ", ".join(opened.heads) or "none yet: embedstore train makes one"
-        raise UsageError(f"{opened.path} has no head {head!r}. Heads: {known}.")
-    record = load_head(opened.path / "heads" / head)
+    record = open_head(opened, head)
+    if explained and len(record.head.dims_) > EXACT_INPUTS:
+        raise UsageError(f"Explanations are exact for up to {EXACT_INPUTS} inputs; head {head!r} has {len(record.head.dims_)}.")
     if dataset is None:
-        _check(record, {name: opened.space(name).spec for name in record.inputs}, str(opened.path))
-        return _on_store(record, opened, ids, where)
+        check_fingerprints(record, {name: opened.space(name).spec for name in record.inputs}, str(opened.path))
+        rows = _stored_rows(record, opened, ids, where)
+        return _predict_rows(record, opened, rows, opened if explained else None, [])
     if ids is not None or where is not None:
         raise UsageError("ids and where choose stored items; leave them out when a dataset is given.")
     with tempfile.TemporaryDirectory(prefix="embedstore-") as folder:
-        return _on_dataset(record, dataset, Path(folder) / "new.store", device)
+        new = _embed_new(record, dataset, Path(folder) / "new.store", device)
+        rows, unusable = _usable_rows(new)
+        return _predict_rows(record, new, rows, opened if explained else None, unusable)
 
 
-def _on_store(record: HeadRecord, store: Store, ids: Sequence[str] | None, where: str | None) -> Predictions:
-    view = store.view(inputs=list(record.inputs), where=where)
-    if ids is not None:
-        ids = strings(ids, "ids")
-        rows = store.items.rows_of(ids)
-        position = {row: i for i, row in enumerate(view.rows.tolist())}
-        if absent := [i for i, row in zip(ids, rows.tolist(), strict=True) if row not in position]:
-            raise HeadError(f"Item {absent[0]!r} has no vector in {', '.join(record.inputs)}, or does not match --where.")
-        view = view.select(np.array([position[row] for row in rows.tolist()], dtype=np.int64))
-    probabilities = np.concatenate([record.head.predict_proba(block.inputs, present=block.present) for block in view.blocks()])
-    labels = record.head.classes_[probabilities.argmax(axis=1)]
-    return Predictions(view.ids, labels, probabilities, record.head.classes_, [])
+def open_head(store: Store, name: str) -> HeadRecord:
+    """A head of `store` by name; `UsageError` lists those there are."""
+    if name not in store.heads:
+        known = ", ".join(store.heads) or "none yet: embedstore train makes one"
+        raise UsageError(f"{store.path} has no head {name!r}. Heads: {known}.")
+    return load_head(store.path / "heads" / name)
 
 
-def _on_dataset(record: HeadRecord, dataset: str | os.PathLike[str] | Source, path: Path, device: str) -> Predictions:
+def _stored_rows(record: HeadRecord, store: Store, ids: Sequence[str] | None, where: str | None) -> npt.NDArray[np.int64]:
+    rows = store.view(inputs=list(record.inputs), where=where).rows
+    if ids is None:
+        return rows
+    ids = strings(ids, "ids")
+    wanted = store.items.rows_of(ids)
+    if len(absent := np.flatnonzero(~np.isin(wanted, rows))):
+        i = ids[absent[0]]
+        raise HeadError(f"Item {i!r} has no vector in {', '.join(record.inputs)}, or does not match --where.")
+    return wanted
+
+
+def _embed_new(record: HeadRecord, dataset: str | os.PathLike[str] | Source, path: Path, device: str) -> Store:
     from embedstore.sources import open_source
 
     source = open_source(dataset)
@@ -129,37 +237,90 @@ def _on_dataset(record: HeadRecord, dataset: str | os.PathLike[str] | Source, pa
         raise UsageError(f"{source.name} has {', '.join(source.modalities)}; head {record.name!r} needs {wanted}.")
     embed(source, path, device=device, dtype="float32", **spaces)  # type: ignore[arg-type]
     new = Store.open(path)
-    _check(record, {name: space.spec for name, space in new.spaces.items()}, "this machine's encoders")
-    reasons = _unusable(new)
-    rows = new.items.rows
-    usable = np.zeros(len(rows), bool)
-    for space in new.spaces.values():
-        usable |= space.has(rows)
-    every = new.items.take(rows, ["id"]).column("id").to_pylist()
-    unusable = [(i, reasons.get(i, "no payload")) for i, ok in zip(every, usable, strict=True) if not ok]
-    ids = np.array(every, dtype=object)[usable]
-    inputs, present = {}, {}
-    for name, spec in record.inputs.items():
-        inputs[name] = np.zeros((len(ids), spec.dim), np.float32)
-        present[name] = np.zeros(len(ids), bool)
-        if name in new.spaces:
-            present[name] = new.spaces[name].has(rows[usable])
-            inputs[name][present[name]] = new.spaces[name].take(rows[usable][present[name]])
-    probabilities = record.head.predict_proba(inputs, present=present)
-    labels = record.head.classes_[probabilities.argmax(axis=1)]
-    return Predictions(ids, labels, probabilities, record.head.classes_, unusable)
+    check_fingerprints(record, {name: space.spec for name, space in new.spaces.items()}, "this machine's encoders")
+    return new
 
 
-def _unusable(store: Store) -> dict[str, str]:
+def _usable_rows(store: Store) -> tuple[npt.NDArray[np.int64], list[tuple[str, str]]]:
+    """Rows with a vector somewhere, and the ids of the others with the reason."""
     reasons: dict[str, str] = {}
+    usable = np.zeros(len(store.items.rows), bool)
     for space in store.spaces.values():
+        usable |= space.has(store.items.rows)
         table = space.failures
-        for item, reason in zip(table.column("id").to_pylist(), table.column("reason").to_pylist(), strict=True):
-            reasons[item] = reason
-    return reasons
+        reasons.update(zip(table.column("id").to_pylist(), table.column("reason").to_pylist(), strict=True))
+    gone = store.items.take(store.items.rows[~usable], ["id"]).column("id").to_pylist()
+    return store.items.rows[usable], [(i, reasons.get(i, "no payload")) for i in gone]
 
 
-def _check(record: HeadRecord, specs: dict[str, EncoderSpec], where: str) -> None:
+def _predict_rows(
+    record: HeadRecord,
+    store: Store,
+    rows: npt.NDArray[np.int64],
+    trained_in: Store | None,
+    unusable: list[tuple[str, str]],
+) -> Predictions:
+    """Predict items of `store`; explain them if the store that the head was trained in is given."""
+    head = record.head
+    log_p, explanations = [np.empty((0, len(head.classes_)))], []
+    for block, inputs, present in _blocks(record, store, rows):
+        log_p.append(head.predict_log_proba(inputs, present=present))
+        if trained_in is not None:
+            explanations += _explain(record, trained_in, block, inputs, present, log_p[-1].argmax(axis=1), store)
+    every = np.concatenate(log_p)
+    ids = np.array(store.items.take(rows, ["id"]).column("id").to_pylist(), dtype=object)
+    return Predictions(ids, head.classes_[every.argmax(axis=1)], np.exp(every), head.classes_, unusable, explanations)
+
+
+def _blocks(
+    record: HeadRecord, store: Store, rows: npt.NDArray[np.int64]
+) -> Iterator[tuple[npt.NDArray[np.int64], dict[str, Array], dict[str, Array]]]:
+    """(rows, inputs, masks) of the items, a block at a time; an input whose space the store lacks is absent."""
+    for lo in range(0, len(rows), BLOCK):
+        block = rows[lo : lo + BLOCK]
+        inputs, present = {}, {}
+        for name, spec in record.inputs.items():
+            space = store.spaces.get(name)
+            present[name] = np.zeros(len(block), bool) if space is None else space.has(block)
+            inputs[name] = np.zeros((len(block), spec.dim), np.float32)
+            if space is not None:
+                inputs[name][present[name]] = space.take(block[present[name]])
+        if record.columns is not None:
+            known = set(store.items.metadata_columns())
+            names = [name for name in record.columns.columns if name in known]
+            values = store.items.take(block, names).to_pydict() if names else {}
+            inputs[METADATA] = record.columns.transform(values, len(block))
+            present[METADATA] = np.full(len(block), bool(names))
+        yield block, inputs, present
+
+
+def _explain(
+    record: HeadRecord,
+    trained_in: Store,
+    rows: npt.NDArray[np.int64],
+    inputs: Mapping[str, Array],
+    present: Mapping[str, Array],
+    predicted: Array,
+    store: Store,
+) -> list[Explanation]:
+    values = explain(lambda x, masks: record.head.predict_log_proba(x, present=masks), inputs, present, predicted)
+    view = trained_in.view(inputs=list(record.inputs), target=record.target)
+    same = rows if store.path == trained_in.path else np.full(len(rows), -1)
+    spaces = {name: inputs[name] for name in record.inputs}
+    masks = {name: present[name] for name in record.inputs}
+    near = nearest_items(spaces, masks, view.inputs, view.present, NEAREST, never=(same, view.rows))
+    labels = view.target if view.target is not None else np.empty(0)
+    return [
+        Explanation(
+            {name: float(value[i]) for name, value in values.items()},
+            [(str(view.ids[j]), str(labels[j])) for j in others],
+        )
+        for i, others in enumerate(near)
+    ]
+
+
+def check_fingerprints(record: HeadRecord, specs: Mapping[str, EncoderSpec], where: str) -> None:
+    """Raise `FingerprintError` unless the vectors of `where` come from the encoders that the head was trained on."""
     for name, spec in specs.items():
         trained = record.inputs[name]
         if spec.fingerprint != trained.fingerprint:

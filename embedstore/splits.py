@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -66,6 +67,28 @@ def stratified_folds(labels: npt.NDArray[Any], ids: Sequence[str], k: int, *, se
     order = np.lexsort((fraction, codes))
     folds = np.empty(len(labels), dtype=np.int64)
     folds[order] = np.arange(len(labels)) % k
+    return folds
+
+
+def grouped_folds(labels: npt.NDArray[Any], groups: npt.NDArray[Any], k: int, *, seed: int = 0) -> npt.NDArray[np.int64]:
+    """Fold (n,) in 0…k-1 of each item: all items of a group in one fold, classes spread as evenly as that allows.
+
+    Raises
+    ------
+    UsageError
+        There are fewer groups than folds.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    names, codes = np.unique(groups.astype(str), return_inverse=True)
+    if not 2 <= k <= len(names):
+        raise UsageError(f"cv must be between 2 and the number of groups ({len(names)}). Got {k} instead.")
+    _, y = np.unique(labels.astype(str), return_inverse=True)
+    folds = np.empty(len(labels), np.int64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # classes with fewer items than folds are noted in the report
+        for fold, (_, held_out) in enumerate(StratifiedGroupKFold(k, shuffle=True, random_state=seed).split(y, y, codes)):
+            folds[held_out] = fold
     return folds
 
 

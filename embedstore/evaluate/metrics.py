@@ -1,76 +1,162 @@
-"""Scores of predicted classes with bootstrap intervals. Arrays in, numbers out."""
+"""Metrics as scikit-learn defines them, each with a bootstrap interval."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from embedstore.evaluate.bootstrap import Bootstrap, Float, Score
+
 Codes = npt.NDArray[np.int64]
-Counts = npt.NDArray[np.float64]
+
+BINS = 15
+RANKED_WORK = 40_000_000
+"""Items × classes × resamples that the intervals of AUROC and AUPRC may cost; fewer resamples beyond."""
+
+__all__ = ["Score", "classification_scores", "label_scores", "per_class", "regression_scores", "reliability", "scores_to_dict"]
 
 
-@dataclass(frozen=True)
-class Score:
-    """A value with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
-
-    def to_dict(self) -> dict[str, float]:
-        return {"value": self.value, "low": self.low, "high": self.high}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, float]) -> Score:
-        return cls(**data)
-
-
-def classification_scores(
-    true: Codes, predicted: Codes, n_classes: int, *, resamples: int = 2000, seed: int = 0
-) -> dict[str, Score]:
-    """Accuracy and macro F1 of predicted class codes, each with a percentile bootstrap interval over items.
-
-    Items only matter through their (true, predicted) pair, so a resample is one multinomial draw over the pairs: the same
-    distribution as drawing n items with replacement, at a fraction of the cost.
+def classification_scores(true: Codes, log_p: Float, *, bootstrap: Bootstrap) -> dict[str, Score]:
+    """Every metric of predicted log-probabilities.
 
     Parameters
     ----------
-    true, predicted : (n,) int64 in 0…n_classes-1
+    true : (n,) int64 in 0…c-1
+    log_p : (n, c)
+    bootstrap : Bootstrap
+        Of the same n items.
 
     Returns
     -------
     dict
-        ``"accuracy"`` and ``"macro_f1"`` (as scikit-learn defines them).
+        Those of `label_scores`; ``auroc`` and ``auprc`` (one class against the rest, mean over classes that occur; of the
+        second class where there are two); ``nll`` and ``brier`` (mean over items, sum over classes); ``ece`` (15 equal bins of
+        the top probability; Guo et al. 2017).
     """
-    pairs, counts = np.unique(np.stack([true, predicted], axis=1), axis=0, return_counts=True)
-    n = int(counts.sum())
-    draws = np.random.default_rng(seed).multinomial(n, counts / n, size=resamples).astype(np.float64)
-    metrics: dict[str, Callable[[Counts], npt.NDArray[np.float64]]] = {
-        "accuracy": lambda c: c[:, pairs[:, 0] == pairs[:, 1]].sum(axis=1) / n,
-        "macro_f1": lambda c: _macro_f1(c, pairs, n_classes),
-    }
-    scores = {}
-    for name, metric in metrics.items():
-        low, high = np.quantile(metric(draws), [0.025, 0.975])
-        scores[name] = Score(float(metric(counts[None].astype(np.float64))[0]), float(low), float(high))
+    n, c = log_p.shape
+    predicted = log_p.argmax(axis=1)
+    p = np.exp(log_p)
+    scores = label_scores(true, predicted, c, bootstrap=bootstrap)
+    scores["auroc"], scores["auprc"] = _ranked(true, p, bootstrap)
+    scores["nll"] = bootstrap.mean(-np.maximum(log_p[np.arange(n), true], np.log(1e-15)))
+    scores["brier"] = bootstrap.mean(np.square(p).sum(axis=1) - 2 * p[np.arange(n), true] + 1)
+    gap = _in_bins(p) * ((predicted == true) - p.max(axis=1))[:, None]
+    ece = np.abs(bootstrap.sums(gap)).sum(axis=1) / np.maximum(bootstrap.sums(np.ones(n)), 1)
+    scores["ece"] = Score.of(float(np.abs(gap.sum(axis=0)).sum() / n), ece)
     return scores
 
 
-def _macro_f1(counts: Counts, pairs: npt.NDArray[np.int64], n_classes: int) -> npt.NDArray[np.float64]:
-    """Macro F1 (r,) of `counts` (r, u) over `pairs` (u, 2): the mean over classes that occur, true or predicted."""
-    is_true = np.eye(n_classes)[pairs[:, 0]]
-    is_predicted = np.eye(n_classes)[pairs[:, 1]]
-    hits = counts @ (is_true * is_predicted)
-    total = counts @ is_true + counts @ is_predicted
-    f1 = np.divide(2 * hits, total, out=np.zeros_like(hits), where=total > 0)
-    return np.asarray(f1.sum(axis=1) / np.maximum((total > 0).sum(axis=1), 1))
+def label_scores(true: Codes, predicted: Codes, n_classes: int, *, bootstrap: Bootstrap) -> dict[str, Score]:
+    """Accuracy, balanced accuracy, macro precision, recall and F1, micro F1 of predicted class codes (n,)."""
+    one = Bootstrap(np.zeros(len(true), np.int64), np.ones((1, 1), np.float32))
+    point, many = (_label_metrics(true, predicted, n_classes, b) for b in (one, bootstrap))
+    return {name: Score.of(float(value[0]), many[name]) for name, value in point.items()}
+
+
+def _label_metrics(true: Codes, predicted: Codes, n_classes: int, bootstrap: Bootstrap) -> dict[str, Float]:
+    hits = bootstrap.class_counts(true, n_classes, true == predicted)
+    actual = bootstrap.class_counts(true, n_classes)
+    claimed = bootstrap.class_counts(predicted, n_classes)
+    occurs = actual + claimed > 0
+    recall, precision, f1 = _ratio(hits, actual), _ratio(hits, claimed), _ratio(2 * hits, actual + claimed)
+    accuracy = hits.sum(axis=1) / np.maximum(actual.sum(axis=1), 1)
+    return {
+        "accuracy": accuracy,
+        "macro_f1": _mean_where(f1, occurs),
+        "balanced_accuracy": _mean_where(recall, actual > 0),
+        "precision": _mean_where(precision, occurs),
+        "recall": _mean_where(recall, occurs),
+        "micro_f1": accuracy,  # one label an item: every error is one false positive and one false negative
+    }
+
+
+def _ratio(a: Float, b: Float) -> Float:
+    return np.divide(a, b, out=np.zeros_like(a), where=b > 0)
+
+
+def _mean_where(values: Float, mask: npt.NDArray[np.bool_]) -> Float:
+    return np.asarray((values * mask).sum(axis=1) / np.maximum(mask.sum(axis=1), 1))
+
+
+def _ranked(true: Codes, p: Float, bootstrap: Bootstrap) -> tuple[Score, Score]:
+    """AUROC and AUPRC, macro."""
+    n, c = p.shape
+    resamples = min(len(bootstrap.draws), RANKED_WORK // max(n * c, 1))
+    weights = np.concatenate([np.ones((1, n), np.float32), bootstrap.weights(resamples)])
+    counts = np.bincount(true, minlength=c)
+    classes = [1] if c == 2 else np.flatnonzero((counts > 0) & (counts < n)).tolist()
+    if not classes or not 0 < counts[classes[0]] < n:
+        return Score(np.nan, np.nan, np.nan), Score(np.nan, np.nan, np.nan)
+    rows = np.array([_area(true == k, p[:, k], weights) for k in classes])
+    with np.errstate(invalid="ignore"):
+        defined = np.isfinite(rows)
+        mean = np.where(defined, rows, 0).sum(axis=0) / np.maximum(defined.sum(axis=0), 1)
+    return Score.of(mean[0, 0], mean[0, 1:]), Score.of(mean[1, 0], mean[1, 1:])
+
+
+def _area(positive: npt.NDArray[np.bool_], score: Float, weights: npt.NDArray[np.float32]) -> Float:
+    """AUROC and average precision (2, r) of one class under item weights (r, n); ties count half, or as one threshold."""
+    order = np.argsort(-score, kind="stable")
+    edges = np.flatnonzero(np.concatenate([[True], np.diff(score[order]) != 0]))
+    w = weights[:, order].astype(np.float64)
+    hit = np.add.reduceat(w * positive[order], edges, axis=1)
+    miss = np.add.reduceat(w * ~positive[order], edges, axis=1)
+    hits, misses = hit.cumsum(axis=1), miss.cumsum(axis=1)
+    all_hits, all_misses = hits[:, -1], misses[:, -1]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        auroc = (hit * (all_misses[:, None] - misses + miss / 2)).sum(axis=1) / (all_hits * all_misses)
+        precision = np.where(hits + misses > 0, hits / (hits + misses), 0)
+        return np.stack([auroc, (hit * precision).sum(axis=1) / all_hits])
+
+
+def _in_bins(p: Float) -> Float:
+    """Which of the equal bins of confidence an item is in (n, BINS)."""
+    confidence = p.max(axis=1)
+    return np.asarray(np.eye(BINS)[np.minimum((confidence * BINS).astype(int), BINS - 1)])
+
+
+def reliability(true: Codes, log_p: Float) -> list[tuple[float, float, int]]:
+    """(mean confidence, accuracy, items) of every bin of the top probability that has items."""
+    p = np.exp(log_p)
+    bins = _in_bins(p)
+    counts = bins.sum(axis=0)
+    confidence, correct = bins.T @ p.max(axis=1), bins.T @ (p.argmax(axis=1) == true)
+    return [(float(confidence[b] / counts[b]), float(correct[b] / counts[b]), int(counts[b])) for b in np.flatnonzero(counts)]
+
+
+def per_class(true: Codes, predicted: Codes, labels: list[str]) -> list[dict[str, float | str]]:
+    """Support, precision, recall and F1 of every class."""
+    c = len(labels)
+    hits = np.bincount(true[true == predicted], minlength=c)
+    actual, claimed = np.bincount(true, minlength=c), np.bincount(predicted, minlength=c)
+    return [
+        {
+            "class": label,
+            "support": int(actual[k]),
+            "precision": float(hits[k] / max(claimed[k], 1)),
+            "recall": float(hits[k] / max(actual[k], 1)),
+            "f1": float(2 * hits[k] / max(actual[k] + claimed[k], 1)),
+        }
+        for k, label in enumerate(labels)
+    ]
+
+
+def regression_scores(true: Float, predicted: Float, *, bootstrap: Bootstrap) -> dict[str, Score]:
+    """``r2``, ``mae`` and ``rmse`` of predicted numbers (n,)."""
+    error = true - predicted
+    columns = np.stack([np.ones(len(true)), true, true**2, error**2, np.abs(error)], axis=1)
+
+    def metrics(sums: Float) -> dict[str, Float]:
+        n, y, yy, squared, absolute = sums.T
+        spread = yy - y**2 / n
+        r2 = 1 - squared / np.where(spread > 0, spread, np.nan)
+        return {"r2": r2, "mae": absolute / n, "rmse": np.sqrt(squared / n)}
+
+    point, many = metrics(columns.sum(axis=0)[None]), metrics(bootstrap.sums(columns))
+    return {name: Score.of(float(value[0]), many[name]) for name, value in point.items()}
 
 
 def scores_to_dict(scores: Mapping[str, Score]) -> dict[str, Any]:

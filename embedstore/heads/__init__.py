@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from embedstore.errors import UsageError
+from embedstore.heads.auto import AutoHead
 from embedstore.heads.base import Head
 from embedstore.heads.boosted import GbdtHead
 from embedstore.heads.combine import EnsembleHead, LateHead
 from embedstore.heads.fusion import AttentionHead, BilinearHead, GatedHead, WeightedHead
+from embedstore.heads.kernel import KernelHead
 from embedstore.heads.knn import KnnHead
 from embedstore.heads.linear import LinearHead
 from embedstore.heads.ridge import RidgeHead
@@ -16,11 +18,13 @@ from embedstore.heads.ridge import RidgeHead
 __all__ = [
     "HEADS",
     "AttentionHead",
+    "AutoHead",
     "BilinearHead",
     "EnsembleHead",
     "GatedHead",
     "GbdtHead",
     "Head",
+    "KernelHead",
     "KnnHead",
     "LateHead",
     "LinearHead",
@@ -37,6 +41,7 @@ HEADS: dict[str, type[Head]] = {
         LinearHead,
         RidgeHead,
         KnnHead,
+        KernelHead,
         LateHead,
         WeightedHead,
         GatedHead,
@@ -44,6 +49,7 @@ HEADS: dict[str, type[Head]] = {
         AttentionHead,
         GbdtHead,
         EnsembleHead,
+        AutoHead,
     )
 }
 """Kind → class, in the order in which help lists them."""

@@ -15,6 +15,8 @@ from embedstore.heads.base import Data
 
 Float32 = npt.NDArray[np.float32]
 
+BLOCK = 4096
+
 
 class Standardizer:
     """Learns the mean and standard deviation of every feature over the items that have it.
@@ -42,13 +44,10 @@ class Standardizer:
         self.mean_, self.scale_ = {}, {}
         mean_width = np.mean([vectors.shape[1] for vectors in data.inputs.values()])
         for name, vectors in data.inputs.items():
-            seen = np.asarray(vectors[data.present[name]], dtype=np.float64)
-            if not len(seen):
-                seen = np.zeros((1, vectors.shape[1]))
-            deviation = seen.std(axis=0)
-            deviation[deviation < 1e-6 * np.maximum(np.abs(seen).max(axis=0), 1e-30)] = 1.0
-            weight = np.sqrt(seen.shape[1] / mean_width) if self.balance else 1.0
-            self.mean_[name] = seen.mean(axis=0).astype(np.float32)
+            mean, deviation = _moments(vectors if data.present[name].all() else vectors[data.present[name]])
+            deviation[deviation < 1e-6 * np.maximum(np.abs(mean), 1e-30)] = 1.0
+            weight = np.sqrt(vectors.shape[1] / mean_width) if self.balance else 1.0
+            self.mean_[name] = mean.astype(np.float32)
             self.scale_[name] = (deviation * weight).astype(np.float32)
         return self
 
@@ -78,3 +77,17 @@ class Standardizer:
         made.mean_ = {name: tensors[f"mean.{name}"] for name in inputs}
         made.scale_ = {name: tensors[f"scale.{name}"] for name in inputs}
         return made
+
+
+def _moments(x: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Mean and standard deviation (d,) of x (n, d): float32 within blocks near their mean, float64 over blocks."""
+    n, d = x.shape
+    if n == 0:
+        return np.zeros(d), np.zeros(d)
+    shift = x[:BLOCK].mean(axis=0, dtype=np.float32)
+    total, squares = np.zeros(d), np.zeros(d)
+    for lo in range(0, n, BLOCK):
+        block = x[lo : lo + BLOCK].astype(np.float32) - shift
+        total += block.sum(axis=0)
+        squares += np.einsum("ij,ij->j", block, block)
+    return shift + total / n, np.sqrt(np.maximum(squares / n - (total / n) ** 2, 0))

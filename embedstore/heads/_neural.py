@@ -46,6 +46,8 @@ class NeuralHead(Head):
         ``train_loss``, ``val_loss`` and ``val_accuracy`` of every epoch.
     """
 
+    stochastic = True
+
     history_: list[dict[str, float]]
     standardizer_: Standardizer
 
@@ -55,9 +57,9 @@ class NeuralHead(Head):
         dropout: float = 0.4,
         modality_dropout: float = 0.2,
         epochs: int = 40,
-        patience: int = 6,
-        batch_size: int = 128,
-        learning_rate: float = 1e-3,
+        patience: int = 5,
+        batch_size: int = 256,
+        learning_rate: float = 2e-3,
         weight_decay: float = 0.05,
         label_smoothing: float = 0.05,
         seed: int = 0,
@@ -93,7 +95,7 @@ class NeuralHead(Head):
         codes, v_codes = (torch.from_numpy(np.asarray(c)).to(self.device) for c in (y, v_y))
         n = len(codes)
         steps = max(1, math.ceil(n / self.batch_size))
-        optimizer = torch.optim.AdamW(self._net.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
+        optimizer = torch.optim.AdamW(self._net.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warm_up_and_cosine(2 * steps, self.epochs * steps))
         best, best_state, waited = math.inf, copy.deepcopy(self._net.state_dict()), 0
         self.history_ = []

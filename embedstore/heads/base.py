@@ -85,6 +85,10 @@ class Head:
     """
 
     kind: ClassVar[str]
+    leaves_one_out: ClassVar[bool] = False
+    """Whether `left_out` is known once the head is fitted."""
+    stochastic: ClassVar[bool] = False
+    """Whether another seed makes another model."""
 
     classes_: Array
     dims_: dict[str, int]
@@ -148,6 +152,10 @@ class Head:
     def log_proba(self, data: Data) -> Float:
         """Log-probabilities (n, c) of checked data."""
         return log_softmax(self._logits(data))
+
+    def left_out(self, data: Data) -> Float | None:
+        """Log-probabilities (n, c) of the items just fitted on, each by a head that did not see it; None if not known."""
+        return None
 
     def predict_log_proba(self, X: Inputs, *, present: Mapping[str, Mask] | None = None) -> Float:
         """Log-probabilities (n, c), in the order of `classes_`."""
@@ -237,7 +245,8 @@ def as_labels(y: Any) -> Array:
 
 def as_inputs(X: Mapping[str, Array] | Array, present: Mapping[str, Mask] | None) -> tuple[dict[str, Array], dict[str, Mask]]:
     """Arrays by input name and their masks; one array (n, d) is the input ``"x"``; without masks all are present."""
-    inputs = {k: np.asarray(v) for k, v in X.items()} if isinstance(X, Mapping) else {"x": np.asarray(X)}
+    given = X if isinstance(X, Mapping) else {"x": X}
+    inputs = {name: np.asarray(x, np.float32) for name, x in given.items()}
     for name, vectors in inputs.items():
         if vectors.ndim != 2:
             raise HeadError(f"Input {name!r} should have shape (n, d). Got {vectors.shape} instead.")

@@ -30,10 +30,17 @@ class GbdtHead(Head):
     subsample, colsample : float
     seed : int
     device : str
+
+    Attributes
+    ----------
+    history_ : list of dict
+        ``train_loss`` and ``val_loss`` of every round.
     """
 
     kind = "gbdt"
+    stochastic = True
 
+    history_: list[dict[str, float]]
     standardizer_: Standardizer
     components_: dict[str, Float32]
     _booster: Any
@@ -82,14 +89,18 @@ class GbdtHead(Head):
             "colsample_bytree": self.colsample,
             "seed": self.seed,
         }
+        found: dict[str, dict[str, list[float]]] = {}
         self._booster = xgboost.train(
             params,
             matrix,
             self.rounds,
-            evals=[(checked, "validation")],
+            evals=[(matrix, "train"), (checked, "validation")],
+            evals_result=found,
             early_stopping_rounds=self.patience,
             verbose_eval=False,
         )
+        curves = zip(found["train"]["mlogloss"], found["validation"]["mlogloss"], strict=True)
+        self.history_ = [{"train_loss": a, "val_loss": b} for a, b in curves]
         best = int(self._booster.attr("best_iteration") or self._booster.num_boosted_rounds() - 1)
         self._booster = self._booster[: best + 1]
 
@@ -109,10 +120,11 @@ class GbdtHead(Head):
     def _state(self) -> HeadState:
         bases = {f"components.{name}": x for name, x in self.components_.items()}
         model = bytes(self._booster.save_raw("ubj"))
-        return HeadState({}, {**bases, **self.standardizer_.tensors()}, {"model.ubj": model})
+        return HeadState({"history": self.history_}, {**bases, **self.standardizer_.tensors()}, {"model.ubj": model})
 
     def _restore(self, state: HeadState) -> None:
         xgboost = require("xgboost")
+        self.history_ = state.config["history"]
         self.standardizer_ = Standardizer.from_tensors(state.tensors, list(self.dims_))
         prefix = "components."
         self.components_ = {k.removeprefix(prefix): v for k, v in state.tensors.items() if k.startswith(prefix)}

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from embedstore.errors import HeadError
 from embedstore.heads.base import Array, Codes, Data, Float, Head, HeadState, class_folds, log_softmax, nll, set_aside
 
 FOLDS = 5
@@ -48,16 +49,16 @@ class LateHead(Head):
         for name in self.dims_:
             only = data.only([name])
             held_out[name], self.members_[name] = out_of_fold(self._member, only, self.classes_, seed=self.seed)
-        self.weights_, self.scale_ = _fit_pool(held_out, data)
+        self.weights_, self.scale_ = fit_pool(held_out, data)
 
     def _member(self, tuned: Head | None = None) -> Head:
         from embedstore.heads.linear import LinearHead
 
-        return LinearHead(alpha=getattr(tuned, "alpha_", None), device=self.device)
+        return LinearHead(**_as_tuned(tuned), device=self.device)
 
     def _logits(self, data: Data) -> Array:
         parts = {name: member.log_proba(data.only([name])) for name, member in self.members_.items()}
-        return _pool(parts, data.present, np.array([self.weights_[n] for n in parts]), self.scale_)
+        return pool(parts, data.present, np.array([self.weights_[n] for n in parts]), self.scale_)
 
     def _state(self) -> HeadState:
         return pack({"weights": self.weights_, "scale": self.scale_}, list(self.members_.values()))
@@ -68,21 +69,24 @@ class LateHead(Head):
 
 
 class EnsembleHead(Head):
-    """A vote of different heads, selected greedily with replacement (Caruana et al. 2004) by out-of-fold log-loss.
+    """Different heads together, by what they predict out of fold.
 
     Parameters
     ----------
     members : sequence of str
         Kinds of heads to choose from.
+    method : str
+        ``"greedy"``: a soft vote, selected with replacement by log-loss (Caruana et al. 2004); ``"vote"``: every member the
+        same share; ``"stack"``: logistic regression on the members' log-probabilities (Wolpert 1992).
     rounds : int
-        How many votes are given.
+        How many votes are given, if greedy.
     seed : int
     device : str
 
     Attributes
     ----------
     votes_ : dict of kind to float
-        Shares of the vote.
+        Shares of the vote (of the members used, if stacked: equal and without meaning).
     members_ : dict of kind to Head
         Those with a vote, fitted on everything.
     """
@@ -91,15 +95,18 @@ class EnsembleHead(Head):
 
     votes_: dict[str, float]
     members_: dict[str, Head]
+    stack_: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | None
 
     def __init__(
         self,
-        members: Sequence[str] = ("linear", "ridge", "knn", "bilinear", "gbdt"),
+        members: Sequence[str] = ("linear", "kernel", "knn"),
+        method: str = "greedy",
         rounds: int = 24,
         seed: int = 0,
         device: str = "cpu",
     ) -> None:
         self.members = members
+        self.method = method
         self.rounds = rounds
         self.seed = seed
         self.device = device
@@ -107,27 +114,39 @@ class EnsembleHead(Head):
     def _fit(self, train: Data, validation: Data) -> None:
         from embedstore.heads import make_head
 
+        if self.method not in ("greedy", "vote", "stack"):
+            raise HeadError(f"method should be greedy, vote or stack. Got {self.method!r} instead.")
         data = train if validation is train else train + validation
         log_p, fitted = {}, {}
         for kind in self.members:
 
             def make(tuned: Head | None = None, kind: str = kind) -> Head:
-                return make_head(kind, alpha=getattr(tuned, "alpha_", None), device=self.device, seed=self.seed)
+                return make_head(kind, **_as_tuned(tuned), device=self.device, seed=self.seed)
 
             log_p[kind], fitted[kind] = out_of_fold(make, data, self.classes_, seed=self.seed)
-        self.votes_ = _greedy(log_p, data.codes, self.rounds)
+        equal = dict.fromkeys(self.members, 1 / len(self.members))
+        self.votes_ = greedy_votes(log_p, data.codes, self.rounds) if self.method == "greedy" else equal
         self.members_ = {kind: fitted[kind] for kind in self.votes_}
+        self.stack_ = _stack(log_p, data.codes, len(self.classes_), self.seed) if self.method == "stack" else None
 
     def _logits(self, data: Data) -> Array:
-        votes = sum(share * np.exp(self.members_[kind].log_proba(data)) for kind, share in self.votes_.items())
-        return np.asarray(np.log(np.maximum(votes, 1e-12)))
+        log_p = {kind: member.log_proba(data) for kind, member in self.members_.items()}
+        if self.stack_ is not None:
+            weight, bias = self.stack_
+            return np.asarray(_side_by_side(log_p) @ weight + bias)
+        return vote(log_p, self.votes_)
 
     def _state(self) -> HeadState:
-        return pack({"votes": self.votes_}, list(self.members_.values()))
+        state = pack({"votes": self.votes_}, list(self.members_.values()))
+        if self.stack_ is not None:
+            state.tensors.update({"stack.weight": self.stack_[0], "stack.bias": self.stack_[1]})
+        return state
 
     def _restore(self, state: HeadState) -> None:
         self.votes_ = state.config["votes"]
         self.members_ = dict(zip(self.votes_, unpack(state), strict=True))
+        stacked = "stack.weight" in state.tensors
+        self.stack_ = (state.tensors["stack.weight"], state.tensors["stack.bias"]) if stacked else None
 
 
 def out_of_fold(
@@ -135,10 +154,16 @@ def out_of_fold(
 ) -> tuple[Float, Head]:
     """Log-probabilities (n, c) of items by heads that did not see them, and a head fitted on all.
 
-    Hyperparameters are chosen once, on a head fitted with a part set aside; `make` gets it to copy from.
+    Hyperparameters are chosen once, on a head fitted with a part set aside; `make` gets it to copy from. A head that knows its
+    leave-one-out predictions is fitted once.
     """
-    fit, val = set_aside(data, seed=seed)
-    tuned = make(None).fit_data(fit, val, classes)
+    tuned = make(None)
+    if tuned.leaves_one_out:
+        tuned.fit_data(data, data, classes)
+        if (left_out := tuned.left_out(data)) is not None:
+            return left_out, tuned
+    else:
+        tuned.fit_data(*set_aside(data, seed=seed), classes)
     folds = class_folds(data.codes, k, seed=seed + 1)
     out = np.full((len(data), len(classes)), -np.log(len(classes)))
     for fold in range(k):
@@ -150,7 +175,13 @@ def out_of_fold(
     return out, tuned
 
 
-def _fit_pool(log_p: Mapping[str, Float], data: Data) -> tuple[dict[str, float], float]:
+def _as_tuned(tuned: Head | None) -> dict[str, Any]:
+    """What a head takes from one that chose its penalty already; fits that only serve to predict a fold may be coarse."""
+    alpha = getattr(tuned, "alpha_", None)
+    return {} if alpha is None else {"alpha": alpha, "tolerance": 1e-3}
+
+
+def fit_pool(log_p: Mapping[str, Float], data: Data) -> tuple[dict[str, float], float]:
     """Convex weights and a scale of the log-linear pool with the lowest loss, by exponentiated coordinate search."""
     from scipy.optimize import minimize
 
@@ -158,7 +189,7 @@ def _fit_pool(log_p: Mapping[str, Float], data: Data) -> tuple[dict[str, float],
 
     def loss(theta: npt.NDArray[np.float64]) -> float:
         weights = np.exp(theta[:-1] - theta[:-1].max())
-        logits = _pool(log_p, data.present, weights / weights.sum(), float(np.exp(theta[-1])))
+        logits = pool(log_p, data.present, weights / weights.sum(), float(np.exp(theta[-1])))
         return nll(log_softmax(logits), data.codes)
 
     theta = minimize(loss, np.zeros(len(names) + 1), method="Nelder-Mead", options={"xatol": 1e-3, "fatol": 1e-6}).x
@@ -167,7 +198,7 @@ def _fit_pool(log_p: Mapping[str, Float], data: Data) -> tuple[dict[str, float],
     return dict(zip(names, weights.tolist(), strict=True)), float(np.exp(theta[-1]))
 
 
-def _pool(log_p: Mapping[str, Float], present: Mapping[str, Any], weights: Float, scale: float) -> Float:
+def pool(log_p: Mapping[str, Float], present: Mapping[str, Any], weights: Float, scale: float) -> Float:
     """scale · Σ w_m log p_m (n, c), weights shared among the modalities that are there."""
     share = np.stack([present[name] for name in log_p], axis=1) * weights
     total = share.sum(axis=1, keepdims=True)
@@ -176,16 +207,40 @@ def _pool(log_p: Mapping[str, Float], present: Mapping[str, Any], weights: Float
     return np.asarray(scale * len(weights) * np.einsum("nm,nmc->nc", share, stacked))
 
 
-def _greedy(log_p: Mapping[str, Float], codes: Codes, rounds: int) -> dict[str, float]:
-    probabilities = {kind: np.exp(p) for kind, p in log_p.items()}
-    total = np.zeros_like(next(iter(probabilities.values())))
+def vote(log_p: Mapping[str, Float], shares: Mapping[str, float]) -> Float:
+    """Logarithm of the weighted mean of the members' probabilities (n, c)."""
+    return np.asarray(np.log(np.maximum(sum(share * np.exp(log_p[kind]) for kind, share in shares.items()), 1e-12)))
+
+
+def greedy_votes(log_p: Mapping[str, Float], codes: Codes, rounds: int) -> dict[str, float]:
+    """Shares of the soft vote with the lowest log-loss, given one vote at a time."""
+    own = {kind: np.exp(p[np.arange(len(codes)), codes]) for kind, p in log_p.items()}
+    total = np.zeros(len(codes))
     votes: dict[str, int] = {}
     for step in range(1, rounds + 1):
-        losses = {k: nll(np.log(np.maximum((total + p) / step, 1e-12)), codes) for k, p in probabilities.items()}
+        losses = {k: -np.log(np.maximum((total + p) / step, 1e-12)).mean() for k, p in own.items()}
         best = min(losses, key=lambda kind: losses[kind])
         votes[best] = votes.get(best, 0) + 1
-        total += probabilities[best]
+        total += own[best]
     return {kind: count / rounds for kind, count in votes.items()}
+
+
+def _side_by_side(log_p: Mapping[str, Float]) -> npt.NDArray[np.float32]:
+    return np.concatenate([np.maximum(p, -12.0) for p in log_p.values()], axis=1).astype(np.float32)
+
+
+def _stack(
+    log_p: Mapping[str, Float], codes: Codes, n_classes: int, seed: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Weights (m·c, c) and intercept (c,) of a logistic regression on log-probabilities, its penalty by a split of them."""
+    from embedstore.heads._logistic import LogisticProblem
+
+    x = _side_by_side(log_p)
+    held_out = class_folds(codes, 4, seed=seed + 2) == 0
+    solutions = LogisticProblem(x[~held_out], codes[~held_out], n_classes).walk([1.0, 0.1, 0.01, 1e-3], tolerance=1e-4)
+    losses = {s.alpha: nll(log_softmax(x[held_out] @ s.weight + s.bias), codes[held_out]) for s in solutions}
+    chosen = LogisticProblem(x, codes, n_classes).solve(min(losses, key=lambda alpha: losses[alpha]), tolerance=1e-5)
+    return chosen.weight, chosen.bias
 
 
 def pack(config: dict[str, Any], members: Sequence[Head]) -> HeadState:

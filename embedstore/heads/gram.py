@@ -7,14 +7,15 @@ is a sub-block. Statistics are sums, so parts of a data set can be reduced in pa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
-from math import factorial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from embedstore.evaluate.ablation import shapley_of
 
 Array = npt.NDArray[Any]
 Float = npt.NDArray[np.float64]
@@ -147,6 +148,35 @@ class RidgeFit:
         return np.array(out)
 
 
+def predict_subsets(
+    parts: Sequence[Gram], dims: Mapping[str, int], penalties: Sequence[float], x: Array
+) -> dict[tuple[str, ...], Float]:
+    """Scores (n, T) of features `x` (n, D) by ridge on every non-empty subset of the inputs.
+
+    Parameters
+    ----------
+    parts : two Grams
+        To fit on, and to choose the penalty of each subset on.
+    """
+    fit, choose = parts
+    found = {}
+    for subset, columns in _subsets(dims):
+        ridge, held_out = RidgeFit.of(fit.select(columns)), choose.select(columns)
+        penalty = penalties[int(ridge.squared_errors(held_out, penalties).sum(axis=1).argmin())]
+        weight, bias = ridge.coefficients(penalty)
+        found[subset] = x[:, columns] @ weight + bias
+    return found
+
+
+def _subsets(dims: Mapping[str, int]) -> Iterator[tuple[tuple[str, ...], npt.NDArray[np.intp]]]:
+    """Every non-empty subset of the inputs, smallest first, and its columns."""
+    edges = np.cumsum([0, *dims.values()])
+    columns = {name: np.arange(lo, hi) for name, lo, hi in zip(dims, edges[:-1], edges[1:], strict=True)}
+    for size in range(1, len(dims) + 1):
+        for subset in combinations(dims, size):
+            yield subset, np.concatenate([columns[name] for name in subset])
+
+
 @dataclass(frozen=True)
 class SubsetScore:
     """Cross-validated R² of one subset of inputs, at the penalty that serves it best.
@@ -172,19 +202,15 @@ def score_subsets(folds: Sequence[Gram], dims: Mapping[str, int], penalties: Seq
     total = folds[0]
     for fold in folds[1:]:
         total = total + fold
-    edges = np.cumsum([0, *dims.values()])
-    columns = {name: np.arange(lo, hi) for name, lo, hi in zip(dims, edges[:-1], edges[1:], strict=True)}
     spread = float((total.yy - total.y**2 / total.n).sum())
     scores = []
-    for size in range(1, len(dims) + 1):
-        for subset in combinations(dims, size):
-            chosen = np.concatenate([columns[name] for name in subset])
-            whole = total.select(chosen)
-            errors = np.zeros((len(penalties), len(total.y)))
-            for fold in folds:
-                held_out = fold.select(chosen)
-                errors += RidgeFit.of(whole - held_out).squared_errors(held_out, penalties)
-            scores.append(SubsetScore(subset, tuple(penalties), 1 - errors.sum(axis=1) / max(spread, 1e-300)))
+    for subset, columns in _subsets(dims):
+        whole = total.select(columns)
+        errors = np.zeros((len(penalties), len(total.y)))
+        for fold in folds:
+            held_out = fold.select(columns)
+            errors += RidgeFit.of(whole - held_out).squared_errors(held_out, penalties)
+        scores.append(SubsetScore(subset, tuple(penalties), 1 - errors.sum(axis=1) / max(spread, 1e-300)))
     return scores
 
 
@@ -192,13 +218,4 @@ def shapley(scores: Sequence[SubsetScore]) -> dict[str, float]:
     """Exact Shapley value of every input: its mean gain in R² over all orders of adding inputs; they sum to the R² of all."""
     value = {frozenset(s.inputs): s.best for s in scores} | {frozenset(): 0.0}
     names = sorted({name for s in scores for name in s.inputs})
-    m = len(names)
-    found = {}
-    for name in names:
-        others = [n for n in names if n != name]
-        found[name] = sum(
-            factorial(size) * factorial(m - size - 1) / factorial(m) * (value[frozenset({*s, name})] - value[frozenset(s)])
-            for size in range(m)
-            for s in combinations(others, size)
-        )
-    return found
+    return {name: float(shapley_of(name, names, value)) for name in names}

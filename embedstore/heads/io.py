@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from embedstore._columns import ColumnEncoder
 from embedstore._encoding import check_encoding, encoding
 from embedstore._files import read_json, sha256_file, write_bytes, write_json
 from embedstore.errors import CorruptStoreError
@@ -21,6 +22,7 @@ from embedstore.heads.base import HeadState
 from embedstore.spec import EncoderSpec
 
 WEIGHTS = "weights.safetensors"
+PAGE = "report.html"
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class HeadRecord:
     head : Head
     report : mapping
         Scores, baselines, split sizes; as JSON.
+    columns : ColumnEncoder or None
+        How metadata columns become the input ``"metadata"``, if the head takes them.
     """
 
     name: str
@@ -42,15 +46,20 @@ class HeadRecord:
     inputs: Mapping[str, EncoderSpec]
     head: Head
     report: Mapping[str, Any] = field(default_factory=dict)
+    columns: ColumnEncoder | None = None
 
 
-def save_head(folder: Path, record: HeadRecord, extra: Mapping[str, bytes]) -> None:
-    """Write `record` to `folder`, with `extra` files beside it (name → bytes)."""
+def save_head(folder: Path, record: HeadRecord, extra: Mapping[str, bytes], *, page: bytes | None = None) -> None:
+    """Write `record` to `folder`, with `extra` files beside it (name → bytes), and `page` for people as ``report.html``."""
     from filelock import FileLock
 
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f".{folder.name}.lock")):
         _save(folder, record, extra)
+        if page is None:
+            (folder / PAGE).unlink(missing_ok=True)
+        else:
+            write_bytes(folder / PAGE, page)
 
 
 def _save(folder: Path, record: HeadRecord, extra: Mapping[str, bytes]) -> None:
@@ -72,12 +81,13 @@ def _save(folder: Path, record: HeadRecord, extra: Mapping[str, bytes]) -> None:
         "params": params_of(record.head),
         "target": record.target,
         "inputs": {name: {"fingerprint": s.fingerprint, "encoder": s.to_dict()} for name, s in record.inputs.items()},
+        "columns": None if record.columns is None else record.columns.to_dict(),
         "state": state.config,
         "report": dict(record.report),
         "files": files,
     }
     write_json(folder / "head.json", document)
-    keep = {"head.json", *(entry["file"] for entry in files.values())}
+    keep = {"head.json", PAGE, *(entry["file"] for entry in files.values())}
     for path in folder.iterdir():
         if path.name not in keep:
             path.unlink()
@@ -101,16 +111,32 @@ def load_head(folder: Path) -> HeadRecord:
         raise CorruptStoreError(f"{path} is damaged ({error!r}). Train the head again.") from error
 
 
+def read_extra(folder: Path, name: str) -> bytes:
+    """A file saved beside a head, compared with its digest.
+
+    Raises
+    ------
+    CorruptStoreError
+    """
+    entry = read_json(folder / "head.json")["files"].get(name)
+    if entry is None:
+        raise CorruptStoreError(f"{folder} has no {name}. Train the head again.")
+    return _read(folder, entry)
+
+
+def _read(folder: Path, entry: Mapping[str, str]) -> bytes:
+    path = folder / entry["file"]
+    if not path.is_file() or sha256_file(path) != entry["sha256"]:
+        raise CorruptStoreError(f"{path} is missing or differs from what was saved. Train the head again.")
+    return path.read_bytes()
+
+
 def _restore(folder: Path, document: Mapping[str, Any]) -> HeadRecord:
     from safetensors.numpy import load
 
-    contents = {}
-    for name, entry in document["files"].items():
-        path = folder / entry["file"]
-        if not path.is_file() or sha256_file(path) != entry["sha256"]:
-            raise CorruptStoreError(f"{path} is missing or differs from what was saved. Train the head again.")
-        contents[name] = path.read_bytes()
+    contents = {name: _read(folder, entry) for name, entry in document["files"].items()}
     state = HeadState(document["state"], load(contents.pop(WEIGHTS)), contents)
     head = head_class(document["kind"]).from_state(document["params"], state)
     specs = {name: EncoderSpec.from_dict(entry["encoder"]) for name, entry in document["inputs"].items()}
-    return HeadRecord(document["name"], document["target"], specs, head, document["report"])
+    columns = None if document["columns"] is None else ColumnEncoder.from_dict(document["columns"])
+    return HeadRecord(document["name"], document["target"], specs, head, document["report"], columns)

@@ -1,6 +1,6 @@
 """The k-nearest-neighbour head: a cosine vote of the training items, modality by modality.
 
-Similarities of the modalities that both items have are averaged with weights chosen on validation.
+Similarities of the modalities that both items have are averaged with weights chosen by leave-one-out.
 """
 
 from __future__ import annotations
@@ -12,9 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.heads._features import Standardizer
-from embedstore.heads.base import Array, Data, Float, Head, HeadState, log_softmax, nll
+from embedstore.heads.base import Array, Codes, Data, Float, Head, HeadState, log_softmax, nll
 
 BLOCK = 2048
+SAMPLE = 2048
+"""Items that k, temperature and weights are chosen on, by leave-one-out."""
+ALL_PAIRS = 20_000
+"""Items up to which every one may be predicted from all others."""
 
 
 class KnnHead(Head):
@@ -23,9 +27,11 @@ class KnnHead(Head):
     Parameters
     ----------
     ks : sequence of int
-        Numbers of neighbours tried on validation.
+        Numbers of neighbours tried.
     temperatures : sequence of float
-        A neighbour of similarity s votes with exp(s / temperature); tried on validation.
+        A neighbour of similarity s votes with exp(s / temperature).
+    weights : str
+        ``"tuned"``, or ``"equal"`` for the same weight of every modality.
 
     Attributes
     ----------
@@ -38,6 +44,7 @@ class KnnHead(Head):
     """
 
     kind = "knn"
+    leaves_one_out = True
 
     k_: int
     temperature_: float
@@ -46,26 +53,36 @@ class KnnHead(Head):
     codes_: npt.NDArray[np.int64]
     standardizer_: Standardizer
 
-    def __init__(self, ks: Sequence[int] = (1, 4, 8, 16, 32), temperatures: Sequence[float] = (0.05, 0.1, 0.2)) -> None:
+    def __init__(
+        self,
+        ks: Sequence[int] = (1, 4, 8, 16, 32),
+        temperatures: Sequence[float] = (0.05, 0.1, 0.2),
+        weights: str = "tuned",
+    ) -> None:
         self.ks = ks
         self.temperatures = temperatures
+        self.weights = weights
 
     def _fit(self, train: Data, validation: Data) -> None:
-        self._remember(train)
-        names = list(self.vectors_)
-        similarities = {name: self._similarity(name, self._unit(validation)[name]) for name in names}
+        data = train if validation is train else train + validation
+        self._remember(data)
+        sample = np.sort(np.random.default_rng(0).permutation(len(data))[:SAMPLE])
+        queries = data.take(sample)
+        similarities = {name: self._similarity(name, x) for name, x in self._unit(queries).items()}
         best = np.inf
-        for weights in _weightings(len(names)):
-            shares = dict(zip(names, weights, strict=True))
-            total = self._combine(similarities, validation, shares)
-            if validation is train:
-                np.fill_diagonal(total, -np.inf)
+        tried = weightings(len(similarities)) if self.weights == "tuned" else [(1 / len(similarities),) * len(similarities)]
+        for weights in tried:
+            shares = dict(zip(similarities, weights, strict=True))
+            total = self._combine(similarities, queries, shares)
+            total[np.arange(len(sample)), sample] = -np.inf
+            nearest = _nearest(total, max(self.ks))
             for k, temperature in product(self.ks, self.temperatures):
-                loss = nll(log_softmax(self._vote(total, k, temperature)), validation.codes)
+                loss = nll(log_softmax(self._vote(*nearest, int(k), float(temperature))), queries.codes)
                 if loss < best:
                     best, self.k_, self.temperature_, self.weights_ = loss, int(k), float(temperature), shares
-        if validation is not train:
-            self._remember(train + validation)
+
+    def left_out(self, data: Data) -> Float | None:
+        return log_softmax(self._neighbours_vote(data, others=True)) if len(data) <= ALL_PAIRS else None
 
     def _remember(self, data: Data) -> None:
         self.standardizer_ = Standardizer(balance=False).fit(data)
@@ -87,24 +104,28 @@ class KnnHead(Head):
         share = sum(weights[name] * data.present[name] for name in similarities)
         return np.asarray(total / np.maximum(share, 1e-6)[:, None], np.float32)
 
-    def _vote(self, similarity: npt.NDArray[np.float32], k: int, temperature: float) -> Float:
-        """Log of the neighbours' votes (q, c), with a little of every class so that none is impossible."""
-        k = min(k, similarity.shape[1])
-        nearest = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
-        near = np.take_along_axis(similarity, nearest, axis=1).astype(np.float64)
-        weight = np.exp((near - near.max(axis=1, keepdims=True)) / temperature)
-        votes = np.zeros((len(similarity), len(self.classes_)))
-        for j in range(k):
-            np.add.at(votes, (np.arange(len(votes)), self.codes_[nearest[:, j]]), weight[:, j])
-        prior = np.bincount(self.codes_, minlength=len(self.classes_)) / len(self.codes_)
+    def _vote(self, near: Codes, similarity: npt.NDArray[np.float32], k: int, temperature: float) -> Float:
+        """Log of the first k neighbours' votes (q, c), with a little of every class so that none is impossible."""
+        weight = np.exp((similarity[:, :k] - similarity[:, :1]).astype(np.float64) / temperature)
+        n, c = len(near), len(self.classes_)
+        cells = np.arange(n)[:, None] * c + self.codes_[near[:, :k]]
+        votes = np.bincount(cells.ravel(), weight.ravel(), n * c).reshape(n, c)
+        prior = np.bincount(self.codes_, minlength=c) / len(self.codes_)
         return np.asarray(np.log(votes / votes.sum(axis=1, keepdims=True) * 0.95 + 0.05 * (prior + 1e-4)))
 
     def _logits(self, data: Data) -> Array:
+        return self._neighbours_vote(data)
+
+    def _neighbours_vote(self, data: Data, *, others: bool = False) -> Float:
+        """Votes (n, c) for `data`; with `others` it is the training items, and none votes for itself."""
         out = []
         for lo in range(0, len(data), BLOCK):
             block = data.take(np.arange(lo, min(lo + BLOCK, len(data))))
             similarities = {name: self._similarity(name, x) for name, x in self._unit(block).items()}
-            out.append(self._vote(self._combine(similarities, block, self.weights_), self.k_, self.temperature_))
+            total = self._combine(similarities, block, self.weights_)
+            if others:
+                total[np.arange(len(block)), lo + np.arange(len(block))] = -np.inf
+            out.append(self._vote(*_nearest(total, self.k_), self.k_, self.temperature_))
         return np.concatenate(out)
 
     def _state(self) -> HeadState:
@@ -120,7 +141,16 @@ class KnnHead(Head):
         self.standardizer_ = Standardizer.from_tensors(state.tensors, list(self.dims_))
 
 
-def _weightings(m: int) -> list[tuple[float, ...]]:
+def _nearest(similarity: npt.NDArray[np.float32], k: int) -> tuple[Codes, npt.NDArray[np.float32]]:
+    """The k most similar training items (q, k) and their similarities, best first; -inf never counts."""
+    k = min(k, similarity.shape[1])
+    near = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
+    found = np.take_along_axis(similarity, near, axis=1)
+    order = np.argsort(-found, axis=1)
+    return np.take_along_axis(near, order, axis=1), np.take_along_axis(found, order, axis=1)
+
+
+def weightings(m: int) -> list[tuple[float, ...]]:
     """Convex weights of m modalities on a grid of quarters (all equal beyond three modalities)."""
     if m == 1:
         return [(1.0,)]

@@ -121,12 +121,13 @@ class Store:
         inputs: Sequence[str],
         target: str | None = None,
         where: str | None = None,
+        group: str | None = None,
         seed: int = 0,
     ) -> View:
         """Items joined over the spaces `inputs`: what a head trains on. See `embedstore.store.view.View`."""
         from embedstore.store.view import make_view
 
-        return make_view(self, inputs=strings(inputs, "inputs"), target=target, where=where, seed=seed)
+        return make_view(self, inputs=strings(inputs, "inputs"), target=target, where=where, group=group, seed=seed)
 
     def writer(self, *, discard_if_empty: bool = False) -> StoreWriter:
         """A context manager that holds the store's one write lock."""

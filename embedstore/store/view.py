@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from embedstore._columns import METADATA, ColumnEncoder
 from embedstore.errors import UsageError
 from embedstore.spec import EncoderSpec
 from embedstore.splits import hashed_split, parse_split
@@ -17,6 +18,8 @@ from embedstore.store.items import Rows
 from embedstore.store.space import Space
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from embedstore.store.reader import Store
 
 Array = npt.NDArray[Any]
@@ -31,6 +34,7 @@ class View:
 
     Parameters
     ----------
+    store : Store
     spaces : mapping of input name to Space
     rows : (n,) int64
     ids : (n,) object (str)
@@ -43,8 +47,14 @@ class View:
         Items left out because their target is null.
     split_column : bool
         Whether a column ``split`` decided, rather than the hashed id.
+    groups : (n,) object (str) or None
+        Items of one group share a split and a fold; an item without a group is a group of its own.
+    group_name : str or None
+    columns : ColumnEncoder or None
+        Metadata columns that are the input ``"metadata"``.
     """
 
+    store: Store = field(repr=False)
     spaces: Mapping[str, Space]
     rows: Rows
     ids: Array
@@ -53,6 +63,9 @@ class View:
     target_name: str | None = None
     dropped: int = 0
     split_column: bool = False
+    groups: Array | None = None
+    group_name: str | None = None
+    columns: ColumnEncoder | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -60,12 +73,40 @@ class View:
     @cached_property
     def inputs(self) -> dict[str, Array]:
         """Input name → vectors (n, dim) of the space's dtype; zeros where an item has none (see `present`)."""
-        return {name: self._gather(space, self.present[name]) for name, space in self.spaces.items()}
+        vectors = {name: self._gather(space, self.present[name]) for name, space in self.spaces.items()}
+        if self.columns is not None:
+            values = self.metadata(self.columns.columns).to_pydict()
+            vectors[METADATA] = self.columns.transform(values, len(self))
+        return vectors
 
     @cached_property
     def present(self) -> dict[str, npt.NDArray[np.bool_]]:
         """Input name → mask (n,): whether the item has a vector there."""
-        return {name: space.has(self.rows) for name, space in self.spaces.items()}
+        masks = {name: space.has(self.rows) for name, space in self.spaces.items()}
+        return masks if self.columns is None else {**masks, METADATA: np.ones(len(self), bool)}
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the inputs."""
+        return [*self.spaces, *(() if self.columns is None else (METADATA,))]
+
+    @property
+    def dims(self) -> dict[str, int]:
+        """Input name → width."""
+        dims = {name: space.dim for name, space in self.spaces.items()}
+        return dims if self.columns is None else {**dims, METADATA: self.columns.width}
+
+    def with_columns(self, columns: Sequence[str]) -> View:
+        """The same items with metadata columns as one more input, ``"metadata"``."""
+        known = self.store.items.metadata_columns()
+        for name in columns:
+            if name not in known:
+                raise UsageError(f"{self.store.path} has no metadata column {name!r}. Columns: {', '.join(known) or 'none'}.")
+            if name == self.target_name:
+                raise UsageError(f"Column {name!r} is the target; it cannot be an input too.")
+        if METADATA in self.spaces:
+            raise UsageError(f"A space is called {METADATA!r} already; leave it out to use metadata columns.")
+        return replace(self, columns=ColumnEncoder.fit(self.metadata(columns).to_pydict()))
 
     @property
     def specs(self) -> dict[str, EncoderSpec]:
@@ -75,7 +116,17 @@ class View:
     def select(self, index: Array) -> View:
         """The items at `index`: a mask (n,) or positions (m,)."""
         target = None if self.target is None else self.target[index]
-        return replace(self, rows=self.rows[index], ids=self.ids[index], target=target, split=self.split[index])
+        groups = None if self.groups is None else self.groups[index]
+        return replace(self, rows=self.rows[index], ids=self.ids[index], target=target, split=self.split[index], groups=groups)
+
+    @property
+    def keys(self) -> Array:
+        """What splits are hashed by (n,): the groups, or the ids where there are none."""
+        return self.ids if self.groups is None else self.groups
+
+    def metadata(self, columns: Sequence[str]) -> pa.Table:
+        """Columns of the items, aligned with `rows`."""
+        return self.store.items.take(self.rows, list(columns))
 
     def blocks(self, size: int = 65536) -> Iterator[View]:
         """The view in order, in views of at most `size` items."""
@@ -90,11 +141,14 @@ class View:
         return out
 
 
-def make_view(store: Store, *, inputs: Sequence[str], target: str | None, where: str | None, seed: int) -> View:
+def make_view(
+    store: Store, *, inputs: Sequence[str], target: str | None, where: str | None, seed: int, group: str | None = None
+) -> View:
     """Join `inputs` over the items of `store`.
 
     An item is in the view if it has a vector in at least one of `inputs` and, where a `target` column is named, a value
-    in it. A column ``split`` (train, val, test) decides the split; otherwise the hashed id does.
+    in it. A column ``split`` (train, val, test) decides the split; otherwise the hashed id does, or the hashed value of the
+    column `group`.
 
     Raises
     ------
@@ -110,15 +164,17 @@ def make_view(store: Store, *, inputs: Sequence[str], target: str | None, where:
         present |= space.has(rows)
     rows = rows[present]
     types = store.items.column_types()
-    if target is not None and target not in store.items.metadata_columns():
-        known = ", ".join(store.items.metadata_columns()) or "none"
-        raise UsageError(f"{store.path} has no metadata column {target!r}. Columns: {known}.")
-    wanted = () if target is None else dict.fromkeys((target, "split"))
+    for name in (target, group):
+        if name is not None and name not in store.items.metadata_columns():
+            known = ", ".join(store.items.metadata_columns()) or "none"
+            raise UsageError(f"{store.path} has no metadata column {name!r}. Columns: {known}.")
+    wanted = dict.fromkeys([*(() if target is None else (target, "split")), *(() if group is None else (group,))])
     columns = ["id", *(name for name in wanted if name in types)]
     table = store.items.take(rows, columns)
     ids: Array = table.column("id").to_numpy()
     labels = None if target is None else _objects(table.column(target).to_pylist())
-    split = hashed_split(ids, seed=seed)
+    groups = None if group is None else _groups(table.column(group).to_pylist(), ids)
+    split = hashed_split(ids if groups is None else groups, seed=seed)
     if "split" in columns:
         split = parse_split(table.column("split").to_pylist(), default=split)
     keep = np.ones(len(rows), bool) if labels is None else np.asarray([not _is_null(v) for v in labels], dtype=bool)
@@ -128,6 +184,7 @@ def make_view(store: Store, *, inputs: Sequence[str], target: str | None, where:
             + (f", none of them a value in {target!r}." if target else ".")
         )
     return View(
+        store=store,
         spaces=spaces,
         rows=rows[keep],
         ids=ids[keep],
@@ -136,7 +193,14 @@ def make_view(store: Store, *, inputs: Sequence[str], target: str | None, where:
         target_name=target,
         dropped=int((~keep).sum()),
         split_column="split" in columns,
+        groups=None if groups is None else groups[keep],
+        group_name=group,
     )
+
+
+def _groups(values: list[Any], ids: Array) -> Array:
+    """Group names (n,); an item without one is alone in a group of its own."""
+    return _objects([f"item {i}" if _is_null(v) else f"group {v}" for i, v in zip(ids.tolist(), values, strict=True)])
 
 
 def _objects(values: list[Any]) -> Array:

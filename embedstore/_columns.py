@@ -1,0 +1,100 @@
+"""Metadata columns as numbers, so that heads can take them as one more input."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embedstore.errors import UsageError
+
+METADATA = "metadata"
+"""The name of the input that metadata columns make."""
+MAX_LEVELS = 64
+
+
+@dataclass(frozen=True)
+class ColumnEncoder:
+    """How columns become features.
+
+    A column of numbers becomes its value and an indicator of its absence; any other becomes indicators of its most frequent
+    values.
+
+    Parameters
+    ----------
+    numeric : mapping of column to its mean
+        What stands for an absent value.
+    levels : mapping of column to values
+    """
+
+    numeric: Mapping[str, float]
+    levels: Mapping[str, Sequence[str]]
+
+    @property
+    def columns(self) -> list[str]:
+        return [*self.numeric, *self.levels]
+
+    @property
+    def width(self) -> int:
+        return 2 * len(self.numeric) + sum(len(values) for values in self.levels.values())
+
+    @classmethod
+    def fit(cls, columns: Mapping[str, Sequence[Any]]) -> ColumnEncoder:
+        """Learn means and levels.
+
+        Raises
+        ------
+        UsageError
+            A column that holds neither numbers nor text, or nothing.
+        """
+        numeric, levels = {}, {}
+        for name, values in columns.items():
+            known = [v for v in values if not _absent(v)]
+            if not known:
+                raise UsageError(f"Column {name!r} holds no value for any of the {len(values)} items.")
+            if all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in known):
+                numeric[name] = float(np.mean([float(v) for v in known]))
+            elif all(isinstance(v, (str, bool)) for v in known):
+                counts = Counter(str(v) for v in known)
+                levels[name] = [level for level, _ in sorted(counts.items(), key=lambda c: (-c[1], c[0]))[:MAX_LEVELS]]
+            else:
+                raise UsageError(f"Column {name!r} holds {type(known[0]).__name__} values; expected numbers or text.")
+        return cls(numeric, levels)
+
+    def transform(self, columns: Mapping[str, Sequence[Any]], n: int) -> npt.NDArray[np.float32]:
+        """Features (n, width); a column that is not there is absent for all."""
+        blocks = []
+        for name, mean in self.numeric.items():
+            values = columns.get(name, [None] * n)
+            absent = np.array([not _is_number(v) for v in values], bool)
+            filled = [mean if gone else float(v) for v, gone in zip(values, absent, strict=True)]
+            blocks.append(np.stack([np.array(filled, np.float32), absent.astype(np.float32)], axis=1))
+        for name, levels in self.levels.items():
+            values = columns.get(name, [None] * n)
+            position = {level: i for i, level in enumerate(levels)}
+            block = np.zeros((n, len(levels)), np.float32)
+            for row, value in enumerate(values):
+                at = None if _absent(value) else position.get(str(value))
+                if at is not None:
+                    block[row, at] = 1
+            blocks.append(block)
+        return np.concatenate(blocks, axis=1)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"numeric": dict(self.numeric), "levels": {name: list(values) for name, values in self.levels.items()}}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ColumnEncoder:
+        return cls(data["numeric"], data["levels"])
+
+
+def _absent(value: Any) -> bool:
+    return value is None or value == "" or (isinstance(value, float) and not np.isfinite(value))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and bool(np.isfinite(value))

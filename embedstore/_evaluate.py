@@ -1,0 +1,242 @@
+"""`evaluate`: a saved head on labelled items that it did not see. Wiring of heads, stores, evaluation."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embedstore._predict import check_fingerprints, open_head
+from embedstore._report import report_data
+from embedstore._trial import HEAD, KNN, MAJORITY, Codes, Judged, Labels, Scores, over_classes
+from embedstore.errors import HeadError, UsageError, reason_of
+from embedstore.evaluate.metrics import Score, scores_to_dict
+from embedstore.evaluate.overlap import EVERY, Copies, find_copies
+from embedstore.evaluate.report import render_html
+from embedstore.heads import KnnHead
+from embedstore.heads.io import HeadRecord, read_extra
+from embedstore.store import Store, View
+
+__all__ = ["EvaluationReport", "evaluate"]
+
+
+@dataclass(frozen=True)
+class EvaluationReport:
+    """What `evaluate` returns.
+
+    Parameters
+    ----------
+    head, kind, target : str
+    metrics : mapping of metric to Score
+    baselines : mapping of baseline to metrics
+        The head with each input alone (the others masked), and the majority class and a plain kNN of what it was fitted on.
+    gain : (str, Score)
+        The most accurate baseline, and the paired gain in accuracy over it.
+    evaluation : str
+        What the scores were measured on.
+    """
+
+    head: str
+    kind: str
+    target: str
+    items: dict[str, int]
+    metrics: Scores
+    baselines: dict[str, Scores]
+    gain: tuple[str, Score]
+    evaluation: str
+    seconds: float
+    copies: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    report: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The document of ``embedstore evaluate --json``."""
+        return {
+            **vars(self),
+            "metrics": scores_to_dict(self.metrics),
+            "baselines": {name: scores_to_dict(scores) for name, scores in self.baselines.items()},
+            "gain": {"over": self.gain[0], **self.gain[1].to_dict()},
+        }
+
+
+def evaluate(
+    store: Store | str | Path,
+    head: str | Path,
+    *,
+    where: str | None = None,
+    group: str | None = None,
+    seen: bool = False,
+    report: str | Path | None = None,
+    seed: int = 0,
+) -> EvaluationReport:
+    """Score a saved head on labelled items of a store.
+
+    Parameters
+    ----------
+    store : Store or path
+    head : str or path
+        Its name in `store`, or the folder of a head of another store: ``other.store/heads/label``.
+    where : str, optional
+        SQL over the metadata columns.
+    group : str, optional
+        Metadata column; the bootstrap draws its values instead of items.
+    seen : bool
+        Whether items that the head was fitted on count too. Their scores flatter.
+    report : path, optional
+        Where to write an HTML report.
+    seed : int
+        Of the bootstrap.
+
+    Raises
+    ------
+    HeadError
+        No item is left that the head did not see, or that has a known class.
+    UsageError, FingerprintError
+    """
+    started = time.perf_counter()
+    opened = store if isinstance(store, Store) else Store.open(store)
+    trained_in, record = _find(opened, head)
+    check_fingerprints(record, {name: opened.space(name).spec for name in record.inputs}, str(opened.path))
+    view = _view(record, opened, where, group)
+    fitted_rows = _fitted_rows(trained_in, record)
+    same = trained_in.path.resolve() == opened.path.resolve()
+    was_seen = np.isin(view.rows, fitted_rows) if same else np.zeros(len(view), bool)
+    test = np.arange(len(view)) if seen else np.flatnonzero(~was_seen)
+    if not len(test):
+        raise HeadError(
+            f"Head {record.name!r} was fitted on all {len(view):,} labelled items of {opened.path}. "
+            "Evaluate it on another store, add items, or count what it has seen (--seen; such scores flatter)."
+        )
+    judged, labels = _judge(view, record, test, np.flatnonzero(was_seen), trained_in, fitted_rows)
+    bootstrap = judged.bootstrap(view, seed)
+    baselines = judged.baselines(bootstrap)
+    result = EvaluationReport(
+        head=record.name,
+        kind=record.head.kind,
+        target=record.target,
+        items=judged.sizes,
+        metrics=judged.metrics(bootstrap),
+        baselines=baselines,
+        gain=judged.gain(baselines, bootstrap),
+        evaluation=judged.evaluation,
+        seconds=round(time.perf_counter() - started, 3),
+        copies=judged.copies.to_dict(),
+        notes=_notes(view, labels, record, judged, int(was_seen[test].sum())),
+    )
+    if report is None:
+        return result
+    html = render_html(report_data(view, labels, judged, result.to_dict(), seed=seed))
+    try:
+        Path(report).write_text(html, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{report} cannot be written: {reason_of(error)}.") from error
+    return EvaluationReport(**{**vars(result), "report": str(report)})
+
+
+def _find(store: Store, head: str | Path) -> tuple[Store, HeadRecord]:
+    """The store a head was trained in, and the head."""
+    path = Path(head)
+    if path.parent.name == "heads" and path.is_dir():
+        home = Store.open(path.parent.parent)
+        return home, open_head(home, path.name)
+    return store, open_head(store, str(head))
+
+
+def _view(record: HeadRecord, store: Store, where: str | None, group: str | None) -> View:
+    view = store.view(inputs=list(record.inputs), target=record.target, where=where, group=group)
+    if record.columns is None:
+        return view
+    from dataclasses import replace
+
+    return replace(view, columns=record.columns)
+
+
+def _fitted_rows(store: Store, record: HeadRecord) -> npt.NDArray[np.int64]:
+    """Rows of the items that a head was fitted on, by the split saved with it."""
+    import io
+
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(io.BytesIO(read_extra(store.path / "heads" / record.name, "split.parquet")))
+    split = np.array(table.column("split").to_pylist())
+    return np.asarray(table.column("row").to_numpy()[split != "test"], np.int64)
+
+
+def _judge(
+    view: View, record: HeadRecord, test: Codes, fitted: Codes, trained_in: Store, fitted_rows: npt.NDArray[np.int64]
+) -> tuple[Judged, Labels]:
+    head, target = record.head, view.target
+    if target is None:
+        raise HeadError(f"The view has no target {record.target!r}.")
+    known = set(head.classes_.tolist())
+    classes = np.array(sorted({*known, *target.tolist()}, key=lambda v: (str(type(v)), v)), dtype=head.classes_.dtype)
+    codes = np.array([{c: i for i, c in enumerate(classes.tolist())}[v] for v in target.tolist()], np.int64)
+    inputs = {name: x[test] for name, x in view.inputs.items()}
+    present = {name: mask[test] for name, mask in view.present.items()}
+    log_p = {HEAD: over_classes(head, head.predict_log_proba(inputs, present=present), classes)}
+    for name in view.names if len(view.names) > 1 else ():
+        alone = {n: m & (n == name) for n, m in present.items()}
+        log_p[f"only {name}"] = over_classes(head, head.predict_log_proba(inputs, present=alone), classes)
+    home = _view(record, trained_in, None, None)
+    train = home.select(np.isin(home.rows, fitted_rows))
+    copies = Copies(test[:0], {}, {EVERY: np.zeros(0, bool)})
+    if len(train) and train.target is not None:
+        labels, counts = np.unique(train.target, return_counts=True)
+        majority = np.full(len(classes), 0.5)
+        majority[np.searchsorted(classes, labels)] = counts
+        log_p[MAJORITY] = np.tile(np.log(majority / majority.sum()), (len(test), 1))
+        knn = KnnHead(ks=(8,), temperatures=(0.1,), weights="equal")
+        knn.fit(train.inputs, train.target, present=train.present)
+        log_p[KNN] = over_classes(knn, knn.predict_log_proba(inputs, present=present), classes)
+        copies = _copies(view, test, train)
+    judged = Judged(
+        head,
+        fitted_on=fitted,
+        test=test,
+        truth=codes[test],
+        log_p=log_p,
+        evaluation=f"{len(test):,} items of {view.store.path.name}",
+        sizes={"train": len(fitted_rows), "test": len(test)},
+        split=np.full(len(view), ""),
+        seeds=[],
+        copies=copies,
+        witness=(head, fitted, test),
+    )
+    return judged, Labels(target, classes, codes)
+
+
+def _copies(view: View, test: Codes, train: View) -> Copies:
+    """Copies of the evaluated items among those the head was fitted on, wherever they are stored."""
+    evaluated = view.select(test)
+    both = {
+        name: np.concatenate([evaluated.inputs[name], np.asarray(x, evaluated.inputs[name].dtype)])
+        for name, x in train.inputs.items()
+    }
+    present = {name: np.concatenate([evaluated.present[name], mask]) for name, mask in train.present.items()}
+    hashes = {
+        name: np.concatenate([view.spaces[name].hash_of(evaluated.rows), space.hash_of(train.rows)])
+        for name, space in train.spaces.items()
+    }
+    n = len(test)
+    found = find_copies(both, present, hashes, train=np.arange(n, n + len(train)), test=np.arange(n))
+    return Copies(test[found.checked], found.exact, found.near)
+
+
+def _notes(view: View, labels: Labels, record: HeadRecord, judged: Judged, seen: int) -> list[str]:
+    notes = []
+    if seen:
+        notes.append(f"{seen:,} of the {len(judged.test):,} items were fitted on: these scores flatter")
+    if found := int(judged.copies.near[EVERY].sum()):
+        notes.append(f"{found:,} items have a near copy (cosine > 0.97 in {EVERY}) among those the head was fitted on")
+    known = np.isin(labels.classes, record.head.classes_)
+    if not known.all():
+        count = int((~known[judged.truth]).sum())
+        strange = ", ".join(map(str, labels.classes[~known][:5].tolist()))
+        notes.append(f"{count:,} items are of classes that the head does not know: {strange}")
+    if view.dropped:
+        notes.append(f"{view.dropped} items have no {view.target_name} and were left out")
+    return notes

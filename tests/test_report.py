@@ -1,0 +1,227 @@
+"""The report of a head: one page that is complete, safe and well formed, whatever the user's strings hold."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from embedstore.evaluate.figures import _ems, _short, confusion, figures, ladder, most_confused, regression, save_png, to_svg
+from embedstore.evaluate.metrics import Score
+from embedstore.evaluate.report import LadderStep, Mistake, ReportData, render_html
+
+EVIL = "<script>alert('x')</script>"
+NAMES = [EVIL, "日本の切手 🗾", 'a $\\frac{1}{0$ & "b" -->']
+VOID = {"meta", "br", "img"}
+JPEG = b"\xff\xd8\xff\xe0 not really"
+
+
+def score(value: float = 0.787) -> Score:
+    return Score(value, value - 0.013, value + 0.013)
+
+
+@pytest.fixture(scope="module")
+def full() -> ReportData:
+    """Every field filled, with strings that should do harm."""
+    return ReportData(
+        title=EVIL,
+        facts={"kind": "auto", EVIL: EVIL},
+        metrics={"accuracy": score(), "macro_f1": score(0.7), "auroc": Score(np.nan, np.nan, np.nan)},
+        baselines={"majority": {"accuracy": score(0.1)}, EVIL: {"accuracy": score(0.74), "macro_f1": score(0.6)}},
+        notes=[EVIL, "tab\tnul\x00 lone \ud800"],
+        ladder=[
+            LadderStep("linear", score(), None, 0.8, True, "the start"),
+            LadderStep(EVIL, score(0.6), Score(-0.1, -0.2, 0.1), 400.0, False, EVIL),
+        ],
+        seeds=[0.78, 0.79],
+        history=[{"train_loss": 1.0, "val_loss": 1.1, "val_accuracy": 0.4}, {"train_loss": 0.5}, {"val_loss": np.inf}],
+        classes=NAMES,
+        confusion=np.array([[5, 1, 0], [0, 0, 0], [2, 0, 7]]),
+        per_class=[{"class": name, "support": 1234, "precision": 0.5, "recall": np.nan, "f1": 1.0} for name in NAMES],
+        reliability=[(0.3, 0.25, 10), (np.nan, np.nan, 0), (0.9, 0.8, 90)],
+        subsets={"image": score(0.6), EVIL: score(0.7)},
+        shapley={"image": -0.1, EVIL: 0.5},
+        permutation={EVIL: score(0.2)},
+        missing={EVIL: [(0.0, 0.79), (1.0, 0.5)], "_hidden": [(0.0, 0.79), (1.0, 0.6)]},
+        mistakes=[
+            Mistake(EVIL, NAMES[0], NAMES[1], 0.9999, EVIL, JPEG, [EVIL, "日本"]),
+            Mistake("b\ud800", NAMES[2], NAMES[0], np.nan),
+        ],
+        regression=(np.linspace(0, 1, 5000), np.r_[np.nan, np.linspace(0, 1, 4999)]),
+    )
+
+
+@pytest.fixture(scope="module")
+def page(full: ReportData) -> str:
+    return render_html(full)
+
+
+def svgs_of(page: str) -> list[str]:
+    return re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL)
+
+
+class Outline(HTMLParser):
+    """Tags, ids and attributes of a page; fails where an element is closed that is not open."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+        self._open: list[str] = []
+        self.feed(html)
+        self.close()
+        assert not self._open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_startendtag(tag, attrs)
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def values(self, name: str) -> list[str]:
+        return [value for key, value in self.attributes if key == name]
+
+
+def test_page_is_well_formed_and_complete(page: str) -> None:
+    outline = Outline(page)
+    assert outline.tags.count("h1") == 1
+    assert outline.tags.count("svg") == outline.values("role").count("img") == 7
+    sections = re.findall(r'<section id="(\w+)"', page)
+    order = "metrics baselines ladder learning seeds contributions confusion reliability classes mistakes"
+    assert sections == order.split()
+    assert page.count('class="how"') == len(sections)
+    assert all(cell in page for cell in ("0.787 [0.774, 0.800]", "1,234", "Mean 0.785", "-0.100 [-0.200, 0.100]"))
+
+
+def test_user_strings_are_text(page: str) -> None:
+    outline = Outline(page)
+    assert "script" not in outline.tags
+    assert not any(name.startswith("on") for name, _ in outline.attributes)
+    svgs = "".join(svgs_of(page))
+    assert "&lt;script" in svgs
+    assert "日本の切手 🗾" in svgs
+    page.encode("utf-8")
+    assert "\x00" not in page
+
+
+def test_nothing_comes_from_outside(page: str) -> None:
+    outline = Outline(page)
+    targets = outline.values("src") + outline.values("href") + outline.values("xlink:href")
+    assert targets
+    assert all(target.startswith(("#", "data:")) for target in targets)
+    assert "url(http" not in page
+    assert "@import" not in page
+
+
+def test_ids_are_unique_and_references_hold(page: str) -> None:
+    outline = Outline(page)
+    ids = outline.values("id")
+    assert len(ids) == len(set(ids))
+    links = [link[1:] for link in outline.values("xlink:href") if link.startswith("#")]
+    used = {*links, *re.findall(r"url\(#([^)]*)\)", page), *outline.values("aria-labelledby")}
+    assert used <= set(ids)
+
+
+def test_same_data_same_bytes(full: ReportData) -> None:
+    first, second = (to_svg(ladder(full.ladder)) for _ in range(2))
+    assert first == second
+
+
+def test_what_is_absent_is_left_out() -> None:
+    page = render_html(ReportData("topic", {}, {}))
+    assert set(Outline(page).tags).isdisjoint({"section", "svg", "table", "dl"})
+    page = render_html(ReportData("topic", {}, {"rmse": score()}, {"a": {"rmse": score(0.9)}, "b": {"r2": score()}}))
+    assert re.findall(r'<section id="(\w+)"', page) == ["metrics", "baselines"]
+
+
+@pytest.mark.parametrize(
+    ("metric", "values", "best", "words"),
+    [("accuracy", (0.7, 0.6), "a", "better"), ("rmse", (0.9, 0.6), "b", "worse")],
+)
+def test_headline_stands_beside_the_best_baseline(metric: str, values: tuple[float, float], best: str, words: str) -> None:
+    baselines = {name: {metric: score(value)} for name, value in zip("ab", values, strict=True)}
+    page = render_html(ReportData("topic", {}, {metric: score(0.75)}, baselines))
+    assert f"best baseline: {best}<" in page
+    assert f"{words} than the best baseline" in page
+
+
+def test_many_classes_scroll_and_only_the_most_confused_are_drawn(full: ReportData) -> None:
+    n = 120
+    counts = 10 * np.eye(n, dtype=np.int64)
+    counts[7, 100] = counts[90, 3] = 4
+    assert {7, 100, 90, 3} <= set(most_confused(counts).tolist())
+    names = [f"class {i}" for i in range(n)]
+    rows = [{"class": name, "support": 10} for name in names]
+    page = render_html(ReportData("topic", {}, {}, classes=names, confusion=counts, per_class=rows))
+    assert 'class="scroll tall"' in page
+    assert "40 most confused of 120 classes" in page
+    assert ">class 100<" in svgs_of(page)[0]
+
+
+@pytest.mark.parametrize(("n", "numbers"), [(2, True), (21, False)])
+def test_confusion_numbers_up_to_twenty_classes(n: int, numbers: bool) -> None:
+    svg = to_svg(confusion(np.full((n, n), 3), [f"c-{i}" for i in range(n)]))
+    assert (f">{100 / n:.0f}<" in svg) == numbers
+
+
+def test_svg_is_one_element_of_text(page: str) -> None:
+    for svg in svgs_of(page):
+        assert ET.fromstring(svg).tag.endswith("svg")
+        assert "<text" in svg
+        assert "currentColor" in svg
+        assert not re.search(r"<\?xml|<!DOCTYPE|<metadata|<!--", svg)
+
+
+def test_figures_of_what_there_is() -> None:
+    assert list(figures(ReportData("topic", {}, {}))) == []
+    boosted = ReportData("topic", {}, {}, history=[{"train_loss": 1.0, "val_loss": 1.2}])
+    assert [len(figure.axes) for figure in figures(boosted).values()] == [1]
+    assert not figures(replace(boosted, history=[{"seconds": 1.0}], reliability=[(0.5, 0.5, 0)]))
+
+
+def test_regression_draws_at_most_two_thousand_points(full: ReportData) -> None:
+    assert full.regression is not None
+    points = regression(*full.regression).axes[0].collections[0]
+    assert len(points.get_offsets()) == 2000
+
+
+def test_png(full: ReportData, tmp_path: Path) -> None:
+    data = ReportData("topic", {}, {}, ladder=full.ladder, classes=full.classes, confusion=full.confusion)
+    paths = save_png(data, tmp_path / "new")
+    assert [path.stem for path in paths] == ["ladder", "confusion"]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
+
+
+def test_the_users_matplotlib_stays_as_it_was(full: ReportData) -> None:
+    import matplotlib
+
+    with matplotlib.rc_context({"text.usetex": True, "font.size": 40}):
+        before = dict(matplotlib.rcParams)
+        assert "font-size: 40px" not in to_svg(ladder(full.ladder))
+        assert dict(matplotlib.rcParams) == before
+
+
+def test_long_names_keep_both_ends() -> None:
+    assert _short("breed of a very long dog, number 17").endswith("17")
+    assert _short("breed of a very long dog, number 17").startswith("breed")
+    assert _ems(_short("W" * 100)) <= 12
+    assert _short("a\n\x00b\ud800") == "a b"
+    assert _short("") == "–"
+
+
+def test_import_is_light() -> None:
+    code = "import sys, embedstore.evaluate.report; print(any(m in sys.modules for m in ('matplotlib', 'jinja2')))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
