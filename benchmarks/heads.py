@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 import embedstore as es
-from embedstore.evaluate.metrics import Score, classification_scores
+from embedstore.evaluation.bootstrap import Bootstrap, Score
+from embedstore.evaluation.metrics import label_scores
 from embedstore.heads import HEADS, make_head
 from embedstore.heads.base import Data
 
@@ -69,7 +70,7 @@ def cross_validate(fit: Fit, data: Data, classes: int) -> tuple[dict[str, Score]
         model = fit(data.take(train), classes)
         seconds.append(time.perf_counter() - start)
         predicted[test] = model(data.take(test))
-    return classification_scores(data.codes, predicted, classes), float(np.mean(seconds))
+    return label_scores(data.codes, predicted, classes, bootstrap=Bootstrap.of(len(data))), float(np.mean(seconds))
 
 
 def load(store: es.Store) -> tuple[Data, int]:

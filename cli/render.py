@@ -17,9 +17,12 @@ if TYPE_CHECKING:
     from embedstore._predict import Predictions
     from embedstore._search import SearchResult
     from embedstore._train import TrainReport
-    from embedstore.evaluate.metrics import Score
+    from embedstore.evaluation.metrics import Score
     from embedstore.heads.auto import Step
     from embedstore.pipeline.report import ProgressCallback
+
+
+BASELINES = {"majority": "majority class", "knn": "kNN (k = 8)"}
 
 
 def out() -> Console:
@@ -130,11 +133,12 @@ def print_training(report: TrainReport) -> None:
         _print_ladder(report.ladder)
     inputs = " + ".join(report.inputs)
     chosen = f": {report.learned['chosen']}" if "chosen" in report.learned else ""
-    _print_scores(f"{report.kind}{chosen} ({inputs})", report.metrics, report.baselines, report.gain)
+    alone = {f"linear ({name})" if name in report.inputs else name: scores for name, scores in report.baselines.items()}
+    _print_scores(f"{report.kind}{chosen} ({inputs})", report.metrics, alone, report.gain)
     sizes = ", ".join(f"{count:,} {part}" for part, count in report.items.items() if part != "test")
     out().print(
         f"{report.classes} classes; {report.evaluation}; fitted on {sizes}{_learned(report.learned)}; "
-        f"{report.seconds:.1f} s. Saved as head {report.head!r}.",
+        f"fit {report.fit_seconds:.1f} s, {report.seconds:.1f} s with baselines and scores. Saved as head {report.head!r}.",
         markup=False,
     )
     if len(report.seeds) > 1:
@@ -154,7 +158,7 @@ def print_evaluation(report: EvaluationReport) -> None:
 def _print_scores(
     name: str, metrics: Mapping[str, Score], baselines: Mapping[str, Mapping[str, Score]], gain: tuple[str, Score]
 ) -> None:
-    table = [(name, metrics), *baselines.items()]
+    table = [(name, metrics), *((BASELINES.get(label, label), scores) for label, scores in baselines.items())]
     rows = [(label, str(s["accuracy"]), str(s["macro_f1"])) for label, s in table]
     print_table(["head", "accuracy [95 %]", "macro F1 [95 %]"], rows)
     verdict = "" if gain[1].low > 0 or gain[1].high < 0 else ": no certain difference"

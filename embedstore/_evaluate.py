@@ -14,9 +14,9 @@ from embedstore._predict import check_fingerprints, open_head
 from embedstore._report import report_data
 from embedstore._trial import HEAD, KNN, MAJORITY, Codes, Judged, Labels, Scores, over_classes
 from embedstore.errors import HeadError, UsageError, reason_of
-from embedstore.evaluate.metrics import Score, scores_to_dict
-from embedstore.evaluate.overlap import EVERY, Copies, find_copies
-from embedstore.evaluate.report import render_html
+from embedstore.evaluation.metrics import Score, scores_to_dict
+from embedstore.evaluation.overlap import EVERY, Copies, find_copies
+from embedstore.evaluation.report import render_html
 from embedstore.heads import KnnHead
 from embedstore.heads.io import HeadRecord, read_extra
 from embedstore.store import Store, View
@@ -204,6 +204,7 @@ def _judge(
         split=np.full(len(view), ""),
         seeds=[],
         copies=copies,
+        fit_seconds=0.0,
         witness=(head, fitted, test),
     )
     return judged, Labels(target, classes, codes)

@@ -16,8 +16,8 @@ from embedstore._arguments import strings
 from embedstore._columns import METADATA
 from embedstore._embed import embed
 from embedstore.errors import FingerprintError, HeadError, UsageError, reason_of
-from embedstore.evaluate.ablation import EXACT_INPUTS, explain
-from embedstore.evaluate.nearest import nearest_items
+from embedstore.evaluation.ablation import EXACT_INPUTS, explain
+from embedstore.evaluation.nearest import nearest_items
 from embedstore.heads.io import HeadRecord, load_head
 from embedstore.sources import Source
 from embedstore.spec import EncoderSpec

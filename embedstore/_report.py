@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embedstore._trial import HEAD, Judged, Labels
+from embedstore._trial import HEAD, KNN, MAJORITY, Judged, Labels
 from embedstore.errors import UsageError, reason_of
-from embedstore.evaluate.ablation import missing_curves, permutation_drops, shapley_of
-from embedstore.evaluate.bootstrap import Bootstrap
-from embedstore.evaluate.metrics import Score, per_class, reliability
-from embedstore.evaluate.nearest import nearest_items
-from embedstore.evaluate.report import LadderStep, Mistake, ReportData
+from embedstore.evaluation.ablation import missing_curves, permutation_drops, shapley_of
+from embedstore.evaluation.bootstrap import Bootstrap
+from embedstore.evaluation.metrics import Score, per_class, reliability
+from embedstore.evaluation.nearest import nearest_items
+from embedstore.evaluation.report import LadderStep, Mistake, ReportData
 from embedstore.heads import AutoHead, Head
 from embedstore.heads._features import Standardizer
 from embedstore.heads.base import Data
@@ -27,6 +27,7 @@ from embedstore.store import View
 Array = npt.NDArray[Any]
 Codes = npt.NDArray[np.int64]
 
+SHOWN = ("accuracy", "macro_f1", "balanced_accuracy")
 MISTAKES, NEAREST = 12, 3
 MAX_SUBSET_INPUTS = 5
 MAX_LOOKED_AT = 20_000
@@ -42,7 +43,7 @@ def save_plots(data: ReportData, folder: str | Path) -> list[Path]:
     UsageError
         The folder cannot be written to.
     """
-    from embedstore.evaluate.figures import save_png
+    from embedstore.evaluation.figures import save_png
 
     try:
         return save_png(data, Path(folder))
@@ -76,12 +77,17 @@ def report_data(view: View, labels: Labels, judged: Judged, document: Mapping[st
         "seconds": f"{document['seconds']:.1f}",
         "made": f"{date.today().isoformat()} by embedstore {__version__}",
     }
-    baselines = {name: _scores(scores) for name, scores in document["baselines"].items()}
+    baselines = {
+        _named(name, view): {metric: score for metric, score in _scores(scores).items() if metric in SHOWN}
+        for name, scores in document["baselines"].items()
+    }
+    gain = document["gain"]
     return ReportData(
         title=document["head"],
         facts=facts,
         metrics=_scores(document["metrics"]),
         baselines=baselines,
+        gain=(_named(gain["over"], view), Score(gain["value"], gain["low"], gain["high"])),
         notes=document["notes"],
         ladder=[_rung(step) for step in document.get("ladder", [])],
         seeds=judged.seeds,
@@ -185,6 +191,13 @@ def _thumbnail(uri: str | None) -> bytes | None:
             return buffer.getvalue()
     except (OSError, ValueError, Image.DecompressionBombError):
         return None
+
+
+def _named(baseline: str, view: View) -> str:
+    """A baseline in words."""
+    return {MAJORITY: "majority class", KNN: "kNN (k = 8)"}.get(
+        baseline, f"linear on {baseline}" if baseline in view.names else baseline
+    )
 
 
 def _history(head: Head) -> list[dict[str, float]]:

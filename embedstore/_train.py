@@ -16,9 +16,9 @@ from embedstore._arguments import strings
 from embedstore._report import report_data, save_plots
 from embedstore._trial import SEEDS, Judged, Scores, Trial
 from embedstore.errors import HeadError, UsageError, reason_of
-from embedstore.evaluate.metrics import Score, scores_to_dict
-from embedstore.evaluate.overlap import EVERY
-from embedstore.evaluate.report import render_html
+from embedstore.evaluation.metrics import Score, scores_to_dict
+from embedstore.evaluation.overlap import EVERY
+from embedstore.evaluation.report import render_html
 from embedstore.heads import AutoHead, Head, head_class, make_head
 from embedstore.heads.auto import Step
 from embedstore.heads.io import PAGE, HeadRecord, save_head
@@ -57,7 +57,9 @@ class TrainReport:
     without_copies : Score or None
         Accuracy over the test items that have none.
     seconds : float
-        Fitting and judging, baselines included.
+        Fitting and judging, baselines included, the report not.
+    fit_seconds : float
+        The head alone, once.
     report : str
         The HTML file, if one was written.
     """
@@ -74,6 +76,7 @@ class TrainReport:
     evaluation: str
     learned: dict[str, Any]
     seconds: float
+    fit_seconds: float
     ladder: list[Step] = field(default_factory=list)
     seeds: list[float] = field(default_factory=list)
     copies: Mapping[str, Any] = field(default_factory=dict)
@@ -201,6 +204,7 @@ def _summary(view: View, trial: Trial, judged: Judged, name: str, kind: str, see
         evaluation=judged.evaluation,
         learned=_learned(judged.head),
         seconds=round(seconds, 3),
+        fit_seconds=round(judged.fit_seconds, 3),
         ladder=judged.head.ladder_ if isinstance(judged.head, AutoHead) else [],
         seeds=judged.seeds,
         copies=judged.copies.to_dict(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.errors import HeadError
-from embedstore.evaluate.bootstrap import Bootstrap
-from embedstore.evaluate.metrics import Score, classification_scores, label_scores
-from embedstore.evaluate.overlap import EVERY, Copies, find_copies
+from embedstore.evaluation.bootstrap import Bootstrap
+from embedstore.evaluation.metrics import Score, classification_scores, label_scores
+from embedstore.evaluation.overlap import EVERY, Copies, find_copies
 from embedstore.heads import AutoHead, Head, KnnHead, LinearHead, head_class
 from embedstore.splits import grouped_folds, hashed_fraction, stratified_folds
 from embedstore.store import View
@@ -63,6 +64,8 @@ class Judged:
     seeds : list of float
         Accuracy of the head with each seed, if it depends on one.
     copies : Copies
+    fit_seconds : float
+        Of the head alone.
     witness : (Head, fitted on, test)
         A head like `head` for closer looks, and the items it was and was not fitted on.
     """
@@ -77,6 +80,7 @@ class Judged:
     split: npt.NDArray[Any]
     seeds: list[float]
     copies: Copies
+    fit_seconds: float
     witness: tuple[Head, Codes, Codes]
 
     def bootstrap(self, view: View, seed: int) -> Bootstrap:
@@ -133,6 +137,7 @@ class Trial:
         self._seed = seed
         self._seeds = seeds
         self._say = say
+        self._fit_seconds = 0.0
         self._hashes = {name: space.hash_of(view.rows) for name, space in view.spaces.items()}
 
     def holdout(self) -> Judged:
@@ -153,6 +158,7 @@ class Trial:
             split=self._view.split,
             seeds=self._over_seeds(head, log_p[HEAD], [(fit, val, test)], test),
             copies=self._copies(every, test),
+            fit_seconds=self._fit_seconds,
             witness=(head, every, test),
         )
 
@@ -190,6 +196,7 @@ class Trial:
             split=folds.astype(str),
             seeds=self._over_seeds(head, log_p[HEAD], parts, every),
             copies=copies or Copies(every[:0], {}, {EVERY: np.zeros(0, bool)}),
+            fit_seconds=self._fit_seconds,
             witness=witness,
         )
 
@@ -197,7 +204,9 @@ class Trial:
         """The head, and log-probabilities (t, c) of the test items by it and by the baselines."""
         names = self._view.names
         self._say(f"head{where}")
+        start = time.perf_counter()
         head = self._fit(self._make(self._kind, self._seed), fit, val, names)
+        self._fit_seconds = time.perf_counter() - start
         log_p = {HEAD: self._predict(head, test, names)}
         counts = np.bincount(self.labels.codes[np.concatenate([fit, val])], minlength=len(self.labels.classes))
         log_p[MAJORITY] = np.tile(np.log(np.maximum(counts, 0.5) / counts.sum()), (len(test), 1))

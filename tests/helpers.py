@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
+
+import embedstore as es
+from embedstore.encoders.hash import HashEncoder
+from embedstore.sources import MemorySource
 
 
 def write_image(path: Path, seed: int = 0, size: tuple[int, int] = (32, 24)) -> Path:
@@ -23,3 +28,20 @@ def write_csv(path: Path, rows: list[dict[str, object]]) -> Path:
         writer.writeheader()
         writer.writerows(rows)
     return path
+
+
+class Telling(HashEncoder):
+    """Texts 'x y z…': numbers become the vector, so that labels can be learned."""
+
+    def encode(self, batch):  # type: ignore[no-untyped-def]
+        return np.array([[float(w) for w in payload.split()] for payload in batch], dtype=np.float32)
+
+
+def telling_store(path: Path, n: int = 200, **columns: Any) -> es.Store:
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, n)
+    texts = [" ".join(f"{v:.3f}" for v in row) for row in np.eye(3)[y] + rng.normal(0, 0.4, (n, 3))]
+    labels = [None if i % 50 == 9 else ["a", "b", "c"][k] for i, k in enumerate(y)]
+    data = {"id": [f"i{i}" for i in range(n)], "text": texts, "label": labels, "n": list(range(n)), **columns}
+    es.embed(MemorySource(data), path, text=Telling(3, "text", "telling"))
+    return es.Store.open(path)

@@ -9,7 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks import extract, heads, store
+from benchmarks import extract, heads, logistic, missing, ridge, store
 
 
 def test_store(capsys: pytest.CaptureFixture[str]) -> None:
@@ -29,3 +29,20 @@ def test_heads(capsys: pytest.CaptureFixture[str]) -> None:
     scores = heads.main(["--tiny", "--heads", "linear,knn"])
     assert {"linear", "knn", "linear, image alone"} <= scores.keys()
     assert "| knn |" in capsys.readouterr().out
+
+
+def test_logistic() -> None:
+    found = logistic.main(["--tiny"])
+    assert found[0]["gap"] < 1e-4
+    assert found[0]["agree"] > 0.99
+
+
+def test_ridge() -> None:
+    found = ridge.main(["--tiny"])
+    assert found["error"] < 1e-4
+    assert found["peak"] < 1.5
+
+
+def test_missing() -> None:
+    curves = missing.main(["--tiny", "--heads", "gated"])
+    assert curves["gated"].keys() == {"masks", "zeros", "gated on images alone", "linear on images alone"}

@@ -163,3 +163,27 @@ def test_folds_spread_every_class() -> None:
     assert len(fit) + len(val) == 58
     assert 2 in fit.codes
     assert 2 not in val.codes
+
+
+@pytest.mark.parametrize("kind", ["attention", "linear"])
+def test_several_vectors_an_item(kind: str) -> None:
+    """Three frames an item, some absent: attention sees tokens, others their mean."""
+    X, y, present = data()
+    rng = np.random.default_rng(5)
+    frames = np.nan_to_num(X["b"])[:, None] + 0.3 * rng.standard_normal((240, 3, X["b"].shape[1])).astype(np.float32)
+    there = present["b"][:, None] & (rng.random((240, 3)) < 0.7)
+    frames[~there] = np.nan
+    inputs, masks = {"a": X["a"], "b": frames}, {"a": present["a"] | ~there.any(axis=1), "b": there}
+    inputs["a"] = np.nan_to_num(inputs["a"])
+    head = make(kind).fit(inputs, y, present=masks)
+    assert head.dims_ == {"a": 10, "b": 8}
+    assert head.score(inputs, y, present=masks) > 0.7
+    reordered = {"a": inputs["a"], "b": frames[:, ::-1]}
+    flipped = {"a": masks["a"], "b": there[:, ::-1]}
+    np.testing.assert_allclose(
+        head.predict_proba(reordered, present=flipped), head.predict_proba(inputs, present=masks), atol=1e-4
+    )
+    with pytest.raises(HeadError, match=r"The mask of input 'b' should have shape \(240, 3\)\. Got \(240, 2\)"):
+        head.predict(inputs, present={**masks, "b": there[:, :2]}) if kind == "attention" else make("attention").fit(
+            inputs, y, present={**masks, "b": there[:, :2]}
+        )

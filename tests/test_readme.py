@@ -46,7 +46,7 @@ def test_readme_blocks_run(tmp_path: Path) -> None:
 def test_the_shown_table_is_real() -> None:
     """The README's own table names the heads that the demo prints."""
     shown = next(body for _, kind, body in blocks() if kind == "text")
-    for name in ("linear (image + text)", "majority", "linear (image)", "linear (text)"):
+    for name in ("linear (image + text)", "majority class", "kNN (k = 8)", "linear (image)", "linear (text)"):
         assert name in shown
 
 

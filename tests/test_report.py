@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embedstore.evaluate.figures import _ems, _short, confusion, figures, ladder, most_confused, regression, save_png, to_svg
-from embedstore.evaluate.metrics import Score
-from embedstore.evaluate.report import LadderStep, Mistake, ReportData, render_html
+from embedstore.evaluation.figures import _ems, _short, confusion, figures, ladder, most_confused, regression, save_png, to_svg
+from embedstore.evaluation.metrics import Score
+from embedstore.evaluation.report import LadderStep, Mistake, ReportData, render_html
 
 EVIL = "<script>alert('x')</script>"
 NAMES = [EVIL, "日本の切手 🗾", 'a $\\frac{1}{0$ & "b" -->']
@@ -156,6 +156,10 @@ def test_headline_stands_beside_the_best_baseline(metric: str, values: tuple[flo
     page = render_html(ReportData("topic", {}, {metric: score(0.75)}, baselines))
     assert f"best baseline: {best}<" in page
     assert f"{words} than the best baseline" in page
+    paired = render_html(ReportData("topic", {}, {metric: score(0.75)}, baselines, ("a", Score(0.021, -0.004, 0.046))))
+    assert "gain over a, paired by item" in paired
+    assert "0.021" in paired
+    assert "[-0.004, 0.046]" in paired
 
 
 def test_many_classes_scroll_and_only_the_most_confused_are_drawn(full: ReportData) -> None:
@@ -223,5 +227,5 @@ def test_long_names_keep_both_ends() -> None:
 
 
 def test_import_is_light() -> None:
-    code = "import sys, embedstore.evaluate.report; print(any(m in sys.modules for m in ('matplotlib', 'jinja2')))"
+    code = "import sys, embedstore.evaluation.report; print(any(m in sys.modules for m in ('matplotlib', 'jinja2')))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"

@@ -42,11 +42,13 @@ class Standardizer:
     def fit(self, data: Data) -> Standardizer:
         self.inputs_ = list(data.inputs)
         self.mean_, self.scale_ = {}, {}
-        mean_width = np.mean([vectors.shape[1] for vectors in data.inputs.values()])
+        mean_width = np.mean([vectors.shape[-1] for vectors in data.inputs.values()])
         for name, vectors in data.inputs.items():
-            mean, deviation = _moments(vectors if data.present[name].all() else vectors[data.present[name]])
+            every = vectors.reshape(-1, vectors.shape[-1])
+            present = data.present[name].reshape(-1)
+            mean, deviation = _moments(every if present.all() else every[present])
             deviation[deviation < 1e-6 * np.maximum(np.abs(mean), 1e-30)] = 1.0
-            weight = np.sqrt(vectors.shape[1] / mean_width) if self.balance else 1.0
+            weight = np.sqrt(vectors.shape[-1] / mean_width) if self.balance else 1.0
             self.mean_[name] = mean.astype(np.float32)
             self.scale_[name] = (deviation * weight).astype(np.float32)
         return self

@@ -22,8 +22,8 @@ XpArray = Any
 """A numpy array or a torch tensor."""
 
 DIRECTIONS = 128
-LANES = 16
-"""Classes are padded to a multiple: products with 15 columns take 1.5 times as long as with 16."""
+LANES, FEW = 16, 64
+"""Few classes are padded to a multiple of 16: products with 15 columns take 1.5 times as long as with 16."""
 NEVER = -1e30
 """The intercept of a padding class: its probability is zero, and so is all that follows from it."""
 MAX_NEWTON, MAX_CG, MAX_HALVINGS = 100, 250, 20
@@ -82,7 +82,7 @@ class LogisticProblem:
         self._z = x - self._mean
         self._y = y
         self._counts = np.bincount(codes, minlength=n_classes)
-        self._padding = -n_classes % LANES
+        self._padding = -n_classes % LANES if n_classes < FEW else 0
         self._items = _on_device(np.arange(len(codes)), device)
         self._spectrum: tuple[XpArray, XpArray, float] = (
             like._spectrum if like is not None else self._principal(min(DIRECTIONS, *features.shape), device)
@@ -118,9 +118,15 @@ class LogisticProblem:
             gradient = self._gradient(alpha, point)
             curvature = self._xp.mean(point.p * (1 - point.p), axis=0)
             precondition = self._preconditioner(alpha, curvature)
-            step, decrement = self._newton_step(alpha, point.p, gradient, precondition, first)
+            z = precondition((-gradient[0], -gradient[1]))
+            decrement = -self._dot(gradient, z)
             first = first or decrement
-            if step is None or 0.5 * decrement <= tolerance * point.objective:
+            if not 0.5 * decrement > tolerance * point.objective:
+                break
+            goal = tolerance * point.objective / decrement  # no step need be much more exact than the solution
+            enough = min(0.25, max((decrement / first) ** 0.5, 0.2 * goal))
+            step = self._newton_step(alpha, point.p, gradient, z, decrement, precondition, enough)
+            if step is None:
                 break
             slope = self._dot(gradient, step)
             better = self._line_search(alpha, point, step, slope)
@@ -130,28 +136,33 @@ class LogisticProblem:
         return point
 
     def _newton_step(
-        self, alpha: float, p: XpArray, gradient: Pair, precondition: Callable[[Pair], Pair], first: float | None
-    ) -> tuple[Pair | None, float]:
-        """A direction by preconditioned conjugate gradients, and the squared preconditioned norm of the gradient."""
+        self,
+        alpha: float,
+        p: XpArray,
+        gradient: Pair,
+        z: Pair,
+        decrement: float,
+        precondition: Callable[[Pair], Pair],
+        enough: float,
+    ) -> Pair | None:
+        """A direction by conjugate gradients, until the squared preconditioned residual is `enough` of what it was."""
         residual = (-gradient[0], -gradient[1])
-        z = precondition(residual)
-        rz = decrement = self._dot(residual, z)
-        if not decrement > 0:
-            return None, 0.0
-        enough = min(0.25, (decrement / (first or decrement)) ** 0.5) * decrement
-        direction = z
+        direction, rz = z, decrement
         step = (0 * z[0], 0 * z[1])
-        for _ in range(MAX_CG):
+        for i in range(MAX_CG):
             curved = self._hessian_product(alpha, p, direction)
-            size = rz / self._dot(direction, curved)
+            curvature = self._dot(direction, curved)
+            if not curvature > 0:  # flat, as far as float32 can tell
+                return None if i == 0 else step
+            size = rz / curvature
             step = (step[0] + size * direction[0], step[1] + size * direction[1])
             residual = (residual[0] - size * curved[0], residual[1] - size * curved[1])
             z = precondition(residual)
             rz, last = self._dot(residual, z), rz
-            if not rz > enough:
+            if not rz > enough * decrement:
                 break
             direction = (z[0] + rz / last * direction[0], z[1] + rz / last * direction[1])
-        return step, decrement
+        return step
 
     def _line_search(self, alpha: float, point: _Point, step: Pair, slope: float) -> _Point | None:
         """The first of full, half, quarter… steps that lowers the objective enough (Armijo)."""

@@ -97,7 +97,7 @@ class Bilinear(nn.Module):
 
 
 class Attention(nn.Module):
-    """Modality tokens with modality embeddings and a CLS token, key-padding masks for what is absent."""
+    """Tokens with modality embeddings and a CLS token, masks for what is absent; several vectors are several tokens."""
 
     def __init__(self, dims: Mapping[str, int], classes: int, width: int, dropout: float) -> None:
         super().__init__()
@@ -115,7 +115,10 @@ class Attention(nn.Module):
         self.out = nn.Sequential(nn.LayerNorm(width), Dropout(dropout), nn.Linear(width, classes))
 
     def forward(self, inputs: dict[str, Tensor], masks: dict[str, Tensor]) -> Tensor:
-        tokens = [p(inputs[n]) + e for n, p, e in zip(self.names, self.projections, self.modality, strict=True)]
-        sequence = torch.stack([self.cls.expand_as(tokens[0]), *tokens], 1)
-        absent = torch.stack([torch.zeros_like(masks[self.names[0]]), *(~masks[n] for n in self.names)], 1)
+        several = {n: x if x.ndim == 3 else x[:, None] for n, x in inputs.items()}
+        tokens = [p(several[n]) + e for n, p, e in zip(self.names, self.projections, self.modality, strict=True)]
+        cls = self.cls.expand(len(tokens[0]), 1, -1)
+        sequence = torch.cat([cls, *tokens], 1)
+        absent = ~torch.cat([masks[n] if masks[n].ndim == 2 else masks[n][:, None] for n in self.names], 1)
+        absent = nn.functional.pad(absent, (1, 0), value=False)
         return self.out(self.encoder(sequence, src_key_padding_mask=absent)[:, 0])  # type: ignore[no-any-return]

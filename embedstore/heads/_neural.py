@@ -140,8 +140,8 @@ class NeuralHead(Head):
         import torch
 
         blocks = self.standardizer_.blocks(data)
-        inputs = {name: torch.from_numpy(x).to(self.device) for name, x in blocks.items()}
-        return inputs, {name: torch.from_numpy(data.present[name]).to(self.device) for name in blocks}
+        inputs = {name: torch.from_numpy(np.ascontiguousarray(x)).to(self.device) for name, x in blocks.items()}
+        return inputs, {name: torch.from_numpy(np.ascontiguousarray(data.present[name])).to(self.device) for name in blocks}
 
     def _state(self) -> HeadState:
         weights = {f"net.{k}": v.detach().cpu().numpy() for k, v in self._net.state_dict().items()}
@@ -166,7 +166,7 @@ def _hide_some(masks: Tensors, chance: float) -> Tensors:
     import torch
 
     names = list(masks)
-    stacked = torch.stack([masks[name] for name in names], dim=1)
+    stacked = torch.stack([mask if mask.ndim == 1 else mask.any(dim=1) for mask in masks.values()], dim=1)
     if chance <= 0 or len(names) == 1:
         return masks
     keep = stacked & (torch.rand(stacked.shape, device=stacked.device) >= chance)
@@ -174,4 +174,4 @@ def _hide_some(masks: Tensors, chance: float) -> Tensors:
     order = torch.where(stacked, torch.rand(stacked.shape, device=stacked.device), -1.0)
     saved = torch.nn.functional.one_hot(order.argmax(dim=1), len(names)).bool() & stacked
     keep = torch.where(lost[:, None], saved, keep)
-    return {name: keep[:, i] for i, name in enumerate(names)}
+    return {name: keep[:, i] if masks[name].ndim == 1 else masks[name] & keep[:, i, None] for i, name in enumerate(names)}

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from embedstore.errors import HeadError
-from embedstore.evaluate.bootstrap import Bootstrap, Score
+from embedstore.evaluation.bootstrap import Bootstrap, Score
 from embedstore.heads.base import Array, Codes, Data, Float, Head, HeadState, class_folds, log_softmax, set_aside
 from embedstore.heads.combine import fit_pool, greedy_votes, pack, pool, unpack, vote
 

@@ -89,6 +89,8 @@ class Head:
     """Whether `left_out` is known once the head is fitted."""
     stochastic: ClassVar[bool] = False
     """Whether another seed makes another model."""
+    takes_sequences: ClassVar[bool] = False
+    """Whether an input may have several vectors an item, (n, f, d); other heads get their mean."""
 
     classes_: Array
     dims_: dict[str, int]
@@ -106,9 +108,10 @@ class Head:
         Parameters
         ----------
         X : mapping of input name to (n, d), or one (n, d)
+            Or (n, f, d): f vectors an item, such as the frames of a video.
         y : (n,) labels
         present : mapping of input name to (n,) bool, optional
-            Which items have the input; all, if omitted.
+            Which items have the input; all, if omitted. Or (n, f): which of an item's vectors are there.
         validation : (X, y, present), optional
             What hyperparameters are chosen on; a seventh of the data is set aside if omitted. Heads that can fit on
             it afterwards do.
@@ -118,16 +121,16 @@ class Head:
         HeadError
             Fewer than two classes, shapes that do not fit, or values that are not finite.
         """
-        inputs, masks = as_inputs(X, present)
+        inputs, masks = self._accept(X, present)
         y = as_labels(y)
         n = len(next(iter(inputs.values())))
         if len(y) != n:
             raise HeadError(f"y should have {n} labels, one an item. Got {len(y)} instead.")
-        self.dims_ = {name: vectors.shape[1] for name, vectors in inputs.items()}
+        self.dims_ = {name: vectors.shape[-1] for name, vectors in inputs.items()}
         check_inputs(inputs, masks, self.dims_)
         labels = y
         if validation is not None:
-            v_inputs, v_masks = as_inputs(validation[0], validation[2])
+            v_inputs, v_masks = self._accept(validation[0], validation[2])
             check_inputs(v_inputs, v_masks, self.dims_)
             labels = np.concatenate([y, as_labels(validation[1]).astype(y.dtype)])
         self.classes_ = np.unique(labels)
@@ -145,7 +148,7 @@ class Head:
     def fit_data(self, train: Data, validation: Data, classes: Array) -> Self:
         """Fit to checked data whose codes are positions in `classes`; for heads that are made of heads."""
         self.classes_ = classes
-        self.dims_ = {name: x.shape[1] for name, x in train.inputs.items()}
+        self.dims_ = {name: x.shape[-1] for name, x in train.inputs.items()}
         self._fit(train, validation)
         return self
 
@@ -161,7 +164,7 @@ class Head:
         """Log-probabilities (n, c), in the order of `classes_`."""
         if not hasattr(self, "dims_"):
             raise HeadError(f"This {type(self).__name__} is not fitted yet; call fit first.")
-        inputs, masks = as_inputs(X, present)
+        inputs, masks = self._accept(X, present)
         check_inputs(inputs, masks, self.dims_)
         n = len(next(iter(inputs.values())))
         if n == 0:
@@ -222,6 +225,10 @@ class Head:
             input_tags=InputTags(),
         )
 
+    def _accept(self, X: Inputs, present: Mapping[str, Mask] | None) -> tuple[dict[str, Array], dict[str, Mask]]:
+        inputs, masks = as_inputs(X, present)
+        return (inputs, masks) if self.takes_sequences else pooled(inputs, masks)
+
     def _fit(self, train: Data, validation: Data) -> None:
         """Learn from checked data."""
         raise NotImplementedError
@@ -248,13 +255,27 @@ def as_inputs(X: Mapping[str, Array] | Array, present: Mapping[str, Mask] | None
     given = X if isinstance(X, Mapping) else {"x": X}
     inputs = {name: np.asarray(x, np.float32) for name, x in given.items()}
     for name, vectors in inputs.items():
-        if vectors.ndim != 2:
-            raise HeadError(f"Input {name!r} should have shape (n, d). Got {vectors.shape} instead.")
-    masks = {name: np.ones(len(vectors), bool) for name, vectors in inputs.items()}
-    for name, mask in (present or {}).items():
+        if vectors.ndim not in (2, 3):
+            raise HeadError(f"Input {name!r} should have shape (n, d) or (n, f, d). Got {vectors.shape} instead.")
+    masks = {name: np.ones(vectors.shape[:-1], bool) for name, vectors in inputs.items()}
+    for name, given_mask in (present or {}).items():
         if name in masks:
-            masks[name] = np.asarray(mask, dtype=bool)
+            mask: Mask = np.asarray(given_mask, dtype=bool)
+            wider = inputs[name].ndim == 3 and mask.ndim == 1
+            masks[name] = np.repeat(mask[:, None], inputs[name].shape[1], axis=1) if wider else mask
     return inputs, masks
+
+
+def pooled(inputs: Mapping[str, Array], masks: Mapping[str, Mask]) -> tuple[dict[str, Array], dict[str, Mask]]:
+    """Inputs with several vectors an item (n, f, d) as the mean (n, d) of those that are there."""
+    means, present = dict(inputs), dict(masks)
+    for name, x in inputs.items():
+        mask = masks[name]
+        if x.ndim == 3 and mask.shape == x.shape[:2]:
+            total = np.where(mask[:, :, None], x, 0).sum(axis=1)
+            means[name] = (total / np.maximum(mask.sum(axis=1), 1)[:, None]).astype(np.float32)
+            present[name] = np.asarray(mask.any(axis=1), dtype=bool)
+    return means, present
 
 
 def check_inputs(inputs: Mapping[str, Array], present: Mapping[str, Mask], dims: Mapping[str, int]) -> None:
@@ -265,9 +286,14 @@ def check_inputs(inputs: Mapping[str, Array], present: Mapping[str, Mask], dims:
     if len(lengths) > 1:
         raise HeadError(f"Inputs and masks have different numbers of items: {sorted(lengths)}.")
     for name, vectors in inputs.items():
-        if vectors.shape[1] != dims[name]:
+        if vectors.shape[-1] != dims[name]:
             raise HeadError(f"Input {name!r} should have shape (n, {dims[name]}). Got {vectors.shape} instead.")
-        bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1) & present[name])
+        if present[name].shape != vectors.shape[:-1]:
+            raise HeadError(
+                f"The mask of input {name!r} should have shape {vectors.shape[:-1]}. Got {present[name].shape} instead."
+            )
+        wrong = ~np.isfinite(vectors).all(axis=-1) & present[name]
+        bad = np.flatnonzero(wrong if wrong.ndim == 1 else wrong.any(axis=1))
         if len(bad):
             raise HeadError(f"Input {name!r} holds NaN or infinity in item {bad[0]}.")
 

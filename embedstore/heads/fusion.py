@@ -57,9 +57,13 @@ class BilinearHead(NeuralHead):
 
 
 class AttentionHead(NeuralHead):
-    """One token a modality and a CLS token through two pre-norm transformer blocks; absent modalities are masked keys."""
+    """One token a modality and a CLS token through two pre-norm transformer blocks; absent modalities are masked keys.
+
+    Several vectors of a modality, (n, f, d) such as the frames of a video, are as many tokens, without an order.
+    """
 
     kind = "attention"
+    takes_sequences = True
 
     def _module(self, dims: dict[str, int], classes: int) -> torch.nn.Module:
         from embedstore.heads._modules import Attention

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embedstore.evaluate.ablation import shapley_of
+from embedstore.evaluation.ablation import shapley_of
 
 Array = npt.NDArray[Any]
 Float = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Gram:
     """Sums over some items of features x (D,), and of targets y (T,).
 
@@ -57,17 +57,26 @@ class Gram:
         return Gram(self.n, self.xx[np.ix_(columns, columns)], self.xy[columns], self.x[columns], self.y, self.yy)
 
     @classmethod
+    def empty(cls, width: int, targets: int) -> Gram:
+        """The statistics of no item."""
+        wide, narrow = np.zeros((width, width)), np.zeros((width, targets))
+        return cls(0.0, wide, narrow, np.zeros(width), np.zeros(targets), np.zeros(targets))
+
+    @classmethod
     def of(cls, x: npt.NDArray[np.float32], y: Float) -> Gram:
         """The statistics of features (n, D) float32 and targets (n, T)."""
-        y32 = y.astype(np.float32)
-        return cls(
-            float(len(x)),
-            (x.T @ x).astype(np.float64),
-            (x.T @ y32).astype(np.float64),
-            x.sum(axis=0, dtype=np.float64),
-            y.sum(axis=0),
-            np.square(y).sum(axis=0),
-        )
+        gram = cls.empty(x.shape[1], y.shape[1])
+        gram.add(x, y)
+        return gram
+
+    def add(self, x: npt.NDArray[np.float32], y: Float) -> None:
+        """Add features (n, D) float32 and targets (n, T), a few thousand items: float32 products, float64 sums."""
+        np.add(self.xx, x.T @ x, out=self.xx)
+        np.add(self.xy, x.T @ y.astype(np.float32), out=self.xy)
+        np.add(self.x, x.sum(axis=0, dtype=np.float64), out=self.x)
+        np.add(self.y, y.sum(axis=0), out=self.y)
+        np.add(self.yy, np.square(y).sum(axis=0), out=self.yy)
+        self.n += len(x)
 
 
 def gram_folds(
@@ -86,18 +95,19 @@ def gram_folds(
         The order of the features.
     """
     width = sum(dims.values())
-    empty = Gram(
-        0.0, np.zeros((width, width)), np.zeros((width, targets)), np.zeros(width), np.zeros(targets), np.zeros(targets)
-    )
-    sums = [empty] * folds
+    sums = [Gram.empty(width, targets) for _ in range(folds)]
     for inputs, y, fold in blocks:
         order = np.argsort(fold, kind="stable")
         edges = np.searchsorted(fold[order], np.arange(folds + 1)).tolist()
         for k, (lo, hi) in enumerate(pairwise(edges)):
             if lo < hi:
                 at = np.sort(order[lo:hi])
-                x = np.concatenate([np.asarray(inputs[name][at], np.float32) for name in dims], axis=1)
-                sums[k] = sums[k] + Gram.of(x, y[at])
+                x = np.empty((len(at), width), np.float32)
+                left = 0
+                for name, d in dims.items():
+                    x[:, left : left + d] = inputs[name][at]
+                    left += d
+                sums[k].add(x, y[at])
     return sums
 
 
@@ -140,12 +150,10 @@ class RidgeFit:
         xx = held_out.xx - cross - cross.T + held_out.n * np.outer(m, m)
         xy = held_out.xy - np.outer(held_out.x, my) - np.outer(m, held_out.y) + held_out.n * np.outer(m, my)
         yy = held_out.yy - 2 * my * held_out.y + held_out.n * my**2
-        rotated, target = self.vectors.T @ xx @ self.vectors, self.vectors.T @ xy
-        out = []
-        for penalty in penalties:
-            weight = self.projected / (self.values + penalty)[:, None]
-            out.append(yy - 2 * (weight * target).sum(axis=0) + (weight * (rotated @ weight)).sum(axis=0))
-        return np.array(out)
+        shrunk = [self.projected / (self.values + penalty)[:, None] for penalty in penalties]
+        weight = self.vectors @ np.concatenate(shrunk, axis=1)  # (D, p·T): cheaper than rotating xx while p·T < 2D
+        quadratic = (weight * (xx @ weight)).sum(axis=0).reshape(len(penalties), -1)
+        return np.asarray(yy - 2 * (weight * np.tile(xy, len(penalties))).sum(axis=0).reshape(quadratic.shape) + quadratic)
 
 
 def predict_subsets(

@@ -66,20 +66,28 @@ class KnnHead(Head):
     def _fit(self, train: Data, validation: Data) -> None:
         data = train if validation is train else train + validation
         self._remember(data)
+        names = list(self.vectors_)
+        tried = weightings(len(names)) if self.weights == "tuned" else [(1 / len(names),) * len(names)]
+        candidates = list(product(tried, self.ks, self.temperatures))
+        if len(candidates) > 1:
+            candidates = [self._choose(data, tried)]
+        weights, self.k_, self.temperature_ = candidates[0]
+        self.weights_ = dict(zip(names, weights, strict=True))
+
+    def _choose(self, data: Data, tried: Sequence[tuple[float, ...]]) -> tuple[tuple[float, ...], int, float]:
+        """Weights, k and temperature with the lowest leave-one-out loss on a sample."""
         sample = np.sort(np.random.default_rng(0).permutation(len(data))[:SAMPLE])
         queries = data.take(sample)
         similarities = {name: self._similarity(name, x) for name, x in self._unit(queries).items()}
-        best = np.inf
-        tried = weightings(len(similarities)) if self.weights == "tuned" else [(1 / len(similarities),) * len(similarities)]
+        losses = {}
         for weights in tried:
-            shares = dict(zip(similarities, weights, strict=True))
-            total = self._combine(similarities, queries, shares)
+            total = self._combine(similarities, queries, dict(zip(similarities, weights, strict=True)))
             total[np.arange(len(sample)), sample] = -np.inf
             nearest = _nearest(total, max(self.ks))
             for k, temperature in product(self.ks, self.temperatures):
-                loss = nll(log_softmax(self._vote(*nearest, int(k), float(temperature))), queries.codes)
-                if loss < best:
-                    best, self.k_, self.temperature_, self.weights_ = loss, int(k), float(temperature), shares
+                log_p = log_softmax(self._vote(*nearest, int(k), float(temperature)))
+                losses[weights, int(k), float(temperature)] = nll(log_p, queries.codes)
+        return min(losses, key=lambda candidate: losses[candidate])
 
     def left_out(self, data: Data) -> Float | None:
         return log_softmax(self._neighbours_vote(data, others=True)) if len(data) <= ALL_PAIRS else None

@@ -70,7 +70,7 @@ class Bootstrap:
         if count > BUCKETS:
             bucket = rng.permutation(np.arange(count) % BUCKETS)[bucket]
             count = BUCKETS
-        draws = rng.multinomial(count, np.full(count, 1 / max(count, 1)), size=resamples)
+        draws = rng.multinomial(count, np.full(count, 1 / count), size=resamples) if count else np.zeros((resamples, 0))
         return cls(bucket.astype(np.int64), draws.astype(np.float32))
 
     def sums(self, values: Array) -> Float:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embedstore.evaluate.bootstrap import Bootstrap, Score
+from embedstore.evaluation.bootstrap import Bootstrap, Score
 
 Array = npt.NDArray[Any]
 Float = npt.NDArray[np.float64]

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embedstore.evaluate.bootstrap import Bootstrap, Float, Score
+from embedstore.evaluation.bootstrap import Bootstrap, Float, Score
 
 Codes = npt.NDArray[np.int64]
 
 BINS = 15
-RANKED_WORK = 40_000_000
-"""Items × classes × resamples that the intervals of AUROC and AUPRC may cost; fewer resamples beyond."""
+RANKED_RESAMPLES, RANKED_WORK = 200, 40_000_000
+"""Resamples for the intervals of AUROC and AUPRC, and items × classes × resamples that they may cost; fewer beyond."""
 
 __all__ = ["Score", "classification_scores", "label_scores", "per_class", "regression_scores", "reliability", "scores_to_dict"]
 
@@ -84,7 +84,7 @@ def _mean_where(values: Float, mask: npt.NDArray[np.bool_]) -> Float:
 def _ranked(true: Codes, p: Float, bootstrap: Bootstrap) -> tuple[Score, Score]:
     """AUROC and AUPRC, macro."""
     n, c = p.shape
-    resamples = min(len(bootstrap.draws), RANKED_WORK // max(n * c, 1))
+    resamples = min(RANKED_RESAMPLES, len(bootstrap.draws), RANKED_WORK // max(n * c, 1))
     weights = np.concatenate([np.ones((1, n), np.float32), bootstrap.weights(resamples)])
     counts = np.bincount(true, minlength=c)
     classes = [1] if c == 2 else np.flatnonzero((counts > 0) & (counts < n)).tolist()

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from embedstore.evaluate.metrics import Score
-    from embedstore.evaluate.report import LadderStep, ReportData
+    from embedstore.evaluation.metrics import Score
+    from embedstore.evaluation.report import LadderStep, ReportData
 
 Floats = npt.NDArray[np.float64]
 
@@ -174,7 +174,7 @@ def contributions(subsets: Mapping[str, Score], shapley: Mapping[str, float], pe
     What is empty is left out; not all of them may be.
     """
     groups: list[tuple[str, Mapping[str, Score | float], str]] = [
-        ("Accuracy by inputs", subsets, ".3f"),
+        ("Accuracy of ridge by inputs", subsets, ".3f"),
         ("Shapley value: mean gain from adding the input", shapley, "+.3f"),
         ("Drop in accuracy when the input is shuffled", permutation, "+.3f"),
     ]
@@ -296,7 +296,7 @@ def _style() -> Iterator[None]:
 
     installed = {font.name for font in font_manager.fontManager.ttflist}
     settings: dict[str, Any] = {
-        "font.sans-serif": ["DejaVu Sans", *(name for name in CJK_FONTS if name in installed)],
+        "font.family": ["DejaVu Sans", *(name for name in CJK_FONTS if name in installed)],
         "font.size": FONT,
         "text.parse_math": False,  # class names may have dollar signs
         "text.color": INK,

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embedstore.evaluate.figures import NUMBERED_CLASSES, SHOWN_CLASSES, figures, to_svg
-from embedstore.evaluate.metrics import Score
+from embedstore.evaluation.figures import NUMBERED_CLASSES, SHOWN_CLASSES, figures, to_svg
+from embedstore.evaluation.metrics import Score
 from embedstore.registry import require
 
 __all__ = ["LadderStep", "Mistake", "ReportData", "render_html"]
@@ -105,6 +105,8 @@ class ReportData:
     metrics : mapping of metric to Score
         The first one is the headline.
     baselines : mapping of baseline to metrics
+    gain : (str, Score), optional
+        A baseline, and the gain of the head over it in the headline metric, paired by item.
     notes : sequence of str
         Warnings a reader must see before the numbers.
     ladder : sequence of LadderStep
@@ -133,6 +135,7 @@ class ReportData:
     facts: Mapping[str, str]
     metrics: Mapping[str, Score]
     baselines: Mapping[str, Mapping[str, Score]] = field(default_factory=dict)
+    gain: tuple[str, Score] | None = None
     notes: Sequence[str] = ()
     ladder: Sequence[LadderStep] = ()
     seeds: Sequence[float] = ()
