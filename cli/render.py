@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 BASELINES = {"majority": "majority class", "knn": "kNN (k = 8)"}
 
+HEADLINES = {"accuracy": "accuracy", "macro_f1": "macro F1"}
+NUMBER_HEADLINES = {"r2": "R²", "mae": "MAE", "rmse": "RMSE"}
+
 
 def out() -> Console:
     """The console for results."""
@@ -136,14 +139,18 @@ def print_training(report: TrainReport) -> None:
     alone = {f"linear ({name})" if name in report.inputs else name: scores for name, scores in report.baselines.items()}
     _print_scores(f"{report.kind}{chosen} ({inputs})", report.metrics, alone, report.gain)
     sizes = ", ".join(f"{count:,} {part}" for part, count in report.items.items() if part != "test")
+    classes = f"{report.classes} classes; " if report.classes else ""
     out().print(
-        f"{report.classes} classes; {report.evaluation}; fitted on {sizes}{_learned(report.learned)}; "
+        f"{classes}{report.evaluation}; fitted on {sizes}{_learned(report.learned)}; "
         f"fit {report.fit_seconds:.1f} s, {report.seconds:.1f} s with baselines and scores. Saved as head {report.head!r}.",
         markup=False,
     )
     if len(report.seeds) > 1:
         low, high, mean = min(report.seeds), max(report.seeds), sum(report.seeds) / len(report.seeds)
-        out().print(f"over {len(report.seeds)} seeds: accuracy {mean:.3f}, from {low:.3f} to {high:.3f}", markup=False)
+        out().print(
+            f"over {len(report.seeds)} seeds: {next(iter(report.metrics))} {mean:.3f}, from {low:.3f} to {high:.3f}",
+            markup=False,
+        )
     _print_notes(report.notes, report.report)
 
 
@@ -159,10 +166,13 @@ def _print_scores(
     name: str, metrics: Mapping[str, Score], baselines: Mapping[str, Mapping[str, Score]], gain: tuple[str, Score]
 ) -> None:
     table = [(name, metrics), *((BASELINES.get(label, label), scores) for label, scores in baselines.items())]
-    rows = [(label, str(s["accuracy"]), str(s["macro_f1"])) for label, s in table]
-    print_table(["head", "accuracy [95 %]", "macro F1 [95 %]"], rows)
+    shown = HEADLINES if "accuracy" in metrics else NUMBER_HEADLINES
+    print_table(
+        ["head", *(f"{title} [95 %]" for title in shown.values())], [(n, *(str(s[m]) for m in shown)) for n, s in table]
+    )
     verdict = "" if gain[1].low > 0 or gain[1].high < 0 else ": no certain difference"
-    out().print(f"gain in accuracy over {gain[0]}, paired: {gain[1]}{verdict}", markup=False)
+    what = "accuracy" if "accuracy" in metrics else "mean absolute error"
+    out().print(f"gain in {what} over {gain[0]}, paired: {gain[1]}{verdict}", markup=False)
 
 
 def _print_ladder(ladder: Sequence[Step]) -> None:
@@ -206,13 +216,15 @@ def print_predictions(predictions: Predictions) -> None:
     """One line an item."""
     rows: list[tuple[Any, ...]] = []
     for row in predictions.to_rows():
-        cells = [row["id"], row["prediction"], f"{row['probability']:.3f}"]
+        sure = [f"{row['probability']:.3f}"] if "probability" in row else []
+        cells = [row["id"], row["prediction"], *sure]
         if predictions.explanations:
             cells += [", ".join(f"{name} {value:+.2f}" for name, value in row["contributions"].items())]
             cells += [", ".join(f"{near['id']} ({near['label']})" for near in row["nearest"])]
         rows.append(tuple(cells))
-    more = ["contributions (nats)", "nearest training items"] if predictions.explanations else []
-    print_table(["id", "prediction", "probability", *more], rows, numeric=["probability"])
+    probability = ["probability"] if len(predictions.classes) else []
+    more = ["contributions", "nearest training items"] if predictions.explanations else []
+    print_table(["id", "prediction", *probability, *more], rows, numeric=probability)
     for item, reason in predictions.unusable:
         sys.stderr.write(f"unusable: {item}: {reason}\n")
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from embedstore._numbers import REGRESSION, JudgedNumbers, number_target
 from embedstore._predict import check_fingerprints, open_head
 from embedstore._report import report_data
 from embedstore._trial import HEAD, KNN, MAJORITY, Codes, Judged, Labels, Scores, over_classes
@@ -17,7 +18,7 @@ from embedstore.errors import HeadError, UsageError, reason_of
 from embedstore.evaluation.metrics import Score, scores_to_dict
 from embedstore.evaluation.overlap import EVERY, Copies, find_copies
 from embedstore.evaluation.report import render_html
-from embedstore.heads import KnnHead
+from embedstore.heads import KnnHead, KnnRegressor
 from embedstore.heads.io import HeadRecord, read_extra
 from embedstore.store import Store, View
 
@@ -111,7 +112,8 @@ def evaluate(
             f"Head {record.name!r} was fitted on all {len(view):,} labelled items of {opened.path}. "
             "Evaluate it on another store, add items, or count what it has seen (--seen; such scores flatter)."
         )
-    judged, labels = _judge(view, record, test, np.flatnonzero(was_seen), trained_in, fitted_rows)
+    judge = _judge_numbers if record.head.task == REGRESSION else _judge
+    judged, labels = judge(view, record, test, np.flatnonzero(was_seen), trained_in, fitted_rows)
     bootstrap = judged.bootstrap(view, seed)
     baselines = judged.baselines(bootstrap)
     result = EvaluationReport(
@@ -193,21 +195,55 @@ def _judge(
         knn.fit(train.inputs, train.target, present=train.present)
         log_p[KNN] = over_classes(knn, knn.predict_log_proba(inputs, present=present), classes)
         copies = _copies(view, test, train)
-    judged = Judged(
-        head,
+    labels_of = Labels(target, classes, codes)
+    return _judged(Judged, view, record, log_p, codes[test], test, fitted, len(fitted_rows), copies), labels_of
+
+
+def _judge_numbers(
+    view: View, record: HeadRecord, test: Codes, fitted: Codes, trained_in: Store, fitted_rows: npt.NDArray[np.int64]
+) -> tuple[Judged, Labels]:
+    head, target = record.head, number_target(view)
+    inputs = {name: x[test] for name, x in view.inputs.items()}
+    present = {name: mask[test] for name, mask in view.present.items()}
+    values = {HEAD: np.asarray(head.predict(inputs, present=present), np.float64)}
+    for name in view.names if len(view.names) > 1 else ():
+        alone = {n: m & (n == name) for n, m in present.items()}
+        values[f"only {name}"] = np.asarray(head.predict(inputs, present=alone), np.float64)
+    home = _view(record, trained_in, None, None)
+    train = home.select(np.isin(home.rows, fitted_rows))
+    known = number_target(train)
+    values["mean"] = np.full(len(test), known.mean())
+    values[KNN] = KnnRegressor().fit(train.inputs, known, present=train.present).predict(inputs, present=present)
+    copies = _copies(view, test, train)
+    judged = _judged(JudgedNumbers, view, record, values, target[test], test, fitted, len(fitted_rows), copies)
+    return judged, Labels(target, np.empty(0), target)
+
+
+def _judged(
+    kind: type[Judged],
+    view: View,
+    record: HeadRecord,
+    predicted: dict[str, npt.NDArray[np.float64]],
+    truth: npt.NDArray[Any],
+    test: Codes,
+    fitted: Codes,
+    fitted_rows: int,
+    copies: Copies,
+) -> Judged:
+    return kind(
+        record.head,
         fitted_on=fitted,
         test=test,
-        truth=codes[test],
-        log_p=log_p,
+        truth=truth,
+        log_p=predicted,
         evaluation=f"{len(test):,} items of {view.store.path.name}",
-        sizes={"train": len(fitted_rows), "test": len(test)},
+        sizes={"train": fitted_rows, "test": len(test)},
         split=np.full(len(view), ""),
         seeds=[],
         copies=copies,
         fit_seconds=0.0,
-        witness=(head, fitted, test),
+        witness=(record.head, fitted, test),
     )
-    return judged, Labels(target, classes, codes)
 
 
 def _copies(view: View, test: Codes, train: View) -> Copies:
@@ -233,7 +269,7 @@ def _notes(view: View, labels: Labels, record: HeadRecord, judged: Judged, seen:
         notes.append(f"{seen:,} of the {len(judged.test):,} items were fitted on: these scores flatter")
     if found := int(judged.copies.near[EVERY].sum()):
         notes.append(f"{found:,} items have a near copy (cosine > 0.97 in {EVERY}) among those the head was fitted on")
-    known = np.isin(labels.classes, record.head.classes_)
+    known = np.isin(labels.classes, getattr(record.head, "classes_", ()))
     if not known.all():
         count = int((~known[judged.truth]).sum())
         strange = ", ".join(map(str, labels.classes[~known][:5].tolist()))

@@ -18,6 +18,7 @@ from embedstore._embed import embed
 from embedstore.errors import FingerprintError, HeadError, UsageError, reason_of
 from embedstore.evaluation.ablation import EXACT_INPUTS, explain
 from embedstore.evaluation.nearest import nearest_items
+from embedstore.heads import Head
 from embedstore.heads.io import HeadRecord, load_head
 from embedstore.sources import Source
 from embedstore.spec import EncoderSpec
@@ -38,8 +39,8 @@ class Explanation:
     Parameters
     ----------
     contributions : mapping of input to float
-        Its Shapley value for the log-probability of the predicted class; they add up to that log-probability less what the
-        head says of an item of which nothing is known.
+        Its Shapley value for the log-probability of the predicted class, or for the predicted number; they add up to that
+        less what the head says of an item of which nothing is known.
     nearest : list of (id, label)
         The training items nearest to it by mean cosine over the head's inputs.
     """
@@ -61,9 +62,9 @@ class Predictions:
     Parameters
     ----------
     ids : (n,) str
-    labels : (n,) predicted classes
+    labels : (n,) predicted classes, or numbers
     probabilities : (n, c) float64
-    classes : (c,)
+    classes : (c,), none where the head predicts numbers
     unusable : list of (id, reason)
         Items without a usable payload in any of the head's inputs.
     explanations : list of Explanation
@@ -85,7 +86,11 @@ class Predictions:
         """One mapping an item."""
         classes = [str(label) for label in self.classes.tolist()]
         rows: list[dict[str, Any]] = []
-        for i, label, p in zip(self.ids.tolist(), self.labels.tolist(), self.probabilities.tolist(), strict=True):
+        if not classes:
+            rows = [{"id": i, "prediction": value} for i, value in zip(self.ids.tolist(), self.labels.tolist(), strict=True)]
+        for i, label, p in (
+            () if not classes else zip(self.ids.tolist(), self.labels.tolist(), self.probabilities.tolist(), strict=True)
+        ):
             rounded = {name: round(value, 6) for name, value in zip(classes, p, strict=True)}
             rows.append({"id": i, "prediction": label, "probability": round(max(p), 6), "probabilities": rounded})
         for row, explanation in zip(rows, self.explanations, strict=False):
@@ -119,8 +124,9 @@ class Predictions:
         columns: dict[str, list[Any]] = {
             "id": [*self.ids.tolist(), *(i for i, _ in self.unusable)],
             "prediction": [*self.labels.tolist(), *gone],
-            "probability": [*(self.probabilities.max(axis=1).tolist() if n else []), *gone],
         }
+        if len(self.classes):
+            columns["probability"] = [*(self.probabilities.max(axis=1).tolist() if n else []), *gone]
         for k, label in enumerate(self.classes.tolist()):
             columns[f"p:{label}"] = [*self.probabilities[:, k].tolist(), *gone]
         if self.explanations:
@@ -261,15 +267,25 @@ def _predict_rows(
     unusable: list[tuple[str, str]],
 ) -> Predictions:
     """Predict items of `store`; explain them if the store that the head was trained in is given."""
-    head = record.head
-    log_p, explanations = [np.empty((0, len(head.classes_)))], []
+    head, numbers = record.head, record.head.task == "regression"
+    found: list[Array] = [np.empty((0, 1 if numbers else len(head.classes_)))]
+    explanations: list[Explanation] = []
     for block, inputs, present in _blocks(record, store, rows):
-        log_p.append(head.predict_log_proba(inputs, present=present))
+        found.append(_outputs(head, inputs, present))
         if trained_in is not None:
-            explanations += _explain(record, trained_in, block, inputs, present, log_p[-1].argmax(axis=1), store)
-    every = np.concatenate(log_p)
+            explanations += _explain(record, trained_in, block, inputs, present, found[-1].argmax(axis=1), store)
+    every = np.concatenate(found)
     ids = np.array(store.items.take(rows, ["id"]).column("id").to_pylist(), dtype=object)
+    if numbers:
+        return Predictions(ids, every[:, 0], np.empty((len(ids), 0)), np.empty(0), unusable, explanations)
     return Predictions(ids, head.classes_[every.argmax(axis=1)], np.exp(every), head.classes_, unusable, explanations)
+
+
+def _outputs(head: Head, inputs: Mapping[str, Array], present: Mapping[str, Array]) -> npt.NDArray[np.float64]:
+    """Log-probabilities (n, c), or predicted numbers (n, 1)."""
+    if head.task == "regression":
+        return np.asarray(head.predict(inputs, present=present), np.float64)[:, None]
+    return head.predict_log_proba(inputs, present=present)
 
 
 def _blocks(
@@ -303,7 +319,7 @@ def _explain(
     predicted: Array,
     store: Store,
 ) -> list[Explanation]:
-    values = explain(lambda x, masks: record.head.predict_log_proba(x, present=masks), inputs, present, predicted)
+    values = explain(lambda x, masks: _outputs(record.head, x, masks), inputs, present, predicted)
     view = trained_in.view(inputs=list(record.inputs), target=record.target)
     same = rows if store.path == trained_in.path else np.full(len(rows), -1)
     spaces = {name: inputs[name] for name in record.inputs}

@@ -27,7 +27,7 @@ from embedstore.store import View
 Array = npt.NDArray[Any]
 Codes = npt.NDArray[np.int64]
 
-SHOWN = ("accuracy", "macro_f1", "balanced_accuracy")
+SHOWN = ("accuracy", "macro_f1", "balanced_accuracy", "r2", "mae", "rmse")
 MISTAKES, NEAREST = 12, 3
 MAX_SUBSET_INPUTS = 5
 MAX_LOOKED_AT = 20_000
@@ -61,11 +61,6 @@ def report_data(view: View, labels: Labels, judged: Judged, document: Mapping[st
     """
     from embedstore import __version__
 
-    classes = [str(label) for label in labels.classes.tolist()]
-    log_p = judged.log_p[HEAD]
-    predicted = log_p.argmax(axis=1)
-    confusion = np.zeros((len(classes), len(classes)), np.int64)
-    np.add.at(confusion, (judged.truth, predicted), 1)
     facts = {
         "head": document["kind"],
         "target": document["target"],
@@ -82,23 +77,36 @@ def report_data(view: View, labels: Labels, judged: Judged, document: Mapping[st
         for name, scores in document["baselines"].items()
     }
     gain = document["gain"]
+    numbers = judged.head.task == "regression"
     return ReportData(
         title=document["head"],
         facts=facts,
         metrics=_scores(document["metrics"]),
         baselines=baselines,
-        gain=(_named(gain["over"], view), Score(gain["value"], gain["low"], gain["high"])),
+        gain=None if numbers else (_named(gain["over"], view), Score(gain["value"], gain["low"], gain["high"])),
         notes=document["notes"],
         ladder=[_rung(step) for step in document.get("ladder", [])],
         seeds=judged.seeds,
         history=_history(judged.head),
-        classes=classes,
-        confusion=confusion,
-        per_class=per_class(judged.truth, predicted, classes),
-        reliability=reliability(judged.truth, log_p),
-        mistakes=_mistakes(view, judged, classes),
-        **_contributions(view, labels, judged, seed),
+        **({"regression": (judged.truth, judged.log_p[HEAD])} if numbers else _classes(view, labels, judged, seed)),
     )
+
+
+def _classes(view: View, labels: Labels, judged: Judged, seed: int) -> dict[str, Any]:
+    """What only a classifier has to show."""
+    classes = [str(label) for label in labels.classes.tolist()]
+    log_p = judged.log_p[HEAD]
+    predicted = log_p.argmax(axis=1)
+    confusion = np.zeros((len(classes), len(classes)), np.int64)
+    np.add.at(confusion, (judged.truth, predicted), 1)
+    return {
+        "classes": classes,
+        "confusion": confusion,
+        "per_class": per_class(judged.truth, predicted, classes),
+        "reliability": reliability(judged.truth, log_p),
+        "mistakes": _mistakes(view, judged, classes),
+        **_contributions(view, labels, judged, seed),
+    }
 
 
 def _contributions(view: View, labels: Labels, judged: Judged, seed: int) -> dict[str, Any]:

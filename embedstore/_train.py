@@ -13,13 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore._arguments import strings
+from embedstore._numbers import CLASSIFICATION, REGRESSION, NumberTrial, task_of
 from embedstore._report import report_data, save_plots
 from embedstore._trial import SEEDS, Judged, Scores, Trial
 from embedstore.errors import HeadError, UsageError, reason_of
 from embedstore.evaluation.metrics import Score, scores_to_dict
 from embedstore.evaluation.overlap import EVERY
 from embedstore.evaluation.report import render_html
-from embedstore.heads import AutoHead, Head, head_class, make_head
+from embedstore.heads import AutoHead, Head, make_head
 from embedstore.heads.auto import Step
 from embedstore.heads.io import PAGE, HeadRecord, save_head
 from embedstore.store import Store, View
@@ -43,7 +44,7 @@ class TrainReport:
     baselines : mapping of baseline to metrics
         The majority class, a plain kNN, and a linear head on each input alone.
     gain : (str, Score)
-        The most accurate baseline, and the paired gain in accuracy over it.
+        The best baseline, and the paired gain in accuracy (for numbers: in mean absolute error) over it.
     evaluation : str
         What the scores were measured on.
     learned : mapping
@@ -65,6 +66,7 @@ class TrainReport:
     """
 
     head: str
+    task: str
     kind: str
     target: str
     inputs: list[str]
@@ -104,6 +106,7 @@ def train(
     inputs: Sequence[str] | None = None,
     where: str | None = None,
     columns: Sequence[str] | None = None,
+    task: str | None = None,
     group: str | None = None,
     cv: int | None = None,
     name: str | None = None,
@@ -130,6 +133,9 @@ def train(
         SQL over the metadata columns.
     columns : sequence of str, optional
         Metadata columns, numeric or categorical, to be one more input, ``"metadata"``.
+    task : str, optional
+        ``"classification"`` or ``"regression"``; default: regression for a target of numbers with fractions, or with many
+        different values. Regression has the heads linear, ridge, knn and gbdt.
     group : str, optional
         Metadata column; items with the same value stay together in splits, folds and bootstrap.
     cv : int, optional
@@ -161,12 +167,15 @@ def train(
     view = _open(store, target, inputs, where, group, seed)
     if columns:
         view = view.with_columns(strings(columns, "columns"))
-    head_class(head)
+    task = task or task_of(view)
+    if task not in (CLASSIFICATION, REGRESSION):
+        raise UsageError(f"task should be {CLASSIFICATION} or {REGRESSION}. Got {task!r} instead.")
+    make_head(head, task=task)
     target = str(view.target_name)
     name = check_name(name or target, "head")
     say = on_progress or (lambda message: None)
-    make = lambda kind, seed: make_head(kind, device=device, seed=seed)  # noqa: E731
-    trial = Trial(view, head, make, seed=seed, seeds=seeds, say=say)
+    make = lambda kind, seed: make_head(kind, task=task, device=device, seed=seed)  # noqa: E731
+    trial = (NumberTrial if task == REGRESSION else Trial)(view, head, make, seed=seed, seeds=seeds, say=say)
     judged = trial.holdout() if cv is None else trial.cross_validate(cv)
     say("scores")
     result = _summary(view, trial, judged, name, head, seed, time.perf_counter() - started)
@@ -193,6 +202,7 @@ def _summary(view: View, trial: Trial, judged: Judged, name: str, kind: str, see
     baselines = judged.baselines(bootstrap)
     return TrainReport(
         head=name,
+        task=judged.head.task,
         kind=kind,
         target=str(view.target_name),
         inputs=view.names,
@@ -257,6 +267,8 @@ def _notes(view: View, labels: npt.NDArray[Any], judged: Judged) -> list[str]:
             notes.append(f"{across} groups of {view.group_name!r} are in more than one part of the column 'split'")
     if view.dropped:
         notes.append(f"{view.dropped} items have no {view.target_name} and were left out")
+    if judged.head.task == REGRESSION:
+        return notes
     values, counts = np.unique(labels, return_counts=True)
     if (rare := values[counts < 5]).size:
         shown = ", ".join(map(str, rare[:5])) + (", …" if len(rare) > 5 else "")

@@ -14,7 +14,7 @@ from embedstore.errors import HeadError
 from embedstore.evaluation.bootstrap import Bootstrap
 from embedstore.evaluation.metrics import Score, classification_scores, label_scores
 from embedstore.evaluation.overlap import EVERY, Copies, find_copies
-from embedstore.heads import AutoHead, Head, KnnHead, LinearHead, head_class
+from embedstore.heads import HEADS, AutoHead, Head, KnnHead, LinearHead
 from embedstore.splits import grouped_folds, hashed_fraction, stratified_folds
 from embedstore.store import View
 
@@ -35,7 +35,7 @@ class Labels:
 
     values: npt.NDArray[Any]
     classes: npt.NDArray[Any]
-    codes: Codes
+    codes: npt.NDArray[Any]
 
     @classmethod
     def of(cls, view: View) -> Labels:
@@ -62,7 +62,7 @@ class Judged:
     sizes : dict
     split : (n,) str
     seeds : list of float
-        Accuracy of the head with each seed, if it depends on one.
+        Accuracy (R², of numbers) of the head with each seed, if it depends on one.
     copies : Copies
     fit_seconds : float
         Of the head alone.
@@ -73,7 +73,7 @@ class Judged:
     head: Head
     fitted_on: Codes
     test: Codes
-    truth: Codes
+    truth: npt.NDArray[Any]
     log_p: dict[str, Float]
     evaluation: str
     sizes: dict[str, int]
@@ -129,8 +129,11 @@ class Trial:
     say : function of a message
     """
 
+    constant = MAJORITY
+    judged: type[Judged] = Judged
+
     def __init__(self, view: View, kind: str, make: Callable[[str, int], Head], *, seed: int, seeds: int, say: Say) -> None:
-        self.labels = Labels.of(view)
+        self.labels = self._labels(view)
         self._view = view
         self._kind = kind
         self._make = make
@@ -140,6 +143,9 @@ class Trial:
         self._fit_seconds = 0.0
         self._hashes = {name: space.hash_of(view.rows) for name, space in view.spaces.items()}
 
+    def _labels(self, view: View) -> Labels:
+        return Labels.of(view)
+
     def holdout(self) -> Judged:
         """Everything is chosen on the validation split, and judged on the test split."""
         fit, val, test = self._three_way()
@@ -147,7 +153,7 @@ class Trial:
         self._say("copies across the split")
         every = np.concatenate([fit, val])
         by = "column 'split'" if self._view.split_column else f"hashed {self._view.group_name or 'id'}"
-        return Judged(
+        return self.judged(
             head,
             fitted_on=every,
             test=test,
@@ -166,9 +172,9 @@ class Trial:
         """All items, each judged by heads that did not see its fold; and a head fitted on all."""
         view, every = self._view, np.arange(len(self.labels.codes))
         if view.groups is None:
-            folds = stratified_folds(self.labels.values, view.ids.tolist(), k, seed=self._seed)
+            folds = stratified_folds(self._strata(), view.ids.tolist(), k, seed=self._seed)
         else:
-            folds = grouped_folds(self.labels.values, view.groups, k, seed=self._seed)
+            folds = grouped_folds(self._strata(), view.groups, k, seed=self._seed)
         log_p: dict[str, Float] = {}
         copies: Copies | None = None
         parts = []
@@ -178,14 +184,14 @@ class Trial:
             judge, predicted = self._fold(*parts[-1], f", fold {fold + 1} of {k}")
             witness = (judge, inside, test)
             for name, p in predicted.items():
-                log_p.setdefault(name, np.empty((len(every), len(self.labels.classes))))[test] = p
+                log_p.setdefault(name, np.empty((len(every), *p.shape[1:])))[test] = p
             found = self._copies(inside, test)
             copies = found if copies is None else copies + found
         self._say("final fit on all items")
         fit, val = self._validation(every)
         head = self._fit(self._make(self._kind, self._seed), fit, val, view.names)
         grouped = f", {view.group_name} kept together" if view.groups is not None else ""
-        return Judged(
+        return self.judged(
             head,
             fitted_on=every,
             test=every,
@@ -208,30 +214,42 @@ class Trial:
         head = self._fit(self._make(self._kind, self._seed), fit, val, names)
         self._fit_seconds = time.perf_counter() - start
         log_p = {HEAD: self._predict(head, test, names)}
-        counts = np.bincount(self.labels.codes[np.concatenate([fit, val])], minlength=len(self.labels.classes))
-        log_p[MAJORITY] = np.tile(np.log(np.maximum(counts, 0.5) / counts.sum()), (len(test), 1))
+        log_p[self.constant] = self._constant(np.concatenate([fit, val]), len(test))
         self._say(f"kNN{where}")
-        knn = KnnHead(ks=(8,), temperatures=(0.1,), weights="equal")
-        log_p[KNN] = self._predict(self._fit(knn, fit, val, names), test, names)
+        log_p[KNN] = self._predict(self._fit(self._plain_knn(), fit, val, names), test, names)
         for name in names if len(names) > 1 else ():
             self._say(f"{name} alone{where}")
-            log_p[name] = self._predict(self._fit(LinearHead(), fit, val, [name]), test, [name])
+            log_p[name] = self._predict(self._fit(self._plain_linear(), fit, val, [name]), test, [name])
         return head, log_p
 
+    def _constant(self, fitted_on: Codes, n: int) -> Float:
+        """The same prediction for n items: the class frequencies."""
+        counts = np.bincount(self.labels.codes[fitted_on], minlength=len(self.labels.classes))
+        return np.tile(np.log(np.maximum(counts, 0.5) / counts.sum()), (n, 1))
+
+    def _plain_knn(self) -> Head:
+        return KnnHead(ks=(8,), temperatures=(0.1,), weights="equal")
+
+    def _plain_linear(self) -> Head:
+        return LinearHead()
+
+    def _score(self, predicted: Float, items: Codes) -> float:
+        return float((predicted.argmax(axis=1) == self.labels.codes[items]).mean())
+
     def _over_seeds(self, head: Head, first: Float, parts: Sequence[tuple[Codes, Codes, Codes]], judged: Codes) -> list[float]:
-        """Accuracy over `judged` with `seeds` seeds, of which the first is known."""
-        kind = head.chosen_ if isinstance(head, AutoHead) else head.kind
-        if kind == "ensemble" or " alone" in kind or not head_class(kind).stochastic:
+        """The main score over `judged` with `seeds` seeds, of which the first is known."""
+        kind = head.chosen_ if isinstance(head, AutoHead) else self._kind
+        if kind not in HEADS or not self._make(kind, self._seed).stochastic:
             return []
-        found = [float((first.argmax(axis=1) == self.labels.codes[judged]).mean())]
+        found = [self._score(first, judged)]
         names = self._view.names
         for i in range(1, self._seeds):
             self._say(f"seed {i + 1} of {self._seeds}")
-            hits = 0
+            total = 0.0
             for fit, val, test in parts:
                 p = self._predict(self._fit(self._make(kind, self._seed + i), fit, val, names), test, names)
-                hits += int((p.argmax(axis=1) == self.labels.codes[test]).sum())
-            found.append(hits / len(judged))
+                total += self._score(p, test) * len(test)
+            found.append(total / len(judged))
         return found
 
     def _fit(self, head: Head, fit: Codes, val: Codes, names: Sequence[str]) -> Head:
@@ -246,6 +264,10 @@ class Trial:
     def _take(self, items: Codes, names: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
         view = self._view
         return {n: view.inputs[n][items] for n in names}, {n: view.present[n][items] for n in names}
+
+    def _strata(self) -> npt.NDArray[Any]:
+        """What folds are balanced by (n,)."""
+        return self.labels.values
 
     def _copies(self, train: Codes, test: Codes) -> Copies:
         view = self._view

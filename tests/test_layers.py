@@ -18,7 +18,7 @@ LAYERS = [
     {"store", "index", "heads"},
     {"pipeline"},
     {"_embed", "_search", "_trial", "demo"},
-    {"_report"},
+    {"_report", "_numbers"},
     {"_train", "_predict"},
     {"_evaluate"},
     {"__init__"},

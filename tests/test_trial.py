@@ -332,3 +332,73 @@ class TestHardLabels:
         assert majority["balanced_accuracy"].value == 0.5
         assert result.metrics["balanced_accuracy"].value > 0.9
         assert result.metrics["macro_f1"].value > 0.9
+
+
+class TestRegression:
+    def store(self, path: Path, **columns: Any) -> es.Store:
+        """A price that depends on both inputs."""
+        rng = np.random.default_rng(0)
+        x = rng.standard_normal((300, 12))
+        price = 3 * x[:, 0] - 2 * x[:, 7] + 10 + 0.3 * rng.standard_normal(300)
+        texts = [" ".join(f"{v:.4f}" for v in row) for row in x]
+        halves = {"a": slice(0, 6), "b": slice(6, 12)}
+
+        class Half(Telling):
+            def encode(self, batch):  # type: ignore[no-untyped-def]
+                return super().encode(batch)[:, halves[self.spec.name]]
+
+        source = MemorySource({"id": [f"i{i}" for i in range(300)], "text": texts, "price": price.tolist(), **columns})
+        es.embed(source, path, text={name: Half(6, "text", name) for name in halves})
+        return es.Store.open(path)
+
+    @pytest.mark.parametrize("head", ["linear", "knn", "gbdt"])
+    def test_train_evaluate_predict(self, tmp_path: Path, head: str) -> None:
+        store = self.store(tmp_path / "s")
+        result = es.train(store, "price", head=head, seeds=2)
+        assert result.task == "regression"
+        assert list(result.metrics) == ["r2", "mae", "rmse"]
+        assert list(result.baselines) == ["mean", "knn", "a", "b"]
+        assert result.metrics["r2"].value > {"linear": 0.95, "knn": 0.3, "gbdt": 0.6}[head]
+        assert abs(result.baselines["mean"]["r2"].value) < 0.1
+        assert len(result.seeds) == (2 if head == "gbdt" else 0)
+        assert "<svg" in Path(result.report).read_text(encoding="utf-8")
+        again = es.evaluate(store, "price", report=tmp_path / "e.html")
+        assert again.metrics["mae"].value == pytest.approx(result.metrics["mae"].value, rel=1e-4)
+        found = es.predict(store, "price", ids=["i3", "i4"], explained=True)
+        assert found.labels.dtype == np.float64
+        assert found.to_rows()[0].keys() == {"id", "prediction", "contributions", "nearest"}
+        assert list(csv.DictReader(found.save(tmp_path / "p.csv").open()))[1]["id"] == "i4"
+        crossed = es.train(store, "price", head=head, cv=3, seeds=1, report=False, name="crossed")
+        assert crossed.metrics["r2"].value == pytest.approx(result.metrics["r2"].value, abs=0.25)
+        assert es.verify(store).clean
+
+    def test_equals_scikit_learn(self) -> None:
+        from sklearn.linear_model import RidgeCV
+
+        rng = np.random.default_rng(0)
+        x = rng.standard_normal((200, 30)).astype(np.float32)
+        y = x @ rng.standard_normal(30) + rng.standard_normal(200)
+        scaled = (x - x.mean(axis=0)) / x.std(axis=0)
+        lambdas = np.logspace(-3, 1, 9)
+        theirs = RidgeCV(alphas=lambdas * 200).fit(scaled, y)
+        ours = es.make_head("ridge", task="regression", lambdas=tuple(lambdas)).fit(x, y)
+        assert ours.lambda_ == pytest.approx(theirs.alpha_ / 200)  # type: ignore[attr-defined]
+        np.testing.assert_allclose(ours.predict(x), theirs.predict(scaled), rtol=1e-3, atol=1e-3)
+
+    def test_what_cannot_be_done_is_said(self, tmp_path: Path) -> None:
+        store = self.store(tmp_path / "s", word=["x", "y"] * 150, same=[1.5] * 300)
+        with pytest.raises(UsageError, match=r"'attention' predicts classes.* linear, ridge, knn, gbdt"):
+            es.train(store, "price", head="attention")
+        with pytest.raises(HeadError, match="holds 'x'; regression needs numbers"):
+            es.train(store, "word", task="regression")
+        with pytest.raises(HeadError, match=r"is 1\.5 for all 300 items"):
+            es.train(store, "same")
+        with pytest.raises(UsageError, match="task should be classification or regression"):
+            es.train(store, "price", task="ranking")
+        with pytest.raises(HeadError, match="predicts numbers, not probabilities"):
+            es.make_head("knn", task="regression").fit(np.eye(4), np.arange(4)).predict_proba(np.eye(4))
+
+    def test_whole_numbers_with_few_values_are_classes(self, tmp_path: Path) -> None:
+        store = self.store(tmp_path / "s", stars=[i % 3 for i in range(300)])
+        assert es.train(store, "stars", report=False).task == "classification"
+        assert es.train(store, "stars", task="regression", report=False).task == "regression"

@@ -13,22 +13,28 @@ from embedstore.heads.fusion import AttentionHead, BilinearHead, GatedHead, Weig
 from embedstore.heads.kernel import KernelHead
 from embedstore.heads.knn import KnnHead
 from embedstore.heads.linear import LinearHead
+from embedstore.heads.regression import GbdtRegressor, KnnRegressor, Regressor, RidgeRegressor
 from embedstore.heads.ridge import RidgeHead
 
 __all__ = [
     "HEADS",
+    "REGRESSORS",
     "AttentionHead",
     "AutoHead",
     "BilinearHead",
     "EnsembleHead",
     "GatedHead",
     "GbdtHead",
+    "GbdtRegressor",
     "Head",
     "KernelHead",
     "KnnHead",
+    "KnnRegressor",
     "LateHead",
     "LinearHead",
+    "Regressor",
     "RidgeHead",
+    "RidgeRegressor",
     "WeightedHead",
     "head_class",
     "make_head",
@@ -55,17 +61,40 @@ HEADS: dict[str, type[Head]] = {
 """Kind → class, in the order in which help lists them."""
 
 
+REGRESSORS: dict[str, type[Head]] = {
+    "linear": RidgeRegressor,
+    "ridge": RidgeRegressor,
+    "knn": KnnRegressor,
+    "gbdt": GbdtRegressor,
+}
+"""What a kind stands for where the target is a number."""
+
+
 def head_class(kind: str) -> type[Head]:
     """The class of heads called `kind`; `UsageError` lists those there are."""
+    for regressor in REGRESSORS.values():
+        if kind == regressor.kind:
+            return regressor
     if kind not in HEADS:
         raise UsageError(f"No head is called {kind!r}. Known: {', '.join(HEADS)}.")
     return HEADS[kind]
 
 
-def make_head(kind: str, **params: Any) -> Head:
-    """A new head of `kind`; parameters that it does not have (a device, a seed) are left out."""
-    known = head_class(kind)().get_params()
-    return head_class(kind)(**{name: value for name, value in params.items() if name in known})
+def make_head(kind: str, *, task: str = "classification", **params: Any) -> Head:
+    """A new head of `kind` for a task; parameters that it does not have (a device, a seed) are left out.
+
+    Raises
+    ------
+    UsageError
+        No such head, or none for that task.
+    """
+    made = head_class(kind)
+    if task == "regression":
+        if kind not in REGRESSORS:
+            raise UsageError(f"Head {kind!r} predicts classes. For numbers there are: {', '.join(REGRESSORS)}.")
+        made = REGRESSORS[kind]
+    known = made().get_params()
+    return made(**{name: value for name, value in params.items() if name in known})
 
 
 def params_of(head: Head) -> dict[str, Any]:

@@ -45,7 +45,7 @@ class LooRidge:
         x = x.astype(np.float64)
         y = 2 * np.eye(n_classes)[codes] - 1
         x_mean, y_mean = x.mean(axis=0), y.mean(axis=0)
-        u, s, vt = _svd(x - x_mean)
+        u, s, vt = decompose(x - x_mean)
         uy, n, squared = u.T @ (y - y_mean), len(x), u**2
         best: tuple[float, float, float, Float] | None = None
         for penalty in penalties:
@@ -64,7 +64,7 @@ class LooRidge:
         return cls(penalty, scale, weight, y_mean - x_mean @ weight, loss, left_out)
 
 
-def _svd(x: Float) -> tuple[Float, Float, Float]:
+def decompose(x: Float) -> tuple[Float, Float, Float]:
     """U (n, r), s (r,), Vᵀ (r, d) of x through the smaller Gram; directions without variance are left out."""
     n, d = x.shape
     values, vectors = np.linalg.eigh(x.T @ x if d <= n else x @ x.T)

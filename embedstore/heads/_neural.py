@@ -55,7 +55,7 @@ class NeuralHead(Head):
         self,
         width: int = 256,
         dropout: float = 0.4,
-        modality_dropout: float = 0.2,
+        modality_dropout: float = 0.5,
         epochs: int = 40,
         patience: int = 5,
         batch_size: int = 256,

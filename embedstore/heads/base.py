@@ -36,12 +36,12 @@ class Data:
         Values of absent items are arbitrary.
     present : mapping of input name to (n,) bool
     codes : (n,) int64
-        Class codes; -1 for a class that the head does not know (in validation data only).
+        Class codes; -1 for a class that the head does not know (in validation data only). The targets, of a regressor.
     """
 
     inputs: Mapping[str, Array]
     present: Mapping[str, Mask]
-    codes: Codes
+    codes: Array
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -85,6 +85,7 @@ class Head:
     """
 
     kind: ClassVar[str]
+    task: ClassVar[str] = "classification"
     leaves_one_out: ClassVar[bool] = False
     """Whether `left_out` is known once the head is fitted."""
     stochastic: ClassVar[bool] = False

@@ -13,31 +13,13 @@ from embedstore.registry import require
 
 Float32 = npt.NDArray[np.float32]
 
+MOST_TREES, LEAST_ROUNDS = 20_000, 20
+"""A tree is grown a round and class: with many classes, fewer rounds."""
 
-class GbdtHead(Head):
-    """Gradient-boosted trees with early stopping on validation; absent modalities are missing values.
 
-    XGBoost grows rounds × classes trees, so each modality is first reduced to its principal components.
+class Boosted(Head):
+    """What boosted heads share, whatever they predict."""
 
-    Parameters
-    ----------
-    components : int, optional
-        Principal components of a modality; None for all features.
-    rounds : int
-        At most; early stopping after `patience` without a better validation loss.
-    max_depth : int
-    learning_rate : float
-    subsample, colsample : float
-    seed : int
-    device : str
-
-    Attributes
-    ----------
-    history_ : list of dict
-        ``train_loss`` and ``val_loss`` of every round.
-    """
-
-    kind = "gbdt"
     stochastic = True
 
     history_: list[dict[str, float]]
@@ -67,20 +49,18 @@ class GbdtHead(Head):
         self.seed = seed
         self.device = device
 
-    def _fit(self, train: Data, validation: Data) -> None:
+    def _boost(self, train: Data, validation: Data, objective: dict[str, Any], loss: str, rounds: int) -> None:
+        """Grow trees until the validation loss has not fallen for `patience` rounds, and keep the best number."""
         xgboost = require("xgboost")
         self.standardizer_ = Standardizer(balance=False).fit(train)
         self.components_ = {}
         for name, x in self.standardizer_.blocks(train).items():
             if self.components is not None and self.components < x.shape[1]:
                 self.components_[name] = _principal(x[train.present[name]], self.components)
-        known = np.isin(validation.codes, train.codes)
-        held_out = validation.take(known) if known.any() else train
         matrix = xgboost.QuantileDMatrix(self._features(train), train.codes)
-        checked = xgboost.QuantileDMatrix(self._features(held_out), held_out.codes, ref=matrix)
+        checked = xgboost.QuantileDMatrix(self._features(validation), validation.codes, ref=matrix)
         params = {
-            "objective": "multi:softprob",
-            "num_class": len(self.classes_),
+            **objective,
             "tree_method": "hist",
             "device": self.device,
             "max_depth": self.max_depth,
@@ -93,13 +73,13 @@ class GbdtHead(Head):
         self._booster = xgboost.train(
             params,
             matrix,
-            self.rounds,
+            rounds,
             evals=[(matrix, "train"), (checked, "validation")],
             evals_result=found,
             early_stopping_rounds=self.patience,
             verbose_eval=False,
         )
-        curves = zip(found["train"]["mlogloss"], found["validation"]["mlogloss"], strict=True)
+        curves = zip(found["train"][loss], found["validation"][loss], strict=True)
         self.history_ = [{"train_loss": a, "val_loss": b} for a, b in curves]
         best = int(self._booster.attr("best_iteration") or self._booster.num_boosted_rounds() - 1)
         self._booster = self._booster[: best + 1]
@@ -113,10 +93,6 @@ class GbdtHead(Head):
             out.append(z)
         return np.concatenate(out, axis=1)
 
-    def _logits(self, data: Data) -> Array:
-        xgboost = require("xgboost")
-        return np.asarray(self._booster.predict(xgboost.DMatrix(self._features(data)), output_margin=True))
-
     def _state(self) -> HeadState:
         bases = {f"components.{name}": x for name, x in self.components_.items()}
         model = bytes(self._booster.save_raw("ubj"))
@@ -129,6 +105,43 @@ class GbdtHead(Head):
         prefix = "components."
         self.components_ = {k.removeprefix(prefix): v for k, v in state.tensors.items() if k.startswith(prefix)}
         self._booster = xgboost.Booster(model_file=bytearray(state.files["model.ubj"]))
+
+
+class GbdtHead(Boosted):
+    """Gradient-boosted trees with early stopping on validation; absent modalities are missing values.
+
+    XGBoost grows rounds × classes trees, so each modality is first reduced to its principal components.
+
+    Parameters
+    ----------
+    components : int, optional
+        Principal components of a modality; None for all features.
+    rounds : int
+        At most; early stopping after `patience` without a better validation loss.
+    max_depth : int
+    learning_rate : float
+    subsample, colsample : float
+    seed : int
+    device : str
+
+    Attributes
+    ----------
+    history_ : list of dict
+        ``train_loss`` and ``val_loss`` of every round.
+    """
+
+    kind = "gbdt"
+
+    def _fit(self, train: Data, validation: Data) -> None:
+        known = np.isin(validation.codes, train.codes)
+        held_out = validation.take(known) if known.any() else train
+        classes = len(self.classes_)
+        rounds = min(self.rounds, max(LEAST_ROUNDS, MOST_TREES // classes))
+        self._boost(train, held_out, {"objective": "multi:softprob", "num_class": classes}, "mlogloss", rounds)
+
+    def _logits(self, data: Data) -> Array:
+        xgboost = require("xgboost")
+        return np.asarray(self._booster.predict(xgboost.DMatrix(self._features(data)), output_margin=True))
 
 
 def _principal(x: Float32, k: int) -> Float32:

@@ -83,9 +83,9 @@ class KnnHead(Head):
         for weights in tried:
             total = self._combine(similarities, queries, dict(zip(similarities, weights, strict=True)))
             total[np.arange(len(sample)), sample] = -np.inf
-            nearest = _nearest(total, max(self.ks))
+            found = nearest(total, max(self.ks))
             for k, temperature in product(self.ks, self.temperatures):
-                log_p = log_softmax(self._vote(*nearest, int(k), float(temperature)))
+                log_p = log_softmax(self._vote(*found, int(k), float(temperature)))
                 losses[weights, int(k), float(temperature)] = nll(log_p, queries.codes)
         return min(losses, key=lambda candidate: losses[candidate])
 
@@ -133,7 +133,7 @@ class KnnHead(Head):
             total = self._combine(similarities, block, self.weights_)
             if others:
                 total[np.arange(len(block)), lo + np.arange(len(block))] = -np.inf
-            out.append(self._vote(*_nearest(total, self.k_), self.k_, self.temperature_))
+            out.append(self._vote(*nearest(total, self.k_), self.k_, self.temperature_))
         return np.concatenate(out)
 
     def _state(self) -> HeadState:
@@ -149,7 +149,7 @@ class KnnHead(Head):
         self.standardizer_ = Standardizer.from_tensors(state.tensors, list(self.dims_))
 
 
-def _nearest(similarity: npt.NDArray[np.float32], k: int) -> tuple[Codes, npt.NDArray[np.float32]]:
+def nearest(similarity: npt.NDArray[np.float32], k: int) -> tuple[Codes, npt.NDArray[np.float32]]:
     """The k most similar training items (q, k) and their similarities, best first; -inf never counts."""
     k = min(k, similarity.shape[1])
     near = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
