@@ -86,13 +86,12 @@ class Predictions:
         """One mapping an item."""
         classes = [str(label) for label in self.classes.tolist()]
         rows: list[dict[str, Any]] = []
-        if not classes:
-            rows = [{"id": i, "prediction": value} for i, value in zip(self.ids.tolist(), self.labels.tolist(), strict=True)]
-        for i, label, p in (
-            () if not classes else zip(self.ids.tolist(), self.labels.tolist(), self.probabilities.tolist(), strict=True)
-        ):
-            rounded = {name: round(value, 6) for name, value in zip(classes, p, strict=True)}
-            rows.append({"id": i, "prediction": label, "probability": round(max(p), 6), "probabilities": rounded})
+        for i, label, p in zip(self.ids.tolist(), self.labels.tolist(), self.probabilities.tolist(), strict=True):
+            row = {"id": i, "prediction": label}
+            if classes:
+                rounded = {name: round(value, 6) for name, value in zip(classes, p, strict=True)}
+                row |= {"probability": round(max(p), 6), "probabilities": rounded}
+            rows.append(row)
         for row, explanation in zip(rows, self.explanations, strict=False):
             row.update(explanation.to_dict())
         return rows

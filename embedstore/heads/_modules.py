@@ -97,7 +97,11 @@ class Bilinear(nn.Module):
 
 
 class Attention(nn.Module):
-    """Tokens with modality embeddings and a CLS token, masks for what is absent; several vectors are several tokens."""
+    """Tokens with modality embeddings and a CLS token, masks for what is absent; several vectors are several tokens.
+
+    The blocks begin at zero beside the mean of the tokens, which carries what needs no interaction: without it the head was
+    four points below a linear one on items with an image alone.
+    """
 
     def __init__(self, dims: Mapping[str, int], classes: int, width: int, dropout: float) -> None:
         super().__init__()
@@ -113,6 +117,9 @@ class Attention(nn.Module):
         layer.dropout, layer.dropout1, layer.dropout2 = (Dropout(0.1) for _ in range(3))  # type: ignore[assignment]
         self.encoder = nn.TransformerEncoder(layer, LAYERS, enable_nested_tensor=False)
         self.out = nn.Sequential(nn.LayerNorm(width), Dropout(dropout), nn.Linear(width, classes))
+        for block in self.encoder.layers:  # begin as the mean of the tokens
+            nn.init.zeros_(block.self_attn.out_proj.weight)
+            nn.init.zeros_(block.linear2.weight)
 
     def forward(self, inputs: dict[str, Tensor], masks: dict[str, Tensor]) -> Tensor:
         several = {n: x if x.ndim == 3 else x[:, None] for n, x in inputs.items()}
@@ -121,4 +128,7 @@ class Attention(nn.Module):
         sequence = torch.cat([cls, *tokens], 1)
         absent = ~torch.cat([masks[n] if masks[n].ndim == 2 else masks[n][:, None] for n in self.names], 1)
         absent = nn.functional.pad(absent, (1, 0), value=False)
-        return self.out(self.encoder(sequence, src_key_padding_mask=absent)[:, 0])  # type: ignore[no-any-return]
+        there = (~absent[:, 1:, None]).to(sequence.dtype)
+        mean = (nn.functional.gelu(sequence[:, 1:]) * there).sum(1) / there.sum(1).clamp(min=1)
+        hidden = self.encoder(sequence, src_key_padding_mask=absent)[:, 0]
+        return self.out(hidden + mean)  # type: ignore[no-any-return]
