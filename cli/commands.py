@@ -173,7 +173,7 @@ def train(
     name: Annotated[str | None, typer.Option(help="Name of the saved head; default the target.")] = None,
     seed: Annotated[int, typer.Option(help="Of splits, folds and bootstrap.")] = 0,
     seeds: Annotated[int, typer.Option(help="How often a head that depends on its seed is fitted.")] = 5,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu, auto, cuda or cuda:N.")] = "cpu",
     no_report: Annotated[bool, typer.Option("--no-report", help="Do not write report.html.")] = False,
     plots: Annotated[Path | None, typer.Option(help="Folder for the report's figures as PNG files.")] = None,
     json: Json = False,

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore._numbers import REGRESSION, JudgedNumbers, number_target
-from embedstore._predict import check_fingerprints, open_head
+from embedstore._predict import check_fingerprints, fitted_ids, open_head
 from embedstore._report import report_data
 from embedstore._trial import HEAD, KNN, MAJORITY, Codes, Judged, Labels, Scores, over_classes
 from embedstore.errors import HeadError, UsageError, reason_of
@@ -19,7 +19,8 @@ from embedstore.evaluation.metrics import Score, scores_to_dict
 from embedstore.evaluation.overlap import EVERY, Copies, find_copies
 from embedstore.evaluation.report import render_html
 from embedstore.heads import KnnHead, KnnRegressor
-from embedstore.heads.io import HeadRecord, read_extra
+from embedstore.heads.base import as_labels
+from embedstore.heads.io import HeadRecord
 from embedstore.store import Store, View
 
 __all__ = ["EvaluationReport", "evaluate"]
@@ -98,14 +99,16 @@ def evaluate(
         No item is left that the head did not see, or that has a known class.
     UsageError, FingerprintError
     """
+    if seed < 0:
+        raise UsageError(f"seed should be 0 or more. Got {seed}.")
     started = time.perf_counter()
     opened = store if isinstance(store, Store) else Store.open(store)
-    trained_in, record = _find(opened, head)
+    trained_in, folder, record = _find(opened, head)
     check_fingerprints(record, {name: opened.space(name).spec for name in record.inputs}, str(opened.path))
     view = _view(record, opened, where, group)
-    fitted_rows = _fitted_rows(trained_in, record)
+    fitted = fitted_ids(folder)
     same = trained_in.path.resolve() == opened.path.resolve()
-    was_seen = np.isin(view.rows, fitted_rows) if same else np.zeros(len(view), bool)
+    was_seen = np.isin(view.ids.astype(str), fitted) if same else np.zeros(len(view), bool)
     test = np.arange(len(view)) if seen else np.flatnonzero(~was_seen)
     if not len(test):
         raise HeadError(
@@ -113,7 +116,7 @@ def evaluate(
             "Evaluate it on another store, add items, or count what it has seen (--seen; such scores flatter)."
         )
     judge = _judge_numbers if record.head.task == REGRESSION else _judge
-    judged, labels = judge(view, record, test, np.flatnonzero(was_seen), trained_in, fitted_rows)
+    judged, labels = judge(view, record, test, np.flatnonzero(was_seen), trained_in, fitted)
     bootstrap = judged.bootstrap(view, seed)
     baselines = judged.baselines(bootstrap)
     result = EvaluationReport(
@@ -139,13 +142,11 @@ def evaluate(
     return EvaluationReport(**{**vars(result), "report": str(report)})
 
 
-def _find(store: Store, head: str | Path) -> tuple[Store, HeadRecord]:
-    """The store a head was trained in, and the head."""
+def _find(store: Store, head: str | Path) -> tuple[Store, Path, HeadRecord]:
+    """The store a head was trained in, its folder there, and the head."""
     path = Path(head)
-    if path.parent.name == "heads" and path.is_dir():
-        home = Store.open(path.parent.parent)
-        return home, open_head(home, path.name)
-    return store, open_head(store, str(head))
+    home = Store.open(path.parent.parent) if path.parent.name == "heads" and path.is_dir() else store
+    return home, home.path / "heads" / path.name, open_head(home, path.name if home is not store else str(head))
 
 
 def _view(record: HeadRecord, store: Store, where: str | None, group: str | None) -> View:
@@ -157,25 +158,21 @@ def _view(record: HeadRecord, store: Store, where: str | None, group: str | None
     return replace(view, columns=record.columns)
 
 
-def _fitted_rows(store: Store, record: HeadRecord) -> npt.NDArray[np.int64]:
-    """Rows of the items that a head was fitted on, by the split saved with it."""
-    import io
-
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(io.BytesIO(read_extra(store.path / "heads" / record.name, "split.parquet")))
-    split = np.array(table.column("split").to_pylist())
-    return np.asarray(table.column("row").to_numpy()[split != "test"], np.int64)
-
-
 def _judge(
-    view: View, record: HeadRecord, test: Codes, fitted: Codes, trained_in: Store, fitted_rows: npt.NDArray[np.int64]
+    view: View, record: HeadRecord, test: Codes, fitted: Codes, trained_in: Store, ids: npt.NDArray[np.str_]
 ) -> tuple[Judged, Labels]:
     head, target = record.head, view.target
     if target is None:
         raise HeadError(f"The view has no target {record.target!r}.")
-    known = set(head.classes_.tolist())
-    classes = np.array(sorted({*known, *target.tolist()}, key=lambda v: (str(type(v)), v)), dtype=head.classes_.dtype)
+    home = _view(record, trained_in, None, None)
+    train = home.select(np.isin(home.ids.astype(str), ids))
+    every = {*head.classes_.tolist(), *target.tolist(), *(train.target.tolist() if train.target is not None else ())}
+    if len({isinstance(label, str) for label in every}) > 1:
+        raise HeadError(
+            f"Column {record.target!r} of {view.store.path} holds {type(target[0]).__name__} labels; the head's are "
+            f"{type(head.classes_.tolist()[0]).__name__}."
+        )
+    classes = as_labels(sorted(every))
     codes = np.array([{c: i for i, c in enumerate(classes.tolist())}[v] for v in target.tolist()], np.int64)
     inputs = {name: x[test] for name, x in view.inputs.items()}
     present = {name: mask[test] for name, mask in view.present.items()}
@@ -183,24 +180,22 @@ def _judge(
     for name in view.names if len(view.names) > 1 else ():
         alone = {n: m & (n == name) for n, m in present.items()}
         log_p[f"only {name}"] = over_classes(head, head.predict_log_proba(inputs, present=alone), classes)
-    home = _view(record, trained_in, None, None)
-    train = home.select(np.isin(home.rows, fitted_rows))
     copies = Copies(test[:0], {}, {EVERY: np.zeros(0, bool)})
     if len(train) and train.target is not None:
-        labels, counts = np.unique(train.target, return_counts=True)
-        majority = np.full(len(classes), 0.5)
-        majority[np.searchsorted(classes, labels)] = counts
-        log_p[MAJORITY] = np.tile(np.log(majority / majority.sum()), (len(test), 1))
-        knn = KnnHead(ks=(8,), temperatures=(0.1,), weights="equal")
-        knn.fit(train.inputs, train.target, present=train.present)
-        log_p[KNN] = over_classes(knn, knn.predict_log_proba(inputs, present=present), classes)
+        position = {label: i for i, label in enumerate(classes.tolist())}
+        counts = np.bincount([position[label] for label in train.target.tolist()], minlength=len(classes))
+        log_p[MAJORITY] = np.tile(np.log(np.maximum(counts, 0.5) / counts.sum()), (len(test), 1))
         copies = _copies(view, test, train)
+        if (counts > 0).sum() > 1:
+            knn = KnnHead(ks=(8,), temperatures=(0.1,), weights="equal")
+            knn.fit(train.inputs, train.target, present=train.present)
+            log_p[KNN] = over_classes(knn, knn.predict_log_proba(inputs, present=present), classes)
     labels_of = Labels(target, classes, codes)
-    return _judged(Judged, view, record, log_p, codes[test], test, fitted, len(fitted_rows), copies), labels_of
+    return _judged(Judged, view, record, log_p, codes[test], test, fitted, len(ids), copies), labels_of
 
 
 def _judge_numbers(
-    view: View, record: HeadRecord, test: Codes, fitted: Codes, trained_in: Store, fitted_rows: npt.NDArray[np.int64]
+    view: View, record: HeadRecord, test: Codes, fitted: Codes, trained_in: Store, ids: npt.NDArray[np.str_]
 ) -> tuple[Judged, Labels]:
     head, target = record.head, number_target(view)
     inputs = {name: x[test] for name, x in view.inputs.items()}
@@ -210,12 +205,14 @@ def _judge_numbers(
         alone = {n: m & (n == name) for n, m in present.items()}
         values[f"only {name}"] = np.asarray(head.predict(inputs, present=alone), np.float64)
     home = _view(record, trained_in, None, None)
-    train = home.select(np.isin(home.rows, fitted_rows))
+    train = home.select(np.isin(home.ids.astype(str), ids))
     known = number_target(train)
-    values["mean"] = np.full(len(test), known.mean())
-    values[KNN] = KnnRegressor().fit(train.inputs, known, present=train.present).predict(inputs, present=present)
-    copies = _copies(view, test, train)
-    judged = _judged(JudgedNumbers, view, record, values, target[test], test, fitted, len(fitted_rows), copies)
+    values["mean"] = np.full(len(test), known.mean() if len(known) else 0.0)
+    copies = Copies(test[:0], {}, {EVERY: np.zeros(0, bool)})
+    if len(train) > 1:
+        values[KNN] = KnnRegressor().fit(train.inputs, known, present=train.present).predict(inputs, present=present)
+        copies = _copies(view, test, train)
+    judged = _judged(JudgedNumbers, view, record, values, target[test], test, fitted, len(ids), copies)
     return judged, Labels(target, np.empty(0), target)
 
 
@@ -227,7 +224,7 @@ def _judged(
     truth: npt.NDArray[Any],
     test: Codes,
     fitted: Codes,
-    fitted_rows: int,
+    fitted_count: int,
     copies: Copies,
 ) -> Judged:
     return kind(
@@ -237,7 +234,7 @@ def _judged(
         truth=truth,
         log_p=predicted,
         evaluation=f"{len(test):,} items of {view.store.path.name}",
-        sizes={"train": fitted_rows, "test": len(test)},
+        sizes={"train": fitted_count, "test": len(test)},
         split=np.full(len(view), ""),
         seeds=[],
         copies=copies,

@@ -45,6 +45,10 @@ class NumberTrial(Trial):
 
     def _labels(self, view: View) -> Labels:
         values = number_target(view)
+        if values.min() == values.max():
+            raise HeadError(
+                f"Target {view.target_name!r} is {values[0]} for all {len(values)} items; there is nothing to predict."
+            )
         return Labels(values, np.empty(0), values)
 
     def _predict(self, head: Head, items: Codes, names: list[str]) -> Float:  # type: ignore[override]
@@ -79,10 +83,6 @@ def number_target(view: View) -> Float:
     if len(bad := np.flatnonzero(~np.isfinite(numbers))):
         raise HeadError(
             f"Target {view.target_name!r} is {numbers[bad[0]]} for item {view.ids[bad[0]]!r}; expected a finite number."
-        )
-    if len(numbers) and numbers.min() == numbers.max():
-        raise HeadError(
-            f"Target {view.target_name!r} is {values[0]!r} for all {len(values)} items; there is nothing to predict."
         )
     return numbers
 

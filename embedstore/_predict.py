@@ -19,10 +19,10 @@ from embedstore.errors import FingerprintError, HeadError, UsageError, reason_of
 from embedstore.evaluation.ablation import EXACT_INPUTS, explain
 from embedstore.evaluation.nearest import nearest_items
 from embedstore.heads import Head
-from embedstore.heads.io import HeadRecord, load_head
+from embedstore.heads.io import HeadRecord, load_head, read_extra
 from embedstore.sources import Source
 from embedstore.spec import EncoderSpec
-from embedstore.store import Store
+from embedstore.store import Store, View
 
 __all__ = ["Explanation", "Predictions", "open_head", "predict"]
 
@@ -200,13 +200,13 @@ def predict(
     if dataset is None:
         check_fingerprints(record, {name: opened.space(name).spec for name in record.inputs}, str(opened.path))
         rows = _stored_rows(record, opened, ids, where)
-        return _predict_rows(record, opened, rows, opened if explained else None, [])
+        return _predict_rows(record, opened, rows, _trained_on(record, opened, head) if explained else None, [])
     if ids is not None or where is not None:
         raise UsageError("ids and where choose stored items; leave them out when a dataset is given.")
     with tempfile.TemporaryDirectory(prefix="embedstore-") as folder:
         new = _embed_new(record, dataset, Path(folder) / "new.store", device)
         rows, unusable = _usable_rows(new)
-        return _predict_rows(record, new, rows, opened if explained else None, unusable)
+        return _predict_rows(record, new, rows, _trained_on(record, opened, head) if explained else None, unusable)
 
 
 def open_head(store: Store, name: str) -> HeadRecord:
@@ -215,6 +215,23 @@ def open_head(store: Store, name: str) -> HeadRecord:
         known = ", ".join(store.heads) or "none yet: embedstore train makes one"
         raise UsageError(f"{store.path} has no head {name!r}. Heads: {known}.")
     return load_head(store.path / "heads" / name)
+
+
+def fitted_ids(folder: Path) -> npt.NDArray[np.str_]:
+    """Ids of the items that the head in `folder` was fitted on. An update changes an item's row, not its id."""
+    import io
+
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(io.BytesIO(read_extra(folder, "split.parquet")))
+    split = np.array(table.column("split").to_pylist(), dtype=str)
+    return np.asarray(np.array(table.column("id").to_pylist(), dtype=str)[split != "test"])
+
+
+def _trained_on(record: HeadRecord, store: Store, head: str) -> View:
+    """The items that a head was fitted on, as far as they are still there."""
+    view = store.view(inputs=list(record.inputs), target=record.target)
+    return view.select(np.isin(view.ids.astype(str), fitted_ids(store.path / "heads" / head)))
 
 
 def _stored_rows(record: HeadRecord, store: Store, ids: Sequence[str] | None, where: str | None) -> npt.NDArray[np.int64]:
@@ -262,17 +279,17 @@ def _predict_rows(
     record: HeadRecord,
     store: Store,
     rows: npt.NDArray[np.int64],
-    trained_in: Store | None,
+    training: View | None,
     unusable: list[tuple[str, str]],
 ) -> Predictions:
-    """Predict items of `store`; explain them if the store that the head was trained in is given."""
+    """Predict items of `store`; explain them if the items that the head was fitted on are given."""
     head, numbers = record.head, record.head.task == "regression"
     found: list[Array] = [np.empty((0, 1 if numbers else len(head.classes_)))]
     explanations: list[Explanation] = []
     for block, inputs, present in _blocks(record, store, rows):
         found.append(_outputs(head, inputs, present))
-        if trained_in is not None:
-            explanations += _explain(record, trained_in, block, inputs, present, found[-1].argmax(axis=1), store)
+        if training is not None:
+            explanations += _explain(record, training, block, inputs, present, found[-1].argmax(axis=1), store)
     every = np.concatenate(found)
     ids = np.array(store.items.take(rows, ["id"]).column("id").to_pylist(), dtype=object)
     if numbers:
@@ -311,7 +328,7 @@ def _blocks(
 
 def _explain(
     record: HeadRecord,
-    trained_in: Store,
+    view: View,
     rows: npt.NDArray[np.int64],
     inputs: Mapping[str, Array],
     present: Mapping[str, Array],
@@ -319,8 +336,7 @@ def _explain(
     store: Store,
 ) -> list[Explanation]:
     values = explain(lambda x, masks: _outputs(record.head, x, masks), inputs, present, predicted)
-    view = trained_in.view(inputs=list(record.inputs), target=record.target)
-    same = rows if store.path == trained_in.path else np.full(len(rows), -1)
+    same = rows if store.path == view.store.path else np.full(len(rows), -1)
     spaces = {name: inputs[name] for name in record.inputs}
     masks = {name: present[name] for name in record.inputs}
     near = nearest_items(spaces, masks, view.inputs, view.present, NEAREST, never=(same, view.rows))

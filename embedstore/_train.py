@@ -137,7 +137,8 @@ def train(
         ``"classification"`` or ``"regression"``; default: regression for a target of numbers with fractions, or with many
         different values. Regression has the heads linear, ridge, knn and gbdt.
     group : str, optional
-        Metadata column; items with the same value stay together in splits, folds and bootstrap.
+        Metadata column; items with the same value stay together in the split, the folds and the bootstrap of the scores. What
+        heads do inside (leave-one-out, the ladder's folds) takes items singly.
     cv : int, optional
         Score by stratified `cv`-fold cross-validation instead of one test split; the saved head is fitted on everything.
     name : str, optional
@@ -147,7 +148,7 @@ def train(
     seeds : int
         How often a head that depends on its seed is fitted, to show how much that matters.
     device : str
-        Torch device to fit on.
+        Where to fit: ``"cpu"``, ``"auto"``, or a torch device.
     report : bool
         Whether to write ``report.html`` beside the head.
     plots : path, optional
@@ -163,6 +164,9 @@ def train(
     """
     if cv is not None and not isinstance(cv, int):
         raise UsageError(f"cv should be a whole number. Got {cv!r} instead.")
+    if seed < 0 or seeds < 1:
+        raise UsageError(f"seed should be 0 or more, and seeds 1 or more. Got {seed} and {seeds}.")
+    device = _device(device)
     started = time.perf_counter()
     view = _open(store, target, inputs, where, group, seed)
     if columns:
@@ -221,6 +225,15 @@ def _summary(view: View, trial: Trial, judged: Judged, name: str, kind: str, see
         without_copies=judged.accuracy_without_copies(view, seed),
         notes=_notes(view, trial.labels.values, judged),
     )
+
+
+def _device(name: str) -> str:
+    """A torch device that is there; ``"cpu"`` is not asked of torch, which takes seconds to import."""
+    if name == "cpu":
+        return name
+    from embedstore.encoders.runtime import TorchRuntime
+
+    return str(TorchRuntime(name, "float32").device)
 
 
 def _open(

@@ -100,6 +100,8 @@ class Judged:
 
     def gain(self, baselines: Mapping[str, Scores], bootstrap: Bootstrap) -> tuple[str, Score]:
         """The most accurate baseline, and the paired gain in accuracy over it."""
+        if not baselines:
+            return "nothing", Score(float("nan"), float("nan"), float("nan"))
         best = max(baselines, key=lambda name: baselines[name]["accuracy"].value)
         hits = {name: self.log_p[name].argmax(axis=1) == self.truth for name in (HEAD, best)}
         return best, bootstrap.mean(hits[HEAD].astype(float) - hits[best].astype(float))
@@ -245,11 +247,10 @@ class Trial:
         names = self._view.names
         for i in range(1, self._seeds):
             self._say(f"seed {i + 1} of {self._seeds}")
-            total = 0.0
+            again = np.empty((len(self.labels.codes), *first.shape[1:]))
             for fit, val, test in parts:
-                p = self._predict(self._fit(self._make(kind, self._seed + i), fit, val, names), test, names)
-                total += self._score(p, test) * len(test)
-            found.append(total / len(judged))
+                again[test] = self._predict(self._fit(self._make(kind, self._seed + i), fit, val, names), test, names)
+            found.append(self._score(again[judged], judged))
         return found
 
     def _fit(self, head: Head, fit: Codes, val: Codes, names: Sequence[str]) -> Head:
@@ -288,14 +289,16 @@ class Trial:
         """`items` in two: to fit on, and to choose on; by another hash than the test split's."""
         chosen = hashed_fraction(self._view.keys[items], seed=self._seed + 1_000_003) < VALIDATION_SHARE
         if chosen.all() or not chosen.any():
-            chosen = np.arange(len(items)) % 5 == 0
+            _, key = np.unique(self._view.keys[items].astype(str), return_inverse=True)
+            chosen = key % 5 == 0
         return items[~chosen], items[chosen]
 
 
 def over_classes(head: Head, log_p: Float, classes: npt.NDArray[Any]) -> Float:
     """Log-probabilities (n, c) over `classes`, those that the head did not see next to impossible."""
+    position = {label: i for i, label in enumerate(classes.tolist())}
     out = np.full((len(log_p), len(classes)), IMPOSSIBLE)
-    out[:, np.searchsorted(classes, head.classes_)] = log_p
+    out[:, [position[label] for label in head.classes_.tolist()]] = log_p
     return out
 
 

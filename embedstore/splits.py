@@ -83,7 +83,9 @@ def grouped_folds(labels: npt.NDArray[Any], groups: npt.NDArray[Any], k: int, *,
     names, codes = np.unique(groups.astype(str), return_inverse=True)
     if not 2 <= k <= len(names):
         raise UsageError(f"cv must be between 2 and the number of groups ({len(names)}). Got {k} instead.")
-    _, y = np.unique(labels.astype(str), return_inverse=True)
+    _, y, counts = np.unique(labels.astype(str), return_inverse=True, return_counts=True)
+    if counts.max() < k:
+        y = np.zeros_like(y)  # no class is large enough to be spread
     folds = np.empty(len(labels), np.int64)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # classes with fewer items than folds are noted in the report

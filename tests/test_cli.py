@@ -12,7 +12,7 @@ import pytest
 
 import embedstore as es
 
-COMMANDS = ("demo", "embed", "info", "search", "train", "predict", "verify", "remove", "encoders")
+COMMANDS = ("demo", "embed", "info", "search", "train", "evaluate", "predict", "verify", "remove", "encoders")
 
 
 def run(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -44,9 +44,16 @@ def test_the_whole_way_in_json(table: Path, tmp_path: Path) -> None:
     assert document["results"][0]["id"] == "item-02"
     document = json.loads(run("train", store, "label", "--inputs", "image,text", "--cv", 2, "--json").stdout)
     assert document["metrics"]["accuracy"].keys() == {"value", "low", "high"}
-    assert document["baselines"].keys() == {"majority", "image", "text"}
-    document = json.loads(run("predict", store, "label", "--id", "item-01", "--json").stdout)
+    assert document["baselines"].keys() == {"majority", "knn", "image", "text"}
+    assert Path(document["report"]).is_file()
+    document = json.loads(run("evaluate", store, "label", "--seen", "--report", tmp_path / "r.html", "--json").stdout)
+    assert {"head", "metrics", "baselines", "seconds", "gain", "notes"} <= document.keys()
+    assert (tmp_path / "r.html").is_file()
+    document = json.loads(run("predict", store, "label", "--id", "item-01", "--explain", "--json").stdout)
     assert document["predictions"][0]["id"] == "item-01"
+    assert document["predictions"][0]["contributions"].keys() == {"image", "text"}
+    assert "predictions written to" in run("predict", store, "label", "--out", tmp_path / "p.csv").stdout
+    assert len((tmp_path / "p.csv").read_text().splitlines()) == 13
     assert json.loads(run("verify", store, "--json").stdout)["clean"] is True
     assert "11 items are left" in run("remove", store, "item-01").stdout
 
@@ -56,6 +63,10 @@ def test_tables_for_people(store: es.Store) -> None:
     assert "12 items; columns: label, price" in run("info", store.path).stdout
     assert "clean" in run("verify", store.path).stdout
     assert "effnet-lite0" in run("encoders").stdout
+    trained = run("train", store.path, "price", "--task", "regression", "--cv", 3, "--no-report").stdout
+    assert "R² [95 %]" in trained
+    assert "gain in mean absolute error over" in trained
+    assert "report:" not in trained
 
 
 def test_closing_line(table: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 from embedstore.encoders.hash import HashEncoder
 from embedstore.errors import HeadError, UsageError
 from embedstore.heads import HEADS, Head, head_class, make_head
-from embedstore.heads.base import class_folds, set_aside
+from embedstore.heads.base import Data, class_folds, set_aside
 from embedstore.heads.io import HeadRecord, load_head, save_head
 
 
@@ -157,8 +157,6 @@ def test_folds_spread_every_class() -> None:
     folds = class_folds(codes, 5)
     assert np.bincount(folds[codes == 0]).tolist() == [10] * 5
     assert folds[codes == 2][0] != 0
-    from embedstore.heads.base import Data
-
     fit, val = set_aside(Data({"a": codes[:, None]}, {"a": codes >= 0}, codes))
     assert len(fit) + len(val) == 58
     assert 2 in fit.codes
@@ -187,3 +185,53 @@ def test_several_vectors_an_item(kind: str) -> None:
         head.predict(inputs, present={**masks, "b": there[:, :2]}) if kind == "attention" else make("attention").fit(
             inputs, y, present={**masks, "b": there[:, :2]}
         )
+
+
+def test_small_classes_still_give_a_validation_set() -> None:
+    codes = np.arange(180) % 30
+    every = Data({"a": codes[:, None]}, {"a": codes >= 0}, codes)
+    fit, held_out = set_aside(every)
+    assert 20 <= len(held_out) <= 35
+    assert set(fit.codes) == set(range(30))
+    assert len(fit) + len(held_out) == 180
+
+
+@pytest.mark.parametrize("kind", ["knn", "kernel", "linear", "ridge", "late", "gbdt"])
+def test_of_an_unknown_item_the_frequencies_are_said(kind: str) -> None:
+    """Nothing known, classes 1 : 9: not the rare one."""
+    rng = np.random.default_rng(0)
+    y = (np.arange(300) % 10 > 0).astype(int)
+    X = {"a": np.eye(2)[y] + rng.normal(0, 0.3, (300, 2)), "b": rng.standard_normal((300, 3))}
+    head = make(kind).fit(X, y)
+    p = head.predict_proba({n: x[:1] for n, x in X.items()}, present={n: np.zeros(1, bool) for n in X})
+    assert p[0, 1] > 0.5
+
+
+def test_odd_arguments() -> None:
+    X, y, _ = data(60)
+    X = {name: np.nan_to_num(x) for name, x in X.items()}
+    for labels, words in ((y[:, None], "60 labels"), (np.where(np.arange(60) == 4, None, y), "no label for item 4")):
+        with pytest.raises(HeadError, match=words):
+            make("ridge").fit(X, labels)
+    with pytest.raises(HeadError, match="y should have 60 labels"):
+        make("ridge").fit(X, y, validation=(X, y[:5], None))
+    with pytest.raises(HeadError, match="no order among them"):
+        make("ridge").fit(X, np.arange(60) % 3, validation=(X, y, None))
+    with pytest.raises(HeadError, match="present names 'A', which is not an input"):
+        make("ridge").fit(X, y, present={"A": np.ones(60, bool)})
+    with pytest.raises(HeadError, match="X holds no input"):
+        make("ridge").fit({}, y)
+    with pytest.raises(HeadError, match="alpha should be above 0"):
+        make_head("linear", alpha=0.0).fit(X, y)
+    with pytest.raises(UsageError, match="No head is called 'ridge_regression'"):
+        make_head("ridge_regression")
+    regressor = make_head("ridge", task="regression")
+    regressor.fit(X, np.arange(60.0), validation=({n: x[:1] for n, x in X.items()}, np.ones(1), None))
+
+
+def test_kernel_of_few_dimensions() -> None:
+    """Its kernel matrix is singular as far as rounding can tell."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2300, 4)).astype(np.float32)
+    head = make_head("kernel", gammas=(0.3,), lambdas=(1e-3,), landmarks=1024).fit(x, (x[:, 0] > 0).astype(int))
+    assert head.score(x, (x[:, 0] > 0).astype(int)) > 0.9

@@ -125,3 +125,18 @@ def test_regression_equals_scikit_learn() -> None:
     assert scores["mae"].value == pytest.approx(sk.mean_absolute_error(true, predicted))
     assert scores["rmse"].value == pytest.approx(sk.root_mean_squared_error(true, predicted))
     assert all(s.low < s.value < s.high for s in scores.values())
+
+
+def test_an_undefined_resample_is_not_zero() -> None:
+    """One positive of twenty, ranked perfectly: resamples without it have no AUROC."""
+    true = (np.arange(20) == 3).astype(int)
+    log_p = log_softmax(np.stack([np.zeros(20), np.where(true, 5.0, -5.0)], axis=1))
+    assert classification_scores(true, log_p, bootstrap=Bootstrap.of(20))["auroc"] == Score(1, 1, 1)
+
+
+def test_r2_does_not_change_by_shifting() -> None:
+    rng = np.random.default_rng(0)
+    true = rng.standard_normal(300)
+    predicted = true + 0.1 * rng.standard_normal(300)
+    near, far = (regression_scores(true + s, predicted + s, bootstrap=Bootstrap.of(300))["r2"].value for s in (0, 1.7e9))
+    assert far == pytest.approx(near, abs=1e-4)

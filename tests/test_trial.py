@@ -148,6 +148,29 @@ class TestEvaluate:
         assert found.items["test"] == 100
         assert found.copies["exact"] == {"a": 0, "b": 0} or found.notes
 
+    def test_an_update_does_not_make_an_item_unseen(self, tmp_path: Path) -> None:
+        """It gets another row, but keeps its id."""
+        store = two_space_store(tmp_path / "s")
+        before = es.train(store, "label", report=False)
+        again = two_space_store(tmp_path / "s", price=list(range(240)))
+        assert set(store.items.rows.tolist()).isdisjoint(again.items.rows.tolist())
+        found = es.evaluate(again, "label")
+        assert found.items["test"] == before.items["test"]
+        assert {"majority", "knn"} <= found.baselines.keys()
+        explained = es.predict(again, "label", ids=["i0"], explained=True).explanations[0]
+        split = {row["id"]: row["split"] for row in pq.read_table(next(tmp_path.glob("s/heads/label/split-*"))).to_pylist()}
+        assert all(split[i] != "test" for i, _ in explained.nearest)
+
+    def test_labels_of_another_type(self, tmp_path: Path) -> None:
+        numbers = [i % 3 for i in range(200)]
+        es.train(telling_store(tmp_path / "s", stars=numbers), "stars", report=False)
+        head = tmp_path / "s" / "heads" / "stars"
+        as_floats = es.evaluate(telling_store(tmp_path / "f", stars=[float(v) for v in numbers]), head)
+        as_ints = es.evaluate(telling_store(tmp_path / "i", stars=numbers), head)
+        assert as_floats.metrics["nll"].value == pytest.approx(as_ints.metrics["nll"].value)
+        with pytest.raises(HeadError, match=r"Column 'stars' of .* holds str labels; the head's are int"):
+            es.evaluate(telling_store(tmp_path / "t", stars=[str(v) for v in numbers]), head)
+
     def test_unknown_classes_count_as_errors(self, tmp_path: Path) -> None:
         es.train(telling_store(tmp_path / "s"), "label", report=False)
         labels = ["new" if i < 20 else "even" for i in range(200)]
@@ -259,6 +282,7 @@ def test_grouped_folds() -> None:
     assert np.bincount(folds).min() > 30
     with pytest.raises(UsageError, match="number of groups"):
         grouped_folds(labels, groups, 41)
+    assert np.bincount(grouped_folds(np.arange(20) % 5, np.arange(20), 5)).tolist() == [4] * 5
 
 
 def test_columns_as_numbers() -> None:
@@ -393,6 +417,10 @@ class TestRegression:
             es.train(store, "word", task="regression")
         with pytest.raises(HeadError, match=r"is 1\.5 for all 300 items"):
             es.train(store, "same")
+        with pytest.raises(UsageError, match="seed should be 0 or more"):
+            es.train(store, "price", seed=-1)
+        with pytest.raises(UsageError, match="is not a torch device"):
+            es.train(store, "price", device="gpu")
         with pytest.raises(UsageError, match="task should be classification or regression"):
             es.train(store, "price", task="ranking")
         with pytest.raises(HeadError, match="predicts numbers, not probabilities"):

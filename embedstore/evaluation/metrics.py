@@ -91,9 +91,9 @@ def _ranked(true: Codes, p: Float, bootstrap: Bootstrap) -> tuple[Score, Score]:
     if not classes or not 0 < counts[classes[0]] < n:
         return Score(np.nan, np.nan, np.nan), Score(np.nan, np.nan, np.nan)
     rows = np.array([_area(true == k, p[:, k], weights) for k in classes])
-    with np.errstate(invalid="ignore"):
-        defined = np.isfinite(rows)
-        mean = np.where(defined, rows, 0).sum(axis=0) / np.maximum(defined.sum(axis=0), 1)
+    defined = np.isfinite(rows)
+    total, count = np.where(defined, rows, 0).sum(axis=0), defined.sum(axis=0)
+    mean = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
     return Score.of(mean[0, 0], mean[0, 1:]), Score.of(mean[1, 0], mean[1, 1:])
 
 
@@ -146,8 +146,8 @@ def per_class(true: Codes, predicted: Codes, labels: list[str]) -> list[dict[str
 
 def regression_scores(true: Float, predicted: Float, *, bootstrap: Bootstrap) -> dict[str, Score]:
     """``r2``, ``mae`` and ``rmse`` of predicted numbers (n,)."""
-    error = true - predicted
-    columns = np.stack([np.ones(len(true)), true, true**2, error**2, np.abs(error)], axis=1)
+    error, centred = true - predicted, true - true.mean()
+    columns = np.stack([np.ones(len(true)), centred, centred**2, error**2, np.abs(error)], axis=1)
 
     def metrics(sums: Float) -> dict[str, Float]:
         n, y, yy, squared, absolute = sums.T

@@ -88,7 +88,9 @@ def make_head(kind: str, *, task: str = "classification", **params: Any) -> Head
     UsageError
         No such head, or none for that task.
     """
-    made = head_class(kind)
+    if kind not in HEADS:
+        raise UsageError(f"No head is called {kind!r}. Known: {', '.join(HEADS)}.")
+    made = HEADS[kind]
     if task == "regression":
         if kind not in REGRESSORS:
             raise UsageError(f"Head {kind!r} predicts classes. For numbers there are: {', '.join(REGRESSORS)}.")

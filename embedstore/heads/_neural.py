@@ -159,6 +159,8 @@ class NeuralHead(Head):
 
         self.history_ = state.config["history"]
         self.standardizer_ = Standardizer.from_tensors(state.tensors, list(self.dims_))
+        if self.device.startswith("cuda") and not torch.cuda.is_available():
+            self.device = "cpu"  # fitted on a GPU, used on a machine without one
         self._net = self._module(self.dims_, len(self.classes_)).to(self.device)
         weights: dict[str, Any] = {k.removeprefix("net."): v for k, v in state.tensors.items() if k.startswith("net.")}
         self._net.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in weights.items()})

@@ -123,18 +123,19 @@ class Head:
             Fewer than two classes, shapes that do not fit, or values that are not finite.
         """
         inputs, masks = self._accept(X, present)
-        y = as_labels(y)
         n = len(next(iter(inputs.values())))
-        if len(y) != n:
-            raise HeadError(f"y should have {n} labels, one an item. Got {len(y)} instead.")
+        y = checked_labels(y, n)
         self.dims_ = {name: vectors.shape[-1] for name, vectors in inputs.items()}
         check_inputs(inputs, masks, self.dims_)
         labels = y
         if validation is not None:
             v_inputs, v_masks = self._accept(validation[0], validation[2])
             check_inputs(v_inputs, v_masks, self.dims_)
-            labels = np.concatenate([y, as_labels(validation[1]).astype(y.dtype)])
-        self.classes_ = np.unique(labels)
+            labels = np.concatenate([y, checked_labels(validation[1], len(next(iter(v_inputs.values()))))])
+        try:
+            self.classes_ = np.unique(labels)
+        except TypeError as error:
+            raise HeadError("y holds labels of kinds that have no order among them, such as text and numbers.") from error
         if len(self.classes_) < 2:
             raise HeadError(f"A classifier needs items of two classes; all {len(labels)} are {self.classes_.tolist()}.")
         codes = np.searchsorted(self.classes_, labels).astype(np.int64)
@@ -251,19 +252,33 @@ def as_labels(y: Any) -> Array:
     return array.astype(object) if array.dtype.kind in "US" else array
 
 
+def checked_labels(y: Any, n: int) -> Array:
+    """Labels (n,), or a `HeadError`."""
+    labels = as_labels(y)
+    if labels.shape != (n,):
+        got = len(labels) if labels.ndim == 1 else f"shape {labels.shape}"
+        raise HeadError(f"y should have {n} labels, one an item. Got {got} instead.")
+    if labels.dtype == object and any(label is None for label in labels):
+        raise HeadError(f"y has no label for item {[label is None for label in labels].index(True)}.")
+    return labels
+
+
 def as_inputs(X: Mapping[str, Array] | Array, present: Mapping[str, Mask] | None) -> tuple[dict[str, Array], dict[str, Mask]]:
     """Arrays by input name and their masks; one array (n, d) is the input ``"x"``; without masks all are present."""
     given = X if isinstance(X, Mapping) else {"x": X}
+    if not given:
+        raise HeadError("X holds no input; it should map at least one name to an array (n, d).")
     inputs = {name: np.asarray(x, np.float32) for name, x in given.items()}
     for name, vectors in inputs.items():
         if vectors.ndim not in (2, 3):
             raise HeadError(f"Input {name!r} should have shape (n, d) or (n, f, d). Got {vectors.shape} instead.")
     masks = {name: np.ones(vectors.shape[:-1], bool) for name, vectors in inputs.items()}
     for name, given_mask in (present or {}).items():
-        if name in masks:
-            mask: Mask = np.asarray(given_mask, dtype=bool)
-            wider = inputs[name].ndim == 3 and mask.ndim == 1
-            masks[name] = np.repeat(mask[:, None], inputs[name].shape[1], axis=1) if wider else mask
+        if name not in masks:
+            raise HeadError(f"present names {name!r}, which is not an input. Inputs: {', '.join(masks)}.")
+        mask: Mask = np.asarray(given_mask, dtype=bool)
+        wider = inputs[name].ndim == 3 and mask.ndim == 1
+        masks[name] = np.repeat(mask[:, None], inputs[name].shape[1], axis=1) if wider else mask
     return inputs, masks
 
 
@@ -300,11 +315,18 @@ def check_inputs(inputs: Mapping[str, Array], present: Mapping[str, Mask], dims:
 
 
 def set_aside(data: Data, *, share: float = VALIDATION_SHARE, seed: int = 0) -> tuple[Data, Data]:
-    """`data` in two, the second with about `share` of every class; both are whole where it has too few items."""
-    folds = class_folds(data.codes, max(2, round(1 / share)), seed=seed)
-    if len(data) < 2 * len(np.unique(data.codes)) or not (folds == 0).any():
+    """`data` in two, the second with about `share` of every class; both are whole where it has too few items.
+
+    Where classes are too small for a share of each, items of any class of two or more are taken at random.
+    """
+    aside = class_folds(data.codes, max(2, round(1 / share)), seed=seed) == 0
+    if len(data) < 2 * len(np.unique(data.codes)):
         return data, data
-    return data.take(folds != 0), data.take(folds == 0)
+    if aside.sum() < share * len(data) / 2:
+        spare = np.flatnonzero(class_folds(data.codes, len(data), seed=seed) != len(data) - 1)  # all but one of every class
+        aside = np.zeros(len(data), bool)
+        aside[np.random.default_rng(seed).permutation(spare)[: max(1, round(share * len(data)))]] = True
+    return (data.take(~aside), data.take(aside)) if aside.any() and not aside.all() else (data, data)
 
 
 def class_folds(codes: Codes, k: int, *, seed: int = 0) -> Codes:

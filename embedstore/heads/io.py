@@ -138,5 +138,5 @@ def _restore(folder: Path, document: Mapping[str, Any]) -> HeadRecord:
     state = HeadState(document["state"], load(contents.pop(WEIGHTS)), contents)
     head = head_class(document["kind"]).from_state(document["params"], state)
     specs = {name: EncoderSpec.from_dict(entry["encoder"]) for name, entry in document["inputs"].items()}
-    columns = None if document["columns"] is None else ColumnEncoder.from_dict(document["columns"])
+    columns = ColumnEncoder.from_dict(document["columns"]) if document.get("columns") else None
     return HeadRecord(document["name"], document["target"], specs, head, document["report"], columns)

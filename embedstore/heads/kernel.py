@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from embedstore.errors import HeadError
 from embedstore.heads._features import Standardizer
 from embedstore.heads._loo import LooRidge
 from embedstore.heads.base import Array, Data, Float, Head, HeadState, log_softmax
@@ -83,7 +84,7 @@ class KernelHead(Head):
 
     def _choose_kernel(self, data: Data) -> None:
         """Modality weights at the middle γ, then γ."""
-        grid = [w for w in weightings(len(self.dims_)) if min(w) > 0]
+        grid = weightings(len(self.dims_))
         middle = self.gammas[len(self.gammas) // 2]
         losses = {(w, middle): self._sample_loss(data, w, middle) for w in grid}
         chosen = min(losses, key=lambda key: losses[key])[0]
@@ -102,16 +103,22 @@ class KernelHead(Head):
 
         from scipy.linalg import cholesky, solve_triangular
 
-        own = self._kernel(landmarks, landmarks).astype(np.float64)
-        own[np.diag_indices_from(own)] += 1e-5
-        factor = cholesky(own, lower=True)
+        own = self._kernel(landmarks.astype(np.float64), landmarks.astype(np.float64))
+        for jitter in (1e-5, 1e-4, 1e-3):
+            try:
+                factor = cholesky(own + jitter * np.eye(len(own)), lower=True)
+                break
+            except np.linalg.LinAlgError:
+                continue
+        else:
+            raise HeadError("The kernel of these inputs is not positive definite; leave the kernel head out.")
         features = solve_triangular(factor, self._kernel(x, landmarks).T.astype(np.float64), lower=True).T
         fit = LooRidge.fit(features, data.codes, len(self.classes_), self.lambdas)
         return replace(fit, weight=solve_triangular(factor, fit.weight, lower=True, trans="T"))
 
-    def _kernel(self, a: Float32, b: Float32) -> Float32:
+    def _kernel(self, a: Array, b: Array) -> Array:
         squared = (a * a).sum(axis=1)[:, None] + (b * b).sum(axis=1) - 2 * (a @ b.T)
-        return np.asarray(np.exp(-self.gamma_ * np.maximum(squared, 0)), np.float32)
+        return np.asarray(np.exp(-self.gamma_ * np.maximum(squared, 0)))
 
     def _unit(self, data: Data, weights: dict[str, float]) -> Float32:
         """Inputs of length sqrt(weight) side by side (n, Σd); zeros where absent."""

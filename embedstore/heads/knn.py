@@ -110,16 +110,21 @@ class KnnHead(Head):
         """Similarity (q, n) over the modalities that the query has (a training item without one scores zero there)."""
         total = sum(weights[name] * s for name, s in similarities.items())
         share = sum(weights[name] * data.present[name] for name in similarities)
-        return np.asarray(total / np.maximum(share, 1e-6)[:, None], np.float32)
+        out = total / np.maximum(share, 1e-6)[:, None]
+        out[share <= 0] = -np.inf  # nothing is known of such an item: nobody votes
+        return np.asarray(out, np.float32)
 
     def _vote(self, near: Codes, similarity: npt.NDArray[np.float32], k: int, temperature: float) -> Float:
         """Log of the first k neighbours' votes (q, c), with a little of every class so that none is impossible."""
-        weight = np.exp((similarity[:, :k] - similarity[:, :1]).astype(np.float64) / temperature)
+        with np.errstate(invalid="ignore"):
+            weight = np.nan_to_num(np.exp((similarity[:, :k] - similarity[:, :1]).astype(np.float64) / temperature))
         n, c = len(near), len(self.classes_)
         cells = np.arange(n)[:, None] * c + self.codes_[near[:, :k]]
         votes = np.bincount(cells.ravel(), weight.ravel(), n * c).reshape(n, c)
         prior = np.bincount(self.codes_, minlength=c) / len(self.codes_)
-        return np.asarray(np.log(votes / votes.sum(axis=1, keepdims=True) * 0.95 + 0.05 * (prior + 1e-4)))
+        total = votes.sum(axis=1, keepdims=True)
+        shares = np.where(total > 0, votes / np.maximum(total, 1e-300), prior)
+        return np.asarray(np.log(shares * 0.95 + 0.05 * (prior + 1e-4)))
 
     def _logits(self, data: Data) -> Array:
         return self._neighbours_vote(data)
@@ -159,10 +164,10 @@ def nearest(similarity: npt.NDArray[np.float32], k: int) -> tuple[Codes, npt.NDA
 
 
 def weightings(m: int) -> list[tuple[float, ...]]:
-    """Convex weights of m modalities on a grid of quarters (all equal beyond three modalities)."""
+    """Convex weights of m modalities, none zero, on a grid of quarters (all equal beyond three modalities)."""
     if m == 1:
         return [(1.0,)]
     if m > 3:
         return [(1 / m,) * m]
-    grid = [w for w in product(np.linspace(0, 1, 5), repeat=m) if abs(sum(w) - 1) < 1e-9]
+    grid = [w for w in product((0.25, 0.5, 0.75), repeat=m) if abs(sum(w) - 1) < 1e-9]
     return [tuple(float(x) for x in w) for w in grid]

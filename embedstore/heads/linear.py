@@ -61,6 +61,8 @@ class LinearHead(Head):
         self.device = device
 
     def _fit(self, train: Data, validation: Data) -> None:
+        if self.alpha is not None and not self.alpha > 0:
+            raise HeadError(f"alpha should be above 0. Got {self.alpha} instead.")
         problem, start = self._choose_alpha(train, validation) if self.alpha is None else (None, None)
         alpha = start.alpha if start else float(self.alpha or 0)
         every = train if validation is train else train + validation

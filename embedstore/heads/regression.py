@@ -43,6 +43,8 @@ class Regressor(Head):
             Fewer than two items, shapes that do not fit, or values that are not finite.
         """
         train = self._checked(X, y, present)
+        if len(train) < 2:
+            raise HeadError(f"A regressor needs at least two items. Got {len(train)}.")
         self.dims_ = {name: x.shape[1] for name, x in train.inputs.items()}
         if validation is not None:
             held_out = self._checked(*validation)
@@ -67,8 +69,6 @@ class Regressor(Head):
             raise HeadError(f"y should have {n} numbers, one an item. Got shape {targets.shape} instead.")
         if len(bad := np.flatnonzero(~np.isfinite(targets))):
             raise HeadError(f"y holds NaN or infinity in item {bad[0]}.")
-        if n < 2:
-            raise HeadError(f"A regressor needs at least two items. Got {n}.")
         return Data(inputs, masks, targets)
 
     def values(self, data: Data) -> Float:
@@ -201,7 +201,8 @@ class KnnRegressor(Regressor):
         for lo in range(0, len(data), BLOCK):
             block = data.take(np.arange(lo, min(lo + BLOCK, len(data))))
             near, _ = nearest(self._unit(block) @ known, self.k)
-            out.append(self.targets_[near].mean(axis=1))
+            anything = np.any(list(block.present.values()), axis=0)
+            out.append(np.where(anything, self.targets_[near].mean(axis=1), self.targets_.mean()))
         return np.concatenate(out)
 
     def _state(self) -> HeadState:

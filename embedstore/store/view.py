@@ -97,7 +97,10 @@ class View:
         return dims if self.columns is None else {**dims, METADATA: self.columns.width}
 
     def with_columns(self, columns: Sequence[str]) -> View:
-        """The same items with metadata columns as one more input, ``"metadata"``."""
+        """The same items with metadata columns as one more input, ``"metadata"``.
+
+        Means and levels are learned outside of the test split (in cross-validation over it too: they know no label).
+        """
         known = self.store.items.metadata_columns()
         for name in columns:
             if name not in known:
@@ -106,7 +109,8 @@ class View:
                 raise UsageError(f"Column {name!r} is the target; it cannot be an input too.")
         if METADATA in self.spaces:
             raise UsageError(f"A space is called {METADATA!r} already; leave it out to use metadata columns.")
-        return replace(self, columns=ColumnEncoder.fit(self.metadata(columns).to_pydict()))
+        seen = self.select(self.split != "test") if (self.split != "test").any() else self
+        return replace(self, columns=ColumnEncoder.fit(seen.metadata(columns).to_pydict()))
 
     @property
     def specs(self) -> dict[str, EncoderSpec]:
