@@ -21,6 +21,10 @@ STEPS = ("linear", "late", "bilinear", "gated", "attention", "gbdt", "ensemble")
 FUSION = ("late", "bilinear", "gated", "attention")
 MORE_MEMBERS = ("kernel", "knn")
 """What only the ensemble uses: strong on small data, and unlike the others."""
+SHORT = {"patience": 4, "epochs": 12}
+"""How long networks and trees are trained while they are only compared."""
+LEAST_LEAD = 0.5
+"""Standard errors by which a head must lead after a fold to be fitted on the others: with less it hardly gets there."""
 ROUNDS = 24
 LEAST_VOTE = 0.1
 """Members with a smaller share of the vote are left out: they cost more than they give."""
@@ -75,7 +79,7 @@ class AutoHead(Head):
 
     Best single input (linear) → all inputs side by side → late fusion → bilinear → gated → attention → gbdt → ensemble, each
     judged by out-of-fold accuracy against the one held. A step is kept if the 95 % interval of its paired gain lies above
-    zero; a head that is behind after a fold could hardly get there, and is not fitted on the others.
+    zero; a head that does not lead after a fold could hardly get there, and is not fitted on the others.
 
     Parameters
     ----------
@@ -182,7 +186,7 @@ class _Climb:
             self.held = name
 
     def _fit_folds(self, kind: str, inputs: list[str], rival: _Tried | None) -> _Tried:
-        """A kind of head out of fold, given up where it is behind `rival` on the folds so far."""
+        """A kind of head out of fold, given up where it does not lead `rival` on the folds so far."""
         start = time.perf_counter()
         data = self._data.only(inputs)
         log_p = np.full((len(data), len(self._classes)), -np.log(len(self._classes)))
@@ -191,13 +195,15 @@ class _Climb:
         for fold in range(self._k):
             inside, outside = self._folds != fold, self._folds == fold
             if len(np.unique(data.codes[inside])) > 1 and outside.any():
-                head = self._make(kind).fit_data(*set_aside(data.take(inside), seed=self._seed), self._classes)
+                head = self._make(kind, **SHORT)
+                head.fit_data(*set_aside(data.take(inside), seed=self._seed), self._classes)
                 log_p[outside] = head.log_proba(data.take(outside))
             hits[outside] = _hits(log_p[outside], data.codes[outside])
             done.append(fold)
             if rival is not None and fold + 1 < self._k:
                 judged = np.isin(self._folds, done)
-                if (hits - rival.hits)[judged].mean() < 0:
+                difference = (hits - rival.hits)[judged]
+                if difference.mean() < LEAST_LEAD * difference.std() / len(difference) ** 0.5:
                     break
         name = kind if len(inputs) > 1 else inputs[0]
 
@@ -255,10 +261,10 @@ class _Climb:
         hits = _hits(log_p, self._data.codes)
         return _Tried(log_p, finish, hits, time.perf_counter() - start, list(range(self._k)))
 
-    def _make(self, kind: str) -> Head:
+    def _make(self, kind: str, **params: Any) -> Head:
         from embedstore.heads import make_head
 
-        return make_head(kind, seed=self._seed, device=self._device)
+        return make_head(kind, seed=self._seed, device=self._device, **params)
 
 
 def _hits(log_p: Float, codes: Codes) -> Float:

@@ -61,7 +61,7 @@ class KernelHead(Head):
         self,
         gammas: Sequence[float] = (0.3, 0.6, 1.2),
         lambdas: Sequence[float] = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2),
-        landmarks: int = 2048,
+        landmarks: int = 1024,
         sample: int = 512,
         seed: int = 0,
     ) -> None:
