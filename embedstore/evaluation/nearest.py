@@ -29,7 +29,7 @@ def nearest_items(
     never : (n,), (m,) int64
         Names of the items; one is never its own neighbour.
     """
-    units = {name: _unit(x, among_present[name]) for name, x in among.items()}
+    units = {name: unit(x, among_present[name]) for name, x in among.items()}
     found: list[list[int]] = []
     n = len(never[0])
     for lo in range(0, n, BLOCK):
@@ -37,7 +37,7 @@ def nearest_items(
         total = np.zeros((at.stop - lo, len(never[1])), np.float32)
         shared = np.zeros_like(total)
         for name, x in inputs.items():
-            total += _unit(x[at], present[name][at]) @ units[name].T
+            total += unit(x[at], present[name][at]) @ units[name].T
             shared += np.outer(present[name][at], among_present[name])
         similarity = np.where(shared > 0, total / np.maximum(shared, 1), -2)
         similarity[never[0][at][:, None] == never[1][None]] = -np.inf
@@ -46,6 +46,7 @@ def nearest_items(
     return found
 
 
-def _unit(x: Array, present: Array) -> npt.NDArray[np.float32]:
+def unit(x: Array, present: Array) -> npt.NDArray[np.float32]:
+    """Vectors (n, d) of unit length, zeros where absent."""
     x = np.where(present[:, None], x, 0).astype(np.float32)
     return np.asarray(x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12))

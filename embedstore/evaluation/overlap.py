@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from embedstore.evaluation.nearest import unit
+
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
 Positions = npt.NDArray[np.int64]
@@ -74,22 +76,17 @@ def find_copies(
         test = np.sort(np.random.default_rng(seed).permutation(test)[: max(1, WORK // len(train))])
     exact = {name: _equal(hashes[name], train, test) & present[name][test] for name in inputs if name in hashes}
     near = {name: np.zeros(len(test), bool) for name in [*inputs, EVERY]}
-    units = {name: _unit(x[train], present[name][train]) for name, x in inputs.items()}
+    units = {name: unit(x[train], present[name][train]) for name, x in inputs.items()}
     for lo in range(0, len(test), BLOCK):
         block = test[lo : lo + BLOCK]
         everywhere = np.ones((len(block), len(train)), bool)
         for name, x in inputs.items():
             has = present[name][block]
-            close = _unit(x[block], has) @ units[name].T > NEAR
+            close = unit(x[block], has) @ units[name].T > NEAR
             near[name][lo : lo + BLOCK] = close.any(axis=1)
             everywhere &= close | ~has[:, None]
         near[EVERY][lo : lo + BLOCK] = everywhere.any(axis=1)
     return Copies(test, exact, near)
-
-
-def _unit(x: Array, present: Mask) -> npt.NDArray[np.float32]:
-    x = np.where(present[:, None], x, 0).astype(np.float32)
-    return np.asarray(x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12))
 
 
 def _equal(hashes: Array, train: Positions, test: Positions) -> Mask:

@@ -203,7 +203,7 @@ class _Climb:
             if rival is not None and fold + 1 < self._k:
                 judged = np.isin(self._folds, done)
                 difference = (hits - rival.hits)[judged]
-                if difference.mean() < LEAST_LEAD * difference.std() / len(difference) ** 0.5:
+                if len(difference) and difference.mean() < LEAST_LEAD * difference.std() / len(difference) ** 0.5:
                     break
         name = kind if len(inputs) > 1 else inputs[0]
 
