@@ -13,12 +13,12 @@ import numpy.typing as npt
 from embedstore._numbers import REGRESSION, JudgedNumbers, number_target
 from embedstore._predict import check_fingerprints, fitted_ids, open_head
 from embedstore._report import report_data
-from embedstore._trial import HEAD, KNN, MAJORITY, Codes, Judged, Labels, Scores, over_classes
+from embedstore._trial import HEAD, KNN, MAJORITY, Codes, Judged, Labels, Scores, frequencies, over_classes, plain_knn
 from embedstore.errors import HeadError, UsageError, reason_of
 from embedstore.evaluation.metrics import Score, scores_to_dict
 from embedstore.evaluation.overlap import EVERY, Copies, find_copies
 from embedstore.evaluation.report import render_html
-from embedstore.heads import KnnHead, KnnRegressor
+from embedstore.heads import KnnRegressor
 from embedstore.heads.base import as_labels
 from embedstore.heads.io import HeadRecord
 from embedstore.store import Store, View
@@ -180,14 +180,14 @@ def _judge(
     for name in view.names if len(view.names) > 1 else ():
         alone = {n: m & (n == name) for n, m in present.items()}
         log_p[f"only {name}"] = over_classes(head, head.predict_log_proba(inputs, present=alone), classes)
-    copies = Copies(test[:0], {}, {EVERY: np.zeros(0, bool)})
+    copies = Copies.none()
     if len(train) and train.target is not None:
         position = {label: i for i, label in enumerate(classes.tolist())}
         counts = np.bincount([position[label] for label in train.target.tolist()], minlength=len(classes))
-        log_p[MAJORITY] = np.tile(np.log(np.maximum(counts, 0.5) / counts.sum()), (len(test), 1))
+        log_p[MAJORITY] = frequencies(counts, len(test))
         copies = _copies(view, test, train)
         if (counts > 0).sum() > 1:
-            knn = KnnHead(ks=(8,), temperatures=(0.1,), weights="equal")
+            knn = plain_knn()
             knn.fit(train.inputs, train.target, present=train.present)
             log_p[KNN] = over_classes(knn, knn.predict_log_proba(inputs, present=present), classes)
     labels_of = Labels(target, classes, codes)
@@ -208,7 +208,7 @@ def _judge_numbers(
     train = home.select(np.isin(home.ids.astype(str), ids))
     known = number_target(train)
     values["mean"] = np.full(len(test), known.mean() if len(known) else 0.0)
-    copies = Copies(test[:0], {}, {EVERY: np.zeros(0, bool)})
+    copies = Copies.none()
     if len(train) > 1:
         values[KNN] = KnnRegressor().fit(train.inputs, known, present=train.present).predict(inputs, present=present)
         copies = _copies(view, test, train)

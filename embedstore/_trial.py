@@ -203,7 +203,7 @@ class Trial:
             sizes={"train": len(fit), "val": len(val), "test": len(every)},
             split=folds.astype(str),
             seeds=self._over_seeds(head, log_p[HEAD], parts, every),
-            copies=copies or Copies(every[:0], {}, {EVERY: np.zeros(0, bool)}),
+            copies=copies or Copies.none(),
             fit_seconds=self._fit_seconds,
             witness=witness,
         )
@@ -227,10 +227,10 @@ class Trial:
     def _constant(self, fitted_on: Codes, n: int) -> Float:
         """The same prediction for n items: the class frequencies."""
         counts = np.bincount(self.labels.codes[fitted_on], minlength=len(self.labels.classes))
-        return np.tile(np.log(np.maximum(counts, 0.5) / counts.sum()), (n, 1))
+        return frequencies(counts, n)
 
     def _plain_knn(self) -> Head:
-        return KnnHead(ks=(8,), temperatures=(0.1,), weights="equal")
+        return plain_knn()
 
     def _plain_linear(self) -> Head:
         return LinearHead()
@@ -292,6 +292,16 @@ class Trial:
             _, key = np.unique(self._view.keys[items].astype(str), return_inverse=True)
             chosen = key % 5 == 0
         return items[~chosen], items[chosen]
+
+
+def frequencies(counts: npt.NDArray[Any], n: int) -> Float:
+    """Log-probabilities (n, c) that are the class frequencies behind `counts` (c,), for every item alike."""
+    return np.tile(np.log(np.maximum(counts, 0.5) / counts.sum()), (n, 1))
+
+
+def plain_knn() -> KnnHead:
+    """The kNN baseline: nothing about it is tuned."""
+    return KnnHead(ks=(8,), temperatures=(0.1,), weights="equal")
 
 
 def over_classes(head: Head, log_p: Float, classes: npt.NDArray[Any]) -> Float:

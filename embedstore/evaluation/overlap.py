@@ -38,6 +38,11 @@ class Copies:
     exact: dict[str, Mask]
     near: dict[str, Mask]
 
+    @classmethod
+    def none(cls) -> Copies:
+        """Those of no item."""
+        return cls(np.empty(0, np.int64), {}, {EVERY: np.zeros(0, bool)})
+
     def __add__(self, other: Copies) -> Copies:
         """Those of two folds."""
         return Copies(

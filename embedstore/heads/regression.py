@@ -12,7 +12,7 @@ from typing_extensions import Self
 from embedstore.errors import HeadError
 from embedstore.heads._features import Standardizer
 from embedstore.heads._loo import decompose
-from embedstore.heads.base import Array, Data, Float, Head, HeadState, Inputs, Mask, check_inputs, set_aside
+from embedstore.heads.base import VALIDATION_SHARE, Array, Data, Float, Head, HeadState, Inputs, Mask, check_inputs, class_folds
 from embedstore.heads.boosted import Boosted
 from embedstore.heads.knn import BLOCK, nearest
 from embedstore.heads.ridge import LAMBDAS
@@ -20,7 +20,7 @@ from embedstore.registry import require
 
 
 class Regressor(Head):
-    """Base class of heads that predict a number; subclasses say how in `_fit` and `_values`.
+    """Base class of heads that predict a number; subclasses say how in `_fit` and `values`.
 
     `Data.codes` holds the targets, float64.
     """
@@ -52,11 +52,8 @@ class Regressor(Head):
         elif len(train) < 10:
             held_out = train
         else:
-            # The folds of classes, had they been one class: at random.
-            one = Data(train.inputs, train.present, np.zeros(len(train), np.int64))
-            _, chosen = set_aside(Data({"at": np.arange(len(train))[:, None]}, {"at": one.codes == 0}, one.codes))
-            at = np.isin(np.arange(len(train)), chosen.inputs["at"])
-            train, held_out = train.take(~at), train.take(at)
+            aside = class_folds(np.zeros(len(train), np.int64), round(1 / VALIDATION_SHARE)) == 0  # at random
+            train, held_out = train.take(~aside), train.take(aside)
         self._fit(train, held_out)
         return self
 
