@@ -17,7 +17,28 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 
 def register(app: typer.Typer) -> None:
     """Add every command to `app`."""
-    for command in (demo, embed, info, search, train, evaluate, predict, verify, remove, encoders):
+    from .align import align
+    from .dedup import dedup
+    from .eval_search import eval_search
+    from .index import index
+    from .search import search
+
+    for command in (
+        demo,
+        embed,
+        info,
+        index,
+        search,
+        train,
+        evaluate,
+        predict,
+        align,
+        eval_search,
+        dedup,
+        verify,
+        remove,
+        encoders,
+    ):
         app.command(no_args_is_help=command not in (demo, encoders))(command)
 
 
@@ -120,44 +141,6 @@ def info(
     typer.echo(f"{document['items']:,} items; columns: {metadata}; heads: {heads}; generation {document['generation']}")
     for row in document.get("failures", ()):
         typer.echo(f"failed: {row['id']} ({row['space']}, {row['stage']}): {row['reason']}")
-
-
-def search(
-    store: Store,
-    text: Annotated[str | None, typer.Option(help="Search by words.")] = None,
-    image: Annotated[Path | None, typer.Option(help="Search by an image file.")] = None,
-    id: Annotated[str | None, typer.Option("--id", help="Search by an item of the store.")] = None,
-    vector: Annotated[Path | None, typer.Option(help="Search by a vector in .npy or .npz.")] = None,
-    fingerprint: Annotated[str | None, typer.Option(help="Fingerprint of the encoder that made --vector.")] = None,
-    space: Annotated[str | None, typer.Option(help="The space to search.")] = None,
-    k: Annotated[int, typer.Option("-k", help="How many results.")] = 10,
-    where: Where = None,
-    columns: Annotated[str | None, typer.Option(help="Columns to show, separated by commas.")] = None,
-    device: Device = "auto",
-    json: Json = False,
-) -> None:
-    """Find the nearest items to a text, an image, an item or a vector (exact, cosine)."""
-    import embedstore as es
-
-    from . import render
-
-    opened = es.Store.open(store)
-    shown = [c.strip() for c in columns.split(",") if c.strip()] if columns else None
-    query = es.QueryVector.load(vector, fingerprint) if vector else None
-    with render.status("searching"):
-        result = es.search(
-            opened,
-            text=text,
-            image=image,
-            id=id,
-            vector=query,
-            space=space,
-            k=k,
-            where=where,
-            columns=shown,
-            device=device,
-        )
-    render.print_json(result.to_dict()) if json else render.print_hits(result, shown or opened.items.metadata_columns()[:3])
 
 
 def train(

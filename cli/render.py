@@ -206,7 +206,10 @@ def print_hits(result: SearchResult, columns: Sequence[str]) -> None:
     rows = [(hit.rank, f"{hit.score:.3f}", hit.id, *(_short(hit.metadata.get(c)) for c in columns)) for hit in result.results]
     print_table(["#", "score", "id", *columns], rows, numeric=["#", "score"])
     took = sum(result.took_ms.values())
-    kind = "exact" if result.index["exact"] else f"recall {result.index['recall']:.3f}"
+    used = result.index
+    kind = (
+        "exact" if used["exact"] else f"{used['type']}, recall@{used['at']} {used['recall']:.3f} (at least {used['low']:.3f})"
+    )
     out().print(f"{len(result.results)} results from space {result.space!r}, {kind}, in {took:.0f} ms", markup=False)
     if result.note:
         sys.stderr.write(f"note: {result.note}\n")

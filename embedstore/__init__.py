@@ -9,33 +9,54 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from embedstore._align import AlignReport, align
+    from embedstore._batch import BatchReport, search_batch
+    from embedstore._compact import CompactReport, compact
+    from embedstore._dedup import DuplicateReport, find_duplicates, remove_duplicates
     from embedstore._embed import EmbedReport, embed
+    from embedstore._eval_search import SearchEvaluation, eval_search
     from embedstore._evaluate import evaluate
+    from embedstore._index import IndexReport, index
     from embedstore._predict import predict
     from embedstore._search import QueryVector, Searcher, SearchResult, search
     from embedstore._train import train
     from embedstore.errors import EmbedstoreError
     from embedstore.heads import Head, LinearHead, make_head
+    from embedstore.index.approximate import VectorIndex
     from embedstore.spec import EncoderSpec
     from embedstore.store import Store, View
     from embedstore.store.verify import verify
 
 _HOMES = {
+    "AlignReport": "embedstore._align",
+    "BatchReport": "embedstore._batch",
+    "CompactReport": "embedstore._compact",
+    "DuplicateReport": "embedstore._dedup",
     "EmbedReport": "embedstore._embed",
     "EmbedstoreError": "embedstore.errors",
     "EncoderSpec": "embedstore.spec",
     "Head": "embedstore.heads",
+    "IndexReport": "embedstore._index",
     "LinearHead": "embedstore.heads",
     "QueryVector": "embedstore._search",
+    "SearchEvaluation": "embedstore._eval_search",
     "SearchResult": "embedstore._search",
     "Searcher": "embedstore._search",
     "Store": "embedstore.store",
+    "VectorIndex": "embedstore.index.approximate",
     "View": "embedstore.store",
+    "align": "embedstore._align",
+    "compact": "embedstore._compact",
     "embed": "embedstore._embed",
+    "eval_search": "embedstore._eval_search",
     "evaluate": "embedstore._evaluate",
+    "find_duplicates": "embedstore._dedup",
+    "index": "embedstore._index",
     "make_head": "embedstore.heads",
     "predict": "embedstore._predict",
+    "remove_duplicates": "embedstore._dedup",
     "search": "embedstore._search",
+    "search_batch": "embedstore._batch",
     "train": "embedstore._train",
     "verify": "embedstore.store.verify",
 }
@@ -43,21 +64,35 @@ _HOMES = {
 __version__ = "0.1.0"
 
 __all__ = [
+    "AlignReport",
+    "BatchReport",
+    "CompactReport",
+    "DuplicateReport",
     "EmbedReport",
     "EmbedstoreError",
     "EncoderSpec",
     "Head",
+    "IndexReport",
     "LinearHead",
     "QueryVector",
+    "SearchEvaluation",
     "SearchResult",
     "Searcher",
     "Store",
+    "VectorIndex",
     "View",
+    "align",
+    "compact",
     "embed",
+    "eval_search",
     "evaluate",
+    "find_duplicates",
+    "index",
     "make_head",
     "predict",
+    "remove_duplicates",
     "search",
+    "search_batch",
     "train",
     "verify",
 ]

@@ -16,6 +16,7 @@ VERSIONS: dict[str, tuple[int, ...]] = {
     "embedstore-tombstones": (1,),
     "embedstore-combined": (1,),
     "embedstore-head": (1,),
+    "embedstore-index": (1,),
 }
 """Encoding type → versions this embedstore reads; it writes the last."""
 

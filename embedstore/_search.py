@@ -1,72 +1,70 @@
-"""`search`: nearest items to a text, an image, an item or a vector. The wiring of stores, encoders and indexes."""
+"""`search`: the nearest items to texts, images, items or vectors. The wiring of queries, indexes and items."""
 
 from __future__ import annotations
 
 import operator
 import os
 import time
+from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import TypedDict, Unpack
 
 from embedstore._arguments import strings
-from embedstore.encoders import load_encoder
-from embedstore.errors import FingerprintError, UsageError
-from embedstore.index.exact import ExactIndex
-from embedstore.pipeline.produce import read_file
-from embedstore.store import Space, Store
+from embedstore._index import OpenIndex, open_index
+from embedstore._projected import SearchableSpace
+from embedstore._query import Asked, QueryVector, Resolver, joined
+from embedstore.errors import UsageError
+from embedstore.evaluation.bootstrap import Score
+from embedstore.index.combine import diversified, first_of_each, fuse_ranks, fuse_scores
+from embedstore.index.vectors import unit_rows
+from embedstore.store import Store
 
-__all__ = ["Hit", "QueryVector", "SearchResult", "Searcher", "search"]
+__all__ = ["Hit", "Query", "QueryVector", "SearchResult", "Searcher", "search"]
+
+Rows = npt.NDArray[np.int64]
+Float = npt.NDArray[np.float32]
+Ranking = tuple[Rows, npt.NDArray[np.float64]]
+
+FUSIONS = ("score", "rrf")
+BACKGROUND = 1000
+DEEPER = 5
+DEEP = 100
+FILTERS_KEPT = 64
 
 
-@dataclass(frozen=True)
-class QueryVector:
-    """A vector that says which encoder made it.
+class Query(TypedDict, total=False):
+    """What to search for, and how to answer; see `search`."""
 
-    Parameters
-    ----------
-    values : (dim,) float
-    fingerprint : str, optional
-        Of the encoder; without it only the dimension can be checked.
-    """
-
-    values: npt.NDArray[Any]
-    fingerprint: str | None = None
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str], fingerprint: str | None = None) -> QueryVector:
-        """From ``.npy``, or from ``.npz`` with ``values`` and ``fingerprint`` (as `save` writes it).
-
-        Raises
-        ------
-        UsageError
-        """
-        try:
-            data = np.load(path, allow_pickle=False)
-            if isinstance(data, np.ndarray):
-                return cls(data, fingerprint)
-            inside = str(data["fingerprint"]) or None
-            if fingerprint and inside and fingerprint != inside:
-                raise FingerprintError(f"{path} says fingerprint {inside}, but {fingerprint} was given. Leave one of them out.")
-            return cls(data["values"], fingerprint or inside)
-        except FileNotFoundError:
-            raise UsageError(f"{path} does not exist.") from None
-        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-            raise UsageError(f"{path} is not a vector: expected .npy, or .npz with 'values' and 'fingerprint'.") from error
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write ``.npz`` with ``values`` and ``fingerprint``."""
-        np.savez(path, values=self.values, fingerprint=np.asarray(self.fingerprint or ""))
+    text: str | Sequence[str] | None
+    image: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None
+    audio: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None
+    id: str | Sequence[str] | None
+    vector: QueryVector | npt.NDArray[Any] | None
+    like: Sequence[str] | None
+    unlike: Sequence[str] | None
+    weights: Sequence[float] | None
+    fusion: str
+    space: str | None
+    k: int
+    offset: int
+    where: str | None
+    columns: Sequence[str] | None
+    min_score: float | None
+    diversity: float
+    group_by: str | None
+    per_group: int
+    recall: float | None
 
 
 @dataclass(frozen=True)
 class Hit:
-    """One result; `score` is the cosine to the query."""
+    """One result; `score` is the cosine to the query, or the fused score of several."""
 
     rank: int
     id: str
@@ -82,11 +80,12 @@ class SearchResult:
     ----------
     results : list of Hit
     space : str
-        The space that was searched.
+        The space that was searched; several are joined by ``+``.
     took_ms : mapping of str to float
         ``load``, ``encode`` and ``search``.
     index : mapping
-        ``type``, ``exact`` and ``recall``.
+        ``type``, ``exact`` and ``recall``; ``plan`` in words. Where it is not exact also ``low``, the lower 95 % bound of the
+        recall, and ``at``, the k that it was measured at.
     note : str, optional
         Something that the reader of the results should know.
     """
@@ -109,181 +108,251 @@ def _renamed(metadata: dict[str, Any]) -> dict[str, Any]:
     return {f"{k}_" if k in ("rank", "id", "score") else k: v for k, v in metadata.items()}
 
 
+@dataclass(frozen=True)
+class _Wanted:
+    """How to answer: the part of a `Query` that is not the question, checked."""
+
+    k: int
+    offset: int
+    min_score: float | None
+    diversity: float
+    group_by: str | None
+    per_group: int
+    recall: float | None
+
+    @classmethod
+    def of(cls, query: Query) -> _Wanted:
+        k, offset = _whole(query.get("k", 10), "k", 1), _whole(query.get("offset", 0), "offset", 0)
+        diversity = query.get("diversity", 0.0)
+        if not 0 <= diversity <= 1:
+            raise UsageError(f"diversity should lie between 0 (nearest) and 1 (most different). Got {diversity!r} instead.")
+        recall = query.get("recall")
+        if recall is not None and not 0 < recall <= 1:
+            raise UsageError(f"recall should lie between 0 and 1. Got {recall!r} instead.")
+        per_group = _whole(query.get("per_group", 1), "per_group", 1)
+        return cls(k, offset, query.get("min_score"), diversity, query.get("group_by"), per_group, recall)
+
+    @property
+    def last(self) -> int:
+        """How many results have to be known."""
+        return self.offset + self.k
+
+
+def _whole(value: Any, name: str, least: int) -> int:
+    try:
+        value = operator.index(value)
+    except TypeError:
+        raise UsageError(f"{name} should be a whole number. Got {value!r} instead.") from None
+    if value < least:
+        raise UsageError(f"{name} must be at least {least}. Got {value} instead.")
+    return int(value)
+
+
 class Searcher:
-    """Searches one store; vectors are loaded once per space and kept.
+    """Searches one store, pinned to the generation it opened; encoders and indexes are loaded once and kept.
 
     Parameters
     ----------
     store : Store
     device : str
         For encoding queries.
+    resident : bool
+        Read indexes and vectors into memory, for many searches; otherwise files are mapped and a search touches what it needs.
     """
 
-    def __init__(self, store: Store, *, device: str = "auto") -> None:
+    def __init__(self, store: Store, *, device: str = "auto", resident: bool = False) -> None:
         self.store = store
-        self.device = device
-        self._indexes: dict[str, ExactIndex] = {}
-        self._encoders: dict[tuple[str, str], Any] = {}
+        self.queries = Resolver(store, device=device)
+        self._resident = resident
+        self._indexes: dict[str, OpenIndex] = {}
+        self._masks: OrderedDict[tuple[str, str], npt.NDArray[np.bool_]] = OrderedDict()
+        self._used: dict[str, Any] = {}
 
-    def search(
-        self,
-        *,
-        text: str | None = None,
-        image: str | os.PathLike[str] | None = None,
-        id: str | None = None,
-        vector: QueryVector | npt.NDArray[Any] | None = None,
-        space: str | None = None,
-        k: int = 10,
-        where: str | None = None,
-        columns: Sequence[str] | None = None,
-    ) -> SearchResult:
+    def search(self, **query: Unpack[Query]) -> SearchResult:
         """See `search`."""
-        given = {"text": text, "image": image, "id": id, "vector": vector}
-        if sum(value is not None for value in given.values()) != 1:
-            raise UsageError("Search by exactly one of --text, --image, --id and --vector.")
-        try:
-            k = operator.index(k)
-        except TypeError:
-            raise UsageError(f"k should be a whole number. Got {k!r} instead.") from None
-        if k < 1:
-            raise UsageError(f"k must be at least 1. Got {k} instead.")
-        if text is not None:
-            text = strings(text, "text")[0]
-        columns = self._columns(columns)
-        exclude, note = -1, None
+        wanted = _Wanted.of(query)
+        columns = self._columns(query.get("columns"))
+        if wanted.group_by is not None:
+            self._columns([wanted.group_by])
         start = time.perf_counter()
-        if text is not None or image is not None:
-            target, query = self._encoded("text" if text is not None else "image", text, image, space)
-        elif id is not None:
-            target, query, exclude = self._item(id, space)
-        else:
-            assert vector is not None
-            target, query, note = self._vector(vector, space)
+        asked = self._asked(query)
         encoded = time.perf_counter()
-        index = self._index(target)
-        subset = self._subset(target, where, exclude)
+        for one in asked:
+            self.index(one.space)
         loaded = time.perf_counter()
-        scores, positions = index.search(query[None], k, subset=subset)
-        searched = time.perf_counter()
-        hits = self._hits(target.rows[positions[0]], scores[0], columns)
-        took = {"encode": encoded - start, "load": loaded - encoded, "search": searched - loaded}
-        return SearchResult(hits, target.name, {key: round(1000 * s, 2) for key, s in took.items()}, note=note)
+        rows, scores = self._ranked(asked, wanted, query.get("where"), _fusion(query.get("fusion", "score")))
+        found = time.perf_counter()
+        hits = self._hits(rows, scores, columns, wanted.offset)
+        notes = [one.note for one in asked if one.note]
+        notes += [note for s in joined(asked) if (note := self._indexes[s].note)]
+        took = {"encode": encoded - start, "load": loaded - encoded, "search": found - loaded}
+        return SearchResult(
+            hits,
+            " + ".join(joined(asked)),
+            {key: round(1000 * s, 2) for key, s in took.items()},
+            dict(self._used),
+            " ".join(notes) or None,
+        )
 
-    def _encoded(
-        self, modality: str, text: str | None, image: str | os.PathLike[str] | None, space: str | None
-    ) -> tuple[Space, npt.NDArray[np.float32]]:
-        if text is not None and not text.strip():
-            raise UsageError("The text to search for is empty.")
-        target = self._comparable(modality, space)
-        encoder = self._encoder(target, modality)
-        payload = text.encode() if text is not None else read_file(os.fspath(image))  # type: ignore[arg-type]
-        query = encoder.encode([encoder.prepare(payload)])[0]
-        if not np.isfinite(query).all():
-            raise UsageError("The encoder returned a vector that is not finite for this query.")
-        return target, query
+    def nearest(
+        self,
+        space: SearchableSpace,
+        queries: npt.NDArray[Any],
+        k: int,
+        *,
+        exclude: Rows | None = None,
+        among: Rows | None = None,
+        recall: float | None = None,
+    ) -> tuple[Float, Rows]:
+        """The `k` nearest vectors of `space` to each of many query vectors of the same space.
 
-    def _comparable(self, modality: str, wanted: str | None) -> Space:
-        """The space that a query of `modality` is compared with: by alignment across modalities, else the same encoder."""
-        spaces = [self.store.space(wanted)] if wanted else list(self.store.spaces.values())
-        crossing = [s for s in spaces if s.spec.alignment and s.spec.modality != modality]
-        same = [s for s in spaces if s.spec.modality == modality]
-        if found := [*crossing, *same]:
-            return found[0]
-        raise UsageError(self._refusal(modality, spaces, wanted))
+        Parameters
+        ----------
+        queries : (m, dim)
+        exclude : (m,) int64, optional
+            For each query the row of an item to leave out, such as its own; -1 for none.
+        among : (r,) int64, optional
+            Rows to look at; default all.
+        recall : float, optional
+            An operating point of the index; 1 for exact search.
 
-    def _refusal(self, modality: str, spaces: Sequence[Space], wanted: str | None) -> str:
-        article = {"image": "an image", "text": "a text"}[modality]
-        if not spaces:
-            return f"{self.store.path} has no space yet. Embed something first: embedstore embed DATASET --store …"
-        what = ", ".join(f"{s.name!r} ({s.spec.name}, {s.spec.modality} only)" for s in spaces)
-        ways = ["--id ID of an item like it"]
-        if any(s.spec.modality == "image" for s in spaces):
-            ways.insert(0, "--image FILE")
-        elif any(s.spec.modality == "text" for s in spaces):
-            ways.insert(0, "--text WORDS")
-        others = [s.name for s in self.store.spaces.values() if s.spec.modality == modality or s.spec.alignment]
-        if wanted and others:
-            ways.append(f"--space {others[0]}")
-        else:
-            ways.append("a space of an encoder that takes both (embed with --image clip)")
-        return f"{article.capitalize()} cannot be compared with space {what}. Search with {', or '.join(ways)}."
+        Returns
+        -------
+        scores : (m, k) float32
+            Cosines, descending; NaN beyond the last result.
+        rows : (m, k) int64
+            Rows of the store; -1 beyond the last result.
+        """
+        keep = space.live if among is None else self._mask(space, among)
+        return self._nearest(space, queries, k, keep, exclude, recall)
 
-    def _encoder(self, target: Space, modality: str) -> Any:
-        key = (target.spec.name, modality)
-        if key not in self._encoders:
-            encoder = load_encoder(target.spec.name, modality, device=self.device)
-            same = encoder.spec.fingerprint == target.fingerprint
-            if not (same if modality == target.spec.modality else encoder.spec.alignment == target.spec.alignment):
-                raise FingerprintError(
-                    f"Space {target.name!r} was embedded by {target.spec.label}, but that name now loads "
-                    f"{encoder.spec.label}: another model or weights. Install the original weights, or embed into a new space."
-                )
-            self._encoders[key] = encoder
-        return self._encoders[key]
-
-    def _item(self, item: str, space: str | None) -> tuple[Space, npt.NDArray[np.float32], int]:
-        row = self.store.items.rows_of([item])
-        spaces = [self.store.space(space)] if space else list(self.store.spaces.values())
-        for target in spaces:
-            if target.has(row)[0]:
-                return target, target.take(row)[0].astype(np.float32), int(row[0])
-        names = ", ".join(s.name for s in spaces) or "any space"
-        raise UsageError(f"Item {item!r} has no vector in {names}: its payload is missing or failed.")
-
-    def _vector(
-        self, vector: QueryVector | npt.NDArray[Any], space: str | None
-    ) -> tuple[Space, npt.NDArray[np.float32], str | None]:
-        query = vector if isinstance(vector, QueryVector) else QueryVector(vector)
-        values = np.asarray(query.values)
-        values = values[0] if values.ndim == 2 and len(values) == 1 else values
-        if values.ndim != 1 or values.dtype.kind not in "fiu":
-            raise UsageError(f"The vector should be numbers of shape (dim,). Got {values.dtype}{values.shape} instead.")
-        with np.errstate(over="ignore"):
-            values = values.astype(np.float32)
-        if not np.isfinite(values).all():
-            raise UsageError("The vector holds NaN, infinity, or numbers that float32 cannot hold.")
-        if not values.any():
-            raise UsageError("The vector is all zeros; it has no direction to search in.")
-        target = self._space_of(query, len(values), space)
-        note = None
-        if not query.fingerprint:
-            note = (
-                f"The vector does not say which encoder made it; it is taken to be from {target.spec.label}. "
-                "Have it checked: --fingerprint, or an .npz written by QueryVector.save."
-            )
-        return target, values, note
-
-    def _space_of(self, query: QueryVector, dim: int, wanted: str | None) -> Space:
-        spaces = [self.store.space(wanted)] if wanted else list(self.store.spaces.values())
-        if query.fingerprint:
-            fits = [s for s in spaces if s.fingerprint == query.fingerprint]
-        else:
-            fits = [s for s in spaces if s.dim == dim]
-        if not fits:
-            origin = f"fingerprint {query.fingerprint}" if query.fingerprint else "no declared fingerprint"
-            held = ", ".join(f"{s.name!r} has {s.dim}-d vectors of {s.spec.label}" for s in spaces) or "no space yet"
-            raise FingerprintError(
-                f"The vector ({dim}-d, {origin}) is from another encoder than the vectors of {self.store.path}: {held}. "
-                "Make the query with the encoder of the space."
-            )
-        if len(fits) > 1 and not query.fingerprint:
-            raise UsageError(f"The vector fits spaces {', '.join(s.name for s in fits)}. Say which: --space NAME.")
-        if fits[0].dim != dim:
-            raise FingerprintError(f"The vector has {dim} numbers, but {fits[0].spec.label} makes {fits[0].dim}.")
-        return fits[0]
-
-    def _index(self, space: Space) -> ExactIndex:
+    def index(self, space: SearchableSpace) -> OpenIndex:
+        """The index of `space`, opened when first needed."""
         if space.name not in self._indexes:
-            self._indexes[space.name] = ExactIndex.from_blocks(space.blocks(), space.dim, len(space))
+            self._indexes[space.name] = open_index(space, resident=self._resident)
         return self._indexes[space.name]
 
-    def _subset(self, space: Space, where: str | None, exclude: int) -> npt.NDArray[np.intp] | None:
-        """Positions in the space that may be found; None for all."""
-        if where is None and exclude < 0:
-            return None
-        keep = np.ones(len(space), bool) if where is None else np.isin(space.rows, self.store.items.where(where))
-        keep &= space.rows != exclude
-        return np.flatnonzero(keep)
+    def answered(self) -> dict[str, Any]:
+        """How the last search was answered: ``type``, ``exact``, ``recall``, ``plan``."""
+        return dict(self._used)
+
+    def _nearest(
+        self,
+        space: SearchableSpace,
+        queries: npt.NDArray[Any],
+        k: int,
+        keep: npt.NDArray[np.bool_] | None,
+        exclude: Rows | None,
+        recall: float | None,
+    ) -> tuple[Float, Rows]:
+        opened = self.index(space).index
+        answer = opened.search(queries, k if exclude is None else k + 1, keep=keep, recall=recall)
+        self._used = _described(opened.report_.type, opened.report_.at, answer.plan, answer.recall)
+        scores, positions = answer.scores, answer.positions
+        rows = np.where(positions < 0, -1, space.raw_rows[positions]) if len(space.raw_rows) else positions
+        scores = np.where(positions < 0, np.float32(np.nan), scores)
+        if exclude is not None:
+            own = rows == np.asarray(exclude)[:, None]
+            order = np.argsort(own, axis=1, kind="stable")  # what is left out goes to the end
+            rows = np.take_along_axis(np.where(own, -1, rows), order, axis=1)[:, :k]
+            scores = np.take_along_axis(np.where(own, np.float32(np.nan), scores), order, axis=1)[:, :k]
+        return scores, rows
+
+    def _asked(self, query: Query) -> list[Asked]:
+        """Every query of the question, with its weight."""
+        space = query.get("space")
+        like, unlike = query.get("like"), query.get("unlike")
+        asked = [
+            self.queries.payload(modality, given, space)
+            for modality in ("text", "image", "audio")
+            for given in _several(query.get(modality))
+        ]
+        asked += [self.queries.item(item, space) for item in _several(query.get("id"))]
+        if (vector := query.get("vector")) is not None:
+            asked.append(self.queries.vector(vector, space))
+        if like or unlike:
+            asked.append(self.queries.examples(strings(like or [], "like"), strings(unlike or [], "unlike"), space))
+        if not asked:
+            raise UsageError("Say what to search for: --text, --image, --audio, --id, --vector or --like.")
+        return _weighted(asked, query.get("weights"))
+
+    def _ranked(self, asked: Sequence[Asked], wanted: _Wanted, where: str | None, fusion: str) -> Ranking:
+        """Rows and scores of the page that is wanted."""
+        depth = wanted.last if not (wanted.diversity or wanted.group_by) else max(DEEPER * wanted.last, 50)
+        while True:
+            rows, scores = self._candidates(asked, depth, where, wanted.recall, fusion)
+            exhausted = len(rows) < depth
+            if wanted.min_score is not None:
+                kept = scores >= wanted.min_score
+                exhausted |= not kept.all()
+                rows, scores = rows[kept], scores[kept]
+            if wanted.group_by is not None:
+                values = self.store.items.take(rows, [wanted.group_by]).column(wanted.group_by).to_pylist() if len(rows) else []
+                places = first_of_each(values, wanted.per_group)
+                rows, scores = rows[places], scores[places]
+            if exhausted or len(rows) >= wanted.last:
+                break
+            depth *= 4
+        if wanted.diversity and len(rows):
+            space = asked[0].space
+            has = space.has(rows)
+            rows, scores = rows[has], scores[has]
+            places = diversified(scores, space.take(rows), wanted.diversity, wanted.last)
+            rows, scores = rows[places], scores[places]
+        return rows[wanted.offset : wanted.last], scores[wanted.offset : wanted.last]
+
+    def _candidates(self, asked: Sequence[Asked], depth: int, where: str | None, recall: float | None, fusion: str) -> Ranking:
+        groups = joined(asked)
+        leave_out = np.asarray([row for one in asked for row in one.leave_out], np.int64)
+        if fusion == "score":
+            combined = [_combined(group) for group in groups.values()]
+            if len(combined) == 1:
+                return self._one(combined[0], depth, where, leave_out, recall)
+            return self._fused(combined, max(DEEP, 2 * depth), where, leave_out, recall)
+        if len(asked) == 1:
+            return self._one(asked[0], depth, where, leave_out, recall)
+        rankings = [self._one(one, max(DEEP, 2 * depth), where, leave_out, recall)[0] for one in asked]
+        rows, scores = fuse_ranks(rankings, [one.weight for one in asked])
+        return rows[:depth], scores[:depth]
+
+    def _one(self, asked: Asked, depth: int, where: str | None, leave_out: Rows, recall: float | None) -> Ranking:
+        scores, rows = self._nearest(
+            asked.space, asked.vector[None], depth + len(leave_out), self._filter(asked.space, where), None, recall
+        )
+        kept = (rows[0] >= 0) & ~np.isin(rows[0], leave_out)
+        return rows[0][kept][:depth], scores[0][kept][:depth].astype(np.float64)
+
+    def _fused(self, asked: Sequence[Asked], depth: int, where: str | None, leave_out: Rows, recall: float | None) -> Ranking:
+        found = [self._one(one, depth, where, leave_out, recall)[0] for one in asked]
+        rows = np.unique(np.concatenate(found))
+        scores, background = [], []
+        for one in asked:
+            has = one.space.has(rows)
+            values = np.full(len(rows), np.nan)
+            query = unit_rows(one.vector[None])[0]
+            values[has] = unit_rows(one.space.take(rows[has])) @ query
+            scores.append(values)
+            at_random = np.random.default_rng(0).choice(one.space.rows, min(BACKGROUND, len(one.space)), replace=False)
+            usual = unit_rows(one.space.take(np.sort(at_random))) @ query
+            background.append((float(usual.mean()), float(usual.std())))
+        return fuse_scores(rows, scores, background, [one.weight for one in asked])
+
+    def _filter(self, space: SearchableSpace, where: str | None) -> npt.NDArray[np.bool_] | None:
+        """Positions of the space that may be found; None for all."""
+        if where is None:
+            return space.live
+        if (key := (space.name, where)) not in self._masks:
+            self._masks[key] = self._mask(space, self.store.items.where(where))
+            while len(self._masks) > FILTERS_KEPT:
+                self._masks.popitem(last=False)
+        self._masks.move_to_end(key)
+        return self._masks[key]
+
+    def _mask(self, space: SearchableSpace, rows: Rows) -> npt.NDArray[np.bool_]:
+        table = np.zeros(self.store.manifest.next_row + 1, bool)
+        table[rows] = True
+        mask = table[space.raw_rows]
+        return mask if space.live is None else mask & space.live
 
     def _columns(self, columns: Sequence[str] | None) -> list[str]:
         types = self.store.items.column_types()
@@ -294,41 +363,88 @@ class Searcher:
             raise UsageError(f"No column is called {unknown[0]!r}. Columns: {', '.join(types)}.")
         return columns
 
-    def _hits(self, rows: npt.NDArray[np.int64], scores: npt.NDArray[np.float32], columns: list[str]) -> list[Hit]:
+    def _hits(self, rows: Rows, scores: npt.NDArray[Any], columns: list[str], offset: int) -> list[Hit]:
         table = self.store.items.take(rows, ["id", *columns]).to_pylist()
         return [
             Hit(rank, item["id"], round(float(score), 6), {c: item[c] for c in columns})
-            for rank, (item, score) in enumerate(zip(table, scores, strict=True), start=1)
+            for rank, (item, score) in enumerate(zip(table, scores, strict=True), start=offset + 1)
         ]
 
 
-def search(
-    store: Store | str | Path,
-    *,
-    text: str | None = None,
-    image: str | os.PathLike[str] | None = None,
-    id: str | None = None,
-    vector: QueryVector | npt.NDArray[Any] | None = None,
-    space: str | None = None,
-    k: int = 10,
-    where: str | None = None,
-    columns: Sequence[str] | None = None,
-    device: str = "auto",
-) -> SearchResult:
-    """The `k` items nearest to a query, by cosine. Exact.
+def _several(given: Any) -> list[Any]:
+    if given is None:
+        return []
+    return [given] if isinstance(given, (str, os.PathLike)) else list(given)
+
+
+def _fusion(name: str) -> str:
+    if name not in FUSIONS:
+        raise UsageError(f"fusion should be one of {', '.join(FUSIONS)}. Got {name!r} instead.")
+    return name
+
+
+def _weighted(asked: list[Asked], weights: Sequence[float] | None) -> list[Asked]:
+    if weights is None:
+        return asked
+    if len(weights) != len(asked):
+        raise UsageError(f"There are {len(asked)} queries but {len(weights)} weights; give one for each.")
+    if not np.isfinite(weights).all() or not any(weights):
+        raise UsageError(f"weights should be numbers, not all zero. Got {list(weights)} instead.")
+    return [replace(one, weight=float(weight)) for one, weight in zip(asked, weights, strict=True)]
+
+
+def _combined(group: Sequence[Asked]) -> Asked:
+    """Queries of one space as one: the sum of weighted cosines is the cosine to the weighted sum."""
+    if len(group) == 1:
+        return group[0]
+    vectors = unit_rows(np.stack([one.vector for one in group]))
+    weights = np.asarray([one.weight for one in group], np.float32)
+    return replace(group[0], vector=weights @ vectors, weight=float(np.abs(weights).sum()))
+
+
+def _described(kind: str, at: int, plan: str, recall: Score | None) -> dict[str, Any]:
+    if recall is None:
+        return {"type": kind, "exact": True, "recall": 1.0, "plan": plan}
+    return {"type": kind, "exact": False, "recall": recall.value, "low": recall.low, "at": at, "plan": plan}
+
+
+def search(store: Store | str | Path, *, device: str = "auto", **query: Unpack[Query]) -> SearchResult:
+    """The `k` items nearest to a query, by cosine.
+
+    The space's index answers where there is one (``embedstore index``), with the recall that was measured; otherwise search is
+    exact. Items added since the index was built are searched exactly beside it.
 
     Parameters
     ----------
-    text, image, id, vector
-        The query; exactly one. A text or an image file is encoded by the encoder of the space that is searched; an item's
-        own vector stands for `id`, and the item is left out of the results.
+    text, image, audio : str or path, or several
+        Encoded by the encoder of the space that is searched.
+    id : str, or several
+        An item's own vector; the item is left out of the results.
+    vector : QueryVector or (dim,) array
+    like, unlike : sequence of str
+        Ids of examples: towards the first, away from the second.
+    weights : sequence of float, optional
+        One for each query where there are several, in the order above.
+    fusion : str
+        How queries in different spaces are joined: ``"score"``, a weighted mean of standard scores, or ``"rrf"``, reciprocal ranks.
+        Queries in one space are added as vectors.
     space : str, optional
         Which space to search. Without it: for a text or an image one that the query can be compared with, preferring
         one of another modality that is aligned (a text finds images); for an id the first that has the item.
+    k, offset : int
+        How many results, and how many to skip before them.
     where : str, optional
         SQL over the metadata columns; the `k` nearest among the matching items are returned.
     columns : sequence of str, optional
         Columns to return with each hit; default: all metadata.
+    min_score : float, optional
+        Leave out results below.
+    diversity : float
+        From 0 (nearest) to 1: how much a result should differ from those before it (maximal marginal relevance).
+    group_by : str, optional
+        Column of which each value is returned at most `per_group` times.
+    recall : float, optional
+        An operating point of the index other than the one it was built for; 1 for exact search.
 
     Returns
     -------
@@ -342,6 +458,4 @@ def search(
         The query comes from another encoder; shows both fingerprints.
     """
     opened = store if isinstance(store, Store) else Store.open(store)
-    return Searcher(opened, device=device).search(
-        text=text, image=image, id=id, vector=vector, space=space, k=k, where=where, columns=columns
-    )
+    return Searcher(opened, device=device).search(**query)

@@ -9,7 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks import extract, heads, logistic, missing, ridge, store
+from benchmarks import align, dedup, extract, heads, logistic, missing, ridge, store
 
 
 def test_store(capsys: pytest.CaptureFixture[str]) -> None:
@@ -46,3 +46,17 @@ def test_ridge() -> None:
 def test_missing() -> None:
     curves = missing.main(["--tiny", "--heads", "gated"])
     assert curves["gated"].keys() == {"masks", "zeros", "gated on images alone", "linear on images alone"}
+
+
+def test_dedup(capsys: pytest.CaptureFixture[str]) -> None:
+    table = dedup.main(["--tiny"])
+    assert table["content hash"]["exact"] == 1
+    assert table["cosine ≥ 0.98"]["exact"] == 1
+    assert table["dHash, ≤ 8 bits"]["resized"] > 0.5
+    assert "| content hash | 1.000 |" in capsys.readouterr().out
+
+
+def test_align() -> None:
+    found = align.main(["--tiny"])
+    assert found.keys() == {"alignment", "ridge"}
+    assert found["alignment"][0].gallery == 24

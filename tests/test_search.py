@@ -23,7 +23,7 @@ def test_exact_index_equals_float64(queries: int, subset: bool) -> None:
     base = rng.standard_normal((5000, 48)).astype(np.float16)
     asked = rng.standard_normal((queries, 48))
     positions = np.sort(rng.choice(5000, 700, replace=False)) if subset else np.arange(5000)
-    index = ExactIndex.from_blocks([base[:100], base[100:]], 48, 5000)
+    index = ExactIndex(base)
     scores, found = index.search(asked, 10, subset=positions if subset else None)
     unit = lambda x: x / np.linalg.norm(x, axis=1, keepdims=True)  # noqa: E731
     expected = unit(asked) @ unit(base[positions].astype(np.float64)).T
@@ -33,7 +33,7 @@ def test_exact_index_equals_float64(queries: int, subset: bool) -> None:
 
 
 def test_exact_index_edges() -> None:
-    index = ExactIndex.from_blocks([np.zeros((2, 4)), np.ones((1, 4))], 4, 3)
+    index = ExactIndex(np.concatenate([np.zeros((2, 4)), np.ones((1, 4))]))
     scores, found = index.search(np.ones((1, 4)), 10)
     assert scores.shape == (1, 3)
     assert found[0, 0] == 2
@@ -104,8 +104,15 @@ def test_queries_that_cannot_be_compared_say_what_can(store: es.Store, tmp_path:
 @pytest.mark.parametrize(
     ("query", "words"),
     [
-        ({}, "exactly one"),
-        ({"text": "a", "id": "b"}, "exactly one"),
+        ({}, "Say what to search for"),
+        ({"text": ["a", "b"], "weights": [1.0]}, "2 queries but 1 weights"),
+        ({"text": "a", "weights": [0.0]}, "not all zero"),
+        ({"text": "a", "fusion": "best"}, "fusion should be one of score, rrf"),
+        ({"text": "a", "diversity": 2}, "diversity should lie between"),
+        ({"text": "a", "offset": -1}, "offset must be at least 0"),
+        ({"text": "a", "recall": 2}, "recall should lie between"),
+        ({"text": "a", "group_by": "nope"}, "No column is called 'nope'"),
+        ({"unlike": ["item-01"]}, "at least one --like"),
         ({"text": "  "}, "empty"),
         ({"text": "a", "k": 0}, "k must be at least 1"),
         ({"id": "nobody"}, "No item has the id 'nobody'"),
@@ -142,5 +149,5 @@ def test_aligned_spaces_find_images_by_text(tmp_path: Path, table: Path, monkeyp
 def test_json_document(store: es.Store) -> None:
     document = json.loads(json.dumps(es.search(store, text="text 1", k=1).to_dict()))
     assert document["results"][0].keys() == {"rank", "id", "score", "label", "price"}
-    assert document["index"] == {"type": "flat", "exact": True, "recall": 1.0}
+    assert document["index"] == {"type": "flat", "exact": True, "recall": 1.0, "plan": "exact"}
     assert set(document["took_ms"]) == {"encode", "load", "search"}

@@ -96,8 +96,13 @@ def _shortest(width: int, height: int, target: int) -> tuple[int, int]:
     return int(target * width / height), target
 
 
-def decode_rgb(payload: bytes, *, max_pixels: int) -> Any:
+def decode_rgb(payload: bytes, *, max_pixels: int, draft: int | None = None) -> Any:
     """A Pillow image in mode RGB from an image file's bytes.
+
+    Parameters
+    ----------
+    draft : int, optional
+        A JPEG may be decoded to a half, a quarter or an eighth of its size, as long as both sides keep this many pixels.
 
     Raises
     ------
@@ -114,6 +119,8 @@ def decode_rgb(payload: bytes, *, max_pixels: int) -> Any:
             image = Image.open(io.BytesIO(payload), formats=_formats())
             if image.width * image.height > max_pixels:
                 raise _too_large(f"{image.width} × {image.height} = {image.width * image.height:,} pixels", max_pixels)
+            if draft is not None:
+                image.draft(None, (draft, draft))
             ImageOps.exif_transpose(image, in_place=True)
             return _to_rgb(image)
     except UnidentifiedImageError:

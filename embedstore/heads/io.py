@@ -16,13 +16,15 @@ import numpy as np
 from embedstore._columns import ColumnEncoder
 from embedstore._encoding import check_encoding, encoding
 from embedstore._files import read_json, sha256_file, write_bytes, write_json
-from embedstore.errors import CorruptStoreError
+from embedstore.errors import CorruptStoreError, UsageError
 from embedstore.heads import Head, head_class, params_of
 from embedstore.heads.base import HeadState
 from embedstore.spec import EncoderSpec
 
 WEIGHTS = "weights.safetensors"
 PAGE = "report.html"
+ALIGN = "align"
+"""The kind of head that `heads.align_io` reads."""
 
 
 @dataclass(frozen=True)
@@ -63,17 +65,7 @@ def save_head(folder: Path, record: HeadRecord, extra: Mapping[str, bytes], *, p
 
 
 def _save(folder: Path, record: HeadRecord, extra: Mapping[str, bytes]) -> None:
-    from safetensors.numpy import save
-
     state = record.head.state()
-    weights = save({name: np.ascontiguousarray(value) for name, value in state.tensors.items()})
-    files = {}
-    for name, data in {WEIGHTS: weights, **state.files, **extra}.items():
-        digest = hashlib.sha256(data).hexdigest()
-        stem, dot, suffix = name.rpartition(".")
-        stored = f"{stem}-{digest[:12]}{dot}{suffix}"
-        write_bytes(folder / stored, data)
-        files[name] = {"file": stored, "sha256": digest}
     document = {
         **encoding("embedstore-head"),
         "name": record.name,
@@ -84,12 +76,26 @@ def _save(folder: Path, record: HeadRecord, extra: Mapping[str, bytes]) -> None:
         "columns": None if record.columns is None else record.columns.to_dict(),
         "state": state.config,
         "report": dict(record.report),
-        "files": files,
     }
-    write_json(folder / "head.json", document)
+    write_files(folder, document, state, extra)
+
+
+def write_files(folder: Path, document: Mapping[str, Any], state: HeadState, extra: Mapping[str, bytes]) -> None:
+    """Write a head's tensors and files, then `document`, which names them, as ``head.json``; remove what it does not name."""
+    from safetensors.numpy import save
+
+    weights = save({name: np.ascontiguousarray(value) for name, value in state.tensors.items()})
+    files = {}
+    for name, data in {WEIGHTS: weights, **state.files, **extra}.items():
+        digest = hashlib.sha256(data).hexdigest()
+        stem, dot, suffix = name.rpartition(".")
+        stored = f"{stem}-{digest[:12]}{dot}{suffix}"
+        write_bytes(folder / stored, data)
+        files[name] = {"file": stored, "sha256": digest}
+    write_json(folder / "head.json", {**document, "files": files})
     keep = {"head.json", PAGE, *(entry["file"] for entry in files.values())}
     for path in folder.iterdir():
-        if path.name not in keep:
+        if path.name not in keep and path.is_file():
             path.unlink()
 
 
@@ -105,6 +111,11 @@ def load_head(folder: Path) -> HeadRecord:
     path = folder / "head.json"
     document = read_json(path)
     check_encoding(document, "embedstore-head", str(path))
+    if document.get("kind") == ALIGN:
+        raise UsageError(
+            f"Head {folder.name!r} aligns {' with '.join(document.get('inputs', ()))} for search; it predicts nothing. "
+            f'Use it: embedstore search {folder.parent.parent} --text "…" --space {folder.name}.SPACE'
+        )
     try:
         return _restore(folder, document)
     except (KeyError, TypeError, ValueError) as error:
@@ -131,11 +142,16 @@ def _read(folder: Path, entry: Mapping[str, str]) -> bytes:
     return path.read_bytes()
 
 
-def _restore(folder: Path, document: Mapping[str, Any]) -> HeadRecord:
+def read_files(folder: Path, document: Mapping[str, Any]) -> HeadState:
+    """The state that `write_files` wrote, each file compared with its digest."""
     from safetensors.numpy import load
 
     contents = {name: _read(folder, entry) for name, entry in document["files"].items()}
-    state = HeadState(document["state"], load(contents.pop(WEIGHTS)), contents)
+    return HeadState(document["state"], load(contents.pop(WEIGHTS)), contents)
+
+
+def _restore(folder: Path, document: Mapping[str, Any]) -> HeadRecord:
+    state = read_files(folder, document)
     head = head_class(document["kind"]).from_state(document["params"], state)
     specs = {name: EncoderSpec.from_dict(entry["encoder"]) for name, entry in document["inputs"].items()}
     columns = ColumnEncoder.from_dict(document["columns"]) if document.get("columns") else None

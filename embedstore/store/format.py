@@ -12,7 +12,7 @@ from typing import Any
 
 from embedstore._encoding import check_encoding, encoding
 from embedstore._files import read_json, sha256_file
-from embedstore.errors import CorruptStoreError
+from embedstore.errors import CorruptStoreError, StoreError
 
 MANIFEST = "store.json"
 LOCK = "store.lock"
@@ -119,6 +119,8 @@ def check_size(root: Path, ref: PartRef) -> Path:
     try:
         size = path.stat().st_size
     except FileNotFoundError:
+        if all(named.file != ref.file for named in read_manifest(root).refs()):
+            raise StoreError(f"{root} was compacted after it was opened. Open it again.") from None
         raise CorruptStoreError(f"{path} is missing. Run 'embedstore verify {root}' for the whole damage.") from None
     if size != ref.bytes:
         raise CorruptStoreError(

@@ -67,17 +67,17 @@ def read_array(root: Path, ref: PartRef, name: str, dtype: Any, width: int | Non
     return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape)
 
 
-def read_into(out: Array, root: Path, ref: PartRef, name: str) -> None:
-    """Read dataset `name` of a vector part into `out`, C-contiguous and of its shape and dtype.
+def read_into(out: Array, root: Path, ref: PartRef, name: str, *, first: int = 0) -> None:
+    """Read rows of dataset `name` of a vector part, from `first` on, into `out`, C-contiguous and of its dtype.
 
     A plain read at the offset: copying out of a fresh memory map would pay a page fault every 4 KiB.
     """
     offset = ref.offsets.get(name)
     if offset is None:
-        out[...] = _read_hdf5(root / ref.file, name, out.shape, out.dtype)
+        out[...] = _read_hdf5(root / ref.file, name, (ref.rows, *out.shape[1:]), out.dtype)[first : first + len(out)]
         return
     with open(check_size(root, ref), "rb", buffering=0) as file:
-        file.seek(offset)
+        file.seek(offset + first * (out.nbytes // max(len(out), 1)))
         view = memoryview(out.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
         while len(view):
             if not (count := file.readinto(view)):

@@ -17,7 +17,7 @@ from embedstore._files import read_json
 from embedstore._keys import KEY_BYTES, Keys, KeyTable
 from embedstore.errors import CorruptStoreError
 from embedstore.spec import EncoderSpec
-from embedstore.store.format import SpaceEntry
+from embedstore.store.format import PartRef, SpaceEntry
 from embedstore.store.parts import HASH, ROW, VECTORS, read_array, read_into, read_table
 
 if TYPE_CHECKING:
@@ -130,6 +130,31 @@ class Space:
     def dtype(self) -> np.dtype[Any]:
         return np.dtype(self.info.dtype)
 
+    @property
+    def parts(self) -> tuple[PartRef, ...]:
+        """The committed vector files, in order."""
+        return self._entry.parts
+
+    @property
+    def index_folder(self) -> Path:
+        """Where an index over this space lives."""
+        return self._root / "spaces" / self.name / "index"
+
+    @cached_property
+    def raw(self) -> RawVectors:
+        """Every vector ever committed, removed ones included, at positions that never change: what an index is built over."""
+        return RawVectors(self)
+
+    @property
+    def raw_rows(self) -> Rows:
+        """Row (n,) int64 of each position of `raw`."""
+        return self._all_rows
+
+    @property
+    def live(self) -> npt.NDArray[np.bool_] | None:
+        """Which positions of `raw` (n,) are not removed; None where none is."""
+        return self._live
+
     def __len__(self) -> int:
         return len(self.rows) if len(self._dead) else sum(ref.rows for ref in self._entry.parts)
 
@@ -188,13 +213,19 @@ class Space:
         position = self._position(rows)
         if (position < 0).any():
             raise KeyError(f"row {rows[position < 0][0]} has no vector in space {self.name!r}")
-        out = np.empty((len(rows), self.dim), dtype=self.dtype)
-        if not len(rows):
+        return self._at(position)
+
+    def _at(self, position: Rows) -> Array:
+        """Vectors (m, dim) at positions over all parts."""
+        if len(self._maps) == 1:
+            return np.asarray(self._maps[0][position])
+        out = np.empty((len(position), self.dim), dtype=self.dtype)
+        if not len(position):
             return out
         part_of = np.searchsorted(self._starts, position, side="right") - 1
         order = None if (np.diff(part_of) >= 0).all() else np.argsort(part_of, kind="stable")
         parts, firsts = np.unique(part_of if order is None else part_of[order], return_index=True)
-        for i, lo, hi in zip(parts, firsts, [*firsts[1:], len(rows)], strict=True):
+        for i, lo, hi in zip(parts, firsts, [*firsts[1:], len(position)], strict=True):
             where = slice(lo, hi) if order is None else order[lo:hi]
             out[where] = self._maps[i][position[where] - self._starts[i]]
         return out
@@ -276,6 +307,39 @@ class Space:
         at = np.minimum(np.searchsorted(ascending, rows), len(ascending) - 1)
         position = at if self._order is None else self._order[at]
         return np.where(ascending[at] == rows, position, -1)
+
+
+class RawVectors:
+    """All committed vectors of a space by position, removed or not; fits what an index reads from.
+
+    Blocks are plain reads, so that walking a space does not make it resident; picked vectors come from memory maps.
+    """
+
+    def __init__(self, space: Space) -> None:
+        self._space = space
+
+    def __len__(self) -> int:
+        return len(self._space.raw_rows)
+
+    @property
+    def dim(self) -> int:
+        return self._space.dim
+
+    def blocks(self, size: int = 16384) -> Iterator[Array]:
+        """All vectors in order, at most `size` rows at a time."""
+        for ref in self._space.parts:
+            for lo in range(0, ref.rows, size):
+                out = np.empty((min(size, ref.rows - lo), self.dim), self._space.dtype)
+                read_into(out, self._space.root, ref, VECTORS, first=lo)
+                yield out
+
+    def take(self, positions: Rows) -> Array:
+        """Vectors (m, dim) at `positions` (m,)."""
+        return self._space._at(positions)
+
+    def array(self) -> Array:
+        """All of them (n, dim), in memory."""
+        return np.concatenate([np.empty((0, self.dim), self._space.dtype), *self.blocks()])
 
 
 class Failure(NamedTuple):

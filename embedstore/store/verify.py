@@ -15,6 +15,7 @@ from embedstore._files import read_json, sha256_file
 from embedstore.errors import EmbedstoreError
 from embedstore.store.combined import combined_is_current
 from embedstore.store.format import PartRef, check_size
+from embedstore.store.indexes import index_problems
 from embedstore.store.parts import HASH, ROW, VECTORS, read_array
 from embedstore.store.reader import Store
 from embedstore.store.space import Space, space_file
@@ -52,7 +53,7 @@ def verify(store: Store | str | Path, on_progress: Callable[[int], None] | None 
     """Compare every committed file with its digest, and the files with one another.
 
     Checked: digests and sizes; HDF5 shapes, dtypes and offsets; finite vectors; rows that exist and are not repeated;
-    space descriptions; heads; files that belong to nothing.
+    space descriptions; heads; indexes; files that belong to nothing.
 
     Parameters
     ----------
@@ -72,6 +73,8 @@ def verify(store: Store | str | Path, on_progress: Callable[[int], None] | None 
             _check(report, lambda space=space: _check_space(store, space))  # type: ignore[misc]
     for head in store.heads:
         _check(report, lambda head=head: _check_head(store.path / "heads" / head))  # type: ignore[misc]
+    for path in sorted([*store.path.glob("spaces/*/index/index.json"), *store.path.glob("heads/*/index-*/index.json")]):
+        report.problems += index_problems(path.parent)
     report.notes += [f"{path} belongs to nothing; the next writer removes it" for path in orphans(store)]
     if not combined_is_current(store):
         report.notes.append("embeddings.h5 shows an older generation; the next writer renews it")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -165,6 +165,11 @@ class StoreWriter:
                 "Make room or mend the permissions, then run the same command again."
             ) from error
 
+    def replace(self, manifest: Manifest) -> None:
+        """Commit a manifest whose files are already written, then delete those it no longer names."""
+        self._publish(replace(manifest, generation=self.store.generation + 1))
+        _remove_orphans(self.store)
+
     def _make_space(self, info: SpaceInfo) -> SpaceEntry:
         path = self._root / space_file(info.name)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -174,7 +179,7 @@ class StoreWriter:
 
     def _add_items(self, manifest: Manifest, items: pa.Table) -> Manifest:
         (self._root / "items").mkdir(exist_ok=True)
-        file = f"items/part-{len(manifest.items):06d}.parquet"
+        file = f"items/part-{next_number(manifest.items):06d}.parquet"
         ref = write_table(self._root, file, items, "embedstore-items", first_row=manifest.next_row)
         return replace(manifest, items=(*manifest.items, ref), next_row=manifest.next_row + items.num_rows)
 
@@ -182,18 +187,18 @@ class StoreWriter:
         import pyarrow as pa
 
         (self._root / "items").mkdir(exist_ok=True)
-        file = f"items/tombstones-{len(self.store.manifest.tombstones):06d}.parquet"
+        file = f"items/tombstones-{next_number(self.store.manifest.tombstones):06d}.parquet"
         table = pa.table({"row": pa.array(np.unique(rows), pa.int64())})
         return write_table(self._root, file, table, "embedstore-tombstones")
 
     def _add_vectors(self, name: str, entry: SpaceEntry, added: NewVectors) -> SpaceEntry:
         folder = f"spaces/{name}"
         if len(added.rows):
-            file = f"{folder}/part-{len(entry.parts):06d}.h5"
+            file = f"{folder}/part-{next_number(entry.parts):06d}.h5"
             ref = write_vectors(self._root, file, added.vectors, added.rows, added.hashes)
             entry = replace(entry, parts=(*entry.parts, ref))
         if added.failures is not None and added.failures.num_rows:
-            file = f"{folder}/failures-{len(entry.failures):06d}.parquet"
+            file = f"{folder}/failures-{next_number(entry.failures):06d}.parquet"
             ref = write_table(self._root, file, added.failures, "embedstore-failures")
             entry = replace(entry, failures=(*entry.failures, ref))
         return entry
@@ -201,6 +206,11 @@ class StoreWriter:
     def _publish(self, manifest: Manifest) -> None:
         write_json(self._root / MANIFEST, manifest.to_dict())
         self.store = Store(self._root, manifest)
+
+
+def next_number(refs: Sequence[PartRef]) -> int:
+    """One more than the highest number in the names of `refs`: names are not used again while a file of theirs may be open."""
+    return 1 + max((int(Path(ref.file).stem.rpartition("-")[2]) for ref in refs), default=-1)
 
 
 def _check_same(space: Space, spec: EncoderSpec, dtype: str) -> None:

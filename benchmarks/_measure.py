@@ -1,0 +1,160 @@
+"""What `benchmarks.search` measures of one engine, in a process that it has to itself."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks._data import K, Scorer, load_data
+from benchmarks._engines import ENGINES, Array, Data, Effort, Engine
+
+TARGETS = (0.95, 0.99)
+ROUNDS = 3
+BUDGET = 60.0  # seconds that one rate may take; a slow engine answers fewer queries
+
+
+def memory(vectors: Path) -> float:
+    """MiB that this process had resident at most, without the pages of the file `vectors` that are mapped."""
+    status = Path("/proc/self/status").read_text()
+    peak = int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
+    mapped, inside = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if "-" in line.split(" ")[0] and ":" not in line.split(" ")[0]:
+            inside = line.endswith(str(vectors.resolve()))
+        elif inside and line.startswith("Rss:"):
+            mapped += int(line.split()[1])
+    return (peak - mapped) / 1024
+
+
+def limited(threads: int) -> Any:
+    """Every BLAS and OpenMP pool of this process at `threads`."""
+    from threadpoolctl import threadpool_limits
+
+    return threadpool_limits(threads)
+
+
+def build(engine: Engine, data: Data, folder: Path, home: Path) -> dict[str, Any]:
+    shutil.rmtree(home, ignore_errors=True)
+    home.mkdir(parents=True)
+    start = time.perf_counter()
+    with limited(data.threads):
+        engine.build(data, home)
+    seconds = time.perf_counter() - start
+    size = sum(file.stat().st_size for file in home.rglob("*") if file.is_file())
+    return {"seconds": seconds, "peak": memory(folder / "vectors.npy"), "disk": size}
+
+
+def rate(call: Callable[[Array], Any], parts: Sequence[Array]) -> float:
+    """Queries a second: the best of three rounds over `parts`, after one part in ten to warm up, within the budget."""
+    end = time.perf_counter() + BUDGET
+    for part in parts[: -(-len(parts) // 10)]:
+        call(part)
+    best = 0.0
+    for _ in range(ROUNDS):
+        start, done = time.perf_counter(), 0
+        for part in parts:
+            call(part)
+            done += len(part)
+            if time.perf_counter() > end:
+                break
+        best = max(best, done / (time.perf_counter() - start))
+        if time.perf_counter() > end:
+            break
+    return best
+
+
+def recall(engine: Engine, scorer: Scorer, queries: Array, kth: Array, effort: Effort, threads: int) -> tuple[float, float]:
+    """Recall@k of `effort` and the seconds a query took; of the queries answered within the budget."""
+    found: list[Array] = []
+    start = time.perf_counter()
+    with limited(threads):
+        for lo in range(0, len(queries), 64):
+            found.append(engine.search(queries[lo : lo + 64], K, effort, threads))
+            if time.perf_counter() - start > BUDGET:
+                break
+    seconds = time.perf_counter() - start
+    answers = np.concatenate(found)
+    m = len(answers)
+    return float(scorer.right(answers, queries[:m], kth[:m]).sum() / (m * K)), seconds / m
+
+
+def sweep(engine: Engine, scorer: Scorer, queries: Array, kth: Array, threads: int) -> list[dict[str, Any]]:
+    """Every effort with its recall; a ladder is left once it passes the highest target."""
+    rows = []
+    for number, ladder in enumerate(engine.ladders()):
+        engine.search(queries[:64], K, ladder[0], threads)
+        for effort in ladder:
+            share, cost = recall(engine, scorer, queries, kth, effort, threads)
+            rows.append({"effort": effort, "recall": share, "cost": cost, "ladder": number})
+            if share >= max(TARGETS) + 0.003:
+                break
+    return rows
+
+
+def promising(rows: list[dict[str, Any]], target: float) -> list[dict[str, Any]]:
+    """The least effort of each ladder that reaches `target`, of the three ladders where it took least time."""
+    first: dict[int, dict[str, Any]] = {}
+    for row in rows:
+        if row["recall"] >= target:
+            first.setdefault(row["ladder"], row)
+    return sorted(first.values(), key=lambda row: row["cost"])[:3]
+
+
+def rates(engine: Engine, queries: Array, effort: Effort, threads: int) -> dict[str, float]:
+    many = np.tile(queries, (-(-1024 // len(queries)), 1))[:1024]
+    single = [queries[i : i + 1] for i in range(max(500, len(queries) // 2))] if len(queries) >= 500 else list(queries[:, None])
+    with limited(1):
+        one = rate(lambda part: engine.search(part, K, effort, 1), single)
+    with limited(threads):
+        batches = {
+            "64": rate(lambda part: engine.search(part, K, effort, threads), [many[lo : lo + 64] for lo in range(0, 1024, 64)]),
+            "1024": rate(lambda part: engine.search(part, K, effort, threads), [many]),
+        }
+    return {"1": one, **batches}
+
+
+def searched(engine: Engine, data: Data, folder: Path, home: Path) -> dict[str, Any]:
+    queries, kth = np.load(folder / "queries.npy"), np.load(folder / "kth.npy")
+    start = time.perf_counter()
+    engine.load(data, home)
+    loaded = time.perf_counter() - start
+    rows = sweep(engine, Scorer(folder / "vectors.npy"), queries, kth, data.threads)
+    timed: dict[str, dict[str, float]] = {}
+    for target in TARGETS:
+        for row in promising(rows, target):
+            key = json.dumps(row["effort"])
+            if key not in timed:
+                timed[key] = rates(engine, queries, row["effort"], data.threads)
+            row["qps"] = timed[key]
+    return {"rows": rows, "load": loaded, "peak": memory(folder / "vectors.npy"), "name": _title(engine)}
+
+
+def _title(engine: Engine) -> str:
+    return str(engine) if type(engine).__str__ is not object.__str__ else ""
+
+
+def exact(engine: Engine, data: Data, folder: Path, home: Path) -> dict[str, Any]:
+    """Queries a second of exact search, singly and 64 at once, all threads."""
+    queries = np.load(folder / "queries.npy")
+    engine.load(data, home)
+    effort = {"recall": 1.0}
+    found = {}
+    with limited(data.threads):
+        for size, count in ((64, 64), (1, 20)):
+            parts = [queries[lo : lo + size] for lo in range(0, count, size)]
+            engine.search(parts[0], K, effort, data.threads)
+            found[str(size)] = rate(lambda part: engine.search(part, K, effort, data.threads), parts)
+    return found
+
+
+WORK = {"build": build, "search": searched, "exact": exact}
+
+
+def work(what: str, name: str, folder: Path, threads: int) -> dict[str, Any]:
+    return WORK[what](ENGINES[name](), load_data(folder, threads), folder, folder / "engines" / name)

@@ -1,0 +1,69 @@
+"""``embedstore align``: learn to compare two spaces, and how well each side finds the other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .commands import Json, Store, Where
+
+if TYPE_CHECKING:
+    from embedstore._align import AlignReport, Retrieval
+
+RECALLS = ("r@1", "r@5", "r@10")
+
+
+def align(
+    store: Store,
+    source: Annotated[str, typer.Option("--from", help="One space, such as that of the texts.")] = "text",
+    target: Annotated[str, typer.Option("--to", help="The other space.")] = "image",
+    name: Annotated[str, typer.Option(help="Name of the saved head; the spaces are called NAME.SPACE.")] = "aligned",
+    where: Where = None,
+    seed: Annotated[int, typer.Option(help="Of the split, the folds and the bootstrap.")] = 0,
+    json: Json = False,
+) -> None:
+    """Learn to compare two spaces, from items that have both: search images by words without CLIP."""
+    from embedstore._align import align
+
+    from . import render
+
+    with render.status("aligning"):
+        report = align(store, source, target, name=name, where=where, seed=seed)
+    if json:
+        render.print_json(report.to_dict())
+        return
+    _print_report(report)
+    typer.echo(f"Search with it: embedstore search {store} {_query(report)} --space {report.spaces[1]}")
+
+
+def _print_report(report: AlignReport) -> None:
+    from . import render
+
+    rows = []
+    for query, gallery in ((report.source, report.target), (report.target, report.source)):
+        way = f"{query}_to_{gallery}"
+        rows += _rows(f"{query} → {gallery}", report.retrieval[way])
+        rows += _rows(f"{query} → {gallery}, without copies", report.distinct[way])
+    columns = ["direction", "queries", "gallery", "R@1", "R@5", "R@10", "MRR [95 %]"]
+    render.print_table(columns, rows, numeric=columns[1:6])
+    fitted = report.items["train"] + report.items["val"]
+    penalties = ", ".join(f"{side} {value:g}" for side, value in report.learned["penalties"].items())
+    typer.echo(
+        f"{report.evaluation}; fitted on {fitted:,} pairs; penalties {penalties}; power {report.learned['power']:g}; "
+        f"{report.learned['dim']} dimensions; fit {report.fit_seconds:.1f} s, {report.seconds:.1f} s with scores. "
+        f"Saved as head {report.head!r}."
+    )
+    for note in report.notes:
+        typer.echo(f"note: {note}")
+
+
+def _rows(title: str, found: Retrieval) -> list[tuple[str, ...]]:
+    """The scores, and what chance would get."""
+    scores = (*(f"{found.scores[k].value:.3f}" for k in RECALLS), str(found.scores["mrr"]))
+    chance = tuple(f"{found.chance[k]:.3f}" for k in (*RECALLS, "mrr"))
+    return [(title, f"{found.queries:,}", f"{found.gallery:,}", *scores), ("  chance", "", "", *chance)]
+
+
+def _query(report: AlignReport) -> str:
+    return {"text": '--text "a red car"', "image": "--image FILE"}.get(report.modality, "--id ID")

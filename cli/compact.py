@@ -1,0 +1,33 @@
+"""`compact`: less on disk, and indexes that know everything again."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .commands import Json, Store
+
+
+def compact(
+    store: Store,
+    force: Annotated[bool, typer.Option("--force", help="Rewrite everything, needed or not.")] = False,
+    json: Json = False,
+) -> None:
+    """Rewrite a store without what was removed, and build again indexes that fell behind."""
+    import embedstore as es
+
+    from . import render
+
+    with render.status("compacting") as say:
+        report = es.compact(store, force=force, on_progress=say)
+    if json:
+        render.print_json(report.to_dict())
+        return
+    if report.reason:
+        (files, left), (size, now) = report.files, report.bytes
+        typer.echo(f"{report.reason}: {files:,} files of {size / 1e6:,.1f} MB became {left:,} of {now / 1e6:,.1f} MB")
+    else:
+        typer.echo("The parts are compact: nothing was removed, and they are not small.")
+    for space, what in report.indexes.items():
+        typer.echo(f"index of {space}: {what}")

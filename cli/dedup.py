@@ -1,0 +1,105 @@
+"""``embedstore dedup``: exact and near copies as a table, a file or JSON, and their removal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .commands import Json, Store, Where
+
+if TYPE_CHECKING:
+    from embedstore._dedup import DuplicateCluster, DuplicateReport
+
+SHOWN = 10
+
+
+def dedup(
+    store: Store,
+    space: Annotated[
+        str | None, typer.Option(help="Where to compare; several by commas, then all must agree. Default: image, else text.")
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Compare vectors: cosine from which on items are near copies; default 0.98.")
+    ] = None,
+    pixels: Annotated[
+        bool | None,
+        typer.Option(
+            "--pixels/--no-pixels",
+            help="Compare pictures by their pixels, whose files are read again. Default: yes, unless --threshold is given.",
+            show_default=False,
+        ),
+    ] = None,
+    where: Where = None,
+    exact: Annotated[bool, typer.Option("--exact", help="Look for the same bytes alone; reads no vectors.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Write every duplicate to a .csv or .json.")] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Remove them; one item of each cluster stays.")] = False,
+    json: Json = False,
+) -> None:
+    """Find exact and near duplicates, and remove them."""
+    import embedstore as es
+    from embedstore._dedup import check_output, find_duplicates, remove_duplicates
+
+    from . import render
+
+    opened = es.Store.open(store)
+    if out is not None:
+        check_output(out)
+    with render.status("comparing") as say:
+        report = find_duplicates(
+            opened,
+            space=None if space is None else [name.strip() for name in space.split(",") if name.strip()],
+            threshold=threshold,
+            where=where,
+            exact_only=exact,
+            pixels=pixels,
+            on_progress=say,
+        )
+    if out is not None:
+        typer.echo(f"{len(report.ids):,} duplicates written to {report.save(out)}", err=json)
+    left = remove_duplicates(opened, report) if remove else None
+    if json:
+        removal = {} if left is None else {"removed": len(report.ids), "left": len(left)}
+        render.print_json({**report.to_dict(), **removal})
+        return
+    _print_report(report)
+    if left is not None:
+        typer.echo(f"Removed {len(report.ids):,}; {len(left):,} items are left.")
+    elif report.ids and out is None:
+        typer.echo("Write them to a file: --out duplicates.csv. Remove them, keeping one item a cluster: --remove.")
+
+
+def _print_report(report: DuplicateReport) -> None:
+    """The largest clusters, and what was found in all."""
+    from . import render
+
+    rows = [_row(found, report.pixels is not None) for found in report.clusters[:SHOWN]]
+    if rows:
+        furthest = ["lowest cosine"] if report.pixels is None else ["largest difference", "lowest cosine"]
+        numeric = ["exact", "near", *furthest]
+        render.print_table(["keep", *numeric, "duplicates"], rows, numeric=numeric)
+    if len(report.clusters) > SHOWN:
+        typer.echo(f"  … {len(report.clusters):,} clusters in all")
+    kinds = f"{report.counts['exact']:,} exact"
+    if report.pixels is not None:
+        kinds += f", {report.counts['near']:,} near by pixels"
+    elif report.threshold is not None:
+        kinds += f", {report.counts['near']:,} near at cosine {report.threshold:g} or more"
+    typer.echo(
+        f"{len(report.ids):,} of {report.items:,} items are duplicates by {' and '.join(report.spaces)} ({kinds})"
+        + (f" of {len(report.clusters):,} others" if rows else "")
+        + f"; {report.seconds:.1f} s"
+    )
+    for note in report.notes:
+        typer.echo(f"note: {note}")
+
+
+def _row(found: DuplicateCluster, pixels: bool) -> tuple[object, ...]:
+    kinds = [member.kind for member in found.members]
+    names = ", ".join(member.id for member in found.members[:3])
+    more = f" and {len(kinds) - 3:,} more" if len(kinds) > 3 else ""
+    furthest = [f"{min(member.score for member in found.members):.3f}"]
+    if pixels:
+        furthest.insert(0, f"{max(member.difference or 0.0 for member in found.members):.3f}")
+    return found.representative, kinds.count("exact"), kinds.count("near"), *furthest, names + more

@@ -1,0 +1,99 @@
+"""``embedstore eval-search``: retrieval scored from the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .commands import Device, Json, Store, Where
+
+if TYPE_CHECKING:
+    from embedstore._eval_search import RetrievalFigures, SearchEvaluation
+
+NAMES = {"hit": "hit", "precision": "precision", "recall": "recall", "ndcg": "nDCG", "map": "mAP", "mrr": "MRR"}
+PairsFile = Annotated[Path | None, typer.Option(help="Table of query (a text) or query_id, id, and grade if there is one.")]
+
+
+def eval_search(
+    store: Store,
+    relevance: Annotated[str | None, typer.Option(help="Column; items with a query's value are relevant to it.")] = None,
+    pairs: PairsFile = None,
+    source: Annotated[str | None, typer.Option("--from", help="Space of the queries, where it is another.")] = None,
+    target: Annotated[str | None, typer.Option("--to", help="Space that they search.")] = None,
+    space: Annotated[str | None, typer.Option(help="Space of queries and results.")] = None,
+    queries: Annotated[int, typer.Option(help="At most so many, drawn at random.")] = 5000,
+    where: Where = None,
+    k: Annotated[list[str] | None, typer.Option("-k", help="Cut-offs, such as 1,5,10; may be repeated.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the sample, the order of ties and the bootstrap.")] = 0,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Score retrieval by a column, by judged pairs, or from one space to another that is aligned with it."""
+    import embedstore as es
+    from embedstore._eval_search import eval_search as run
+    from embedstore.errors import UsageError
+
+    from . import render
+
+    if space is not None and (source is not None or target is not None):
+        raise UsageError("Give either --space, or --from and --to.")
+    with render.status("searching"):
+        result = run(
+            es.Store.open(store),
+            relevance=relevance,
+            pairs=pairs,
+            source=source or space,
+            target=target or space,
+            k=_cut_offs(k or ["1,5,10"]),
+            queries=queries,
+            where=where,
+            seed=seed,
+            device=device,
+        )
+    render.print_json(result.to_dict()) if json else _print(result)
+
+
+def _cut_offs(given: list[str]) -> list[int]:
+    from embedstore.errors import UsageError
+
+    try:
+        return [int(value) for part in given for value in part.split(",")]
+    except ValueError:
+        raise UsageError(f"-k should be whole numbers such as 1,5,10. Got {','.join(given)!r} instead.") from None
+
+
+def _print(result: SearchEvaluation) -> None:
+    from . import render
+
+    way = f"space {result.target!r}" if result.source == result.target else f"{result.source!r} to {result.target!r}"
+    render.out().print(f"{way}; relevant: {result.relevance}", markup=False)
+    every, once = result.figures, result.deduplicated
+    columns = ["metric", "value [95 %]", "chance", *(("without copies [95 %]", "chance, without") if once else ())]
+    rows = [
+        (_name(metric, every, result.depth), *_cells(every, metric), *(_cells(once, metric) if once else ()))
+        for metric in every.metrics
+    ]
+    render.print_table(columns, rows, numeric=[c for c in columns if c.startswith("chance")])
+    render.out().print(_sizes(every), markup=False)
+    if once:
+        render.out().print(f"without {result.copies:,} copies (an earlier item has the payload): {_sizes(once)}", markup=False)
+    for note in result.notes:
+        render.out().print(f"note: {note}", markup=False)
+    render.out().print(f"{result.seconds:.1f} s", markup=False)
+
+
+def _name(metric: str, figures: RetrievalFigures, depth: int) -> str:
+    name, _, k = metric.partition("@")
+    k = k or (str(depth) if depth < figures.gallery else "")
+    return NAMES[name] + (f"@{k}" if k else "")
+
+
+def _cells(figures: RetrievalFigures, metric: str) -> tuple[str, str]:
+    return str(figures.metrics[metric]), f"{figures.chance[metric]:.3f}"
+
+
+def _sizes(figures: RetrievalFigures) -> str:
+    left = f"; {figures.without_relevant:,} queries without any left out" if figures.without_relevant else ""
+    return f"{figures.queries:,} queries, {figures.relevant:,.1f} relevant items each, gallery of {figures.gallery:,}{left}"

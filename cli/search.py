@@ -1,0 +1,74 @@
+"""`search`: one question, or a whole file of vectors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .commands import Device, Json, Store, Where, _names
+
+
+def search(
+    store: Store,
+    text: Annotated[list[str] | None, typer.Option(help="Search by words. Queries may be repeated and mixed.")] = None,
+    image: Annotated[list[Path] | None, typer.Option(help="Search by an image file.")] = None,
+    audio: Annotated[list[Path] | None, typer.Option(help="Search by a sound file.")] = None,
+    id: Annotated[list[str] | None, typer.Option("--id", help="Search by an item of the store.")] = None,
+    vector: Annotated[Path | None, typer.Option(help="Search by a vector in .npy or .npz.")] = None,
+    fingerprint: Annotated[str | None, typer.Option(help="Fingerprint of the encoder that made --vector.")] = None,
+    like: Annotated[list[str] | None, typer.Option(help="Id of an example; may be repeated.")] = None,
+    unlike: Annotated[list[str] | None, typer.Option(help="Id of an example of what is not wanted.")] = None,
+    weights: Annotated[str | None, typer.Option(help="One number for each query, separated by commas.")] = None,
+    fusion: Annotated[str, typer.Option(help="How spaces are joined: score or rrf.")] = "score",
+    space: Annotated[str | None, typer.Option(help="The space to search.")] = None,
+    k: Annotated[int, typer.Option("-k", help="How many results.")] = 10,
+    offset: Annotated[int, typer.Option(help="How many results to skip: the next page.")] = 0,
+    where: Where = None,
+    min_score: Annotated[float | None, typer.Option(help="Leave out results below.")] = None,
+    diversity: Annotated[float, typer.Option(help="0 nearest, 1 most different from one another.")] = 0.0,
+    group_by: Annotated[str | None, typer.Option(help="Column; each value is shown once.")] = None,
+    recall: Annotated[float | None, typer.Option(help="Operating point of the index; 1 is exact.")] = None,
+    columns: Annotated[str | None, typer.Option(help="Columns to show, separated by commas.")] = None,
+    batch: Annotated[str | None, typer.Option(help="Many queries: a .npy of shape (m, dim), or a space of the store.")] = None,
+    out: Annotated[Path | None, typer.Option(help="With --batch: .parquet, .csv or .jsonl to write.")] = None,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Find the nearest items to texts, images, items or vectors, by cosine."""
+    import embedstore as es
+
+    from . import render
+
+    opened = es.Store.open(store)
+    if batch is not None:
+        with render.status("searching") as say:
+            done = es.search_batch(opened, batch, out, space=space, k=k, where=where, recall=recall, on_progress=say)
+        render.print_json(done.to_dict()) if json else render.out().print(str(done), markup=False)
+        return
+    shown = _names(columns)
+    with render.status("searching"):
+        result = es.search(
+            opened,
+            text=text,
+            image=list(image or []),
+            audio=list(audio or []),
+            id=id,
+            vector=es.QueryVector.load(vector, fingerprint) if vector else None,
+            like=like,
+            unlike=unlike,
+            weights=[float(w) for w in _names(weights) or []] or None,
+            fusion=fusion,
+            space=space,
+            k=k,
+            offset=offset,
+            where=where,
+            min_score=min_score,
+            diversity=diversity,
+            group_by=group_by,
+            recall=recall,
+            columns=shown,
+            device=device,
+        )
+    render.print_json(result.to_dict()) if json else render.print_hits(result, shown or opened.items.metadata_columns()[:3])

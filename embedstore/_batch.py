@@ -1,0 +1,204 @@
+"""`search_batch`: the neighbours of many vectors at once, to a file; over a whole space that is its k-NN graph."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embedstore._files import publish
+from embedstore._projected import SearchableSpace
+from embedstore._search import Searcher
+from embedstore.errors import StoreError, UsageError, reason_of
+from embedstore.store import Store
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["BatchReport", "search_batch"]
+
+BLOCK = 1024
+SUFFIXES = (".parquet", ".csv", ".jsonl")
+
+Block = tuple[list[Any], npt.NDArray[Any], npt.NDArray[np.int64] | None]
+
+
+@dataclass(frozen=True)
+class BatchReport:
+    """What was searched and written.
+
+    Parameters
+    ----------
+    queries, neighbours : int
+    space, out : str
+    seconds, queries_per_s : float
+    index : mapping
+        As of `SearchResult`.
+    """
+
+    queries: int
+    neighbours: int
+    space: str
+    out: str
+    seconds: float
+    queries_per_s: float
+    index: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        how = "exact" if self.index.get("exact", True) else f"recall@{self.index['at']} {self.index['recall']:.3f}"
+        return (
+            f"{self.queries:,} queries in space {self.space!r} ({how}): {self.queries_per_s:,.0f} queries/s; "
+            f"{self.neighbours:,} neighbours written to {self.out}"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def search_batch(
+    store: Store | str | Path,
+    queries: str | Path | npt.NDArray[Any],
+    out: str | Path | None,
+    *,
+    space: str | None = None,
+    k: int = 10,
+    where: str | None = None,
+    recall: float | None = None,
+    on_progress: Callable[[str], None] = lambda text: None,
+) -> BatchReport:
+    """The `k` nearest items of every query, written as rows ``query, rank, id, score``.
+
+    Parameters
+    ----------
+    queries : str, Path or (m, dim) array
+        A ``.npy`` file, or a space of the store: then every item is a query (called by its id), and is left out of its own answer.
+    out : str or Path
+        ``.parquet``, ``.csv`` or ``.jsonl``; appears when it is complete.
+    space : str, optional
+        The space to search; default the one that `queries` names, or the one that fits.
+
+    Raises
+    ------
+    UsageError
+        Queries that fit no space; another suffix.
+    """
+    opened = store if isinstance(store, Store) else Store.open(store)
+    if out is None or Path(out).suffix not in SUFFIXES:
+        raise UsageError(f"Say where to write the neighbours: --out FILE with one of {', '.join(SUFFIXES)}. Got {out} instead.")
+    searcher = Searcher(opened, resident=True)
+    target, blocks = _blocks(searcher, queries, space)
+    among = None if where is None else opened.items.where(where)
+    start, done = time.perf_counter(), 0
+    path = Path(out)
+    temporary = path.with_name(path.name + ".tmp")
+    counts = [0, 0]
+
+    def tables() -> Iterator[pa.Table]:
+        nonlocal done
+        for names, vectors, own in blocks:
+            scores, rows = searcher.nearest(target, vectors, k, exclude=own, among=among, recall=recall)
+            table = _table(opened, names, scores, rows)
+            counts[0] += len(names)
+            counts[1] += table.num_rows
+            on_progress(f"{counts[0]:,} queries")
+            yield table
+
+    try:
+        _write(temporary, path.suffix, tables())
+        publish(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StoreError(f"{path} cannot be written: {reason_of(error)}.") from error
+    seconds = time.perf_counter() - start
+    return BatchReport(
+        counts[0], counts[1], target.name, str(path), round(seconds, 3), round(counts[0] / seconds, 1), searcher.answered()
+    )
+
+
+def _blocks(
+    searcher: Searcher, queries: str | Path | npt.NDArray[Any], space: str | None
+) -> tuple[SearchableSpace, Iterator[Block]]:
+    if isinstance(queries, (str, Path)) and str(queries) in searcher.queries.spaces:
+        asked = searcher.queries.space(str(queries))
+        target = searcher.queries.space(space) if space else asked
+        if asked.fingerprint != target.fingerprint and (
+            asked.spec.alignment is None or asked.spec.alignment != target.spec.alignment
+        ):
+            raise UsageError(f"Vectors of space {asked.name!r} cannot be compared with those of {target.name!r}.")
+        return target, _of_space(searcher.store, asked)
+    vectors = queries if isinstance(queries, np.ndarray) else _load(searcher, Path(queries))
+    if vectors.ndim != 2 or vectors.dtype.kind not in "fiu":
+        raise UsageError(f"Queries should be numbers of shape (m, dim). Got {vectors.dtype}{vectors.shape} instead.")
+    fits = [
+        s for s in ([searcher.queries.space(space)] if space else searcher.store.spaces.values()) if s.dim == vectors.shape[1]
+    ]
+    if len(fits) != 1:
+        known = ", ".join(f"{s.name} ({s.dim})" for s in searcher.queries.spaces.values())
+        raise UsageError(
+            f"Queries of {vectors.shape[1]} numbers fit {len(fits)} spaces; say which: --space NAME. Spaces: {known}."
+        )
+    return fits[0], _of_array(vectors)
+
+
+def _load(searcher: Searcher, path: Path) -> npt.NDArray[Any]:
+    try:
+        return np.asarray(np.load(path, allow_pickle=False, mmap_mode="r"))
+    except FileNotFoundError:
+        known = ", ".join(searcher.queries.spaces)
+        raise UsageError(f"{str(path)!r} is neither a file nor a space. Spaces: {known}.") from None
+    except (OSError, ValueError, EOFError) as error:
+        raise UsageError(f"{path} is not an array of queries: expected .npy of shape (m, dim).") from error
+
+
+def _of_space(store: Store, space: SearchableSpace) -> Iterator[Block]:
+    for lo in range(0, len(space), BLOCK):
+        rows = space.rows[lo : lo + BLOCK]
+        yield store.items.take(rows, ["id"]).column("id").to_pylist(), space.take(rows), rows
+
+
+def _of_array(vectors: npt.NDArray[Any]) -> Iterator[Block]:
+    for lo in range(0, len(vectors), BLOCK):
+        block = np.asarray(vectors[lo : lo + BLOCK])
+        if len(bad := np.flatnonzero(~np.isfinite(block).all(axis=1))):
+            raise UsageError(f"Query {lo + int(bad[0])} holds NaN or infinity.")
+        yield [str(lo + i) for i in range(len(block))], block, None
+
+
+def _table(store: Store, names: list[Any], scores: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> pa.Table:
+    import pyarrow as pa
+
+    kept = rows >= 0
+    query, rank = np.nonzero(kept)
+    found, at = np.unique(rows[kept], return_inverse=True)
+    ids = store.items.take(found, ["id"]).column("id").combine_chunks() if len(found) else pa.array([], pa.string())
+    return pa.table(
+        {
+            "query": pa.array(names, pa.string()).take(pa.array(query)),
+            "rank": pa.array(rank + 1, pa.int32()),
+            "id": ids.take(pa.array(at)),
+            "score": pa.array(scores[kept].astype(np.float32)),
+        }
+    )
+
+
+def _write(path: Path, suffix: str, tables: Iterator[pa.Table]) -> None:
+    import pyarrow as pa
+    import pyarrow.csv as csv
+    import pyarrow.parquet as pq
+
+    schema = pa.schema({"query": pa.string(), "rank": pa.int32(), "id": pa.string(), "score": pa.float32()})
+    if suffix == ".jsonl":
+        import json
+
+        with open(path, "w", encoding="utf-8") as file:
+            for table in tables:
+                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in table.to_pylist())
+        return
+    with pq.ParquetWriter(path, schema) if suffix == ".parquet" else csv.CSVWriter(path, schema) as writer:
+        for table in tables:
+            writer.write_table(table)

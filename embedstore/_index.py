@@ -1,0 +1,199 @@
+"""`index`: build, tune and keep the index of a space; open it again, and refuse it when it is damaged or stale."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embedstore._projected import SearchableSpace, skipped_aligners, spaces_of
+from embedstore.errors import EmbedstoreError, FingerprintError, StoreError, StoreLockedError, UsageError, reason_of
+from embedstore.index.approximate import QUERIES, IndexReport, VectorIndex
+from embedstore.index.files import read_base, write_base
+from embedstore.index.recipe import Recipe
+from embedstore.index.vectors import ArrayVectors, Vectors
+from embedstore.store import Store
+from embedstore.store.format import PartRef
+from embedstore.store.indexes import IndexFile, IndexRecord
+
+__all__ = ["IndexReport", "OpenIndex", "index", "open_index"]
+
+OPTIONS = ("recall", "at", "memory", "latency", "factory", "queries")
+
+
+@dataclass(frozen=True)
+class OpenIndex:
+    """A space that can be searched: by its index where there is a good one, exactly otherwise.
+
+    Parameters
+    ----------
+    index : VectorIndex
+    note : str, optional
+        Why an index that is there is not used.
+    record : IndexRecord, optional
+    """
+
+    index: VectorIndex
+    note: str | None = None
+    record: IndexRecord | None = None
+
+
+def index(
+    store: Store | str | Path,
+    space: str | None = None,
+    *,
+    recall: float = 0.95,
+    at: int = 10,
+    memory: int | str | None = None,
+    latency: float | str | None = None,
+    factory: str | None = None,
+    queries: str | Path | None = None,
+    on_progress: Callable[[str], None] = lambda text: None,
+) -> IndexReport:
+    """Build an index of a space, tuned on held-out queries until its recall is proven, and keep it in the store.
+
+    Parameters
+    ----------
+    space : str, optional
+        May be left out where the store has only one.
+    recall : float
+        The lower 95 % confidence bound of recall@`at` has to pass this, for every set of queries.
+    memory : int or str, optional
+        Bytes, or such as ``"4GB"``, for building and for the finished index.
+    latency : float or str, optional
+        Seconds, or such as ``"5ms"``, for one query at the 95th percentile.
+    factory : str, optional
+        The kind of index, such as ``"HNSW32"`` or ``"IVF4096,SQ8"``, instead of the one that fits the size.
+    queries : str or Path, optional
+        Real queries: a ``.npy`` of shape (m, dim), or a space that can be compared with this one. Spaces that are aligned with
+        it are used without being named: their vectors are queries of another kind than its own, and measured apart.
+
+    Returns
+    -------
+    IndexReport
+
+    Raises
+    ------
+    UsageError
+        A parameter that cannot be right; memory in which no index can be built.
+    StoreLockedError
+        Another process is building an index of this space.
+    """
+    from filelock import FileLock, Timeout
+
+    opened = store if isinstance(store, Store) else Store.open(store)
+    spaces = spaces_of(opened)
+    target = _target(opened, spaces, space)
+    index = VectorIndex(recall=recall, at=at, memory=memory, latency=latency, factory=factory)
+    folder = target.index_folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / "index.lock", timeout=0):
+            index.fit(target.raw, _queries(spaces, target, queries), wanted=target.live, say=on_progress)
+            given = {"recall": recall, "at": at, "memory": memory, "latency": latency, "factory": factory}
+            _keep(target, index, {**given, "queries": None if queries is None else str(queries)})
+    except Timeout:
+        raise StoreLockedError(f"Another process is building an index of space {target.name!r}. Wait for it to end.") from None
+    except OSError as error:
+        raise StoreError(f"The index of space {target.name!r} could not be written: {reason_of(error)}.") from error
+    return index.report_
+
+
+def open_index(space: SearchableSpace, *, resident: bool = False) -> OpenIndex:
+    """The saved index of `space`, or exact search where there is none that can be trusted.
+
+    Parameters
+    ----------
+    resident : bool
+        Read index and vectors into memory, for many searches.
+    """
+    vectors: Vectors = ArrayVectors(space.raw.array()) if resident else space.raw
+    folder = space.index_folder
+    try:
+        record = IndexRecord.read(folder)
+        if record is None:
+            return OpenIndex(_exact(vectors))
+        if reason := record.misfit(space.name, space.fingerprint, space.parts):
+            return OpenIndex(_exact(vectors), f"The index is not used: {reason}. {_again(space)}", record)
+        report = IndexReport.from_dict(record.index["report"])
+        base = None
+        if record.files:
+            recipe = Recipe(**record.index["recipe"])
+            paths = {role: record.checked(folder, role) for role in record.files}
+            base = read_base(paths, recipe, vectors, record.index["count"], resident=resident)
+        opened = VectorIndex.assembled(report, base, vectors)
+        return OpenIndex(opened.settle() if resident else opened, None, record)
+    except (EmbedstoreError, KeyError, TypeError, ValueError, OSError) as error:
+        return OpenIndex(_exact(vectors), f"The index is not used: {error} {_again(space)}")
+
+
+def _exact(vectors: Vectors) -> VectorIndex:
+    return VectorIndex.assembled(IndexReport("flat", len(vectors), vectors.dim, 10, 0.95, "no index"), None, vectors)
+
+
+def _again(space: SearchableSpace) -> str:
+    return f"Search is exact and slower meanwhile; build it again: embedstore index {space.root} {space.name}"
+
+
+def _target(store: Store, spaces: Mapping[str, SearchableSpace], name: str | None) -> SearchableSpace:
+    if name is None:
+        if len(store.spaces) != 1:
+            raise UsageError(f"Say which space to index: {', '.join(spaces) or 'the store has none yet'}.")
+        return next(iter(store.spaces.values()))
+    if name not in spaces:
+        skipped = skipped_aligners(store)
+        if (head := name.partition(".")[0]) in skipped:
+            raise UsageError(skipped[head])
+        raise UsageError(f"{store.path} has no space {name!r}. Spaces: {', '.join(spaces) or 'none yet'}.")
+    return spaces[name]
+
+
+def _queries(
+    spaces: Mapping[str, SearchableSpace], target: SearchableSpace, given: str | Path | None
+) -> dict[str, npt.NDArray[Any]]:
+    found: dict[str, npt.NDArray[Any]] = {}
+    if target.spec.alignment is not None:
+        for other in spaces.values():
+            if other.spec.alignment == target.spec.alignment and other.name != target.name and len(other):
+                found[f"{other.name} → {target.name}"] = _sampled(other)
+    if given is None:
+        return found
+    if (name := str(given)) in spaces:
+        other = spaces[name]
+        if other.fingerprint != target.fingerprint and f"{name} → {target.name}" not in found:
+            raise FingerprintError(
+                f"Space {name!r} ({other.spec.label}) cannot be compared with {target.name!r} ({target.spec.label})."
+            )
+        return found | {f"{name} → {target.name}": _sampled(other)}
+    try:
+        vectors = np.load(name, allow_pickle=False)
+        vectors = vectors if isinstance(vectors, np.ndarray) else vectors["values"]
+    except FileNotFoundError:
+        raise UsageError(f"{name!r} is neither a file nor a space. Spaces: {', '.join(spaces)}.") from None
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise UsageError(f"{name} is not an array of queries: expected .npy of shape (m, {target.dim}).") from error
+    return {**found, Path(name).name: vectors}
+
+
+def _sampled(space: SearchableSpace) -> npt.NDArray[Any]:
+    rows = space.rows
+    chosen = np.random.default_rng(0).choice(len(rows), min(QUERIES, len(rows)), replace=False)
+    return space.take(rows[np.sort(chosen)])
+
+
+def _keep(space: SearchableSpace, built: VectorIndex, options: Mapping[str, Any]) -> None:
+    folder = space.index_folder
+    number = 1 + max((int(path.stem.rpartition("-")[2]) for path in folder.glob("*-[0-9]*.*")), default=0)
+    files: dict[str, IndexFile] = {}
+    index: dict[str, Any] = {"report": built.report_.to_dict(), "options": dict(options)}
+    if built.base_ is not None:
+        for role, name in write_base(built.base_, folder, number).items():
+            ref = PartRef.of(folder, name, 0)
+            files[role] = IndexFile(name, ref.bytes, ref.sha256)
+        index |= {"recipe": built.base_.recipe.to_dict(), "count": len(built.base_)}
+    covers = [(ref.file, ref.sha256) for ref in space.parts]
+    IndexRecord(space.name, space.fingerprint, covers, files, index, number).write(folder)

@@ -1,0 +1,247 @@
+"""Queries: what is searched for, made into vectors of a space that they can be compared with."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import numpy.typing as npt
+
+from embedstore._projected import ProjectedSpace, SearchableSpace, query_space, skipped_aligners, spaces_of
+from embedstore.encoders import load_encoder
+from embedstore.errors import FingerprintError, UsageError
+from embedstore.pipeline.produce import read_file
+from embedstore.store import Store
+
+__all__ = ["Asked", "QueryVector", "Resolver"]
+
+Float = npt.NDArray[np.float32]
+WORDS = {"image": "an image", "text": "a text", "audio": "a sound", "video": "a video"}
+UNLIKE = 0.5
+
+
+@dataclass(frozen=True)
+class QueryVector:
+    """A vector that says which encoder made it.
+
+    Parameters
+    ----------
+    values : (dim,) float
+    fingerprint : str, optional
+        Of the encoder; without it only the dimension can be checked.
+    """
+
+    values: npt.NDArray[Any]
+    fingerprint: str | None = None
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], fingerprint: str | None = None) -> QueryVector:
+        """From ``.npy``, or from ``.npz`` with ``values`` and ``fingerprint`` (as `save` writes it).
+
+        Raises
+        ------
+        UsageError
+        """
+        try:
+            data = np.load(path, allow_pickle=False)
+            if isinstance(data, np.ndarray):
+                return cls(data, fingerprint)
+            inside = str(data["fingerprint"]) or None
+            if fingerprint and inside and fingerprint != inside:
+                raise FingerprintError(f"{path} says fingerprint {inside}, but {fingerprint} was given. Leave one of them out.")
+            return cls(data["values"], fingerprint or inside)
+        except FileNotFoundError:
+            raise UsageError(f"{path} does not exist.") from None
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+            raise UsageError(f"{path} is not a vector: expected .npy, or .npz with 'values' and 'fingerprint'.") from error
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write ``.npz`` with ``values`` and ``fingerprint``."""
+        np.savez(path, values=self.values, fingerprint=np.asarray(self.fingerprint or ""))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One query as a vector of a space.
+
+    Parameters
+    ----------
+    space : SearchableSpace
+    vector : (dim,) float32
+    weight : float
+    leave_out : tuple of int
+        Rows that are part of the question, not of the answer.
+    note : str, optional
+    """
+
+    space: SearchableSpace
+    vector: Float
+    weight: float = 1.0
+    leave_out: tuple[int, ...] = ()
+    note: str | None = None
+
+
+class Resolver:
+    """Makes queries of one store; encoders are loaded once and kept.
+
+    Parameters
+    ----------
+    store : Store
+    device : str
+        For encoding.
+    """
+
+    def __init__(self, store: Store, *, device: str = "auto") -> None:
+        self.store = store
+        self.device = device
+        self.spaces: dict[str, SearchableSpace] = dict(spaces_of(store))
+        self._encoders: dict[tuple[str, str], Any] = {}
+
+    def space(self, name: str) -> SearchableSpace:
+        """The space called `name`, stored or projected."""
+        if name in self.spaces:
+            return self.spaces[name]
+        if (head := name.partition(".")[0]) in (skipped := skipped_aligners(self.store)):
+            raise UsageError(skipped[head])
+        raise UsageError(f"{self.store.path} has no space {name!r}. Spaces: {', '.join(self.spaces) or 'none yet'}.")
+
+    def payload(self, modality: str, given: str | os.PathLike[str], space: str | None) -> Asked:
+        """A text, or the path of a file of another modality."""
+        if modality == "text" and not str(given).strip():
+            raise UsageError("The text to search for is empty.")
+        target = self.comparable(modality, space)
+        data = str(given).encode() if modality == "text" else read_file(os.fspath(given))
+        return Asked(target, self.encode(target, modality, [data])[0])
+
+    def encode(self, target: SearchableSpace, modality: str, payloads: Sequence[bytes]) -> Float:
+        """Vectors (m, dim) in `target` of raw payloads of one modality."""
+        maker = query_space(self.spaces, target, modality)
+        base = maker.base if isinstance(maker, ProjectedSpace) else maker
+        encoder = self._encoder(base or target, modality)
+        size = int(getattr(encoder, "batch_size", 64))
+        parts = [payloads[lo : lo + size] for lo in range(0, len(payloads), size)]
+        vectors = np.concatenate([np.asarray(encoder.encode([encoder.prepare(p) for p in part]), np.float32) for part in parts])
+        if not np.isfinite(vectors).all():
+            raise UsageError("The encoder returned a vector that is not finite for this query.")
+        return maker.project_query(vectors) if isinstance(maker, ProjectedSpace) else vectors
+
+    def comparable(self, modality: str, wanted: str | None) -> SearchableSpace:
+        """The space that a query of `modality` is compared with: by alignment across modalities, else the same encoder."""
+        spaces = [self.space(wanted)] if wanted else list(self.spaces.values())
+        crossing = [s for s in spaces if s.spec.alignment and s.spec.modality != modality]
+        same = [s for s in spaces if s.spec.modality == modality]
+        if found := [*crossing, *same]:
+            return found[0]
+        raise UsageError(self._refusal(modality, spaces, wanted))
+
+    def _refusal(self, modality: str, spaces: Sequence[SearchableSpace], wanted: str | None) -> str:
+        article = WORDS[modality]
+        if not spaces:
+            return f"{self.store.path} has no space yet. Embed something first: embedstore embed DATASET --store …"
+        what = ", ".join(f"{s.name!r} ({s.spec.name}, {s.spec.modality} only)" for s in spaces)
+        ways = ["--id ID of an item like it"]
+        if any(s.spec.modality == "image" for s in spaces):
+            ways.insert(0, "--image FILE")
+        elif any(s.spec.modality == "text" for s in spaces):
+            ways.insert(0, "--text WORDS")
+        others = [s.name for s in self.spaces.values() if s.spec.modality == modality or s.spec.alignment]
+        if wanted and others:
+            ways.append(f"--space {others[0]}")
+            if len(self.store.spaces) > 1:
+                ways.append(f"align the two first (embedstore align {self.store.path} --from {others[0]} --to {wanted})")
+        else:
+            ways.append("a space of an encoder that takes both (embed with --image clip)")
+        return f"{article.capitalize()} cannot be compared with space {what}. Search with {', or '.join(ways)}."
+
+    def _encoder(self, target: SearchableSpace, modality: str) -> Any:
+        key = (target.spec.name, modality)
+        if key not in self._encoders:
+            encoder = load_encoder(target.spec.name, modality, device=self.device)
+            same = encoder.spec.fingerprint == target.fingerprint
+            if not (same if modality == target.spec.modality else encoder.spec.alignment == target.spec.alignment):
+                raise FingerprintError(
+                    f"Space {target.name!r} was embedded by {target.spec.label}, but that name now loads "
+                    f"{encoder.spec.label}: another model or weights. Install the original weights, or embed into a new space."
+                )
+            self._encoders[key] = encoder
+        return self._encoders[key]
+
+    def item(self, item: str, space: str | None) -> Asked:
+        """An item's own vector; the item itself is left out of the answer."""
+        row = self.store.items.rows_of([item])
+        spaces = [self.space(space)] if space else list(self.spaces.values())
+        for target in spaces:
+            if target.has(row)[0]:
+                return Asked(target, target.take(row)[0].astype(np.float32), leave_out=(int(row[0]),))
+        names = ", ".join(s.name for s in spaces) or "any space"
+        raise UsageError(f"Item {item!r} has no vector in {names}: its payload is missing or failed.")
+
+    def examples(self, like: Sequence[str], unlike: Sequence[str], space: str | None) -> Asked:
+        """Towards the mean of some items, and half as far away from that of others (Rocchio)."""
+        if not like:
+            raise UsageError("--unlike needs at least one --like: say what to look for before what to avoid.")
+        rows = self.store.items.rows_of([*like, *unlike])
+        spaces = [self.space(space)] if space else list(self.spaces.values())
+        fits = [s for s in spaces if s.has(rows).all()]
+        if not fits:
+            target = spaces[0]
+            lacking = [*like, *unlike][int(np.flatnonzero(~target.has(rows))[0])]
+            raise UsageError(f"Item {lacking!r} has no vector in {target.name}: its payload is missing or failed.")
+        vectors = fits[0].take(rows).astype(np.float32)
+        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        towards = vectors[: len(like)].mean(axis=0)
+        away = UNLIKE * vectors[len(like) :].mean(axis=0) if unlike else 0.0
+        return Asked(fits[0], np.asarray(towards - away, np.float32), leave_out=tuple(int(r) for r in rows))
+
+    def vector(self, vector: QueryVector | npt.NDArray[Any], space: str | None) -> Asked:
+        """A vector made elsewhere, whose fingerprint is compared where it has one."""
+        query = vector if isinstance(vector, QueryVector) else QueryVector(vector)
+        values = np.asarray(query.values)
+        values = values[0] if values.ndim == 2 and len(values) == 1 else values
+        if values.ndim != 1 or values.dtype.kind not in "fiu":
+            raise UsageError(f"The vector should be numbers of shape (dim,). Got {values.dtype}{values.shape} instead.")
+        with np.errstate(over="ignore"):
+            values = values.astype(np.float32)
+        if not np.isfinite(values).all():
+            raise UsageError("The vector holds NaN, infinity, or numbers that float32 cannot hold.")
+        if not values.any():
+            raise UsageError("The vector is all zeros; it has no direction to search in.")
+        target = self._space_of(query, len(values), space)
+        note = None
+        if not query.fingerprint:
+            note = (
+                f"The vector does not say which encoder made it; it is taken to be from {target.spec.label}. "
+                "Have it checked: --fingerprint, or an .npz written by QueryVector.save."
+            )
+        return Asked(target, values, note=note)
+
+    def _space_of(self, query: QueryVector, dim: int, wanted: str | None) -> SearchableSpace:
+        spaces: list[SearchableSpace] = [self.space(wanted)] if wanted else list(self.spaces.values())
+        if query.fingerprint:
+            fits = [s for s in spaces if s.fingerprint == query.fingerprint]
+        else:
+            fits = [s for s in spaces if s.dim == dim and (wanted or s.name in self.store.spaces)]
+        if not fits:
+            origin = f"fingerprint {query.fingerprint}" if query.fingerprint else "no declared fingerprint"
+            held = ", ".join(f"{s.name!r} has {s.dim}-d vectors of {s.spec.label}" for s in spaces) or "no space yet"
+            raise FingerprintError(
+                f"The vector ({dim}-d, {origin}) is from another encoder than the vectors of {self.store.path}: {held}. "
+                "Make the query with the encoder of the space."
+            )
+        if len(fits) > 1 and not query.fingerprint:
+            raise UsageError(f"The vector fits spaces {', '.join(s.name for s in fits)}. Say which: --space NAME.")
+        if fits[0].dim != dim:
+            raise FingerprintError(f"The vector has {dim} numbers, but {fits[0].spec.label} makes {fits[0].dim}.")
+        return fits[0]
+
+
+def joined(asked: Sequence[Asked]) -> Mapping[str, list[Asked]]:
+    """Queries by the space that they search."""
+    groups: dict[str, list[Asked]] = {}
+    for one in asked:
+        groups.setdefault(one.space.name, []).append(one)
+    return groups

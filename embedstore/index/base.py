@@ -1,0 +1,158 @@
+"""One built FAISS index with what it needs to answer: which vector each label is, and the vectors to re-rank from."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embedstore.index.pages import use_huge_pages
+from embedstore.index.recipe import Recipe
+from embedstore.index.vectors import Float, Positions, Vectors
+from embedstore.registry import require
+
+CHUNK = 64
+RERANKED_BYTES = 64 << 20
+INT32 = np.iinfo(np.int32).max
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How hard a search tries.
+
+    Parameters
+    ----------
+    effort : int
+        ``efSearch`` of a graph, ``nprobe`` of lists.
+    candidates : int
+        How many of the best by code are re-ranked by their stored vectors; no less than the results asked for.
+    """
+
+    effort: int
+    candidates: int
+
+    def scaled(self, factor: float) -> Setting:
+        """Try `factor` times as hard."""
+        return Setting(int(np.ceil(self.effort * factor)), int(np.ceil(self.candidates * factor)))
+
+
+class Base:
+    """An immutable FAISS index over some of `vectors`.
+
+    Parameters
+    ----------
+    index
+        The FAISS index; its label ``i`` is the vector at position ``labels[i]``.
+    recipe : Recipe
+    labels : (n,) int32 or int64
+    vectors : Vectors
+        To re-rank from.
+    """
+
+    def __init__(self, index: Any, recipe: Recipe, labels: npt.NDArray[Any], vectors: Vectors) -> None:
+        self.index = index
+        self.recipe = recipe
+        self.labels = labels
+        self.vectors = vectors
+        self._pool: tuple[int, ThreadPoolExecutor] | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @cached_property
+    def plain(self) -> bool:
+        """Whether labels are positions."""
+        return bool(len(self.labels) == 0 or (self.labels == np.arange(len(self.labels))).all())
+
+    @property
+    def most_effort(self) -> int:
+        """Where more effort changes nothing."""
+        return len(self) if self.recipe.kind == "hnsw" else int(self.index.nlist)
+
+    def settle(self) -> None:
+        """Move the arrays of a graph to huge pages, for an index that will be searched often."""
+        if self.recipe.kind == "hnsw":
+            faiss = require("faiss", extra="cpu")
+            codes = faiss.downcast_index(self.index.storage).codes
+            use_huge_pages(int(codes.data()), codes.size())
+            use_huge_pages(int(self.index.hnsw.neighbors.data()), self.index.hnsw.neighbors.size() * 4)
+
+    def search(
+        self, unit: Float, k: int, setting: Setting, *, keep: npt.NDArray[np.bool_] | None = None, threads: int = 1
+    ) -> tuple[Float, Positions]:
+        """The `k` nearest of each query, by cosine.
+
+        Parameters
+        ----------
+        unit : (m, dim) float32
+            Unit vectors.
+        keep : (all positions,) bool, optional
+            Inverted lists alone: look only at these.
+
+        Returns
+        -------
+        scores : (m, k) float32
+            Descending; -inf where there is no result.
+        positions : (m, k) int64
+            -1 where there is no result.
+        """
+        candidates = min(len(self), max(k, setting.candidates))
+        parameters = self._parameters(max(setting.effort, candidates if self.recipe.kind == "hnsw" else 1), keep)
+        chunk = min(CHUNK, max(1, RERANKED_BYTES // (4 * candidates * self.vectors.dim)))
+        if len(unit) <= 4 or threads == 1:
+            return self._joined(
+                [self._part(unit[lo : lo + chunk], k, candidates, parameters) for lo in range(0, len(unit), chunk)]
+            )
+        chunk = min(chunk, -(-len(unit) // threads))
+        starts = range(0, len(unit), chunk)
+        found = self._threads(threads).map(lambda lo: self._part(unit[lo : lo + chunk], k, candidates, parameters), starts)
+        return self._joined(list(found))
+
+    def _joined(self, parts: list[tuple[Float, Positions]]) -> tuple[Float, Positions]:
+        if len(parts) == 1:
+            return parts[0]
+        return np.concatenate([scores for scores, _ in parts]), np.concatenate([positions for _, positions in parts])
+
+    def _threads(self, threads: int) -> ThreadPoolExecutor:
+        """Our own threads, each with one of FAISS's: every caller of FAISS would otherwise start a pool of its own."""
+        if self._pool is None or self._pool[0] != threads:
+            self._pool = threads, ThreadPoolExecutor(threads, "embedstore-search")
+        return self._pool[1]
+
+    def _parameters(self, effort: int, keep: npt.NDArray[np.bool_] | None) -> Any:
+        faiss = require("faiss", extra="cpu")
+        if self.recipe.kind == "hnsw":
+            return faiss.SearchParametersHNSW(efSearch=min(effort, INT32))
+        options: dict[str, Any] = {"nprobe": min(effort, self.index.nlist)}
+        if keep is not None:
+            options["sel"] = faiss.IDSelectorBitmap(np.packbits(keep[self.labels], bitorder="little"))
+        if self.recipe.codes.startswith("RaBitQ"):
+            return faiss.IVFRaBitQSearchParameters(**options)
+        return faiss.SearchParametersIVF(**options)
+
+    def _part(self, unit: Float, k: int, candidates: int, parameters: Any) -> tuple[Float, Positions]:
+        faiss = require("faiss", extra="cpu")
+        faiss.omp_set_num_threads(1)
+        distances, labels = self.index.search(unit, candidates, params=parameters)
+        positions = labels if self.plain else np.where(labels < 0, -1, self.labels[labels].astype(np.int64))
+        if self.recipe.codes == "Flat":
+            scores = np.where(labels < 0, np.float32(-np.inf), 1 - distances / 2).astype(np.float32)
+            return scores[:, :k], positions[:, :k]
+        return self._reranked(unit, positions, k)
+
+    def _reranked(self, unit: Float, positions: Positions, k: int) -> tuple[Float, Positions]:
+        m, candidates = positions.shape
+        raw = self.vectors.take(np.maximum(positions, 0).ravel())
+        rows = np.asarray(raw, np.float32).reshape(m, candidates, -1)
+        scores = np.matmul(rows, unit[:, :, None])[..., 0]
+        scores /= np.sqrt(np.einsum("mcd,mcd->mc", rows, rows))
+        scores[positions < 0] = -np.inf
+        if k < candidates:
+            best = np.argpartition(scores, candidates - k, axis=1)[:, candidates - k :]
+            scores, positions = np.take_along_axis(scores, best, 1), np.take_along_axis(positions, best, 1)
+        order = np.argsort(-scores, axis=1, kind="stable")
+        return np.take_along_axis(scores, order, 1), np.take_along_axis(positions, order, 1)

@@ -1,0 +1,176 @@
+"""Building FAISS indexes by recipe, from vectors that are read once, in blocks.
+
+Everything inside is L2 over unit vectors, which ranks as the cosine does and which every FAISS kind knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embedstore.index.recipe import TRAIN_PER_LIST, Recipe
+from embedstore.index.vectors import BLOCK, Float, Positions, Vectors, unit_rows
+from embedstore.registry import require
+
+KMEANS_ROUNDS = 8
+GRAPH_CODES = ("RaBitQ2", "SQfp16", "Flat")
+MANY = 200_000
+Progress = Callable[[str], None]
+
+
+def build(
+    recipe: Recipe, vectors: Vectors, wanted: npt.NDArray[np.bool_], *, threads: int, seed: int, say: Progress
+) -> dict[str, Any]:
+    """FAISS indexes over the vectors where `wanted` (n,), by their codes: several over one graph where codes are ``"any"``.
+
+    Labels count the wanted vectors in order.
+    """
+    faiss = require("faiss", extra="cpu")
+    faiss.omp_set_num_threads(threads)
+    if recipe.kind == "hnsw":
+        return _graph(recipe, vectors, wanted, say)
+    return {recipe.codes: _lists(recipe, vectors, wanted, seed, say)}
+
+
+def add(index: Any, unit: Float) -> None:
+    """Add unit vectors (m, d) to a built index."""
+    if hasattr(index, "hnsw"):
+        index.add(unit)
+    else:
+        _add_to_lists(index, unit, _centroids_of(index))
+
+
+def blocks_of(vectors: Vectors, wanted: npt.NDArray[np.bool_]) -> Any:
+    """Unit float32 blocks of the vectors where `wanted`."""
+    start = 0
+    for raw in vectors.blocks(BLOCK):
+        keep = wanted[start : start + len(raw)]
+        start += len(raw)
+        if keep.any():
+            yield unit_rows(raw if keep.all() else raw[keep])
+
+
+def _graph(recipe: Recipe, vectors: Vectors, wanted: npt.NDArray[np.bool_], say: Progress) -> dict[str, Any]:
+    n = int(wanted.sum())
+    first = "Flat" if recipe.codes == "any" else recipe.codes
+    index = _empty_graph(vectors.dim, recipe.size, first)
+    index.hnsw.efConstruction = 200 if n <= MANY else 128
+    if not index.is_trained:
+        index.train(sample(vectors, wanted, 50_000, seed=0))
+    done = 0
+    for block in blocks_of(vectors, wanted):
+        index.add(block)
+        done += len(block)
+        say(f"graph: {done:,} of {n:,} vectors")
+    built = {first: index}
+    if recipe.codes == "any":
+        for codes in GRAPH_CODES:
+            if codes != first:
+                say(f"coding as {codes}")
+                built[codes] = _recoded(index, recipe, codes, vectors, wanted)
+    return built
+
+
+def _empty_graph(dim: int, links: int, codes: str) -> Any:
+    faiss = require("faiss", extra="cpu")
+    if codes.startswith("RaBitQ"):
+        return faiss.IndexHNSWRaBitQ(dim, links, int(codes[6:] or 1))
+    if codes == "SQfp16":
+        return faiss.IndexHNSWSQ(dim, faiss.ScalarQuantizer.QT_fp16, links, faiss.METRIC_L2)
+    return faiss.IndexHNSWFlat(dim, links, faiss.METRIC_L2)
+
+
+def _recoded(graph: Any, recipe: Recipe, codes: str, vectors: Vectors, wanted: npt.NDArray[np.bool_]) -> Any:
+    """The same graph over other codes: built from exact distances, walked with cheap ones."""
+    faiss = require("faiss", extra="cpu")
+    index = _empty_graph(vectors.dim, recipe.size, codes)
+    index.train(sample(vectors, wanted, 50_000, seed=0))
+    storage = faiss.downcast_index(index.storage)
+    for block in blocks_of(vectors, wanted):
+        storage.add(block)
+    method = index.hnsw.search_method
+    index.hnsw = graph.hnsw
+    index.hnsw.search_method = method
+    index.ntotal = graph.ntotal
+    return index
+
+
+def _lists(recipe: Recipe, vectors: Vectors, wanted: npt.NDArray[np.bool_], seed: int, say: Progress) -> Any:
+    faiss = require("faiss", extra="cpu")
+    n = int(wanted.sum())
+    recipe = replace(recipe, size=min(recipe.size, n))
+    seen = sample(vectors, wanted, recipe.size * TRAIN_PER_LIST, seed=seed)
+    say(f"k-means: {recipe.size:,} lists from {len(seen):,} vectors")
+    centroids = kmeans(seen, recipe.size, seed=seed)
+    quantizer = faiss.IndexFlatL2(vectors.dim) if recipe.size <= 4096 else faiss.IndexHNSWFlat(vectors.dim, 32)
+    quantizer.add(centroids)
+    quantizer.this.disown()
+    if recipe.codes.startswith("RaBitQ"):
+        bits = int(recipe.codes[6:] or 1)
+        index = faiss.IndexIVFRaBitQ(quantizer, vectors.dim, recipe.size, faiss.METRIC_L2, True, bits)
+    else:
+        kind = {"SQ8": faiss.ScalarQuantizer.QT_8bit, "SQfp16": faiss.ScalarQuantizer.QT_fp16}.get(recipe.codes)
+        if kind is None:
+            index = faiss.IndexIVFFlat(quantizer, vectors.dim, recipe.size, faiss.METRIC_L2)
+        else:
+            index = faiss.IndexIVFScalarQuantizer(quantizer, vectors.dim, recipe.size, kind, faiss.METRIC_L2)
+    index.own_fields = True
+    index.train(seen)  # k-means is done: this fits the codes alone
+    del seen
+    done = 0
+    for block in blocks_of(vectors, wanted):
+        _add_to_lists(index, block, centroids)
+        done += len(block)
+        say(f"lists: {done:,} of {n:,} vectors")
+    return index
+
+
+def _add_to_lists(index: Any, unit: Float, centroids: Float) -> None:
+    faiss = require("faiss", extra="cpu")
+    nearest = assign(unit, centroids)
+    labels = np.arange(index.ntotal, index.ntotal + len(unit), dtype=np.int64)
+    index.add_core(len(unit), faiss.swig_ptr(unit), faiss.swig_ptr(labels), faiss.swig_ptr(nearest))
+
+
+def _centroids_of(index: Any) -> Float:
+    return np.asarray(index.quantizer.reconstruct_n(0, index.nlist), np.float32)
+
+
+def sample(vectors: Vectors, wanted: npt.NDArray[np.bool_], size: int, *, seed: int) -> Float:
+    """Up to `size` of the wanted vectors at random, as unit rows, read in the order they lie in."""
+    positions = np.flatnonzero(wanted)
+    if len(positions) > size:
+        positions = np.sort(np.random.default_rng(seed).choice(positions, size, replace=False))
+    out = np.empty((len(positions), vectors.dim), np.float32)
+    for lo in range(0, len(positions), BLOCK):
+        out[lo : lo + BLOCK] = unit_rows(vectors.take(positions[lo : lo + BLOCK]))
+    return out
+
+
+def kmeans(unit: Float, k: int, *, seed: int) -> Float:
+    """Spherical k-means: `k` unit centroids (k, d) of unit vectors (n, d), n ≥ k; an empty cluster starts again at random."""
+    rng = np.random.default_rng(seed)
+    centroids = unit[rng.choice(len(unit), k, replace=False)].copy()
+    for _ in range(KMEANS_ROUNDS):
+        nearest = assign(unit, centroids)
+        order = np.argsort(nearest, kind="stable")
+        used, first = np.unique(nearest[order], return_index=True)
+        for lo in range(0, unit.shape[1], 64):  # a few columns at a time: no second copy of the sample
+            centroids[used, lo : lo + 64] = np.add.reduceat(unit[order, lo : lo + 64], first, axis=0)
+        empty = np.setdiff1d(np.arange(k), used)
+        centroids[empty] = unit[rng.choice(len(unit), len(empty), replace=False)]
+        centroids = unit_rows(centroids)
+    return np.asarray(centroids)
+
+
+def assign(unit: Float, centroids: Float) -> Positions:
+    """The centroid (n,) int64 nearest to each unit vector, by blocked matrix products."""
+    nearest = np.empty(len(unit), np.int64)
+    size = max(256, (1 << 22) // len(centroids))
+    for lo in range(0, len(unit), size):
+        nearest[lo : lo + size] = np.argmax(unit[lo : lo + size] @ centroids.T, axis=1)
+    return nearest

@@ -1,0 +1,95 @@
+"""Joining and thinning rankings: fusion of several queries, diversity, groups. Arrays in, arrays out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embedstore.index.vectors import Array, unit_rows
+
+Float = npt.NDArray[np.float64]
+RRF = 60
+
+
+def fuse_ranks(rankings: Sequence[npt.NDArray[np.int64]], weights: Sequence[float]) -> tuple[npt.NDArray[np.int64], Float]:
+    """Reciprocal rank fusion: keys by the sum of weight / (60 + rank), best first.
+
+    Parameters
+    ----------
+    rankings : sequence of (n_i,) int64
+        Keys, best first.
+
+    Notes
+    -----
+    Cormack, Clarke & Büttcher, SIGIR 2009.
+    """
+    keys, at = np.unique(np.concatenate(rankings), return_inverse=True)
+    points = np.concatenate([w / (RRF + 1 + np.arange(len(r))) for r, w in zip(rankings, weights, strict=True)])
+    return _ranked(keys, np.bincount(at, points, len(keys)).astype(np.float64))
+
+
+def fuse_scores(
+    keys: npt.NDArray[np.int64], scores: Sequence[Float], background: Sequence[tuple[float, float]], weights: Sequence[float]
+) -> tuple[npt.NDArray[np.int64], Float]:
+    """Weighted mean of standard scores, best first.
+
+    Cosines of two encoders have different means and spreads; each is counted from the mean and in the standard deviations of
+    that query's scores over items at random. A key that a space lacks (NaN) counts as average there.
+
+    Parameters
+    ----------
+    keys : (n,) int64
+    scores : sequence of (n,)
+    background : sequence of (mean, standard deviation)
+    """
+    total = np.zeros(len(keys))
+    for values, (mean, deviation), weight in zip(scores, background, weights, strict=True):
+        total += weight * np.nan_to_num((values - mean) / max(deviation, 1e-9))
+    return _ranked(keys, total / sum(map(abs, weights)))
+
+
+def _ranked(keys: npt.NDArray[np.int64], scores: Float) -> tuple[npt.NDArray[np.int64], Float]:
+    order = np.argsort(-scores, kind="stable")
+    return keys[order], scores[order]
+
+
+def diversified(scores: Array, vectors: Array, diversity: float, k: int) -> npt.NDArray[np.intp]:
+    """Maximal marginal relevance: places of `k` candidates that are near the query and far from one another.
+
+    Parameters
+    ----------
+    scores : (n,)
+        Similarity to the query.
+    vectors : (n, dim)
+    diversity : float
+        0 keeps the order of scores, 1 looks only at the distance to what was chosen before.
+
+    Notes
+    -----
+    Carbonell & Goldstein, SIGIR 1998.
+    """
+    unit = unit_rows(vectors)
+    nearest = np.full(len(unit), -np.inf)
+    chosen: list[int] = []
+    left = np.ones(len(unit), bool)
+    for _ in range(min(k, len(unit))):
+        worth = (1 - diversity) * scores - (diversity * nearest if chosen else 0.0)
+        best = int(np.argmax(np.where(left, worth, -np.inf)))
+        chosen.append(best)
+        left[best] = False
+        nearest = np.maximum(nearest, unit @ unit[best])
+    return np.asarray(chosen, np.intp)
+
+
+def first_of_each(values: Sequence[Any], limit: int) -> npt.NDArray[np.intp]:
+    """Places of the first `limit` of each distinct value, in order."""
+    seen: dict[Any, int] = {}
+    kept = []
+    for place, value in enumerate(values):
+        seen[value] = seen.get(value, 0) + 1
+        if seen[value] <= limit:
+            kept.append(place)
+    return np.asarray(kept, np.intp)

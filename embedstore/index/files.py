@@ -1,0 +1,65 @@
+"""An index as files: what FAISS writes, and which vector each label is."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from embedstore._files import fsync_path, publish
+from embedstore.errors import CorruptStoreError, StoreError, one_line
+from embedstore.index.base import Base
+from embedstore.index.recipe import Recipe
+from embedstore.index.vectors import Vectors
+from embedstore.registry import require
+
+FAISS, LABELS = "faiss", "labels"
+
+
+def write_base(base: Base, folder: Path, number: int) -> dict[str, str]:
+    """Write the files of `base` durably; returns their names by role."""
+    faiss = require("faiss", extra="cpu")
+    names = {FAISS: f"base-{number:06d}.faiss"} | ({} if base.plain else {LABELS: f"labels-{number:06d}.npy"})
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        for role, name in names.items():
+            temporary = folder / f"{name}.tmp"
+            if role == FAISS:
+                faiss.write_index(base.index, os.fspath(temporary))
+            else:
+                with open(temporary, "wb") as file:
+                    np.save(file, base.labels)
+            fsync_path(temporary)
+            publish(temporary, folder / name)
+    except (RuntimeError, OSError) as error:
+        for name in names.values():
+            (folder / f"{name}.tmp").unlink(missing_ok=True)
+        raise StoreError(
+            f"The index could not be written to {folder} ({one_line(error)}). The store itself is untouched; make room and try again."
+        ) from error
+    return names
+
+
+def read_base(paths: dict[str, Path], recipe: Recipe, vectors: Vectors, count: int, *, resident: bool) -> Base:
+    """A base from its files, whose digests were compared.
+
+    Parameters
+    ----------
+    count : int
+        How many vectors it holds.
+    resident : bool
+        Read it into memory; otherwise it is mapped, and a search touches only what it needs.
+    """
+    faiss = require("faiss", extra="cpu")
+    try:
+        index: Any = faiss.read_index(os.fspath(paths[FAISS]), 0 if resident else faiss.IO_FLAG_MMAP_IFC)
+        labels = (
+            np.load(paths[LABELS], mmap_mode=None if resident else "r") if LABELS in paths else np.arange(count, dtype=np.int32)
+        )
+    except (RuntimeError, OSError, ValueError) as error:
+        raise CorruptStoreError(f"{paths[FAISS]} cannot be loaded ({one_line(error)}).") from error
+    if index.ntotal != count or len(labels) != count or index.d != vectors.dim:
+        raise CorruptStoreError(f"{paths[FAISS]} holds {index.ntotal:,} vectors of {index.d}, not {count:,} of {vectors.dim}.")
+    return Base(index, recipe, labels, vectors)

@@ -1,0 +1,84 @@
+"""What an index reads from: vectors by block and by position. Arrays here; a store's space fits the same protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from embedstore.errors import UsageError
+
+Array = npt.NDArray[Any]
+Float = npt.NDArray[np.float32]
+Positions = npt.NDArray[np.int64]
+
+BLOCK = 16384
+
+
+class Vectors(Protocol):
+    """Vectors (n, dim) that need not fit into memory; a position never changes what it holds."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def dim(self) -> int: ...
+
+    def blocks(self, size: int = BLOCK) -> Iterator[Array]:
+        """All vectors in order, at most `size` at a time; a block may be read again only after it was yielded anew."""
+        ...
+
+    def take(self, positions: Positions) -> Array:
+        """Vectors (m, dim) at `positions` (m,), in any order and with repeats."""
+        ...
+
+
+class ArrayVectors:
+    """An array (n, dim) as `Vectors`.
+
+    Raises
+    ------
+    UsageError
+        The array is not two-dimensional, not of numbers, or not finite.
+    """
+
+    def __init__(self, array: Array) -> None:
+        array = np.asarray(array)
+        if array.ndim != 2 or array.dtype.kind not in "fiu" or not array.shape[1]:
+            raise UsageError(f"Vectors should be numbers of shape (n, dim). Got {array.dtype}{array.shape} instead.")
+        self._array = array
+        for start, block in zip(range(0, len(array), BLOCK), self.blocks(), strict=False):
+            if block.dtype.kind == "f" and not np.isfinite(block).all():
+                bad = start + int(np.flatnonzero(~np.isfinite(block).all(axis=1))[0])
+                raise UsageError(f"The vector at position {bad} holds NaN or infinity.")
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    @property
+    def dim(self) -> int:
+        return int(self._array.shape[1])
+
+    def blocks(self, size: int = BLOCK) -> Iterator[Array]:
+        for start in range(0, len(self._array), size):
+            yield self._array[start : start + size]
+
+    def take(self, positions: Positions) -> Array:
+        return np.asarray(self._array[positions])
+
+
+def as_vectors(given: Array | Vectors) -> Vectors:
+    """`given`, or an array wrapped as `Vectors`."""
+    return ArrayVectors(given) if isinstance(given, np.ndarray) else given
+
+
+def unit_rows(vectors: Array) -> Float:
+    """`vectors` (n, d) as float32 with unit L2 norm; rows of zeros stay zero."""
+    x = np.asarray(vectors, dtype=np.float32)
+    square = np.einsum("ij,ij->i", x, x)
+    if not np.isfinite(square).all() or (square < 1e-30).any():  # float32 over- or underflows: the slow way
+        square = np.einsum("ij,ij->i", x, x, dtype=np.float64)
+    norms = np.sqrt(square)
+    norms[norms == 0] = 1
+    return np.ascontiguousarray(x / norms[:, None].astype(np.float32))

@@ -1,0 +1,74 @@
+"""Rewriting a store without what was removed, in parts of a good size. Rows keep their numbers; none is ever reused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from embedstore.store.format import Manifest, PartRef, SpaceEntry
+from embedstore.store.parts import write_table, write_vectors
+from embedstore.store.reader import Store
+from embedstore.store.space import Space
+from embedstore.store.writer import StoreWriter, next_number
+
+PART_BYTES = 64 << 20
+ITEM_ROWS = 65536
+SMALL_ROWS = 16384
+SMALL_PARTS = 8
+
+
+def worth_compacting(store: Store) -> str | None:
+    """Why a compaction would help: something was removed, or parts are small and many; None where it would not."""
+    if len(store.dead):
+        share = len(store.dead) / max(len(store.dead) + len(store), 1)
+        return f"{len(store.dead):,} rows ({share:.0%}) were removed or replaced"
+    for name, entry in store.manifest.spaces.items():
+        rows = sum(ref.rows for ref in entry.parts)
+        if len(entry.parts) > SMALL_PARTS and rows < SMALL_ROWS * len(entry.parts):
+            return f"space {name!r} lies in {len(entry.parts):,} parts of {rows // len(entry.parts):,} vectors"
+    return None
+
+
+def compact_parts(writer: StoreWriter, say: Callable[[str], None] = lambda text: None) -> None:
+    """Rewrite items, vectors and failures of the live rows into new parts, and commit them at once.
+
+    A kill before the commit leaves the store as it was. Readers that opened it before keep what they have mapped, and are told
+    to open it again for the rest.
+    """
+    store = writer.store
+    manifest = replace(store.manifest, items=tuple(_items(store)), tombstones=())
+    for name, space in store.spaces.items():
+        say(f"space {name}")
+        manifest = manifest.with_space(name, _entry(store, space, manifest))
+    writer.replace(manifest)
+
+
+def _items(store: Store) -> Iterator[PartRef]:
+    number = next_number(store.manifest.items)
+    for i, lo in enumerate(range(0, len(store.items), ITEM_ROWS)):
+        rows = store.items.rows[lo : lo + ITEM_ROWS]
+        table = store.items.take(rows)
+        yield write_table(store.path, f"items/part-{number + i:06d}.parquet", table, "embedstore-items", first_row=int(rows[0]))
+
+
+def _entry(store: Store, space: Space, manifest: Manifest) -> SpaceEntry:
+    entry = manifest.spaces[space.name]
+    folder, number = f"spaces/{space.name}", next_number(entry.parts)
+    parts = [
+        write_vectors(store.path, f"{folder}/part-{number + i:06d}.h5", space.take(rows), rows, space.hash_of(rows))
+        for i, rows in enumerate(_runs(space))
+    ]
+    failures: tuple[PartRef, ...] = ()
+    if space.failures.num_rows:
+        file = f"{folder}/failures-{next_number(entry.failures):06d}.parquet"
+        failures = (write_table(store.path, file, space.failures, "embedstore-failures"),)
+    return replace(entry, parts=tuple(parts), failures=failures)
+
+
+def _runs(space: Space) -> Iterator[npt.NDArray[np.int64]]:
+    size = max(1, PART_BYTES // (space.dim * space.dtype.itemsize))
+    for lo in range(0, len(space), size):
+        yield space.rows[lo : lo + size]

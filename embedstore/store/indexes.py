@@ -1,0 +1,164 @@
+"""The index of a space on disk: which files it is, what they must hash to, and which vectors they were built over.
+
+An index is a cache: ``index.json`` is replaced last, its files are immutable, and one that is damaged, older than the space or of
+another encoder is never used. The search library's own format of the files is none of our business here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from embedstore._encoding import check_encoding, encoding
+from embedstore._files import read_json, sha256_file, write_json
+from embedstore.errors import CorruptStoreError, EmbedstoreError
+from embedstore.store.format import PartRef
+
+INDEX = "index.json"
+
+
+@dataclass(frozen=True)
+class IndexFile:
+    """One file of an index, relative to its folder."""
+
+    file: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class IndexRecord:
+    """``index.json``.
+
+    Parameters
+    ----------
+    space, fingerprint : str
+        Whose vectors these are.
+    covers : sequence of (file, sha256)
+        The parts, in order, that positions in the index count over.
+    files : mapping of str to IndexFile
+    index : mapping
+        How it was made and what was measured, as JSON.
+    number : int
+        Counts the generations of this index; names of files contain it.
+    """
+
+    space: str
+    fingerprint: str
+    covers: Sequence[tuple[str, str]]
+    files: Mapping[str, IndexFile]
+    index: Mapping[str, Any] = field(default_factory=dict)
+    number: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        body = {**encoding("embedstore-index"), **asdict(self)}
+        return {**body, "digest": _digest(body)}
+
+    @classmethod
+    def read(cls, folder: Path) -> IndexRecord | None:
+        """The record in `folder`; None where there is no index.
+
+        Raises
+        ------
+        CorruptStoreError
+            It is not what was written.
+        """
+        path = folder / INDEX
+        if not path.exists():
+            return None
+        data = read_json(path)
+        check_encoding(data, "embedstore-index", str(path))
+        body = {key: value for key, value in data.items() if key != "digest"}
+        if data.get("digest") != _digest(body):
+            raise CorruptStoreError(f"{path}: its contents differ from what was written.")
+        files = {name: IndexFile(**entry) for name, entry in data["files"].items()}
+        covers = [(file, sha256) for file, sha256 in data["covers"]]
+        return cls(data["space"], data["fingerprint"], covers, files, data["index"], data["number"])
+
+    def write(self, folder: Path) -> None:
+        """Make this the index of `folder`, and remove the files of older ones."""
+        write_json(folder / INDEX, json.loads(json.dumps(self.to_dict())))
+        keep = {INDEX, *(entry.file for entry in self.files.values())}
+        for path in folder.iterdir():
+            if path.name not in keep and not path.name.endswith(".lock"):
+                path.unlink(missing_ok=True)
+
+    def misfit(self, name: str, fingerprint: str, parts: Sequence[PartRef]) -> str | None:
+        """Why this index is not one of the space as it is; None where it is, or where the space only grew."""
+        if self.fingerprint != fingerprint:
+            return f"it was built from vectors of fingerprint {self.fingerprint}, space {name!r} holds {fingerprint}"
+        now = [(ref.file, ref.sha256) for ref in parts[: len(self.covers)]]
+        if now != list(self.covers):
+            return f"space {name!r} was compacted, restored or replaced since it was built"
+        return None
+
+    def checked(self, folder: Path, name: str, *, always: bool = False) -> Path:
+        """The path of file `name` after a comparison with its digest.
+
+        A file that was compared before on this machine, and has the same inode, size and times since, is not read again
+        unless `always`.
+
+        Raises
+        ------
+        CorruptStoreError
+        """
+        entry = self.files[name]
+        path = folder / entry.file
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            raise CorruptStoreError(f"{path} is missing.") from None
+        if status.st_size != entry.bytes:
+            raise CorruptStoreError(f"{path} has {status.st_size:,} bytes; {entry.bytes:,} were written.")
+        memory = _Memory(path, status, entry.sha256)
+        if always or not memory.holds():
+            if sha256_file(path) != entry.sha256:
+                raise CorruptStoreError(f"{path}: its bytes differ from what was written (SHA-256).")
+            memory.keep()
+        return path
+
+
+def index_problems(folder: Path) -> list[str]:
+    """What is damaged in the index of `folder`, every byte read."""
+    try:
+        record = IndexRecord.read(folder)
+        if record is not None:
+            for name in record.files:
+                record.checked(folder, name, always=True)
+    except (EmbedstoreError, KeyError, TypeError) as error:
+        return [f"{error} Build it again: embedstore index"]
+    return []
+
+
+def _digest(body: Mapping[str, Any]) -> str:
+    canonical = json.dumps(body, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+class _Memory:
+    """Remembers, for this user on this machine, that a file was found to have a digest."""
+
+    def __init__(self, path: Path, status: os.stat_result, sha256: str) -> None:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        self._note = home / "embedstore" / "checked" / hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]
+        seen = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, sha256)
+        self._text = " ".join(map(str, seen))
+
+    def holds(self) -> bool:
+        try:
+            return self._note.read_text() == self._text
+        except OSError:
+            return False
+
+    def keep(self) -> None:
+        with contextlib.suppress(OSError):  # a machine that cannot remember reads again
+            self._note.parent.mkdir(parents=True, exist_ok=True)
+            temporary = self._note.with_suffix(f".{os.getpid()}")
+            temporary.write_text(self._text)
+            os.replace(temporary, self._note)
