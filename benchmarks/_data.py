@@ -86,7 +86,7 @@ class Scorer:
             return np.zeros(self._dim, np.float32)
         size = self._dim * self._dtype.itemsize
         raw = os.pread(self._file.fileno(), size, self._offset + i * size)
-        return unit_rows(np.frombuffer(raw, self._dtype)[None])[0]
+        return np.asarray(unit_rows(np.frombuffer(raw, self._dtype)[None])[0])
 
 
 def load_data(folder: Path, threads: int) -> Data:

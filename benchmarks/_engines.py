@@ -6,18 +6,19 @@ code. Of most, the vectors it keeps are a second copy; ours re-ranks from the fi
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from embedstore.index.vectors import unit_rows
+from embedstore.registry import require
 
 Array = np.ndarray[Any, Any]
 Effort = dict[str, Any]
@@ -96,6 +97,11 @@ class Engine:
         raise NotImplementedError
 
     @classmethod
+    def import_it(cls) -> None:
+        """Load its libraries; limits on threads reach only what is loaded."""
+        importlib.import_module(cls.module)
+
+    @classmethod
     def installed(cls) -> bool:
         return importlib.util.find_spec(cls.module) is not None
 
@@ -129,12 +135,25 @@ class Ours(Engine):
 
     def ladders(self) -> list[list[Effort]]:
         report = self.index.report_
-        return [[{"recall": level.target} for level in report.levels] or [{"recall": 1.0}]]
+        if report.exact:
+            return [[{"recall": 1.0}]]
+        swept = NPROBE if report.type.startswith("IVF") else EF
+        options = {level.setting.candidates for level in report.levels}
+        tuned: list[Effort] = [{"recall": level.target} for level in report.levels]
+        return [tuned, *([{"effort": e, "re-ranked": c} for e in swept] for c in sorted(options))]
 
     def search(self, queries: Array, k: int, effort: Effort, threads: int) -> Array:
-        return self.index.search(queries, k, recall=effort["recall"]).positions
+        from embedstore.index.base import Setting
+        from embedstore.index.vectors import unit_rows
+
+        if "recall" in effort:
+            return self.index.search(queries, k, recall=effort["recall"]).positions
+        base, setting = self.index.base_, Setting(effort["effort"], effort["re-ranked"])
+        assert base is not None
+        return base.search(unit_rows(queries), k, setting, threads=threads)[1]
 
     def prepared(self, rule: Rule, effort: Effort) -> Any:
+        rule.keep.flags.writeable = False
         return rule.keep
 
     def filtered(self, query: Array, k: int, prepared: Any, effort: Effort) -> Array:
@@ -154,7 +173,7 @@ class Faiss(Engine):
         raise NotImplementedError
 
     def build(self, data: Data, folder: Path) -> None:
-        import faiss
+        faiss = require("faiss", extra="cpu")
 
         faiss.omp_set_num_threads(data.threads)
         index = self.make(data)
@@ -163,23 +182,23 @@ class Faiss(Engine):
         faiss.write_index(index, str(folder / "index.faiss"))
 
     def load(self, data: Data, folder: Path) -> None:
-        import faiss
+        faiss = require("faiss", extra="cpu")
 
         self.index = faiss.read_index(str(folder / "index.faiss"))
 
     def search(self, queries: Array, k: int, effort: Effort, threads: int) -> Array:
-        import faiss
+        faiss = require("faiss", extra="cpu")
 
         faiss.omp_set_num_threads(threads)
         return np.asarray(self.index.search(queries, k, params=self.parameters(effort))[1])
 
     def prepared(self, rule: Rule, effort: Effort) -> Any:
-        import faiss
+        faiss = require("faiss", extra="cpu")
 
         return self.parameters(effort, faiss.IDSelectorBitmap(np.packbits(rule.keep, bitorder="little")))
 
     def filtered(self, query: Array, k: int, prepared: Any, effort: Effort) -> Array:
-        import faiss
+        faiss = require("faiss", extra="cpu")
 
         faiss.omp_set_num_threads(1)
         return np.asarray(self.index.search(query, k, params=prepared)[1])
@@ -189,7 +208,7 @@ class FaissFlat(Faiss):
     """Exact, as it comes."""
 
     def make(self, data: Data) -> Any:
-        import faiss
+        faiss = require("faiss", extra="cpu")
 
         return faiss.IndexFlatIP(data.vectors.shape[1])
 
@@ -209,7 +228,7 @@ class FaissHnsw(Faiss):
         self.filter_effort = {"efSearch": 128}
 
     def make(self, data: Data) -> Any:
-        import faiss
+        faiss = require("faiss", extra="cpu")
 
         name = "HNSW32_SQfp16" if self.half else "HNSW32,Flat"
         index = faiss.index_factory(data.vectors.shape[1], name, faiss.METRIC_INNER_PRODUCT)
@@ -219,7 +238,7 @@ class FaissHnsw(Faiss):
         return index
 
     def parameters(self, effort: Effort, selector: Any = None) -> Any:
-        import faiss
+        faiss = require("faiss", extra="cpu")
 
         return faiss.SearchParametersHNSW(**effort, **({} if selector is None else {"sel": selector}))
 
@@ -234,7 +253,7 @@ class FaissIvf(Faiss):
         self.filter_effort = {"nprobe": 64}
 
     def make(self, data: Data) -> Any:
-        import faiss
+        faiss = require("faiss", extra="cpu")
 
         n, dim = data.vectors.shape
         lists = min(2 ** round(math.log2(4 * math.sqrt(n))), n // 40)
@@ -243,7 +262,7 @@ class FaissIvf(Faiss):
         return index
 
     def parameters(self, effort: Effort, selector: Any = None) -> Any:
-        import faiss
+        faiss = require("faiss", extra="cpu")
 
         nprobe = min(effort["nprobe"], self.index.nlist)
         return faiss.SearchParametersIVF(nprobe=nprobe, **({} if selector is None else {"sel": selector}))
@@ -258,7 +277,7 @@ class Hnswlib(Engine):
     module = "hnswlib"
 
     def build(self, data: Data, folder: Path) -> None:
-        import hnswlib
+        import hnswlib  # type: ignore[import-untyped,unused-ignore]
 
         n, dim = data.vectors.shape
         index = hnswlib.Index("ip", dim)
@@ -301,7 +320,7 @@ class Usearch(Engine):
     def load(self, data: Data, folder: Path) -> None:
         from usearch.index import Index
 
-        self.index = Index.restore(str(folder / "index.usearch"))
+        self.index: Any = Index.restore(str(folder / "index.usearch"))
 
     def ladders(self) -> list[list[Effort]]:
         return [[{"expansion_search": ef} for ef in EF]]
@@ -344,11 +363,11 @@ class Lance(Engine):
         import lancedb
 
         self.table = lancedb.connect(folder / "lance").open_table("t")
-        self.lists = max(1, len(data.vectors) // 8192)  # about as many as it makes by itself; more nprobes change nothing
 
     def asked(self, queries: Array, k: int, effort: Effort) -> Any:
         query = queries[0] if len(queries) == 1 else queries
-        asked = self.table.search(query, vector_column_name="vector").distance_type("cosine").limit(k)
+        asked: Any = self.table.search(query, vector_column_name="vector")
+        asked = asked.distance_type("cosine").limit(k)
         for name, value in effort.items():
             asked = getattr(asked, name)(value)
         return asked.select(["id", "_distance"])
@@ -367,20 +386,19 @@ class Lance(Engine):
 
 
 class LanceHnsw(Lance):
-    """IVF_HNSW_SQ with m 32 and ef_construction 200."""
+    """IVF_HNSW_SQ of one graph a million rows, as its makers advise, with m 32 and ef_construction 200."""
 
     def __init__(self) -> None:
-        self.filter_effort = {"nprobes": 20, "ef": 128, "refine_factor": 2}
+        self.filter_effort = {"nprobes": 1, "ef": 128, "refine_factor": 2}
 
     def config(self, dim: int) -> Any:
         from lancedb.index import HnswSq
 
-        return HnswSq(distance_type="cosine", m=32, ef_construction=200)
+        return HnswSq(distance_type="cosine", num_partitions=1, m=32, ef_construction=200)
 
     def ladders(self) -> list[list[Effort]]:
-        efs = (20, 40, 80, 160, 320)
-        probes = [n for n in (1, 2, 4, 8, 16, 32) if n < 2 * self.lists]
-        return [[{"nprobes": n, "ef": ef, "refine_factor": r} for ef in efs] for n, r in product(probes, (1, 2))]
+        efs = (20, 40, 80, 160, 320, 640)
+        return [[{"nprobes": 1, "ef": ef, "refine_factor": r} for ef in efs if ef >= 10 * r] for r in (1, 2, 4)]
 
 
 class LancePq(Lance):

@@ -34,7 +34,7 @@ def memory(vectors: Path) -> float:
 
 def limited(threads: int) -> Any:
     """Every BLAS and OpenMP pool of this process at `threads`."""
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped,unused-ignore]
 
     return threadpool_limits(threads)
 
@@ -85,15 +85,17 @@ def recall(engine: Engine, scorer: Scorer, queries: Array, kth: Array, effort: E
 
 
 def sweep(engine: Engine, scorer: Scorer, queries: Array, kth: Array, threads: int) -> list[dict[str, Any]]:
-    """Every effort with its recall; a ladder is left once it passes the highest target."""
+    """Every effort with its recall; a ladder is left once it passes the highest target or climbs no more."""
     rows = []
     for number, ladder in enumerate(engine.ladders()):
         engine.search(queries[:64], K, ladder[0], threads)
+        before = -1.0
         for effort in ladder:
             share, cost = recall(engine, scorer, queries, kth, effort, threads)
             rows.append({"effort": effort, "recall": share, "cost": cost, "ladder": number})
-            if share >= max(TARGETS) + 0.003:
+            if share >= max(TARGETS) + 0.003 or share - before < 0.0005:
                 break
+            before = share
     return rows
 
 
@@ -108,7 +110,7 @@ def promising(rows: list[dict[str, Any]], target: float) -> list[dict[str, Any]]
 
 def rates(engine: Engine, queries: Array, effort: Effort, threads: int) -> dict[str, float]:
     many = np.tile(queries, (-(-1024 // len(queries)), 1))[:1024]
-    single = [queries[i : i + 1] for i in range(max(500, len(queries) // 2))] if len(queries) >= 500 else list(queries[:, None])
+    single = [query[None] for query in queries[:500]]
     with limited(1):
         one = rate(lambda part: engine.search(part, K, effort, 1), single)
     with limited(threads):
@@ -157,4 +159,6 @@ WORK = {"build": build, "search": searched, "exact": exact}
 
 
 def work(what: str, name: str, folder: Path, threads: int) -> dict[str, Any]:
-    return WORK[what](ENGINES[name](), load_data(folder, threads), folder, folder / "engines" / name)
+    engine = ENGINES[name]()
+    engine.import_it()
+    return WORK[what](engine, load_data(folder, threads), folder, folder / "engines" / name)

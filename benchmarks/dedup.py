@@ -1,10 +1,9 @@
 """Which copies of real pictures does `dedup` find, by pixels or vectors, and what does it take for a copy by mistake?
 
 ``python -m benchmarks.dedup [--tiny] [--originals 800] [--copies 400] [--seed 0] MANIFEST``, a table with columns ``id`` and
-``image``. Of
-that many different pictures some get a copy, of four kinds: the same bytes (``exact``), saved again as JPEG of quality 85–95
-(``resaved``), resized to 50–80 % and of quality 30–70 (``resized``), or that after 2–5 % were cropped from each side and the
-brightness changed by up to 15 % (``edited``). All are embedded with EfficientNet-Lite0.
+``image``. Of that many different pictures some get a copy, of four kinds: the same bytes (``exact``), saved again as JPEG of
+quality 85–95 (``resaved``), resized to 50–80 % and of quality 30–70 (``resized``), or that after 2–5 % were cropped from each
+side and the brightness changed by up to 15 % (``edited``). All are embedded with EfficientNet-Lite0.
 
 Recall is the share of planted pairs found. Precision is their share in what is found apart from pairs of two originals and
 their echoes (a copy and an original to which its own original is as near): those are counted on their own, since a
@@ -29,9 +28,9 @@ import embedstore as es
 from embedstore._dedup import THRESHOLD, find_duplicates
 from embedstore._keys import hash_payload
 from embedstore.demo import extract
-from embedstore.encoders import thumbnail as thumbnails
-from embedstore.index import pixels
+from embedstore.encoders.thumbnail import SIDE, thumbnail
 from embedstore.index.duplicates import Pairs, pairs_above
+from embedstore.index.pixels import LARGEST, LIMIT, Thumbnails, alike_pairs
 from embedstore.sources import MemorySource
 from embedstore.sources.table import TableSource
 
@@ -39,6 +38,7 @@ KINDS = ("exact", "resaved", "resized", "edited")
 THRESHOLDS = (0.80, 0.85, 0.90, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99, 0.995)
 DISTANCES = (0, 2, 4, 8)
 LIMITS = (0.09, 0.12, 0.15, 0.18, 0.21)
+LARGESTS = (0.38, 0.42, 0.5, np.inf)
 SIDES = (8, 12, 24, 32)
 Array = np.ndarray[Any, Any]
 
@@ -117,28 +117,19 @@ def difference_hashes(paths: list[Path]) -> Array:
     return np.where(np.diff(np.stack(small), axis=2) > 0, 1, -1).reshape(len(paths), 64).astype(np.float32)
 
 
-def alike(paths: list[Path], *, side: int = thumbnails.SIDE, limit: float = pixels.LIMIT, largest: float = 9.0) -> Pairs:
-    """Pairs of thumbnails at other limits and sizes than those of `dedup`."""
-    before = thumbnails.SIDE, pixels.LIMIT, pixels.LARGEST
-    thumbnails.SIDE, pixels.LIMIT, pixels.LARGEST = side, limit, largest
-    try:
-        small = [thumbnails.thumbnail(path.read_bytes()) for path in paths]
-        found = pixels.alike_pairs(pixels.Thumbnails(np.stack([s.pixels for s in small]), np.array([s.aspect for s in small])))
-    finally:
-        thumbnails.SIDE, pixels.LIMIT, pixels.LARGEST = before
+def alike(paths: list[Path], *, side: int = SIDE, limit: float = LIMIT, largest: float = LARGEST) -> Pairs:
+    """Pairs of thumbnails at other sizes and limits than those of `dedup`."""
+    small = [thumbnail(path.read_bytes(), side=side) for path in paths]
+    thumbnails = Thumbnails(np.stack([s.pixels for s in small]), np.array([s.aspect for s in small]))
+    found = alike_pairs(thumbnails, limit=limit, largest=largest)
     return Pairs(found.left, found.right, 1 - found.differences)
 
 
 def by_thumbnails(data: Planted) -> dict[str, dict[str, float]]:
-    """Rows of the table."""
-    default = pixels.LARGEST
-    rows = {f"pixels, mean ≤ {t:g} alone": figures(data, alike(data.paths, limit=t)) for t in LIMITS}
-    rows |= {
-        f"pixels, mean ≤ {t:g}, largest ≤ {default:g}": figures(data, alike(data.paths, limit=t, largest=default))
-        for t in LIMITS
-    }
-    for side in SIDES:
-        rows[f"pixels, {side} × {side}, same limits"] = figures(data, alike(data.paths, side=side, largest=default))
+    """Rows of the table: the limits of `dedup`, each changed, and other sizes of the thumbnail."""
+    rows = {f"pixels, mean ≤ {t:g}": figures(data, alike(data.paths, limit=t)) for t in LIMITS}
+    rows |= {f"pixels, largest ≤ {t:g}": figures(data, alike(data.paths, largest=t)) for t in LARGESTS}
+    rows |= {f"pixels, {n} × {n}": figures(data, alike(data.paths, side=n)) for n in SIDES}
     return rows
 
 
@@ -179,8 +170,8 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
         by_hash = find_duplicates(store, exact_only=True)
         table["content hash"] = {"exact": by_hash.counts["exact"] / (data.kind == "exact").sum()}
         ours, by_vector = find_duplicates(store), find_duplicates(store, pixels=False)
-    print(f"\n{originals:,} pictures, {copies:,} copies, {encoder}; the defaults are mean ≤ {pixels.LIMIT:g}, largest ≤")
-    print(f"{pixels.LARGEST:g}, and by vector {THRESHOLD:g}\n")
+    print(f"\n{originals:,} pictures, {copies:,} copies, {encoder}; the defaults are mean ≤ {LIMIT:g}, largest ≤")
+    print(f"{LARGEST:g}, and by vector {THRESHOLD:g}\n")
     _print(table)
     print(f"\nby pixels: {ours.counts} in {len(ours.clusters)} clusters, {ours.seconds:.2f} s; largest cluster {largest(ours)}")
     print(f"by vector: {by_vector.counts} in {len(by_vector.clusters)} clusters, {by_vector.seconds:.2f} s; largest cluster")

@@ -18,6 +18,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 def register(app: typer.Typer) -> None:
     """Add every command to `app`."""
     from .align import align
+    from .compact import compact
     from .dedup import dedup
     from .eval_search import eval_search
     from .index import index
@@ -37,6 +38,7 @@ def register(app: typer.Typer) -> None:
         dedup,
         verify,
         remove,
+        compact,
         encoders,
     ):
         app.command(no_args_is_help=command not in (demo, encoders))(command)

@@ -23,6 +23,7 @@ def index(
     latency: Annotated[str | None, typer.Option(help="Wanted at the 95th percentile, such as 5ms.")] = None,
     factory: Annotated[str | None, typer.Option(help="Flat, HNSW32, IVF4096,SQ8, IVF4096,RaBitQ …; default by size.")] = None,
     queries: Annotated[str | None, typer.Option(help="Real queries: a space, or a .npy of shape (m, dim).")] = None,
+    device: Annotated[str, typer.Option(help="cpu, or cuda to build a graph on a GPU.")] = "cpu",
     json: Json = False,
 ) -> None:
     """Build an index, tuned on held-out queries until its recall is proven."""
@@ -30,7 +31,15 @@ def index(
 
     from . import render
 
-    options = {"recall": recall, "at": at, "memory": memory, "latency": latency, "factory": factory, "queries": queries}
+    options = {
+        "recall": recall,
+        "at": at,
+        "memory": memory,
+        "latency": latency,
+        "factory": factory,
+        "queries": queries,
+        "device": device,
+    }
     with render.status("indexing") as say:
         report = es.index(store, space, **options, on_progress=say)  # type: ignore[arg-type]
     render.print_json(report.to_dict()) if json else print_index(report)
@@ -55,7 +64,8 @@ def print_index(report: IndexReport) -> None:
     render.out().print(
         f"{report.type} over {report.n:,} vectors of {report.dim}: {report.qps:,.0f} queries/s one by one, "
         f"{report.batch_qps:,.0f} in batches on {report.threads} {threads} (exact: {1000 / report.exact_ms:,.0f}); "
-        f"{report.bytes_per_vector:,.0f} bytes a vector; built in {report.build_seconds:.1f} s, tuned in {report.tune_seconds:.1f} s",
+        f"{report.bytes_per_vector:,.0f} bytes a vector; "
+        f"built in {report.build_seconds:.1f} s, tuned in {report.tune_seconds:.1f} s",
         markup=False,
     )
     for note in report.notes:

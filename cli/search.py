@@ -38,6 +38,7 @@ def search(
 ) -> None:
     """Find the nearest items to texts, images, items or vectors, by cosine."""
     import embedstore as es
+    from embedstore.errors import UsageError
 
     from . import render
 
@@ -47,6 +48,8 @@ def search(
             done = es.search_batch(opened, batch, out, space=space, k=k, where=where, recall=recall, on_progress=say)
         render.print_json(done.to_dict()) if json else render.out().print(str(done), markup=False)
         return
+    if out is not None:
+        raise UsageError("--out belongs to --batch; one question's results are printed (--json for machines).")
     shown = _names(columns)
     with render.status("searching"):
         result = es.search(
@@ -58,7 +61,7 @@ def search(
             vector=es.QueryVector.load(vector, fingerprint) if vector else None,
             like=like,
             unlike=unlike,
-            weights=[float(w) for w in _names(weights) or []] or None,
+            weights=_numbers(weights),
             fusion=fusion,
             space=space,
             k=k,
@@ -72,3 +75,12 @@ def search(
             device=device,
         )
     render.print_json(result.to_dict()) if json else render.print_hits(result, shown or opened.items.metadata_columns()[:3])
+
+
+def _numbers(given: str | None) -> list[float] | None:
+    from embedstore.errors import UsageError
+
+    try:
+        return [float(number) for number in _names(given) or []] or None
+    except ValueError:
+        raise UsageError(f"--weights should be numbers separated by commas, such as 1,0.5. Got {given!r} instead.") from None

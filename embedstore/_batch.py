@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -76,7 +77,7 @@ def search_batch(
     Parameters
     ----------
     queries : str, Path or (m, dim) array
-        A ``.npy`` file, or a space of the store: then every item is a query (called by its id), and is left out of its own answer.
+        A ``.npy`` file, or a space of the store: then every item is a query (called by its id), left out of its own answer.
     out : str or Path
         ``.parquet``, ``.csv`` or ``.jsonl``; appears when it is complete.
     space : str, optional
@@ -93,13 +94,12 @@ def search_batch(
     searcher = Searcher(opened, resident=True)
     target, blocks = _blocks(searcher, queries, space)
     among = None if where is None else opened.items.where(where)
-    start, done = time.perf_counter(), 0
+    start = time.perf_counter()
     path = Path(out)
     temporary = path.with_name(path.name + ".tmp")
     counts = [0, 0]
 
     def tables() -> Iterator[pa.Table]:
-        nonlocal done
         for names, vectors, own in blocks:
             scores, rows = searcher.nearest(target, vectors, k, exclude=own, among=among, recall=recall)
             table = _table(opened, names, scores, rows)
@@ -151,7 +151,7 @@ def _load(searcher: Searcher, path: Path) -> npt.NDArray[Any]:
     except FileNotFoundError:
         known = ", ".join(searcher.queries.spaces)
         raise UsageError(f"{str(path)!r} is neither a file nor a space. Spaces: {known}.") from None
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
         raise UsageError(f"{path} is not an array of queries: expected .npy of shape (m, dim).") from error
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore._eval_queries import ITEMS, Rows, Sample, Task, by_column, by_item, by_pairs, comparable_spaces, two_spaces
-from embedstore._projected import SearchableSpace
+from embedstore._projected import ProjectedSpace, SearchableSpace
 from embedstore._search import Searcher
 from embedstore.errors import UsageError
 from embedstore.evaluation.bootstrap import Bootstrap, Score
@@ -186,15 +186,19 @@ def eval_search(
     elif relevance is not None:
         plan = by_column(opened, relevance, *comparable_spaces(searcher, source, target), allowed, sample)
     else:
-        plan = by_item(*two_spaces(searcher, source, target), allowed, sample)
+        asked, searched = two_spaces(searcher, source, target)
+        unseen = _unseen(allowed, asked, searched)
+        plan = by_item(asked, searched, unseen, sample)
+        if len(unseen) < len(allowed):
+            plan.notes.append(f"{len(allowed) - len(unseen):,} items that the alignment was fitted on take no part")
     depth = max(DEPTH, *ks)
     names = _metric_names(plan.mode, ks)
     figures = [_measure(task, names, searcher, ks, depth=depth, seed=seed) for task in plan.tasks]
     answered = searcher.answered()
     if not answered.get("exact", True):
         plan.notes.append(
-            f"searched by the index {answered['type']}, whose recall@{answered['at']} is {answered['recall']:.3f}; what it missed "
-            "counts as not found"
+            f"searched by the index {answered['type']}, whose recall@{answered['at']} is {answered['recall']:.3f}; "
+            "what it missed counts as not found"
         )
     return SearchEvaluation(
         mode=plan.mode,
@@ -208,6 +212,14 @@ def eval_search(
         seconds=round(time.perf_counter() - started, 3),
         notes=plan.notes,
     )
+
+
+def _unseen(allowed: npt.NDArray[np.int64], *spaces: SearchableSpace) -> npt.NDArray[np.int64]:
+    """Rows that no aligner behind `spaces` was fitted on."""
+    for space in spaces:
+        if isinstance(space, ProjectedSpace):
+            allowed = np.setdiff1d(allowed, space.fitted_on)
+    return allowed
 
 
 def _cut_offs(k: int | Sequence[int]) -> list[int]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +55,7 @@ def index(
     latency: float | str | None = None,
     factory: str | None = None,
     queries: str | Path | None = None,
+    device: str = "cpu",
     on_progress: Callable[[str], None] = lambda text: None,
 ) -> IndexReport:
     """Build an index of a space, tuned on held-out queries until its recall is proven, and keep it in the store.
@@ -71,6 +75,8 @@ def index(
     queries : str or Path, optional
         Real queries: a ``.npy`` of shape (m, dim), or a space that can be compared with this one. Spaces that are aligned with
         it are used without being named: their vectors are queries of another kind than its own, and measured apart.
+    device : str
+        ``"cuda"`` builds a graph on a GPU; it is tuned and searched on the CPU.
 
     Returns
     -------
@@ -88,7 +94,7 @@ def index(
     opened = store if isinstance(store, Store) else Store.open(store)
     spaces = spaces_of(opened)
     target = _target(opened, spaces, space)
-    index = VectorIndex(recall=recall, at=at, memory=memory, latency=latency, factory=factory)
+    index = VectorIndex(recall=recall, at=at, memory=memory, latency=latency, factory=factory, device=device)
     folder = target.index_folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -174,7 +180,7 @@ def _queries(
         vectors = vectors if isinstance(vectors, np.ndarray) else vectors["values"]
     except FileNotFoundError:
         raise UsageError(f"{name!r} is neither a file nor a space. Spaces: {', '.join(spaces)}.") from None
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise UsageError(f"{name} is not an array of queries: expected .npy of shape (m, {target.dim}).") from error
     return {**found, Path(name).name: vectors}
 
@@ -185,9 +191,18 @@ def _sampled(space: SearchableSpace) -> npt.NDArray[Any]:
     return space.take(rows[np.sort(chosen)])
 
 
+def _next_number(folder: Path) -> int:
+    """One that no index here had, nor any file of one, a killed one's included."""
+    used = [int(match[1]) for path in folder.iterdir() if (match := re.match(r"(?:base|labels)-(\d+)\.", path.name))]
+    with contextlib.suppress(EmbedstoreError, KeyError, TypeError, ValueError):  # a damaged record is about to be replaced
+        if (record := IndexRecord.read(folder)) is not None:
+            used.append(record.number)
+    return 1 + max(used, default=0)
+
+
 def _keep(space: SearchableSpace, built: VectorIndex, options: Mapping[str, Any]) -> None:
     folder = space.index_folder
-    number = 1 + max((int(path.stem.rpartition("-")[2]) for path in folder.glob("*-[0-9]*.*")), default=0)
+    number = _next_number(folder)
     files: dict[str, IndexFile] = {}
     index: dict[str, Any] = {"report": built.report_.to_dict(), "options": dict(options)}
     if built.base_ is not None:

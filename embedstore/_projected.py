@@ -102,6 +102,19 @@ class ProjectedSpace:
         return self.base.root
 
     @cached_property
+    def fitted_on(self) -> Rows:
+        """Rows of the pairs that the aligner was fitted on: it knows them, so they say nothing about how good it is."""
+        import io
+
+        import pyarrow.parquet as pq
+
+        from embedstore.heads.io import read_extra
+
+        table = pq.read_table(io.BytesIO(read_extra(self.root / "heads" / self.head, "split.parquet")))
+        fitted = np.asarray(table.column("split").to_pylist()) != "test"
+        return np.asarray(table.column("row").to_numpy()[fitted], np.int64)
+
+    @cached_property
     def spec(self) -> EncoderSpec:
         """The base encoder followed by the projection; the fingerprint is of both."""
         base = self.base.spec

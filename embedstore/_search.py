@@ -33,6 +33,7 @@ Ranking = tuple[Rows, npt.NDArray[np.float64]]
 
 FUSIONS = ("score", "rrf")
 BACKGROUND = 1000
+POOL = 100  # of the nearest, that a diverse answer is put together from
 DEEPER = 5
 DEEP = 100
 FILTERS_KEPT = 64
@@ -175,6 +176,7 @@ class Searcher:
         if wanted.group_by is not None:
             self._columns([wanted.group_by])
         start = time.perf_counter()
+        self._used = {}
         asked = self._asked(query)
         encoded = time.perf_counter()
         for one in asked:
@@ -233,7 +235,7 @@ class Searcher:
         return self._indexes[space.name]
 
     def answered(self) -> dict[str, Any]:
-        """How the last search was answered: ``type``, ``exact``, ``recall``, ``plan``."""
+        """How the last search was answered, or calls of `nearest` since, the least certain of them: ``type``, ``recall``, …"""
         return dict(self._used)
 
     def _nearest(
@@ -247,7 +249,8 @@ class Searcher:
     ) -> tuple[Float, Rows]:
         opened = self.index(space).index
         answer = opened.search(queries, k if exclude is None else k + 1, keep=keep, recall=recall)
-        self._used = _described(opened.report_.type, opened.report_.at, answer.plan, answer.recall)
+        used = _described(opened.report_.type, opened.report_.at, answer.plan, answer.recall)
+        self._used = min(self._used or used, used, key=_certainty)
         scores, positions = answer.scores, answer.positions
         rows = np.where(positions < 0, -1, space.raw_rows[positions]) if len(space.raw_rows) else positions
         scores = np.where(positions < 0, np.float32(np.nan), scores)
@@ -278,7 +281,8 @@ class Searcher:
 
     def _ranked(self, asked: Sequence[Asked], wanted: _Wanted, where: str | None, fusion: str) -> Ranking:
         """Rows and scores of the page that is wanted."""
-        depth = wanted.last if not (wanted.diversity or wanted.group_by) else max(DEEPER * wanted.last, 50)
+        needed = -(-wanted.last // POOL) * POOL if wanted.diversity else wanted.last
+        depth = max(DEEPER * needed, 50) if wanted.group_by else needed
         while True:
             rows, scores = self._candidates(asked, depth, where, wanted.recall, fusion)
             exhausted = len(rows) < depth
@@ -290,15 +294,18 @@ class Searcher:
                 values = self.store.items.take(rows, [wanted.group_by]).column(wanted.group_by).to_pylist() if len(rows) else []
                 places = first_of_each(values, wanted.per_group)
                 rows, scores = rows[places], scores[places]
-            if exhausted or len(rows) >= wanted.last:
+            if exhausted or len(rows) >= needed:
                 break
             depth *= 4
         if wanted.diversity and len(rows):
             space = asked[0].space
             has = space.has(rows)
-            rows, scores = rows[has], scores[has]
-            places = diversified(scores, space.take(rows), wanted.diversity, wanted.last)
-            rows, scores = rows[places], scores[places]
+            rows, scores = rows[has][:needed], scores[has][:needed]
+            vectors = space.take(rows)
+            pools = [slice(lo, lo + POOL) for lo in range(0, len(rows), POOL)]  # of one size, so that pages fit together
+            chosen = [pool.start + diversified(scores[pool], vectors[pool], wanted.diversity, POOL) for pool in pools]
+            order = np.concatenate([np.empty(0, np.intp), *chosen])
+            rows, scores = rows[order], scores[order]
         return rows[wanted.offset : wanted.last], scores[wanted.offset : wanted.last]
 
     def _candidates(self, asked: Sequence[Asked], depth: int, where: str | None, recall: float | None, fusion: str) -> Ranking:
@@ -352,7 +359,9 @@ class Searcher:
         table = np.zeros(self.store.manifest.next_row + 1, bool)
         table[rows] = True
         mask = table[space.raw_rows]
-        return mask if space.live is None else mask & space.live
+        mask = mask if space.live is None else mask & space.live
+        mask.flags.writeable = False
+        return mask
 
     def _columns(self, columns: Sequence[str] | None) -> list[str]:
         types = self.store.items.column_types()
@@ -402,6 +411,11 @@ def _combined(group: Sequence[Asked]) -> Asked:
     return replace(group[0], vector=weights @ vectors, weight=float(np.abs(weights).sum()))
 
 
+def _certainty(used: dict[str, Any]) -> tuple[bool, float]:
+    """Of several searches that make one answer, the least certain one is told."""
+    return used["exact"], used["recall"]
+
+
 def _described(kind: str, at: int, plan: str, recall: Score | None) -> dict[str, Any]:
     if recall is None:
         return {"type": kind, "exact": True, "recall": 1.0, "plan": plan}
@@ -426,8 +440,8 @@ def search(store: Store | str | Path, *, device: str = "auto", **query: Unpack[Q
     weights : sequence of float, optional
         One for each query where there are several, in the order above.
     fusion : str
-        How queries in different spaces are joined: ``"score"``, a weighted mean of standard scores, or ``"rrf"``, reciprocal ranks.
-        Queries in one space are added as vectors.
+        How queries in different spaces are joined: ``"score"``, a weighted mean of standard scores, or ``"rrf"``,
+        reciprocal ranks. Queries in one space are added as vectors.
     space : str, optional
         Which space to search. Without it: for a text or an image one that the query can be compared with, preferring
         one of another modality that is aligned (a text finds images); for an id the first that has the item.

@@ -51,3 +51,11 @@ def store(table: Path, tmp_path: Path) -> es.Store:
     path = tmp_path / "a.store"
     es.embed(table, path, image="hash:32", text="hash:16")
     return es.Store.open(path)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What was checked before is remembered per test, not in the user's cache folder."""
+    path = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(path))
+    return path

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import csv
+import multiprocessing
+import os
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -45,3 +49,50 @@ def telling_store(path: Path, n: int = 200, **columns: Any) -> es.Store:
     data = {"id": [f"i{i}" for i in range(n)], "text": texts, "label": labels, "n": list(range(n)), **columns}
     es.embed(MemorySource(data), path, text=Telling(3, "text", "telling"))
     return es.Store.open(path)
+
+
+def write(path: Path, operation: str, arguments: dict[str, Any]) -> None:
+    """One write to the store at `path`: ``embed`` (of numbers as texts), ``remove``, ``index`` or ``compact``."""
+    from embedstore._compact import compact
+    from embedstore._index import index
+
+    if operation == "embed":
+        data = arguments["data"]
+        es.embed(MemorySource(data), path, text=Telling(len(data["text"][0].split()), "text", "telling"))
+    elif operation == "remove":
+        es.Store.open(path).remove(arguments["ids"])
+    elif operation == "index":
+        index(path, "text", **arguments)
+    else:
+        compact(path, **arguments)
+
+
+def killed_write(path: Path, operation: str, arguments: dict[str, Any], at: int) -> None:
+    """`write`, in a process that kills itself when the `at`-th file (from 1) would be renamed into place."""
+    from embedstore import _compact, _embed, _files  # noqa: F401 (every module that publishes files has to be there)
+    from embedstore.index import files  # noqa: F401
+
+    real, left = _files.publish, at
+
+    def publish(temporary: Path, final: Path) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        real(temporary, final)
+
+    modules = [m for name, m in sys.modules.items() if name.startswith("embedstore.") and vars(m).get("publish") is real]
+    for module in modules:
+        module.publish = publish  # type: ignore[attr-defined]
+    write(path, operation, arguments)
+
+
+def run_killed(path: Path, operation: str, arguments: dict[str, Any], at: int) -> bool:
+    """Run `killed_write` in a process of its own; whether it was killed before it ended."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["embedstore._compact", "embedstore._embed", "faiss", "h5py", "pyarrow.parquet"])
+    process = context.Process(target=killed_write, args=(path, operation, arguments, at))
+    process.start()
+    process.join()
+    assert process.exitcode in (0, -signal.SIGKILL)
+    return process.exitcode != 0

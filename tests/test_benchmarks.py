@@ -9,7 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks import align, dedup, extract, heads, logistic, missing, ridge, store
+from benchmarks import align, dedup, extract, filtered, heads, logistic, memory, missing, ridge, search, store
 
 
 def test_store(capsys: pytest.CaptureFixture[str]) -> None:
@@ -60,3 +60,28 @@ def test_align() -> None:
     found = align.main(["--tiny"])
     assert found.keys() == {"alignment", "ridge"}
     assert found["alignment"][0].gallery == 24
+
+
+def test_memory() -> None:
+    found = memory.main(["--tiny"])
+    assert found["peak"] <= found["budget"] + found["alone"]
+    assert found["recall"] > 0.9
+
+
+def test_search(capsys: pytest.CaptureFixture[str]) -> None:
+    found = search.main(["--tiny", "--engines", "ours,faiss-flat,faiss-hnsw200,hnswlib"])
+    rows = {name: found[name]["search"]["rows"] for name in ("ours", "faiss-flat", "faiss-hnsw200")}
+    assert rows["ours"][0]["recall"] == rows["faiss-flat"][0]["recall"] == 1
+    assert rows["faiss-hnsw200"][-1]["recall"] > 0.95
+    printed = capsys.readouterr().out
+    assert "recall@10 ≥ 0.99" in printed
+    assert "Exact search" in printed
+    assert found["hnswlib"].get("skipped") == "not installed" or found["hnswlib"]["build"]["seconds"] > 0
+
+
+def test_filtered(capsys: pytest.CaptureFixture[str]) -> None:
+    found = filtered.main(["--tiny", "--engines", "ours-hnsw,faiss-hnsw200"])
+    assert all(row["short"] == 0 for row in found["ours-hnsw"])
+    assert min(row["recall"] for row in found["ours-hnsw"]) > 0.9
+    assert sum(row["short"] for row in found["faiss-hnsw200"]) > 0
+    assert "| far | 1.00% (20) |" in capsys.readouterr().out

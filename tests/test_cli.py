@@ -12,7 +12,10 @@ import pytest
 
 import embedstore as es
 
-COMMANDS = ("demo", "embed", "info", "search", "train", "evaluate", "predict", "verify", "remove", "encoders")
+COMMANDS = (
+    *("demo", "embed", "info", "index", "search", "train", "evaluate", "predict", "align", "eval-search", "dedup"),
+    *("verify", "remove", "compact", "encoders"),
+)
 
 
 def run(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:

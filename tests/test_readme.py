@@ -54,5 +54,5 @@ def test_commands_named_in_the_readme_exist() -> None:
     from embedstore_cli.main import app
 
     text = (ROOT / "README.md").read_text("utf-8")
-    known = {command.callback.__name__ for command in app.registered_commands if command.callback}
-    assert set(re.findall(r"^embedstore (\w+)", text, flags=re.MULTILINE)) == known
+    known = {command.callback.__name__.replace("_", "-") for command in app.registered_commands if command.callback}
+    assert set(re.findall(r"^embedstore ([\w-]+)", text, flags=re.MULTILINE)) == known

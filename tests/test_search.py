@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from helpers import Telling
 
 import embedstore as es
 from embedstore.encoders import ENCODERS, EncoderRequest
 from embedstore.encoders.hash import HashEncoder
 from embedstore.errors import FingerprintError, UsageError
+from embedstore.index.combine import RRF
 from embedstore.index.exact import ExactIndex
 from embedstore.sources import MemorySource
 
@@ -151,3 +157,362 @@ def test_json_document(store: es.Store) -> None:
     assert document["results"][0].keys() == {"rank", "id", "score", "label", "price"}
     assert document["index"] == {"type": "flat", "exact": True, "recall": 1.0, "plan": "exact"}
     assert set(document["took_ms"]) == {"encode", "load", "search"}
+
+
+M = 120
+
+
+def mixed_store(path: Path) -> es.Store:
+    """120 items in two spaces of six and four numbers, with a few groups; some lack the second."""
+    rng = np.random.default_rng(0)
+
+    def texts(dim: int) -> list[str]:
+        return [" ".join(f"{v:.3f}" for v in row) for row in rng.standard_normal((M, dim)) + 0.3]
+
+    data: dict[str, Any] = {"id": [f"i{i}" for i in range(M)], "text": texts(6), "label": [f"g{i % 7}" for i in range(M)]}
+    es.embed(MemorySource(data | {"n": list(range(M))}), path, text={"one": Telling(6, "text", "one")})
+    store = es.Store.open(path)
+    half = {"id": data["id"][:90], "text": data["text"][:90], "label": data["label"][:90], "n": list(range(90))}
+    es.embed(MemorySource(half), path, text={"two": Short("two")})
+    return store.refresh()
+
+
+class Short(Telling):
+    """The first four numbers, turned round."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(4, "text", name)
+
+    def encode(self, batch):  # type: ignore[no-untyped-def]
+        return super().encode(batch)[:, 3::-1] ** 2 - 0.5
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> es.Store:
+    return mixed_store(tmp_path_factory.mktemp("mixed") / "m.store")
+
+
+def unit(store: es.Store, space: str) -> np.ndarray[Any, Any]:
+    """Unit vectors (M, dim) in float64 by number of the item; NaN where there is none."""
+    held = store.space(space)
+    out = np.full((M, held.dim), np.nan)
+    vectors = np.asarray(held.vectors(), np.float64)
+    out[held.rows] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return out
+
+
+def ids(result: es.SearchResult) -> list[str]:
+    return [hit.id for hit in result.results]
+
+
+def named(order: Any) -> list[str]:
+    return [f"i{i}" for i in order]
+
+
+def test_several_queries_in_one_space_add_up(mixed: es.Store) -> None:
+    one = unit(mixed, "one")
+    asked = 2.0 * one[3] - 0.5 * one[8]
+    scores = one @ asked / np.linalg.norm(asked)
+    scores[[3, 8]] = -9
+    result = es.search(mixed, id=["i3", "i8"], weights=[2.0, -0.5], space="one", k=12)
+    assert ids(result) == named(np.argsort(-scores)[:12])
+    np.testing.assert_allclose([h.score for h in result.results], np.sort(scores)[::-1][:12], atol=1e-4)
+
+
+def test_like_and_unlike_are_rocchio(mixed: es.Store) -> None:
+    one = unit(mixed, "one")
+    asked = one[[1, 2]].mean(axis=0) - 0.5 * one[[5, 6, 7]].mean(axis=0)
+    scores = one @ asked / np.linalg.norm(asked)
+    scores[[1, 2, 5, 6, 7]] = -9
+    result = es.search(mixed, like=["i1", "i2"], unlike=["i5", "i6", "i7"], space="one", k=15)
+    assert ids(result) == named(np.argsort(-scores)[:15])
+    plain = es.search(mixed, like=["i1", "i2"], space="one", k=115)
+    place = {hit.id: hit.score for hit in plain.results}
+    away = {hit.id: hit.score for hit in es.search(mixed, like=["i1", "i2"], unlike=["i50"], space="one", k=115).results}
+    near_unlike = named(np.argsort(-(one @ one[50]))[1:6])
+    assert np.mean([away[i] - place[i] for i in near_unlike if i in away]) < 0
+
+
+def two_space_query(store: es.Store) -> tuple[es.Searcher, list[Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Queries i4 in space one and i9 in space two, and their cosines to everything."""
+    searcher = es.Searcher(store)
+    asked = [searcher.queries.item("i4", "one"), searcher.queries.item("i9", "two")]
+    one, two = unit(store, "one"), unit(store, "two")
+    return searcher, asked, one @ one[4], two @ two[9]
+
+
+def fused(store: es.Store, fusion: str, weights: list[float], **query: Any) -> es.SearchResult:
+    from dataclasses import replace
+
+    searcher, asked, _, _ = two_space_query(store)
+    searcher._asked = lambda query: [replace(a, weight=w) for a, w in zip(asked, weights, strict=True)]  # type: ignore[method-assign]
+    return searcher.search(fusion=fusion, **query)
+
+
+def test_rank_fusion_by_hand(mixed: es.Store) -> None:
+    _, _, one, two = two_space_query(mixed)
+    points = np.zeros(M)
+    for cosines, weight in ((one, 1.0), (two, 3.0)):
+        cosines = np.where(np.isin(np.arange(M), [4, 9]), np.nan, cosines)
+        order = np.argsort(-cosines)  # NaN last
+        order = order[~np.isnan(cosines[order])][:100]
+        points[order] += weight / (RRF + 1 + np.arange(len(order)))
+    result = fused(mixed, "rrf", [1.0, 3.0], k=20)
+    assert ids(result) == named(np.argsort(-points, kind="stable")[:20])
+    np.testing.assert_allclose([h.score for h in result.results], np.sort(points)[::-1][:20], atol=1e-6)
+    assert result.space == "one + two"
+
+
+def test_score_fusion_by_hand(mixed: es.Store) -> None:
+    _, _, one, two = two_space_query(mixed)
+    total = np.zeros(M)
+    for cosines, weight in ((one, 1.0), (two, 3.0)):
+        usual = cosines[~np.isnan(cosines)]
+        total += weight * np.nan_to_num((cosines - usual.mean()) / usual.std())
+    total /= 4
+    total[[4, 9]] = -9
+    result = fused(mixed, "score", [1.0, 3.0], k=20)
+    assert ids(result) == named(np.argsort(-total)[:20])
+    np.testing.assert_allclose([h.score for h in result.results], np.sort(total)[::-1][:20], atol=2e-3)
+
+
+def test_min_score(mixed: es.Store) -> None:
+    whole = es.search(mixed, id="i4", space="one", k=M)
+    limit = whole.results[9].score
+    found = es.search(mixed, id="i4", space="one", k=M, min_score=limit - 1e-6)
+    assert ids(found) == ids(whole)[:10]
+    assert es.search(mixed, id="i4", space="one", min_score=1.1).results == []
+    assert ids(es.search(mixed, id="i4", space="one", k=5, offset=8, min_score=limit - 1e-6)) == ids(whole)[8:10]
+
+
+@pytest.mark.parametrize("diversity", [0.2, 0.5, 1.0])
+def test_diversity_is_maximal_marginal_relevance(mixed: es.Store, diversity: float) -> None:
+    one = unit(mixed, "one")
+    relevance = one @ one[4]
+    left = [i for i in np.argsort(-relevance) if i != 4][:100]
+    chosen: list[int] = []
+    while len(chosen) < 12:
+        worth = [
+            (1 - diversity) * relevance[i] - (diversity * max(one[i] @ one[j] for j in chosen) if chosen else 0) for i in left
+        ]
+        chosen.append(int(left.pop(int(np.argmax(worth)))))
+    result = es.search(mixed, id="i4", space="one", k=12, diversity=diversity)
+    assert ids(result)[1:] == named(chosen)[1:] or diversity == 1.0  # then the first is any
+    assert (ids(result)[0] == named(chosen)[0]) or diversity == 1.0
+    np.testing.assert_allclose([h.score for h in result.results], [relevance[int(h.id[1:])] for h in result.results], atol=1e-3)
+
+
+def test_group_by(mixed: es.Store) -> None:
+    order = ids(es.search(mixed, id="i4", space="one", k=M))
+    for limit in (1, 2, 40):
+        count: dict[int, int] = {}
+        expected = []
+        for item in order:
+            group = int(item[1:]) % 7
+            count[group] = count.get(group, 0) + 1
+            if count[group] <= limit:
+                expected.append(item)
+        found = es.search(mixed, id="i4", space="one", k=50, group_by="label", per_group=limit)
+        assert ids(found) == expected[:50]
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {},
+        {"group_by": "label", "per_group": 5},
+        {"diversity": 0.4},
+        {"diversity": 0.4, "group_by": "label", "per_group": 5},
+        {"where": "n % 2 = 0"},
+        {"where": "n % 2 = 0", "diversity": 0.7},
+        {"min_score": 0.1},
+    ],
+)
+def test_pages_are_one_long_page(mixed: es.Store, how: dict[str, Any]) -> None:
+    searcher = es.Searcher(mixed)
+    whole = searcher.search(id="i4", space="one", k=60, **how)
+    for size in (1, 7, 20):
+        pages: list[Any] = []
+        for offset in range(0, 60, size):
+            pages += searcher.search(id="i4", space="one", k=min(size, 60 - offset), offset=offset, **how).results
+        assert [(h.rank, h.id, h.score) for h in pages] == [(h.rank, h.id, h.score) for h in whole.results]
+    beyond = searcher.search(id="i4", space="one", k=5, offset=500, **how)
+    assert beyond.results == []
+
+
+def test_diverse_pages_go_on_beyond_the_first_pool(mixed: es.Store) -> None:
+    found = es.search(mixed, id="i4", space="one", k=M, diversity=0.5)
+    assert sorted(ids(found)) == sorted(ids(es.search(mixed, id="i4", space="one", k=M)))
+
+
+def indexed_store(path: Path) -> es.Store:
+    from embedstore._index import index
+
+    store = mixed_store(path)
+    index(store, "one", factory="IVF8,SQ8", recall=0.6)
+    return store
+
+
+def test_the_least_certain_search_is_told(tmp_path: Path) -> None:
+    """Of two spaces joined, one has an index: the answer is not called exact."""
+    store = indexed_store(tmp_path / "s")
+    for fusion in ("score", "rrf"):
+        result = fused(store, fusion, [1.0, 1.0], k=5)
+        assert not result.index["exact"]
+        assert result.index["type"] == "IVF8,SQ8"
+        assert 0.6 <= result.index["low"] <= result.index["recall"] <= 1
+        assert fused(store, fusion, [1.0, 1.0], k=5, recall=1.0).index["exact"]
+
+
+def test_recall_of_one_is_exact(tmp_path: Path) -> None:
+    store = indexed_store(tmp_path / "s")
+    one = unit(store, "one")
+    scores = one @ one[4]
+    scores[4] = -9
+    result = es.search(store, id="i4", space="one", k=20, recall=1)
+    assert result.index["exact"]
+    assert ids(result) == named(np.argsort(-scores)[:20])
+    document = es.search(store, id="i4", space="one", k=20).to_dict()
+    assert document["index"].keys() == {"type", "exact", "recall", "low", "at", "plan"}
+
+
+def read_back(path: Path) -> list[tuple[str, int, str, float]]:
+    if path.suffix == ".parquet":
+        import pyarrow.parquet as pq
+
+        rows = pq.read_table(path).to_pylist()
+    elif path.suffix == ".csv":
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    else:
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+    return [(r["query"], int(r["rank"]), r["id"], float(r["score"])) for r in rows]
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
+def test_batches_equal_brute_force(mixed: es.Store, tmp_path: Path, suffix: str) -> None:
+    one = unit(mixed, "one")
+    queries = np.random.default_rng(1).standard_normal((30, 6))
+    np.save(tmp_path / "q.npy", queries)
+    report = es.search_batch(mixed, tmp_path / "q.npy", tmp_path / f"out{suffix}", k=4, where="n < 50")
+    scores = (queries / np.linalg.norm(queries, axis=1, keepdims=True)) @ one[:50].T
+    best = np.argsort(-scores, axis=1)[:, :4]
+    found = read_back(tmp_path / f"out{suffix}")
+    assert [row[:3] for row in found] == [(str(q), r + 1, f"i{best[q, r]}") for q in range(30) for r in range(4)]
+    np.testing.assert_allclose([row[3] for row in found], np.take_along_axis(scores, best, 1).ravel(), atol=1e-4)
+    assert (report.queries, report.neighbours, report.space, report.index["exact"]) == (30, 120, "one", True)
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_the_neighbour_graph_leaves_out_each_item_itself(mixed: es.Store, tmp_path: Path) -> None:
+    two = unit(mixed, "two")[:90]
+    es.search_batch(mixed, "two", tmp_path / "graph.parquet", k=5)
+    found = read_back(tmp_path / "graph.parquet")
+    scores = two @ two.T
+    np.fill_diagonal(scores, -9)
+    assert len(found) == 90 * 5
+    assert all(query != item for query, _, item, _ in found)
+    np.testing.assert_allclose([row[3] for row in found], np.sort(scores, axis=1)[:, :-6:-1].ravel(), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("queries", "out", "words"),
+    [
+        ("one", "x.txt", "one of .parquet, .csv, .jsonl"),
+        ("one", None, "Say where to write"),
+        ("nowhere.npy", "x.csv", "neither a file nor a space. Spaces: one, two"),
+        (np.ones((2, 5)), "x.csv", "Queries of 5 numbers fit 0 spaces"),
+        (np.ones(6), "x.csv", "shape (m, dim)"),
+        (np.full((2, 6), np.nan), "x.csv", "Query 0 holds NaN"),
+    ],
+)
+def test_batches_that_cannot_be(mixed: es.Store, tmp_path: Path, queries: Any, out: str | None, words: str) -> None:
+    with pytest.raises(UsageError) as error:
+        es.search_batch(mixed, queries, out and tmp_path / out)
+    assert words in str(error.value)
+    assert not [path for path in tmp_path.iterdir() if path.suffix == ".csv"]
+
+
+def test_nearest_among_and_without(mixed: es.Store) -> None:
+    one = unit(mixed, "one")
+    searcher, space = es.Searcher(mixed), mixed.space("one")
+    rows = np.arange(10, 40)
+    scores, found = searcher.nearest(space, one[:5], 40, exclude=np.array([10, 11, -1, 100, 12]), among=rows)
+    assert (found[:, 30:] == -1).all()
+    assert np.isnan(scores[:, 30:]).all()
+    for i, own in enumerate([10, 11, -1, 100, 12]):
+        kept = [r for r in rows if r != own]
+        order = np.argsort(-(one[kept] @ one[i]))
+        assert found[i, : len(kept)].tolist() == [kept[j] for j in order]
+
+
+def test_text_finds_images_through_an_alignment(tmp_path: Path) -> None:
+    """Aligned spaces are searched like any other, with an index of their own, by text."""
+    rng = np.random.default_rng(0)
+    hidden = rng.standard_normal((M, 4))
+    turned = hidden @ rng.standard_normal((4, 4))
+
+    def payloads(vectors: np.ndarray[Any, Any]) -> list[str]:
+        return [" ".join(f"{v:.3f}" for v in row) for row in vectors + 0.01 * rng.standard_normal(vectors.shape)]
+
+    files = []
+    for i, payload in enumerate(payloads(turned)):
+        (tmp_path / f"{i}.txt").write_text(payload)
+        files.append(str(tmp_path / f"{i}.txt"))
+    data = {"id": [f"i{i}" for i in range(M)], "text": payloads(hidden), "image": files}
+    es.embed(MemorySource(data), tmp_path / "s", text=Telling(4, "text", "told"), image=Telling(4, "image", "seen"))
+    from embedstore._index import index
+
+    es.align(tmp_path / "s", "text", "image")
+    store = es.Store.open(tmp_path / "s")
+    searcher = es.Searcher(store)
+    source, target = (searcher.queries.space(name) for name in ("aligned.text", "aligned.image"))
+    texts, images = (np.asarray(space.vectors(), np.float64) for space in (source, target))
+    scores, rows = searcher.nearest(target, source.vectors(), 3)
+    np.testing.assert_array_equal(rows, np.argsort(-(texts @ images.T), axis=1)[:, :3])
+    assert np.mean(rows[:, 0] == np.arange(M)) > 0.9
+    report = index(store, "aligned.image", factory="IVF4,SQ8", recall=0.6)
+    assert {"held out", "aligned.text → aligned.image"} <= report.levels[0].recall.keys()
+    again = es.Searcher(store)
+    approximate, _ = again.nearest(target, source.vectors(), 3)
+    assert again.answered()["type"] == "IVF4,SQ8"
+    assert np.mean(approximate >= scores[:, 2:] - 1e-5) >= 0.6
+    assert es.verify(store).clean
+
+
+def cli(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+    script = "from embedstore_cli.main import main; main()"
+    done = subprocess.run([sys.executable, "-c", script, *map(str, arguments)], capture_output=True, text=True)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+def test_command_line(mixed: es.Store, tmp_path: Path) -> None:
+    options = ["--id", "i4", "--id", "i9", "--weights", "1,0.5", "--space", "one", "--group-by", "label", "--diversity", "0.3"]
+    done = cli("search", mixed.path, *options, "-k", 3, "--offset", 2, "--where", "n < 60", "--columns", "n", "--json")
+    document = json.loads(done.stdout)
+    expected = es.search(
+        mixed, id=["i4", "i9"], weights=[1, 0.5], space="one", group_by="label", diversity=0.3, k=3, offset=2, where="n < 60"
+    )
+    assert [hit["id"] for hit in document["results"]] == ids(expected)
+    assert document["results"][0].keys() == {"rank", "id", "score", "n"}
+    assert document["results"][0]["rank"] == 3
+    assert document.keys() == {"results", "space", "took_ms", "index"}
+    out = cli("search", mixed.path, "--batch", "two", "--out", tmp_path / "g.csv", "-k", 2).stdout
+    assert "90 queries in space 'two' (exact)" in out
+    assert len((tmp_path / "g.csv").read_text().splitlines()) == 181
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--id", "i4", "--weights", "a,b"], "--weights should be numbers separated by commas"),
+        (["--id", "i4", "--out", "x.csv"], "--out belongs to --batch"),
+        (["--batch", "one"], "Say where to write the neighbours"),
+        (["--unlike", "i4"], "at least one --like"),
+    ],
+)
+def test_command_line_refusals(mixed: es.Store, arguments: list[str], words: str) -> None:
+    done = cli("search", mixed.path, *arguments, code=2)
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from embedstore.index.gpu import cagra_graph
 from embedstore.index.recipe import TRAIN_PER_LIST, Recipe
 from embedstore.index.vectors import BLOCK, Float, Positions, Vectors, unit_rows
 from embedstore.registry import require
@@ -23,7 +24,7 @@ Progress = Callable[[str], None]
 
 
 def build(
-    recipe: Recipe, vectors: Vectors, wanted: npt.NDArray[np.bool_], *, threads: int, seed: int, say: Progress
+    recipe: Recipe, vectors: Vectors, wanted: npt.NDArray[np.bool_], *, threads: int, seed: int, device: str, say: Progress
 ) -> dict[str, Any]:
     """FAISS indexes over the vectors where `wanted` (n,), by their codes: several over one graph where codes are ``"any"``.
 
@@ -31,17 +32,23 @@ def build(
     """
     faiss = require("faiss", extra="cpu")
     faiss.omp_set_num_threads(threads)
+    if recipe.kind == "hnsw" and device.startswith("cuda"):
+        say("graph on the GPU")
+        return {"Flat": cagra_graph(np.concatenate(list(blocks_of(vectors, wanted))), recipe.size, device)}
     if recipe.kind == "hnsw":
         return _graph(recipe, vectors, wanted, say)
     return {recipe.codes: _lists(recipe, vectors, wanted, seed, say)}
 
 
-def add(index: Any, unit: Float) -> None:
-    """Add unit vectors (m, d) to a built index."""
+def add(index: Any, unit: Float) -> bool:
+    """Add unit vectors (m, d) to a built index; False where its kind takes none."""
+    if getattr(index, "base_level_only", False):
+        return False
     if hasattr(index, "hnsw"):
         index.add(unit)
     else:
         _add_to_lists(index, unit, _centroids_of(index))
+    return True
 
 
 def blocks_of(vectors: Vectors, wanted: npt.NDArray[np.bool_]) -> Any:

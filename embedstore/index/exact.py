@@ -95,6 +95,7 @@ class Best:
 
     def __init__(self, m: int, k: int) -> None:
         self._faiss = require("faiss", extra="cpu")
+        self._faiss.omp_set_num_threads(1)  # FAISS's threads and those of BLAS slow each other down five times
         self._scores = np.empty((m, k), np.float32)
         self._labels = np.empty((m, k), np.int64)
         self._heap = self._faiss.float_minheap_array_t()
@@ -105,12 +106,7 @@ class Best:
     def add(self, scores: Float, start: int) -> None:
         """Scores (m, b) of the vectors at `start`, `start` + 1, …"""
         scores = np.ascontiguousarray(scores, np.float32)
-        threads = self._faiss.omp_get_max_threads()
-        self._faiss.omp_set_num_threads(1)  # FAISS's threads and those of BLAS slow each other down five times
-        try:
-            self._heap.addn(scores.shape[1], self._faiss.swig_ptr(scores), start)
-        finally:
-            self._faiss.omp_set_num_threads(threads)
+        self._heap.addn(scores.shape[1], self._faiss.swig_ptr(scores), start)
 
     def sorted(self) -> tuple[Float, Positions]:
         """Scores (m, k) descending and their labels; -1 where fewer than k were added."""

@@ -37,7 +37,8 @@ def write_base(base: Base, folder: Path, number: int) -> dict[str, str]:
         for name in names.values():
             (folder / f"{name}.tmp").unlink(missing_ok=True)
         raise StoreError(
-            f"The index could not be written to {folder} ({one_line(error)}). The store itself is untouched; make room and try again."
+            f"The index could not be written to {folder} ({one_line(error)}). The store itself is untouched; "
+            "make room and try again."
         ) from error
     return names
 

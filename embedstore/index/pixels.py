@@ -17,7 +17,7 @@ Positions = npt.NDArray[np.int64]
 
 LIMIT = 0.15
 """Root mean square difference of two thumbnails, in units of their contrast, up to which one can be a copy of the other."""
-LARGEST = 0.42
+LARGEST = 0.46
 """Likewise for the one pixel that differs most: a small change that the mean hides, such as another face in the picture."""
 ASPECT = 0.1
 """Of the logarithm of width / height: a stripe and a square of one colour have the same thumbnail."""
@@ -84,9 +84,14 @@ def contrasts(pixels: Array) -> Float:
 
 
 def alike_pairs(
-    thumbnails: Thumbnails, *, block: int = BLOCK, on_progress: Callable[[float], None] | None = None
+    thumbnails: Thumbnails,
+    *,
+    limit: float = LIMIT,
+    largest: float = LARGEST,
+    block: int = BLOCK,
+    on_progress: Callable[[float], None] | None = None,
 ) -> PixelPairs:
-    """Every pair of thumbnails that differ by at most `LIMIT`, in no pixel by more than `LARGEST`, of about one aspect.
+    """Every pair of thumbnails that differ by at most `limit`, in no pixel by more than `largest`, of about one aspect.
 
     Differences are in units of the lower contrast of the two. Thumbnails are sorted by contrast, whose difference is a lower
     bound, and so is the difference of 4 × 4 means, found by matrix products: what they let through is compared in full.
@@ -101,12 +106,12 @@ def alike_pairs(
     contrast = contrasts(thumbnails.pixels)
     order = np.argsort(contrast, kind="stable")
     ordered = contrast[order]
-    queries, base = _coarse(thumbnails.pixels, contrast)
+    queries, base = _coarse(thumbnails.pixels, limit * contrast)
     found: list[tuple[Positions, Positions, Array]] = []
     total = 0
     for lo in range(0, n, block):
         at = order[lo : lo + block]
-        end = int(np.searchsorted(ordered, ordered[lo : lo + block][-1] * (1 + LIMIT), side="right"))
+        end = int(np.searchsorted(ordered, ordered[lo : lo + block][-1] * (1 + limit), side="right"))
         for start in range(lo, end, block):
             hits = queries[at] @ base[order[start : min(start + block, end)]].T <= SLACK
             if start == lo:
@@ -114,7 +119,7 @@ def alike_pairs(
             candidates = np.flatnonzero(hits)
             for first in range(0, len(candidates), CHUNK):
                 rows, columns = np.divmod(candidates[first : first + CHUNK], hits.shape[1])
-                pairs = _alike(thumbnails, contrast, order[rows + lo], order[columns + start])
+                pairs = _differences(thumbnails, contrast, order[rows + lo], order[columns + start], limit, largest)
                 total += len(pairs[0])
                 found.append(pairs)
                 if total > MAX_PAIRS:
@@ -128,23 +133,25 @@ def alike_pairs(
     return PixelPairs(left.astype(np.int64), right.astype(np.int64), differences.astype(np.float64))
 
 
-def _coarse(pixels: Array, contrast: Float) -> tuple[Float, Float]:
-    """Rows (n, 50) twice, whose product is the mean squared difference of 4 × 4 means less what the left one may differ."""
+def _coarse(pixels: Array, reach: Float) -> tuple[Float, Float]:
+    """Rows (n, 50) twice, whose product is the mean squared difference of 4 × 4 means less the square of the left `reach`."""
     n, side = len(pixels), pixels.shape[1]
     means = pixels.reshape(n, 4, side // 4, 4, side // 4, 3).mean(axis=(2, 4), dtype=np.float32).reshape(n, 48)
     means = (means - 128) / np.float32(np.sqrt(48))
     square = (means**2).sum(axis=1)
     one = np.ones(n, np.float32)
-    queries = np.column_stack([-2 * means, square - (LIMIT * contrast) ** 2, one])
+    queries = np.column_stack([-2 * means, square - reach**2, one])
     return queries.astype(np.float32), np.column_stack([means, one, square])
 
 
-def _alike(thumbnails: Thumbnails, contrast: Float, i: Positions, j: Positions) -> tuple[Positions, Positions, Array]:
+def _differences(
+    thumbnails: Thumbnails, contrast: Float, i: Positions, j: Positions, limit: float, largest: float
+) -> tuple[Positions, Positions, Array]:
     """Those of the pairs (`i`, `j`) that look the same, as left, right and difference."""
     unit = np.minimum(contrast[i], contrast[j])
     difference = np.abs(thumbnails.pixels[i].astype(np.float32) - thumbnails.pixels[j])
     mean = np.round(np.sqrt((difference**2).mean(axis=(1, 2, 3))) / unit, 5)
-    largest = difference.mean(axis=3).max(axis=(1, 2)) / unit
-    keep = (mean <= LIMIT) & (largest <= LARGEST) & (np.abs(thumbnails.aspect[i] - thumbnails.aspect[j]) <= ASPECT)
+    most = difference.mean(axis=3).max(axis=(1, 2)) / unit
+    keep = (mean <= limit) & (most <= largest) & (np.abs(thumbnails.aspect[i] - thumbnails.aspect[j]) <= ASPECT)
     i, j = i[keep], j[keep]
     return np.minimum(i, j), np.maximum(i, j), mean[keep]

@@ -91,6 +91,14 @@ class Recipe:
             int(1.1 * coded.bytes(n, dim)) + (n * (code_bytes("RaBitQ2", dim) + 8) if self.codes == "any" else 0) + (160 << 20)
         )
 
+    def check_fits(self, n: int, dim: int, memory: int) -> None:
+        """Raise `UsageError` where `n` vectors cannot be indexed in `memory` bytes."""
+        if (needed := self.build_bytes(n, dim)) > memory:
+            raise UsageError(
+                f"{self} of {n:,} vectors of {dim} numbers needs {needed:,} bytes to build; {memory:,} were given. "
+                f"Give it --memory {_gigabytes(needed)}, or leave out --factory."
+            )
+
     def train_bytes(self, dim: int) -> int:
         """The sample that k-means sees, and its scores."""
         return self.size * TRAIN_PER_LIST * (dim * 4 + 16) if self.kind == "ivf" else 0
@@ -123,8 +131,13 @@ def choose(n: int, dim: int, memory: int | None = None) -> Recipe:
     least = min(recipe.build_bytes(n, dim) for recipe in tried)
     raise UsageError(
         f"No index of {n:,} vectors of {dim} numbers can be built in {memory or 0:,} bytes; the smallest needs {least:,}. "
-        f"Give it --memory {math.ceil(least / 1e9 * 10) / 10:g}GB, or leave the space without an index: search is exact then."
+        f"Give it --memory {_gigabytes(least)}, or leave the space without an index: search is exact then."
     )
+
+
+def _gigabytes(count: int) -> str:
+    """Rounded up, as `parse_bytes` reads it."""
+    return f"{math.ceil(count / 1e9 * 10) / 10:g}GB"
 
 
 def n_lists(n: int) -> int:

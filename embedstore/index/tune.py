@@ -117,7 +117,7 @@ class Tuner:
                     starts[candidates] = effort
                     setting = Setting(self._efforts(candidates)[effort], candidates)
                     options.append((self._cost[setting], setting))
-            best = sorted(options)[:2]
+            best = sorted(options, key=lambda option: option[0])[:2]
             timed = sorted(((*self.latency(s), s) for _, s in best), key=lambda option: option[0])
             for _, _, setting in timed:
                 if (confirmed := self._confirmed(target, setting)) is not None:
@@ -162,7 +162,8 @@ class Tuner:
         return len(unit) / best
 
     def _candidates(self) -> list[int]:
-        return sorted({min(len(self.base), int(np.ceil(self.at * factor))) for factor in CANDIDATES[self.base.recipe.codes]})
+        factors = CANDIDATES.get(self.base.recipe.codes, CANDIDATES["RaBitQ2"])
+        return sorted({min(len(self.base), int(np.ceil(self.at * factor))) for factor in factors})
 
     def _least(self, target: float, candidates: int, start: int, limit: float) -> int | None:
         """Place in `_efforts` of the least one whose lower bound passes on the tuning half, from `start` on.

@@ -75,10 +75,14 @@ def as_vectors(given: Array | Vectors) -> Vectors:
 
 def unit_rows(vectors: Array) -> Float:
     """`vectors` (n, d) as float32 with unit L2 norm; rows of zeros stay zero."""
-    x = np.asarray(vectors, dtype=np.float32)
+    with np.errstate(over="ignore"):  # seen to below
+        x = np.asarray(vectors, dtype=np.float32)
     square = np.einsum("ij,ij->i", x, x)
-    if not np.isfinite(square).all() or (square < 1e-30).any():  # float32 over- or underflows: the slow way
-        square = np.einsum("ij,ij->i", x, x, dtype=np.float64)
+    if len(x) and not 1e-30 < square.min() <= square.max() < np.inf:  # zeros, or float32 over- or underflows: the slow way
+        wide = np.asarray(vectors, dtype=np.float64)
+        largest = np.abs(wide).max(axis=1, initial=0.0)
+        wide = wide / np.where(largest > 0, largest, 1)[:, None]
+        x, square = wide.astype(np.float32), np.einsum("ij,ij->i", wide, wide)
     norms = np.sqrt(square)
     norms[norms == 0] = 1
     return np.ascontiguousarray(x / norms[:, None].astype(np.float32))

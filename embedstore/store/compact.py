@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from embedstore.errors import StoreError, reason_of
 from embedstore.store.format import Manifest, PartRef, SpaceEntry
 from embedstore.store.parts import write_table, write_vectors
 from embedstore.store.reader import Store
@@ -27,7 +28,7 @@ def worth_compacting(store: Store) -> str | None:
         return f"{len(store.dead):,} rows ({share:.0%}) were removed or replaced"
     for name, entry in store.manifest.spaces.items():
         rows = sum(ref.rows for ref in entry.parts)
-        if len(entry.parts) > SMALL_PARTS and rows < SMALL_ROWS * len(entry.parts):
+        if len(entry.parts) > SMALL_PARTS and rows < min(SMALL_ROWS, _part_rows(store.spaces[name]) // 2) * len(entry.parts):
             return f"space {name!r} lies in {len(entry.parts):,} parts of {rows // len(entry.parts):,} vectors"
     return None
 
@@ -39,15 +40,21 @@ def compact_parts(writer: StoreWriter, say: Callable[[str], None] = lambda text:
     to open it again for the rest.
     """
     store = writer.store
-    manifest = replace(store.manifest, items=tuple(_items(store)), tombstones=())
-    for name, space in store.spaces.items():
-        say(f"space {name}")
-        manifest = manifest.with_space(name, _entry(store, space, manifest))
-    writer.replace(manifest)
+    try:
+        manifest = replace(store.manifest, items=tuple(_items(store)), tombstones=())
+        for name, space in store.spaces.items():
+            say(f"space {name}")
+            manifest = manifest.with_space(name, _entry(store, space, manifest))
+        named = [*store.manifest.refs(), *manifest.refs()]
+        writer.replace(replace(manifest, next_file=next_number(named, store.manifest.next_file)))
+    except OSError as error:
+        raise StoreError(
+            f"{store.path} could not be compacted ({reason_of(error)}); it is as it was. Make room and try again."
+        ) from error
 
 
 def _items(store: Store) -> Iterator[PartRef]:
-    number = next_number(store.manifest.items)
+    number = next_number(store.manifest.items, store.manifest.next_file)
     for i, lo in enumerate(range(0, len(store.items), ITEM_ROWS)):
         rows = store.items.rows[lo : lo + ITEM_ROWS]
         table = store.items.take(rows)
@@ -56,19 +63,23 @@ def _items(store: Store) -> Iterator[PartRef]:
 
 def _entry(store: Store, space: Space, manifest: Manifest) -> SpaceEntry:
     entry = manifest.spaces[space.name]
-    folder, number = f"spaces/{space.name}", next_number(entry.parts)
+    folder, number = f"spaces/{space.name}", next_number(entry.parts, manifest.next_file)
     parts = [
         write_vectors(store.path, f"{folder}/part-{number + i:06d}.h5", space.take(rows), rows, space.hash_of(rows))
         for i, rows in enumerate(_runs(space))
     ]
     failures: tuple[PartRef, ...] = ()
     if space.failures.num_rows:
-        file = f"{folder}/failures-{next_number(entry.failures):06d}.parquet"
+        file = f"{folder}/failures-{next_number(entry.failures, manifest.next_file):06d}.parquet"
         failures = (write_table(store.path, file, space.failures, "embedstore-failures"),)
     return replace(entry, parts=tuple(parts), failures=failures)
 
 
 def _runs(space: Space) -> Iterator[npt.NDArray[np.int64]]:
-    size = max(1, PART_BYTES // (space.dim * space.dtype.itemsize))
-    for lo in range(0, len(space), size):
-        yield space.rows[lo : lo + size]
+    rows, size = np.sort(space.rows), _part_rows(space)
+    for lo in range(0, len(rows), size):
+        yield rows[lo : lo + size]
+
+
+def _part_rows(space: Space) -> int:
+    return max(1, PART_BYTES // (space.dim * space.dtype.itemsize))

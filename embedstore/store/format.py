@@ -62,10 +62,15 @@ class SpaceEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """`store.json`: what exists. A file that it does not name does not exist."""
+    """`store.json`: what exists. A file that it does not name does not exist.
+
+    `next_file` is the least number in the name of a new file: those below may be names that a compaction gave up, and that an
+    older reader still goes by.
+    """
 
     generation: int = 0
     next_row: int = 0
+    next_file: int = 0
     items: tuple[PartRef, ...] = ()
     tombstones: tuple[PartRef, ...] = ()
     spaces: Mapping[str, SpaceEntry] = field(default_factory=dict)
@@ -78,6 +83,7 @@ class Manifest:
         return cls(
             generation=data["generation"],
             next_row=data["next_row"],
+            next_file=data.get("next_file", 0),
             items=_refs(data["items"]),
             tombstones=_refs(data["tombstones"]),
             spaces={

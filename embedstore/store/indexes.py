@@ -1,7 +1,7 @@
 """The index of a space on disk: which files it is, what they must hash to, and which vectors they were built over.
 
-An index is a cache: ``index.json`` is replaced last, its files are immutable, and one that is damaged, older than the space or of
-another encoder is never used. The search library's own format of the files is none of our business here.
+An index is a cache: ``index.json`` is replaced last, its files are immutable, and one that is damaged, older than the space
+or of another encoder is never used. The search library's own format of the files is none of our business here.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from embedstore.errors import CorruptStoreError, EmbedstoreError
 from embedstore.store.format import PartRef
 
 INDEX = "index.json"
+CLOCK_TICK_NS = 20_000_000
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ def index_problems(folder: Path) -> list[str]:
         if record is not None:
             for name in record.files:
                 record.checked(folder, name, always=True)
-    except (EmbedstoreError, KeyError, TypeError) as error:
+    except (EmbedstoreError, KeyError, TypeError, ValueError, OSError) as error:
         return [f"{error} Build it again: embedstore index"]
     return []
 
@@ -145,18 +147,21 @@ class _Memory:
     """Remembers, for this user on this machine, that a file was found to have a digest."""
 
     def __init__(self, path: Path, status: os.stat_result, sha256: str) -> None:
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        home = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
         self._note = home / "embedstore" / "checked" / hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]
         seen = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, sha256)
         self._text = " ".join(map(str, seen))
+        self._settled = time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > CLOCK_TICK_NS
 
     def holds(self) -> bool:
         try:
-            return self._note.read_text() == self._text
+            return self._note.read_bytes() == self._text.encode()
         except OSError:
             return False
 
     def keep(self) -> None:
+        if not self._settled:  # a change within the same tick of the file system's clock would leave its times as they are
+            return
         with contextlib.suppress(OSError):  # a machine that cannot remember reads again
             self._note.parent.mkdir(parents=True, exist_ok=True)
             temporary = self._note.with_suffix(f".{os.getpid()}")

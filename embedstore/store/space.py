@@ -291,6 +291,7 @@ class Space:
         if not len(self._dead):
             return None
         live = np.isin(self._all_rows, self._dead, invert=True)
+        live.flags.writeable = False
         return None if live.all() else live
 
     @cached_property

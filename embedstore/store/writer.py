@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -179,7 +179,7 @@ class StoreWriter:
 
     def _add_items(self, manifest: Manifest, items: pa.Table) -> Manifest:
         (self._root / "items").mkdir(exist_ok=True)
-        file = f"items/part-{next_number(manifest.items):06d}.parquet"
+        file = f"items/part-{next_number(manifest.items, manifest.next_file):06d}.parquet"
         ref = write_table(self._root, file, items, "embedstore-items", first_row=manifest.next_row)
         return replace(manifest, items=(*manifest.items, ref), next_row=manifest.next_row + items.num_rows)
 
@@ -187,18 +187,19 @@ class StoreWriter:
         import pyarrow as pa
 
         (self._root / "items").mkdir(exist_ok=True)
-        file = f"items/tombstones-{next_number(self.store.manifest.tombstones):06d}.parquet"
+        manifest = self.store.manifest
+        file = f"items/tombstones-{next_number(manifest.tombstones, manifest.next_file):06d}.parquet"
         table = pa.table({"row": pa.array(np.unique(rows), pa.int64())})
         return write_table(self._root, file, table, "embedstore-tombstones")
 
     def _add_vectors(self, name: str, entry: SpaceEntry, added: NewVectors) -> SpaceEntry:
-        folder = f"spaces/{name}"
+        folder, least = f"spaces/{name}", self.store.manifest.next_file
         if len(added.rows):
-            file = f"{folder}/part-{next_number(entry.parts):06d}.h5"
+            file = f"{folder}/part-{next_number(entry.parts, least):06d}.h5"
             ref = write_vectors(self._root, file, added.vectors, added.rows, added.hashes)
             entry = replace(entry, parts=(*entry.parts, ref))
         if added.failures is not None and added.failures.num_rows:
-            file = f"{folder}/failures-{next_number(entry.failures):06d}.parquet"
+            file = f"{folder}/failures-{next_number(entry.failures, least):06d}.parquet"
             ref = write_table(self._root, file, added.failures, "embedstore-failures")
             entry = replace(entry, failures=(*entry.failures, ref))
         return entry
@@ -208,9 +209,9 @@ class StoreWriter:
         self.store = Store(self._root, manifest)
 
 
-def next_number(refs: Sequence[PartRef]) -> int:
-    """One more than the highest number in the names of `refs`: names are not used again while a file of theirs may be open."""
-    return 1 + max((int(Path(ref.file).stem.rpartition("-")[2]) for ref in refs), default=-1)
+def next_number(refs: Iterable[PartRef], least: int) -> int:
+    """One more than the highest number in the names of `refs`, and no less than `least`: no name is used again."""
+    return max(least, 1 + max((int(Path(ref.file).stem.rpartition("-")[2]) for ref in refs), default=-1))
 
 
 def _check_same(space: Space, spec: EncoderSpec, dtype: str) -> None:
@@ -230,7 +231,7 @@ def orphans(store: Store) -> list[Path]:
     found = [store.path / f"{MANIFEST}.tmp"] if (store.path / f"{MANIFEST}.tmp").exists() else []
     for folder in ("items", "spaces"):
         for parent, _, files in os.walk(store.path / folder):
-            if "index" not in Path(parent).relative_to(store.path).parts:
+            if Path(parent).relative_to(store.path).parts[2:3] != ("index",):  # a space may be called so, too
                 found += [path for path in (Path(parent) / name for name in files) if path not in known]
     return sorted(found)
 
