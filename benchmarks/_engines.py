@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from embedstore.index.vectors import unit_rows
+from embedstore.indexing.vectors import unit_rows
 from embedstore.registry import require
 
 Array = np.ndarray[Any, Any]
@@ -114,18 +114,18 @@ class Ours(Engine):
         self.filter_effort = {"recall": None}
 
     def build(self, data: Data, folder: Path) -> None:
-        from embedstore.index.approximate import VectorIndex
-        from embedstore.index.files import write_base
+        from embedstore.indexing.approximate import VectorIndex
+        from embedstore.indexing.files import write_base
 
         index = VectorIndex(threads=data.threads, factory=self.factory).fit(data.vectors)
         files = write_base(index.base_, folder, 1) if index.base_ is not None else {}
         (folder / "index.json").write_text(json.dumps({"report": index.report_.to_dict(), "files": files}))
 
     def load(self, data: Data, folder: Path) -> None:
-        from embedstore.index.approximate import IndexReport, VectorIndex
-        from embedstore.index.files import read_base
-        from embedstore.index.recipe import Recipe
-        from embedstore.index.vectors import as_vectors
+        from embedstore.indexing.approximate import IndexReport, VectorIndex
+        from embedstore.indexing.files import read_base
+        from embedstore.indexing.recipe import Recipe
+        from embedstore.indexing.vectors import as_vectors
 
         saved = json.loads((folder / "index.json").read_text())
         report, vectors = IndexReport.from_dict(saved["report"]), as_vectors(data.vectors)
@@ -143,8 +143,8 @@ class Ours(Engine):
         return [tuned, *([{"effort": e, "re-ranked": c} for e in swept] for c in sorted(options))]
 
     def search(self, queries: Array, k: int, effort: Effort, threads: int) -> Array:
-        from embedstore.index.base import Setting
-        from embedstore.index.vectors import unit_rows
+        from embedstore.indexing.base import Setting
+        from embedstore.indexing.vectors import unit_rows
 
         if "recall" in effort:
             return self.index.search(queries, k, recall=effort["recall"]).positions

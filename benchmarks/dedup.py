@@ -29,8 +29,8 @@ from embedstore._dedup import THRESHOLD, find_duplicates
 from embedstore._keys import hash_payload
 from embedstore.demo import extract
 from embedstore.encoders.thumbnail import SIDE, thumbnail
-from embedstore.index.duplicates import Pairs, pairs_above
-from embedstore.index.pixels import LARGEST, LIMIT, Thumbnails, alike_pairs
+from embedstore.indexing.duplicates import Pairs, pairs_above
+from embedstore.indexing.pixels import LARGEST, LIMIT, Thumbnails, alike_pairs
 from embedstore.sources import MemorySource
 from embedstore.sources.table import TableSource
 

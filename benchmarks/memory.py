@@ -21,7 +21,7 @@ import numpy as np
 import embedstore as es
 from benchmarks._clustered import clustered
 from embedstore.encoders.hash import HashEncoder
-from embedstore.index.recipe import parse_bytes
+from embedstore.indexing.recipe import parse_bytes
 from embedstore.store.writer import NewVectors
 
 DIM = 384
@@ -75,9 +75,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     recall = used["recall"]["held out"] if used else {"value": 1.0, "low": 1.0}
     budget = parse_bytes(given.memory) or 0
     print(f"{n:,} × {DIM} float16, --memory {given.memory}\n")
-    print(
-        "| index | peak, MB | interpreter alone, MB | budget + interpreter, MB | recall@10 (low) | built + tuned, s |"
-    )
+    print("| index | peak, MB | interpreter alone, MB | budget + interpreter, MB | recall@10 (low) | built + tuned, s |")
     print("|---|---|---|---|---|---|")
     print(
         f"| {report['type']} | {peak / 1e6:,.0f} | {alone / 1e6:,.0f} | {(budget + alone) / 1e6:,.0f} "

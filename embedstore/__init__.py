@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from embedstore._train import train
     from embedstore.errors import EmbedstoreError
     from embedstore.heads import Head, LinearHead, make_head
-    from embedstore.index.approximate import VectorIndex
+    from embedstore.indexing.approximate import VectorIndex
     from embedstore.spec import EncoderSpec
     from embedstore.store import Store, View
     from embedstore.store.verify import verify
@@ -43,7 +43,7 @@ _HOMES = {
     "SearchResult": "embedstore._search",
     "Searcher": "embedstore._search",
     "Store": "embedstore.store",
-    "VectorIndex": "embedstore.index.approximate",
+    "VectorIndex": "embedstore.indexing.approximate",
     "View": "embedstore.store",
     "align": "embedstore._align",
     "compact": "embedstore._compact",

@@ -21,7 +21,7 @@ from embedstore._files import write_bytes
 from embedstore._search import Searcher
 from embedstore._thumbnails import read_thumbnails
 from embedstore.errors import StoreError, UsageError, reason_of
-from embedstore.index.duplicates import (
+from embedstore.indexing.duplicates import (
     DECIMALS,
     Clusters,
     Pairs,
@@ -32,7 +32,7 @@ from embedstore.index.duplicates import (
     pairs_above,
     score_pairs,
 )
-from embedstore.index.pixels import alike_pairs
+from embedstore.indexing.pixels import alike_pairs
 from embedstore.store import Space, Store
 from embedstore.store.items import SIZE
 
@@ -201,7 +201,7 @@ def find_duplicates(
 
     Exact copies have one content hash; of each payload one item is compared with all others. Near copies of a picture are
     found by its pixels: the files are read again, and two pictures are near where their 16 × 16 thumbnails of the whole
-    picture are (`embedstore.index.pixels`). That finds shrunken and recompressed copies, whose vectors may be far apart, and
+    picture are (`embedstore.indexing.pixels`). That finds shrunken and recompressed copies, whose vectors may be far apart, and
     tells the members of a series of drawings apart, whose vectors are not. A picture whose file cannot be read any more, and
     anything that is no picture, is compared by vector.
 

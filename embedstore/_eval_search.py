@@ -20,7 +20,7 @@ from embedstore.errors import UsageError
 from embedstore.evaluation.bootstrap import Bootstrap, Score
 from embedstore.evaluation.metrics import scores_to_dict
 from embedstore.evaluation.ranking import expected_at_random, ranking_metrics, shuffle_ties
-from embedstore.index.exact import ExactIndex
+from embedstore.indexing.exact import ExactIndex
 from embedstore.sources.pairs import read_pairs
 from embedstore.store import Store
 

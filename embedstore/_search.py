@@ -21,8 +21,8 @@ from embedstore._projected import SearchableSpace
 from embedstore._query import Asked, QueryVector, Resolver, joined
 from embedstore.errors import UsageError
 from embedstore.evaluation.bootstrap import Score
-from embedstore.index.combine import diversified, first_of_each, fuse_ranks, fuse_scores
-from embedstore.index.vectors import unit_rows
+from embedstore.indexing.combine import diversified, first_of_each, fuse_ranks, fuse_scores
+from embedstore.indexing.vectors import unit_rows
 from embedstore.store import Store
 
 __all__ = ["Hit", "Query", "QueryVector", "SearchResult", "Searcher", "search"]

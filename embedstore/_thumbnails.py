@@ -13,7 +13,7 @@ import numpy.typing as npt
 from embedstore._keys import hash_payload
 from embedstore.encoders.thumbnail import SIDE, Thumbnail, thumbnail
 from embedstore.errors import PayloadError
-from embedstore.index.pixels import Thumbnails
+from embedstore.indexing.pixels import Thumbnails
 from embedstore.pipeline.produce import read_file
 from embedstore.pipeline.stages import ordered_map
 from embedstore.store import Space, Store

@@ -70,7 +70,7 @@ def write(path: Path, operation: str, arguments: dict[str, Any]) -> None:
 def killed_write(path: Path, operation: str, arguments: dict[str, Any], at: int) -> None:
     """`write`, in a process that kills itself when the `at`-th file (from 1) would be renamed into place."""
     from embedstore import _compact, _embed, _files  # noqa: F401 (every module that publishes files has to be there)
-    from embedstore.index import files  # noqa: F401
+    from embedstore.indexing import files  # noqa: F401
 
     real, left = _files.publish, at
 

@@ -20,10 +20,10 @@ from embedstore.encoders.hash import HashEncoder
 from embedstore.encoders.images import decode_rgb
 from embedstore.encoders.thumbnail import thumbnail
 from embedstore.errors import PayloadError, StoreError, UsageError
-from embedstore.index import duplicates
-from embedstore.index import pixels as pixels_module
-from embedstore.index.duplicates import Pairs, cluster, first_equal, pairs_above, score_pairs
-from embedstore.index.pixels import LARGEST, LIMIT, NOISE, PixelPairs, Thumbnails, alike_pairs, contrasts
+from embedstore.indexing import duplicates
+from embedstore.indexing import pixels as pixels_module
+from embedstore.indexing.duplicates import Pairs, cluster, first_equal, pairs_above, score_pairs
+from embedstore.indexing.pixels import LARGEST, LIMIT, NOISE, PixelPairs, Thumbnails, alike_pairs, contrasts
 from embedstore.sources import MemorySource
 
 

@@ -294,7 +294,7 @@ KILLED = """
 import os, signal, sys
 from embedstore import _files
 from embedstore._index import index
-from embedstore.index import files
+from embedstore.indexing import files
 real, left = _files.publish, [int(sys.argv[2])]
 def publish(temporary, path):
     left[0] -= 1

@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 import embedstore as es
 from embedstore.errors import UsageError
-from embedstore.index import approximate
+from embedstore.indexing import approximate
 
 DIM = 8
 START = 150

@@ -15,7 +15,7 @@ LAYERS = [
     {"errors"},
     {"registry", "spec", "splits", "_arguments", "_columns", "_encoding", "_keys", "_files"},
     {"sources", "encoders", "evaluation"},
-    {"store", "index", "heads"},
+    {"store", "indexing", "heads"},
     {"pipeline"},
     {"_projected", "_thumbnails"},
     {"_embed", "_align", "_index", "_query", "_trial", "demo"},
@@ -63,7 +63,7 @@ def test_imports_run_downwards() -> None:
 
 
 def test_heads_and_indexes_know_no_store() -> None:
-    for room in ("heads", "index", "encoders", "sources", "evaluation"):
+    for room in ("heads", "indexing", "encoders", "sources", "evaluation"):
         for path in (PACKAGE / room).glob("*.py"):
             assert "store" not in imports_of(path), path
 

@@ -17,8 +17,8 @@ import embedstore as es
 from embedstore.encoders import ENCODERS, EncoderRequest
 from embedstore.encoders.hash import HashEncoder
 from embedstore.errors import FingerprintError, UsageError
-from embedstore.index.combine import RRF
-from embedstore.index.exact import ExactIndex
+from embedstore.indexing.combine import RRF
+from embedstore.indexing.exact import ExactIndex
 from embedstore.sources import MemorySource
 
 

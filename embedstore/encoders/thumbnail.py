@@ -1,7 +1,7 @@
 """A picture at 16 × 16 pixels: what tells copies of a picture from pictures that are like it.
 
 The whole picture is squashed, nothing is cropped. Bytes in, pixels out; what two thumbnails have in common is judged by
-`embedstore.index.pixels`.
+`embedstore.indexing.pixels`.
 """
 
 from __future__ import annotations

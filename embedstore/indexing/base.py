@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embedstore.index.pages import use_huge_pages
-from embedstore.index.recipe import Recipe
-from embedstore.index.vectors import Float, Positions, Vectors, unit_rows
+from embedstore.indexing.pages import use_huge_pages
+from embedstore.indexing.recipe import Recipe
+from embedstore.indexing.vectors import Float, Positions, Vectors, unit_rows
 from embedstore.registry import require
 
 CHUNK = 64

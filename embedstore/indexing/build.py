@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embedstore.index.gpu import cagra_graph
-from embedstore.index.recipe import TRAIN_PER_LIST, Recipe
-from embedstore.index.vectors import BLOCK, Float, Positions, Vectors, unit_rows
+from embedstore.indexing.gpu import cagra_graph
+from embedstore.indexing.recipe import TRAIN_PER_LIST, Recipe
+from embedstore.indexing.vectors import BLOCK, Float, Positions, Vectors, unit_rows
 from embedstore.registry import require
 
 KMEANS_ROUNDS = 8

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.evaluation.bootstrap import Score
-from embedstore.index.base import Base, Setting
-from embedstore.index.exact import Best
-from embedstore.index.vectors import Float
+from embedstore.indexing.base import Base, Setting
+from embedstore.indexing.exact import Best
+from embedstore.indexing.vectors import Float
 
 LEVELS = (0.9, 0.95, 0.98, 0.99)
 SAME = 2e-6  # float32 sums in another order
@@ -45,7 +45,8 @@ class Level:
         The recall whose lower confidence bound was to be passed.
     setting : Setting
     recall : mapping of query set to Score
-        Measured on queries that took no part in choosing the setting.
+        Measured on queries that took no part in finding the setting; one that fails on them is made stronger, so that the
+        figure leans a little to the good side.
     p50_ms, p95_ms : float
         Of single queries, one thread.
     """
@@ -73,7 +74,7 @@ class Level:
 
 @dataclass
 class QuerySet:
-    """Held-out queries with the exact score of their k-th neighbour; the first half tunes, the second half reports."""
+    """Held-out queries with the exact score of their k-th neighbour; one half tunes, the other confirms and reports."""
 
     unit: Float
     kth: npt.NDArray[np.float32]
@@ -132,7 +133,7 @@ class Tuner:
         return Setting(self._efforts(candidates)[-1], candidates)
 
     def recalls(self, setting: Setting) -> dict[str, Score]:
-        """Recall of each query set on the queries that took no part in tuning."""
+        """Recall of each query set on the half that confirms."""
         return {name: self.recall(setting, name, second=True) for name in self.queries}
 
     def recall(self, setting: Setting, name: str, *, second: bool) -> Score:

@@ -10,9 +10,9 @@ import numpy as np
 
 from embedstore._files import fsync_path, publish
 from embedstore.errors import CorruptStoreError, StoreError, one_line
-from embedstore.index.base import Base
-from embedstore.index.recipe import Recipe
-from embedstore.index.vectors import Vectors
+from embedstore.indexing.base import Base
+from embedstore.indexing.recipe import Recipe
+from embedstore.indexing.vectors import Vectors
 from embedstore.registry import require
 
 FAISS, LABELS = "faiss", "labels"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embedstore.index.vectors import Array, unit_rows
+from embedstore.indexing.vectors import Array, unit_rows
 
 Float = npt.NDArray[np.float64]
 RRF = 60

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from embedstore.errors import UsageError
-from embedstore.index.vectors import Float
+from embedstore.indexing.vectors import Float
 from embedstore.registry import require
 
 

@@ -19,12 +19,12 @@ import numpy.typing as npt
 
 from embedstore.errors import UsageError
 from embedstore.evaluation.bootstrap import Score
-from embedstore.index.base import Base, Setting
-from embedstore.index.build import Progress, add, blocks_of, build
-from embedstore.index.exact import ExactIndex
-from embedstore.index.recipe import Recipe, choose, parse_bytes, parse_seconds
-from embedstore.index.tune import LEVELS, Level, QuerySet, Tuner, exact_latency, kth_scores
-from embedstore.index.vectors import Array, Float, Positions, Vectors, as_vectors, unit_rows
+from embedstore.indexing.base import Base, Setting
+from embedstore.indexing.build import Progress, add, blocks_of, build
+from embedstore.indexing.exact import ExactIndex
+from embedstore.indexing.recipe import Recipe, choose, parse_bytes, parse_seconds
+from embedstore.indexing.tune import LEVELS, Level, QuerySet, Tuner, exact_latency, kth_scores
+from embedstore.indexing.vectors import Array, Float, Positions, Vectors, as_vectors, unit_rows
 
 QUERIES = 1600
 FEW = 20  # with fewer vectors there is nothing to hold out
@@ -206,18 +206,21 @@ class VectorIndex:
         recall : float, optional
             Another operating point than the target's; 1 for exact search.
         """
-        queries = np.atleast_2d(queries)
-        if queries.ndim != 2 or queries.dtype.kind not in "fiu" or queries.shape[1] != self.vectors_.dim:
-            got = f"{queries.dtype}{queries.shape}"
-            raise UsageError(f"Queries should be numbers of shape (m, {self.vectors_.dim}). Got {got} instead.")
-        if not np.isfinite(queries).all():
-            bad = int(np.flatnonzero(~np.isfinite(queries).all(axis=1))[0])
+        queries = np.asarray(queries)
+        queries = queries[None] if queries.ndim == 1 else queries
+        if queries.ndim != 2 or queries.dtype.kind not in "fiu" or queries.shape[1] != self._planner.dim:
+            raise UsageError(
+                f"Queries should be numbers of shape (m, {self._planner.dim}). Got {queries.dtype}{queries.shape} instead."
+            )
+        unit = unit_rows(queries)
+        if not np.isfinite(unit[:, 0]).all():  # one value that is not finite leaves none in its row
+            bad = int(np.flatnonzero(~np.isfinite(unit[:, 0]))[0])
             raise UsageError(f"The query at position {bad} holds NaN or infinity.")
         if k < 1:
             raise UsageError(f"k should be 1 or more. Got {k!r} instead.")
         if keep is not None and keep.shape != (len(self.vectors_),):
             raise UsageError(f"keep should have shape ({len(self.vectors_)},). Got {keep.shape} instead.")
-        return self._planner.search(unit_rows(queries), k, keep, recall)
+        return self._planner.search(unit, k, keep, recall)
 
     def settle(self) -> VectorIndex:
         """Get ready for many searches (huge pages); returns self."""
@@ -244,7 +247,7 @@ class VectorIndex:
         threads = self.threads or os.cpu_count() or 1
         n, dim = int(usable.sum()), self.vectors_.dim
         start = time.perf_counter()
-        held = self._held_out(usable, n)
+        held, asked = self._held_out(usable, n)
         rest = usable.copy()
         rest[held] = False
         built = build(recipe, self.vectors_, rest, threads=threads, seed=self.seed, device=self.device, say=say)
@@ -252,7 +255,7 @@ class VectorIndex:
         labels = labels.astype(np.int32 if len(usable) < 2**31 else np.int64)
         built_at = time.perf_counter()
         say("measuring recall")
-        sets = self._query_sets(queries, rest, held)
+        sets = self._query_sets(queries, rest, asked)
         exact_ms = exact_latency(lambda: blocks_of(self.vectors_, rest), n, dim)
         tried: list[tuple[Tuner, list[Level]]] = []
         for codes in list(built):
@@ -311,14 +314,26 @@ class VectorIndex:
             **common,  # type: ignore[arg-type]
         )
 
-    def _held_out(self, usable: npt.NDArray[np.bool_], n: int) -> Positions:
-        rng = np.random.default_rng(self.seed)
-        count = min(QUERIES, max(n // 10, min(n // 2, 20)))
-        return np.sort(rng.choice(np.flatnonzero(usable), count, replace=False)).astype(np.int64)
+    def _held_out(self, usable: npt.NDArray[np.bool_], n: int) -> tuple[Positions, Positions]:
+        """Positions to hold out of the index while it is tuned, and those of them that are asked: one of each group of copies.
 
-    def _query_sets(self, queries: dict[str, Array], rest: npt.NDArray[np.bool_], held: Positions) -> dict[str, QuerySet]:
+        A query whose copies stayed in the index would be an easy one.
+        """
         rng = np.random.default_rng(self.seed)
-        sets = {"held out": unit_rows(self.vectors_.take(held))}
+        count = min(QUERIES, max(n // 10, min(n // 2, FEW)))
+        keys = _content_keys(self.vectors_)
+        sampled = rng.choice(np.flatnonzero(usable), count, replace=False)
+        distinct, copies = np.unique(keys[usable], return_counts=True)
+        _, first = np.unique(keys[sampled], return_index=True)
+        asked = sampled[np.sort(first)]
+        sizes = copies[np.searchsorted(distinct, keys[asked])]
+        asked = asked[np.cumsum(sizes) <= max(n // 10, FEW)]
+        held = np.flatnonzero(usable & np.isin(keys, keys[asked]))
+        return held.astype(np.int64), np.sort(asked).astype(np.int64)
+
+    def _query_sets(self, queries: dict[str, Array], rest: npt.NDArray[np.bool_], asked: Positions) -> dict[str, QuerySet]:
+        rng = np.random.default_rng(self.seed)
+        sets = {"held out": unit_rows(self.vectors_.take(asked))} if len(asked) or not queries else {}
         for name, given in queries.items():
             given = np.asarray(given)
             if given.ndim != 2 or given.shape[1] != self.vectors_.dim or not len(given):
@@ -355,6 +370,18 @@ def _with_direction(vectors: Vectors, wanted: npt.NDArray[np.bool_]) -> npt.NDAr
     return wanted
 
 
+def _content_keys(vectors: Vectors) -> npt.NDArray[np.uint64]:
+    """A key (n,) of the bits of each vector: equal where vectors are equal, and hardly ever elsewhere."""
+    keys = np.empty(len(vectors), np.uint64)
+    start = 0
+    for block in vectors.blocks(4096):
+        bits = np.ascontiguousarray(block).view(np.dtype(f"u{block.dtype.itemsize}")).astype(np.uint64)
+        odd = np.random.default_rng(0).integers(1 << 62, size=bits.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+        keys[start : start + len(block)] = (bits * odd).sum(axis=1, dtype=np.uint64)
+        start += len(block)
+    return keys
+
+
 class Subset:
     """Some positions of vectors, as `Vectors`."""
 
@@ -382,6 +409,7 @@ class Planner:
     def __init__(self, index: VectorIndex) -> None:
         self._index = index
         self._n = len(index.vectors_)
+        self.dim = index.vectors_.dim
         self.exact = ExactIndex(index.vectors_)
         self._recalls: dict[float | None, Score] = {}
         self._settings: dict[tuple[int, float | None], Setting] = {}

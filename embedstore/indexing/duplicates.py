@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.errors import UsageError
-from embedstore.index.vectors import unit_rows
+from embedstore.indexing.vectors import unit_rows
 
 Array = npt.NDArray[Any]
 Positions = npt.NDArray[np.int64]

@@ -75,8 +75,13 @@ def as_vectors(given: Array | Vectors) -> Vectors:
 
 def unit_rows(vectors: Array) -> Float:
     """`vectors` (n, d) as float32 with unit L2 norm; rows of zeros stay zero."""
-    with np.errstate(over="ignore"):  # seen to below
-        x = np.asarray(vectors, dtype=np.float32)
+    if vectors.dtype == np.float32:
+        x = vectors
+    else:
+        with np.errstate(over="ignore"):  # seen to below
+            x = np.asarray(vectors, dtype=np.float32)
+    if len(x) == 1 and 1e-30 < (length := float(np.dot(x[0], x[0]))) < np.inf:  # one query should cost next to nothing
+        return np.ascontiguousarray(x * np.float32(length**-0.5))
     square = np.einsum("ij,ij->i", x, x)
     if len(x) and not 1e-30 < square.min() <= square.max() < np.inf:  # zeros, or float32 over- or underflows: the slow way
         wide = np.asarray(vectors, dtype=np.float64)

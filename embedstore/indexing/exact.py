@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from embedstore.index.vectors import BLOCK, Array, Float, Positions, Vectors, as_vectors, unit_rows
+from embedstore.indexing.vectors import BLOCK, Array, Float, Positions, Vectors, as_vectors, unit_rows
 from embedstore.registry import require
 
 RESIDENT_BYTES = 4 << 30
