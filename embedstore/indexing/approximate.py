@@ -33,6 +33,7 @@ ROUNDS = 3
 GATHER = 2.0  # picking a vector costs so much more than passing it
 GRAPH_SHARE = 0.2  # below, a graph loses its way among vectors that do not match
 FILTER_RECALL = 0.99
+UNFILTERED = 0.9995  # a few removed vectors are no filter
 ENOUGH = 4  # lists: so many times k matching vectors must turn up, or the neighbourhood was missed
 PAYS = 0.5  # an index that takes more than this share of exact search is not worth its errors
 
@@ -445,14 +446,14 @@ class Planner:
             return self._beside_delta(unit, k, keep, self._setting(k, recall), recall)
         if known == 0 or (base.recipe.kind == "hnsw" and share < GRAPH_SHARE) or self._exact_is_faster(known, share):
             return self._exactly(unit, k, keep)
-        strict = max(recall or self._index.report_.target, FILTER_RECALL) if share < 0.995 else recall
+        strict = max(recall or self._index.report_.target, FILTER_RECALL) if share < UNFILTERED else recall
         return self._beside_delta(unit, k, keep, self._setting(k, strict).scaled(1 / share), strict, share)
 
     def _exact_is_faster(self, known: int, share: float) -> bool:
         """Whether gathering what is kept costs less than a search that tries harder by 1 / share, by what tuning measured."""
         report = self._index.report_
         exact = GATHER * report.exact_ms * known / max(report.n, 1)
-        return share < 0.995 and (known <= EXACT_SUBSET or exact <= report.level(FILTER_RECALL).p50_ms / share)
+        return share < UNFILTERED and (known <= EXACT_SUBSET or exact <= report.level(FILTER_RECALL).p50_ms / share)
 
     def _known(self, keep: npt.NDArray[np.bool_]) -> int:
         """How many of the base's vectors are kept; a read-only mask that comes again is not counted again."""
