@@ -16,7 +16,7 @@ from embedstore.indexing.vectors import Float, Positions, Vectors, unit_rows
 from embedstore.registry import require
 
 CHUNK = 64
-RERANKED_BYTES = 64 << 20
+RERANKED_BYTES = 8 << 20
 INT32 = np.iinfo(np.int32).max
 
 

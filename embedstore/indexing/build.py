@@ -67,7 +67,7 @@ def _graph(recipe: Recipe, vectors: Vectors, wanted: npt.NDArray[np.bool_], say:
     index = _empty_graph(vectors.dim, recipe.size, first)
     index.hnsw.efConstruction = 200 if n <= MANY else 128
     if not index.is_trained:
-        index.train(sample(vectors, wanted, 50_000, seed=0))
+        index.train(sample(vectors, wanted, 10_000, seed=0))
     done = 0
     for block in blocks_of(vectors, wanted):
         index.add(block)
@@ -95,7 +95,7 @@ def _recoded(graph: Any, recipe: Recipe, codes: str, vectors: Vectors, wanted: n
     """The same graph over other codes: built from exact distances, walked with cheap ones."""
     faiss = require("faiss", extra="cpu")
     index = _empty_graph(vectors.dim, recipe.size, codes)
-    index.train(sample(vectors, wanted, 50_000, seed=0))
+    index.train(sample(vectors, wanted, 10_000, seed=0))
     storage = faiss.downcast_index(index.storage)
     for block in blocks_of(vectors, wanted):
         storage.add(block)
@@ -152,9 +152,12 @@ def sample(vectors: Vectors, wanted: npt.NDArray[np.bool_], size: int, *, seed: 
     positions = np.flatnonzero(wanted)
     if len(positions) > size:
         positions = np.sort(np.random.default_rng(seed).choice(positions, size, replace=False))
-    out = np.empty((len(positions), vectors.dim), np.float32)
-    for lo in range(0, len(positions), BLOCK):
-        out[lo : lo + BLOCK] = unit_rows(vectors.take(positions[lo : lo + BLOCK]))
+    chosen = np.zeros(len(vectors), bool)
+    chosen[positions] = True
+    out, at = np.empty((len(positions), vectors.dim), np.float32), 0
+    for block in blocks_of(vectors, chosen):  # walking is cheaper than picking, and leaves no pages behind
+        out[at : at + len(block)] = block
+        at += len(block)
     return out
 
 

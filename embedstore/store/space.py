@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 Rows = npt.NDArray[np.int64]
 
+HELD = 1000
+"""Rows picked from memory maps before their pages are given back: each may hold 64 KiB around it."""
 DTYPES = ("float16", "float32")
 
 
@@ -230,6 +233,12 @@ class Space:
             out[where] = self._maps[i][position[where] - self._starts[i]]
         return out
 
+    def _let_go(self) -> None:
+        """Give back the pages of the maps; what is needed again comes from the page cache."""
+        for part in self._maps:
+            if isinstance(part, np.memmap):
+                part._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
+
     def hash_of(self, rows: Rows) -> Keys:
         """Content hashes (m, 2) of `rows` (m,); zeros where there is no vector."""
         position = self._position(rows)
@@ -318,6 +327,7 @@ class RawVectors:
 
     def __init__(self, space: Space) -> None:
         self._space = space
+        self._taken = 0
 
     def __len__(self) -> int:
         return len(self._space.raw_rows)
@@ -336,7 +346,12 @@ class RawVectors:
 
     def take(self, positions: Rows) -> Array:
         """Vectors (m, dim) at `positions` (m,)."""
-        return self._space._at(positions)
+        found = self._space._at(positions)
+        self._taken += len(positions)
+        if self._taken > HELD:
+            self._space._let_go()
+            self._taken = 0
+        return found
 
     def array(self) -> Array:
         """All of them (n, dim), in memory."""
