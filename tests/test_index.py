@@ -341,7 +341,7 @@ def test_memory_chooses_and_names_the_least() -> None:
         choose(1_000_000, 512, parse_bytes("10MB"))
     least = str(error.value).partition("--memory ")[2].partition(",")[0]
     assert choose(1_000_000, 512, parse_bytes(least)).kind != "exact"
-    with pytest.raises(UsageError, match=r"HNSW16,Flat of 1,500 vectors of 16 numbers needs .* --memory 0\.2GB"):
+    with pytest.raises(UsageError, match=r"HNSW16,Flat of 1,500 vectors of 16 numbers needs .* --memory 0\.4GB"):
         VectorIndex(factory="HNSW16,Flat", memory="1MB").fit(points(0, N))
     assert n_lists(0) == 4
 

@@ -85,10 +85,10 @@ class Recipe:
     def build_bytes(self, n: int, dim: int) -> int:
         """Memory while it is built, beside the interpreter: measured factors for growing arrays and buffers."""
         if self.kind == "ivf":
-            return int(1.6 * self.bytes(n, dim)) + self.train_bytes(dim) + (160 << 20)
+            return int(1.6 * self.bytes(n, dim)) + self.train_bytes(dim) + (320 << 20)
         coded = Recipe("hnsw", self.size, "Flat") if self.codes == "any" else self
         return (
-            int(1.1 * coded.bytes(n, dim)) + (n * (code_bytes("RaBitQ2", dim) + 8) if self.codes == "any" else 0) + (160 << 20)
+            int(1.1 * coded.bytes(n, dim)) + (n * (code_bytes("RaBitQ2", dim) + 8) if self.codes == "any" else 0) + (320 << 20)
         )
 
     def check_fits(self, n: int, dim: int, memory: int) -> None:
