@@ -122,9 +122,10 @@ class Ours(Engine):
         (folder / "index.json").write_text(json.dumps({"report": index.report_.to_dict(), "files": files}))
 
     def load(self, data: Data, folder: Path) -> None:
-        from embedstore.indexing.approximate import IndexReport, VectorIndex
+        from embedstore.indexing.approximate import VectorIndex
         from embedstore.indexing.files import read_base
         from embedstore.indexing.recipe import Recipe
+        from embedstore.indexing.report import IndexReport
         from embedstore.indexing.vectors import as_vectors
 
         saved = json.loads((folder / "index.json").read_text())

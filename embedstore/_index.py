@@ -15,9 +15,10 @@ import numpy.typing as npt
 
 from embedstore._projected import SearchableSpace, skipped_aligners, spaces_of
 from embedstore.errors import EmbedstoreError, FingerprintError, StoreError, StoreLockedError, UsageError, reason_of
-from embedstore.indexing.approximate import QUERIES, IndexReport, VectorIndex
+from embedstore.indexing.approximate import QUERIES, VectorIndex
 from embedstore.indexing.files import read_base, write_base
 from embedstore.indexing.recipe import Recipe
+from embedstore.indexing.report import IndexReport
 from embedstore.indexing.vectors import ArrayVectors, Vectors
 from embedstore.store import Store
 from embedstore.store.format import PartRef

@@ -11,9 +11,11 @@ import numpy.typing as npt
 import pytest
 
 from embedstore.errors import UsageError
-from embedstore.indexing.approximate import IndexReport, Planner, VectorIndex
+from embedstore.indexing.approximate import VectorIndex
 from embedstore.indexing.base import Base
+from embedstore.indexing.plan import Planner
 from embedstore.indexing.recipe import Recipe, choose, n_lists, parse_bytes, parse_seconds
+from embedstore.indexing.report import IndexReport
 from embedstore.indexing.tune import SAME, interval
 from embedstore.indexing.vectors import as_vectors, unit_rows
 

@@ -8,7 +8,6 @@ Penalties, power and dimension are those that retrieve best, in both directions,
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, product
@@ -21,6 +20,7 @@ from typing_extensions import Self
 from embedstore.errors import HeadError
 from embedstore.evaluation.paired import Codes, Ranking, content_codes, copy_groups, rank_distinct, rank_pairs
 from embedstore.heads.base import Array, Float, HeadState, Mask, as_inputs, check_inputs
+from embedstore.heads.params import Params
 
 MIN_PAIRS = 10
 ONE_FOLD_FROM = 2000
@@ -32,7 +32,7 @@ RANK_TOLERANCE = 1e-9
 LEAST_CORRELATION = 1e-6
 
 
-class Aligner:
+class Aligner(Params):
     """Two spaces made comparable by regularised CCA.
 
     Vectors are brought to unit length first: what search compares are directions.
@@ -231,22 +231,6 @@ class Aligner:
         )
         made.mrr_ = float("nan") if state.config["mrr"] is None else state.config["mrr"]
         return made
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The constructor's arguments (scikit-learn)."""
-        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
-
-    def set_params(self, **params: Any) -> Self:
-        """Change the constructor's arguments (scikit-learn)."""
-        known = inspect.signature(type(self)).parameters
-        for name, value in params.items():
-            if name not in known:
-                raise HeadError(f"{type(self).__name__} has no parameter {name!r}. Parameters: {', '.join(known)}.")
-            setattr(self, name, value)
-        return self
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.get_params().items())})"
 
     def _check_params(self) -> None:
         if not len(self.penalties) or not all(p > 0 for p in self.penalties):

@@ -6,7 +6,6 @@ never a store. A new head is one small class with `_fit`, `_logits`, `_state` an
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -16,6 +15,7 @@ import numpy.typing as npt
 from typing_extensions import Self
 
 from embedstore.errors import HeadError
+from embedstore.heads.params import Params
 
 Array = npt.NDArray[Any]
 Float = npt.NDArray[np.float64]
@@ -75,7 +75,7 @@ class HeadState:
     files: dict[str, bytes] = field(default_factory=dict)
 
 
-class Head:
+class Head(Params):
     """Base class of all heads.
 
     Attributes
@@ -200,22 +200,6 @@ class Head:
         head.dims_ = dict(state.config["dims"])
         head._restore(state)
         return head
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The constructor's arguments (scikit-learn)."""
-        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
-
-    def set_params(self, **params: Any) -> Self:
-        """Change the constructor's arguments (scikit-learn)."""
-        known = inspect.signature(type(self)).parameters
-        for name, value in params.items():
-            if name not in known:
-                raise HeadError(f"{type(self).__name__} has no parameter {name!r}. Parameters: {', '.join(known)}.")
-            setattr(self, name, value)
-        return self
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.get_params().items())})"
 
     def __sklearn_tags__(self) -> Any:
         from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags
