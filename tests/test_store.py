@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -240,3 +241,27 @@ def test_encoder_spec_round_trip() -> None:
     changed = {"dim": 5, "prompt": "query: ", "pooling": "cls", "normalized": True, "weights": "sha256:0", "max_length": 8}
     for field, value in changed.items():
         assert replace(spec, **{field: value}).fingerprint != spec.fingerprint, field
+
+
+@pytest.mark.parametrize("open_files", [256, 2])
+def test_rows_picked_from_many_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, open_files: int) -> None:
+    monkeypatch.setattr("embedstore.store.picker.OPEN_FILES", open_files)
+    store = es.Store.open(tmp_path / "s", create=True)
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(50, 4)).astype(np.float32)
+    with store.writer() as writer:
+        writer.ensure_space("text", HashEncoder(4, "text").spec, dtype="float32", provenance={})
+        for lo in range(0, 50, 10):
+            rows = np.arange(lo, lo + 10)
+            items = pa.table({"row": rows, "id": [f"i{row}" for row in rows]})
+            keys = np.zeros((10, 2), np.uint64)
+            writer.commit(items, vectors={"text": NewVectors(rows, vectors[rows], keys)})
+    raw = es.Store.open(tmp_path / "s").spaces["text"].raw
+    positions = rng.integers(0, 50, 200)
+    for _ in range(2):
+        np.testing.assert_array_equal(raw.take(positions), vectors[positions])
+    assert raw.take(positions[:0]).shape == (0, 4)
+    ref = raw._space.parts[-1]
+    os.truncate(tmp_path / "s" / ref.file, ref.offsets[VECTORS] + 20)
+    with pytest.raises(CorruptStoreError, match="too short"):
+        raw.take(np.array([49]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import mmap
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,6 +20,7 @@ from embedstore.errors import CorruptStoreError
 from embedstore.spec import EncoderSpec
 from embedstore.store.format import PartRef, SpaceEntry
 from embedstore.store.parts import HASH, ROW, VECTORS, read_array, read_into, read_table
+from embedstore.store.picker import RowPicker
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 Rows = npt.NDArray[np.int64]
 
-HELD = 1000
-"""Rows picked from memory maps before their pages are given back: each may hold 64 KiB around it."""
 DTYPES = ("float16", "float32")
 
 
@@ -233,12 +232,6 @@ class Space:
             out[where] = self._maps[i][position[where] - self._starts[i]]
         return out
 
-    def _let_go(self) -> None:
-        """Give back the pages of the maps; what is needed again comes from the page cache."""
-        for part in self._maps:
-            if isinstance(part, np.memmap):
-                part._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
-
     def hash_of(self, rows: Rows) -> Keys:
         """Content hashes (m, 2) of `rows` (m,); zeros where there is no vector."""
         position = self._position(rows)
@@ -322,12 +315,19 @@ class Space:
 class RawVectors:
     """All committed vectors of a space by position, removed or not; fits what an index reads from.
 
-    Blocks are plain reads, so that walking a space does not make it resident; picked vectors come from memory maps.
+    Blocks and picked vectors are plain reads, so that neither walking a space nor picking from it makes it resident.
     """
 
     def __init__(self, space: Space) -> None:
         self._space = space
-        self._taken = 0
+
+    @cached_property
+    def _picker(self) -> RowPicker | None:
+        """None where a part cannot be read at an offset."""
+        parts = self._space.parts
+        if not parts or not hasattr(os, "pread") or any(VECTORS not in ref.offsets for ref in parts):
+            return None
+        return RowPicker(self._space.root, parts, VECTORS, self._space.dtype, self.dim)
 
     def __len__(self) -> int:
         return len(self._space.raw_rows)
@@ -346,12 +346,7 @@ class RawVectors:
 
     def take(self, positions: Rows) -> Array:
         """Vectors (m, dim) at `positions` (m,)."""
-        found = self._space._at(positions)
-        self._taken += len(positions)
-        if self._taken > HELD:
-            self._space._let_go()
-            self._taken = 0
-        return found
+        return self._space._at(positions) if self._picker is None else self._picker.take(positions)
 
     def array(self) -> Array:
         """All of them (n, dim), in memory."""
