@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,11 @@ def read_json(path: Path) -> dict[str, Any]:
     return data
 
 
+def cache_home() -> Path:
+    """The user's folder for what can be made again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "embedstore"
+
+
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Replace `path` atomically and durably."""
     write_bytes(path, (json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode())
@@ -39,6 +45,28 @@ def write_bytes(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     publish(temporary, path)
+
+
+def write_hashed(path: Path, pieces: Sequence[bytes | memoryview]) -> str:
+    """Replace `path` atomically and durably by `pieces`, one after the other; their hexadecimal SHA-256."""
+    temporary = path.with_name(path.name + ".tmp")
+    with ThreadPoolExecutor(1) as pool, open(temporary, "wb", buffering=0) as file:
+        hashing = pool.submit(_sha256, pieces)
+        for piece in pieces:
+            left = memoryview(piece).cast("B")
+            while left:
+                left = left[file.write(left) :]
+        os.fsync(file.fileno())
+        digest = hashing.result()
+    publish(temporary, path)
+    return digest
+
+
+def _sha256(pieces: Sequence[bytes | memoryview]) -> str:
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece)
+    return digest.hexdigest()
 
 
 def publish(temporary: Path, path: Path) -> None:

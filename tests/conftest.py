@@ -9,8 +9,10 @@ import pytest
 from helpers import write_csv, write_image
 
 import embedstore as es
+from embedstore._files import cache_home
 
 ROOT = Path(__file__).parent.parent
+CONVERTED = cache_home() / "converted"
 CLIPART = ROOT.parent / "shared" / "data" / "clipart"
 
 
@@ -55,7 +57,10 @@ def store(table: Path, tmp_path: Path) -> es.Store:
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What was checked before is remembered per test, not in the user's cache folder."""
+    """What was checked before is remembered per test, not in the user's cache folder; converted networks are shared."""
     path = tmp_path_factory.mktemp("cache")
+    CONVERTED.mkdir(parents=True, exist_ok=True)
+    (path / "embedstore").mkdir()
+    (path / "embedstore" / "converted").symlink_to(CONVERTED)
     monkeypatch.setenv("XDG_CACHE_HOME", str(path))
     return path

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +17,12 @@ from PIL import Image
 
 from embedstore.encoders import ENCODERS, Encoder, EncoderRequest, load_encoder
 from embedstore.encoders.images import ImageTransform, decode_rgb
+from embedstore.encoders.network import agreement
 from embedstore.errors import EncoderError, MissingDependencyError, PayloadError, UsageError
 from embedstore.spec import EncoderSpec
 
 LIMIT = 178_956_970
+TEXTS = ["", "a", "a red car by the sea", "naïve 東京 🙂", "many words " * 60]
 
 
 def picture(seed: int, size: tuple[int, int] = (60, 40)) -> Image.Image:
@@ -87,18 +92,18 @@ class TestEffnet(EncoderContract):
         return load_encoder("effnet-lite0", "image")
 
     def test_equals_timm_s_own_transform_and_model(self, encoder: Any) -> None:
-        """The pixels are timm's to one grey level of rounding, the vectors to a cosine of 0.9999."""
+        """The pixels are timm's to a level or two of rounding here and there, the vectors to a cosine of 0.9999."""
         import torch
         from timm.data import create_transform
 
         transform = create_transform((3, 224, 224), interpolation="bicubic", mean=(0.5,) * 3, std=(0.5,) * 3, crop_pct=0.875)
         images = [picture(0, (256, 180)), picture(1, (100, 333)), picture(2, (500, 500))]
         theirs = torch.stack([transform(image) for image in images])
-        ours = encoder.tensor([encoder.prepare(encoded(image)) for image in images])
-        assert (ours - theirs).abs().max() < 1.01 * 2 / 255
-        with torch.inference_mode():
-            a, b = encoder.model(ours), encoder.model(theirs)
-        assert torch.nn.functional.cosine_similarity(a, b).min() > 0.9999
+        ours = encoder.stacked([encoder.prepare(encoded(image)) for image in images])
+        levels = ((theirs + 1) * 127.5).permute(0, 2, 3, 1).numpy()
+        assert np.abs(ours - levels).max() < 2.01
+        assert np.abs(ours - levels).mean() < 0.01
+        assert agreement(encoder.model(ours), encoder.model(np.rint(levels).astype(np.uint8))) > 0.9999
 
 
 @pytest.mark.offline_models
@@ -109,14 +114,32 @@ class TestMinilm(EncoderContract):
         return load_encoder("minilm", "text")
 
     def test_equals_sentence_transformers_encode(self, encoder: Any) -> None:
-        texts = ["a cat", "a much longer text about a red car that drives by the sea"]
-        theirs = encoder.model.encode(texts)
+        from sentence_transformers import SentenceTransformer
+
+        texts = [" a cat ", "", "a much longer text about a RED car\n\tthat drives by the sea", "naïve 東京 🙂", "word " * 400]
+        theirs = SentenceTransformer(str(encoder._folder), device="cpu").encode(texts)
         np.testing.assert_allclose(encoder.encode(texts), theirs, atol=1e-5)
 
     def test_truncation_is_counted(self, encoder: Any) -> None:
         before = encoder.truncated
         encoder.encode(["short", "word " * 300, "word " * 254, "word " * 255])
         assert encoder.truncated - before == 2  # 256 tokens hold 254 words and two marks
+
+    def test_windows_cover_a_long_text_and_are_averaged(self, encoder: Any) -> None:
+        windowed: Any = load_encoder("minilm+windows", "text")
+        assert windowed.spec.fingerprint != encoder.spec.fingerprint
+        short, long = "a red car", " ".join(f"word{i} red" for i in range(200))
+        np.testing.assert_allclose(windowed.encode([short])[0], encoder.encode([short])[0], atol=1e-5)
+        ids, mask, owner = windowed.tokens([short, long, short])
+        assert owner.tolist() == [0, *[1] * (len(owner) - 2), 2]
+        inside = [set(row[on == 1][1:-1].tolist()) for row, on in zip(ids[owner == 1], mask[owner == 1], strict=True)]
+        assert all(first & second for first, second in pairwise(inside))  # windows overlap
+        parts = windowed.model(ids[1:-1], mask[1:-1])
+        mean = parts.mean(axis=0) / np.linalg.norm(parts.mean(axis=0))
+        np.testing.assert_allclose(windowed.encode([short, long, short])[1], mean, atol=1e-5)
+        assert windowed.truncated == 0
+        with pytest.raises(UsageError, match="does not take \\+windows"):
+            load_encoder("hash+windows", "text")
 
     def test_spec_is_known_without_the_model(self, encoder: Any) -> None:
         spec = encoder.spec
@@ -288,6 +311,96 @@ def test_nothing_but_images_is_opened() -> None:
 def test_every_shape_becomes_the_model_s(resize: str, size: tuple[int, int]) -> None:
     transform = ImageTransform((16, 24), resize, 28, "bicubic", (0.5,) * 3, (0.5,) * 3)
     assert transform.pixels(picture(0, size)).shape == (16, 24, 3)
+
+
+@pytest.mark.offline_models
+@pytest.mark.parametrize("name", ["effnet-lite0", "minilm"])
+def test_runtimes_agree_and_share_a_fingerprint(name: str) -> None:
+    modality = "image" if name == "effnet-lite0" else "text"
+    pytest.importorskip("openvino")
+    ours, theirs = (load_encoder(name, modality, runtime=runtime) for runtime in ("openvino", "torch"))
+    assert ours.spec.fingerprint == theirs.spec.fingerprint
+    payloads = (
+        [encoded(picture(i, (90 + 40 * i, 120))) for i in range(6)] if modality == "image" else [t.encode() for t in TEXTS]
+    )
+    prepared = [ours.prepare(payload) for payload in payloads]
+    assert agreement(ours.encode(prepared), theirs.encode(prepared)) > 0.9999
+    assert "openvino" in ours.provenance()
+    assert "torch" in theirs.provenance()
+
+
+class TestRuntimes:
+    """A network that is not the same on OpenVINO is not used, and one that was found to be is not converted again."""
+
+    @pytest.fixture(autouse=True)
+    def cache(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        pytest.importorskip("openvino")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        return tmp_path
+
+    @pytest.mark.parametrize("modality", ["image", "text"])
+    def test_open_clip_towers_agree_and_are_converted_once(self, tiny_clip: str, modality: str, cache: Path) -> None:
+        from embedstore.encoders import openvino
+
+        ours, theirs = (load_encoder(tiny_clip, modality, runtime=runtime) for runtime in ("openvino", "torch"))
+        payloads = [encoded(picture(i)) for i in range(5)] if modality == "image" else [t.encode() for t in TEXTS]
+        prepared = [ours.prepare(payload) for payload in payloads]
+        assert agreement(ours.encode(prepared), theirs.encode(prepared)) > 0.9999
+        (folder,) = (cache / "embedstore" / "converted").iterdir()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(openvino, "_convert", lambda *_: pytest.fail("converted again"))
+            load_encoder(tiny_clip, modality, runtime="openvino").encode(prepared[:1])
+        (folder / "network.bin").unlink()
+        np.testing.assert_array_equal(
+            load_encoder(tiny_clip, modality, runtime="openvino").encode(prepared), ours.encode(prepared)
+        )
+
+    def test_one_that_does_not_agree_is_left_to_torch(self, tiny_clip: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        from embedstore.encoders import openvino
+
+        monkeypatch.setattr(openvino, "agreement", lambda ours, theirs: 0.99)
+        image = encoded(picture(0))
+        chosen, torch = load_encoder(tiny_clip, "image"), load_encoder(tiny_clip, "image", runtime="torch")
+        np.testing.assert_array_equal(chosen.encode([chosen.prepare(image)]), torch.encode([torch.prepare(image)]))
+        for _ in range(2):
+            required = load_encoder(tiny_clip, "image", runtime="openvino")
+            with pytest.raises(EncoderError, match=r"cosine to torch 0\.99.*--runtime torch"):
+                required.encode([required.prepare(image)])
+
+    def test_one_that_cannot_be_converted_is_left_to_torch(self, tiny_clip: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        from embedstore.encoders import openvino
+
+        def fails(*_: Any) -> None:
+            raise RuntimeError("no such operation")
+
+        monkeypatch.setattr(openvino, "_compared", fails)
+        chosen = load_encoder(tiny_clip, "text")
+        assert chosen.encode(["a"]).shape == (1, 32)
+        with pytest.raises(EncoderError, match=r"cannot be converted .no such operation"):
+            load_encoder(tiny_clip, "text", runtime="openvino").encode(["a"])
+
+    def test_a_cache_that_cannot_be_written_is_done_without(self, tiny_clip: str, cache: Path) -> None:
+        (cache / "embedstore").write_text("in the way")
+        assert load_encoder(tiny_clip, "text").encode(["a"]).shape == (1, 32)
+
+    def test_what_does_not_fit_is_refused(self, tiny_clip: str) -> None:
+        with pytest.raises(UsageError, match="computes in float32 on the CPU"):
+            load_encoder(tiny_clip, "text", runtime="openvino", precision="bfloat16").encode(["a"])
+        with pytest.raises(UsageError, match="runtime must be one of"):
+            load_encoder(tiny_clip, "text", runtime="onnx").encode(["a"])
+
+
+@pytest.mark.offline_models
+def test_texts_are_encoded_without_torch(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    load_encoder("minilm", "text").encode(["a"])  # converted, if it was not
+    code = (
+        "import sys\nfrom embedstore.encoders import load_encoder\ne = load_encoder('minilm', 'text')\n"
+        "print(e.encode(['a red car']).shape, e.provenance()['device'])\n"
+        "print([m for m in ('torch', 'transformers', 'sentence_transformers', 'openvino_telemetry') if sys.modules.get(m)])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["(1, 384) cpu", "[]"]
 
 
 def test_precision_and_device_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:

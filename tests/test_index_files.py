@@ -20,11 +20,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import embedstore as es
-import embedstore.store.indexes as indexes
+import embedstore._digests as digests
 from embedstore._index import index
 from embedstore.errors import StoreError, StoreLockedError, UsageError
 from embedstore.sources import MemorySource
-from embedstore.store.indexes import IndexRecord
+from embedstore.store.indexes import IndexFile, IndexRecord
 
 N, DIM = 400, 8
 K = 5
@@ -219,18 +219,18 @@ def test_without_a_cache_folder_files_are_read_again(
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files whose digest is computed from now on."""
     names: list[str] = []
-    real = indexes.sha256_file
+    real = digests.sha256_file
 
     def count(path: Path) -> str:
         names.append(path.name)
         return real(path)
 
-    monkeypatch.setattr(indexes, "sha256_file", count)
+    monkeypatch.setattr(digests, "sha256_file", count)
     return names
 
 
 def test_digests_are_computed_once(store: es.Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(indexes, "CLOCK_TICK_NS", 0)
+    monkeypatch.setattr(digests, "CLOCK_TICK_NS", 0)
     names = counted(monkeypatch)
     used(store)
     assert sorted(names) == ["base-000001.faiss", "labels-000001.npy"]
@@ -246,7 +246,7 @@ def test_digests_are_computed_once(store: es.Store, monkeypatch: pytest.MonkeyPa
 
 def test_a_file_of_this_very_moment_is_not_remembered(store: es.Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """A change within the same tick of the file system's clock would leave no trace in the times."""
-    monkeypatch.setattr(indexes, "CLOCK_TICK_NS", 3600 * 10**9)
+    monkeypatch.setattr(digests, "CLOCK_TICK_NS", 3600 * 10**9)
     used(store)
     names = counted(monkeypatch)
     used(store)
@@ -338,7 +338,7 @@ def test_a_space_called_index_is_cleaned_like_any_other(tmp_path: Path) -> None:
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.dictionaries(st.text(max_size=5), st.none() | st.integers() | st.floats(allow_nan=False) | st.text()))
 def test_record_round_trip(tmp_path: Path, data: dict[str, object]) -> None:
-    record = IndexRecord("text", "f" * 16, [("a", "b")], {"faiss": indexes.IndexFile("x", 1, "c")}, data, 3)
+    record = IndexRecord("text", "f" * 16, [("a", "b")], {"faiss": IndexFile("x", 1, "c")}, data, 3)
     folder = tmp_path / "index"
     folder.mkdir(exist_ok=True)
     record.write(folder)

@@ -6,7 +6,7 @@ Knows nothing of stores and pipelines: payloads in, vectors out.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -30,6 +30,10 @@ ALIASES = {
 """Short names for encoders whose weights come from a hub."""
 
 
+WINDOWS = "+windows"
+RUNTIMES = ("auto", "torch", "openvino")
+
+
 @dataclass(frozen=True)
 class EncoderRequest:
     """What a factory of the entry-point group ``embedstore.encoders`` is called with.
@@ -46,8 +50,13 @@ class EncoderRequest:
     precision : str
         ``"auto"``, ``"float32"`` or ``"bfloat16"``: the arithmetic, not the stored dtype. Auto is bfloat16 autocast on
         CUDA and float32 on a CPU.
+    runtime : str
+        One of `RUNTIMES`. Auto is OpenVINO on a CPU where it is installed and gives torch's vectors.
     max_pixels : int
         Larger images are failures.
+    windows : bool
+        Long texts are encoded in overlapping windows whose vectors are averaged; asked for by a name that ends in
+        ``+windows``.
     """
 
     name: str
@@ -55,7 +64,9 @@ class EncoderRequest:
     modality: str
     device: str = "auto"
     precision: str = "auto"
+    runtime: str = "auto"
     max_pixels: int = 178_956_970
+    windows: bool = False
 
 
 class Encoder(Protocol):
@@ -99,7 +110,13 @@ class Encoder(Protocol):
 
 
 def load_encoder(
-    name: str, modality: str, *, device: str = "auto", precision: str = "auto", max_pixels: int | None = None
+    name: str,
+    modality: str,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    runtime: str = "auto",
+    max_pixels: int | None = None,
 ) -> Encoder:
     """The encoder called `name` for `modality`.
 
@@ -121,16 +138,19 @@ def load_encoder(
     """
     if modality not in MODALITIES:
         raise UsageError(f"modality must be one of {list(MODALITIES)}. Got {modality!r} instead.")
-    family, _, argument = ALIASES.get(name, name).partition(":")
+    plain = name.removesuffix(WINDOWS)
+    family, _, argument = ALIASES.get(plain, plain).partition(":")
     if family not in ENCODERS.names():
         raise UsageError(
             f"No encoder is called {name!r}. Known: {', '.join([*ENCODERS.names(), *ALIASES])}. "
             "'embedstore encoders' describes them."
         )
-    request = EncoderRequest(name, argument, modality, device, precision)
+    request = EncoderRequest(name, argument, modality, device, precision, runtime, windows=plain != name)
     if max_pixels is not None:
-        request = EncoderRequest(name, argument, modality, device, precision, max_pixels)
+        request = replace(request, max_pixels=max_pixels)
     encoder: Encoder = ENCODERS.get(family)(request)
+    if request.windows and "windows" not in encoder.spec.preprocessing:
+        raise UsageError(f"{plain} does not take {WINDOWS}: only text models of sentence-transformers do.")
     return encoder
 
 

@@ -1,8 +1,8 @@
 """From an image file's bytes to the pixels a model sees: one path for every format, on Pillow.
 
 EXIF orientation is applied, transparency is composited on white, 16-bit, CMYK, palette and greyscale images become 8-bit
-RGB, an animation gives its first frame. Resizing follows torchvision's and timm's evaluation transforms on 8-bit pixels;
-normalisation is left to the model, so that workers pass on a quarter of the bytes.
+RGB, an animation gives its first frame. Resizing follows torchvision's and timm's evaluation transforms on 8-bit pixels, but
+computes only what the crop keeps; normalisation is left to the model, so that workers pass on a quarter of the bytes.
 """
 
 from __future__ import annotations
@@ -84,9 +84,13 @@ class ImageTransform:
         scaled = _shortest(image.width, image.height, self.resize_to)
         if scaled[0] * scaled[1] > MAX_SCALED_PIXELS:
             raise PayloadError("decode", f"{image.width} × {image.height} pixels is too long and thin to be cropped")
-        image = image.resize(scaled, filter_)
-        left, top = round((image.width - width) / 2.0), round((image.height - height) / 2.0)
-        return np.asarray(image.crop((left, top, left + width, top + height)))
+        left, top = round((scaled[0] - width) / 2.0), round((scaled[1] - height) / 2.0)
+        if left < 0 or top < 0 or image.size == scaled:
+            return np.asarray(image.resize(scaled, filter_).crop((left, top, left + width, top + height)))
+        # Rows, then columns, as Pillow does for a whole image, but only where the crop is: half the time, within two levels.
+        across, down = image.width / scaled[0], image.height / scaled[1]
+        image = image.resize((width, image.height), filter_, box=(left * across, 0, (left + width) * across, image.height))
+        return np.asarray(image.resize((width, height), filter_, box=(0, top * down, width, (top + height) * down)))
 
 
 def _shortest(width: int, height: int, target: int) -> tuple[int, int]:

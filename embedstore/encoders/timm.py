@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedstore.encoders.base import EncoderRequest, not_loadable, refuse_modality
+from embedstore.encoders.image_encoder import ImageEncoder
 from embedstore.encoders.images import ImageTransform
 from embedstore.encoders.runtime import load_weights, state_digest
-from embedstore.encoders.torch_image import TorchImageEncoder
 from embedstore.errors import EncoderError, UsageError
 from embedstore.spec import EncoderSpec
 
@@ -38,7 +38,7 @@ def timm_transform(model: torch.nn.Module) -> ImageTransform:
     )
 
 
-def load(request: EncoderRequest) -> TorchImageEncoder:
+def load(request: EncoderRequest) -> ImageEncoder:
     """timm:MODEL (hub) or timm:MODEL/PATH (local weights): images."""
     refuse_modality(request, ["image"])
     name, _, weights = request.argument.partition("/")
@@ -56,7 +56,7 @@ def load(request: EncoderRequest) -> TorchImageEncoder:
         preprocessing=transform.to_dict(),
         pooling=str(getattr(model, "global_pool", "default")) if isinstance(model.global_pool, str) else "default",
     )
-    return TorchImageEncoder(spec, transform, lambda: model, request, library="timm")
+    return ImageEncoder(spec, transform, lambda: model, request, library="timm")
 
 
 def _create(request: EncoderRequest, name: str, weights: Path | None) -> torch.nn.Module:

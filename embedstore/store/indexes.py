@@ -6,23 +6,20 @@ or of another encoder is never used. The search library's own format of the file
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from embedstore._digests import check_digest
 from embedstore._encoding import check_encoding, encoding
-from embedstore._files import read_json, sha256_file, write_json
+from embedstore._files import read_json, write_json
 from embedstore.errors import CorruptStoreError, EmbedstoreError
 from embedstore.store.format import PartRef
 
 INDEX = "index.json"
-CLOCK_TICK_NS = 20_000_000
 
 
 @dataclass(frozen=True)
@@ -111,19 +108,8 @@ class IndexRecord:
         CorruptStoreError
         """
         entry = self.files[name]
-        path = folder / entry.file
-        try:
-            status = path.stat()
-        except FileNotFoundError:
-            raise CorruptStoreError(f"{path} is missing.") from None
-        if status.st_size != entry.bytes:
-            raise CorruptStoreError(f"{path} has {status.st_size:,} bytes; {entry.bytes:,} were written.")
-        memory = _Memory(path, status, entry.sha256)
-        if always or not memory.holds():
-            if sha256_file(path) != entry.sha256:
-                raise CorruptStoreError(f"{path}: its bytes differ from what was written (SHA-256).")
-            memory.keep()
-        return path
+        check_digest(folder / entry.file, entry.bytes, entry.sha256, always=always)
+        return folder / entry.file
 
 
 def index_problems(folder: Path) -> list[str]:
@@ -141,29 +127,3 @@ def index_problems(folder: Path) -> list[str]:
 def _digest(body: Mapping[str, Any]) -> str:
     canonical = json.dumps(body, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-class _Memory:
-    """Remembers, for this user on this machine, that a file was found to have a digest."""
-
-    def __init__(self, path: Path, status: os.stat_result, sha256: str) -> None:
-        home = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
-        self._note = home / "embedstore" / "checked" / hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]
-        seen = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, sha256)
-        self._text = " ".join(map(str, seen))
-        self._settled = time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > CLOCK_TICK_NS
-
-    def holds(self) -> bool:
-        try:
-            return self._note.read_bytes() == self._text.encode()
-        except OSError:
-            return False
-
-    def keep(self) -> None:
-        if not self._settled:  # a change within the same tick of the file system's clock would leave its times as they are
-            return
-        with contextlib.suppress(OSError):  # a machine that cannot remember reads again
-            self._note.parent.mkdir(parents=True, exist_ok=True)
-            temporary = self._note.with_suffix(f".{os.getpid()}")
-            temporary.write_text(self._text)
-            os.replace(temporary, self._note)

@@ -1,0 +1,100 @@
+"""Images through a network: what the timm and open_clip encoders share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from embedstore.encoders.base import EncoderRequest, Vectors
+from embedstore.encoders.images import ImageTransform, Pixels
+from embedstore.encoders.network import Array, Model, Network, batch_size_of, open_model
+from embedstore.registry import require
+from embedstore.spec import EncoderSpec
+
+if TYPE_CHECKING:
+    import torch
+
+EXAMPLES = 8
+
+
+class ImageEncoder:
+    """Images through a network.
+
+    Parameters
+    ----------
+    spec : EncoderSpec
+    transform : ImageTransform
+    load : callable
+        Makes the torch model; called at most once, when first needed.
+    request : EncoderRequest
+    library : str
+        The module that the model comes from; its version is kept as provenance.
+    forward : callable, optional
+        (model, images (n, 3, h, w)) → (n, dim); default: calls the model.
+    """
+
+    truncated = 0
+
+    def __init__(
+        self,
+        spec: EncoderSpec,
+        transform: ImageTransform,
+        load: Callable[[], torch.nn.Module],
+        request: EncoderRequest,
+        *,
+        library: str,
+        forward: Callable[[Any, torch.Tensor], torch.Tensor] = lambda model, images: model(images),
+    ) -> None:
+        self.spec = spec
+        self.transform = transform
+        self.batch_size = batch_size_of(request)
+        self._load = load
+        self._request = request
+        self._library = library
+        self._forward = forward
+
+    @property
+    def network(self) -> Network:
+        images = (-1, *self.transform.size, 3)
+        return Network(self.spec.name, self.spec.fingerprint, self._module, (images,), self._examples)
+
+    @cached_property
+    def model(self) -> Model:
+        return open_model(self.network, self._request)
+
+    def prepare(self, payload: bytes) -> Pixels:
+        return self.transform(payload, max_pixels=self._request.max_pixels)
+
+    def stacked(self, batch: Sequence[Pixels]) -> Array:
+        """What `model` takes: (n, height, width, 3) uint8."""
+        return np.stack(list(batch))
+
+    def encode(self, batch: Sequence[Pixels]) -> Vectors:
+        return self.model(self.stacked(batch))
+
+    def provenance(self) -> Mapping[str, str]:
+        return {**self.model.provenance(), self._library: str(require(self._library).__version__)}
+
+    def _examples(self) -> list[tuple[Array, ...]]:
+        images = pictures(*self.transform.size)
+        return [(images,), (images[:1],)]
+
+    def _module(self) -> torch.nn.Module:
+        from embedstore.encoders.modules import Images
+
+        return Images(self._load(), self.transform.mean, self.transform.std, self._forward)
+
+
+def pictures(height: int, width: int) -> Array:
+    """Images (n, height, width, 3) uint8 with gradients, edges and noise, always the same."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
+    waves = rng.uniform(-12, 12, (EXAMPLES, 3, 2))
+    smooth = np.sin(waves[..., 0, None, None] * x + waves[..., 1, None, None] * y) * 100 + 128
+    blocks = rng.integers(0, 2, (EXAMPLES, 3, 8, 8)).repeat(-(-height // 8), 2).repeat(-(-width // 8), 3)[..., :height, :width]
+    share = np.linspace(0, 1, EXAMPLES)[:, None, None, None]
+    mixed = (1 - share) * smooth + share * 200 * blocks + rng.normal(0, 12, smooth.shape)
+    return np.ascontiguousarray(np.clip(mixed, 0, 255).astype(np.uint8).transpose(0, 2, 3, 1))

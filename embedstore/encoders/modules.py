@@ -1,0 +1,64 @@
+"""Torch modules around the libraries' own: arrays of bytes and token ids in, vectors out, for every runtime alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Images(nn.Module):
+    """Pixels (n, h, w, 3) uint8 through `model`, normalised on the device and in channels_last.
+
+    Parameters
+    ----------
+    model : Module
+    mean, std : (3,) floats
+        Of pixels in [0, 1].
+    forward : callable, optional
+        (model, images (n, 3, h, w) float32) → (n, dim); default: calls the model.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(
+        self,
+        model: nn.Module,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        forward: Callable[[Any, Tensor], Tensor] = lambda model, images: model(images),
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("scale", torch.tensor([1 / (255 * s) for s in std]))
+        self.register_buffer("shift", torch.tensor([m / s for m, s in zip(mean, std, strict=True)]))
+        self._forward = forward
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self._forward(self.model, (pixels.float() * self.scale - self.shift).permute(0, 3, 1, 2))
+
+
+class SentenceTexts(nn.Module):
+    """Token ids and mask (n, length) through a sentence-transformers model."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        features = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
+        return self.model(features)["sentence_embedding"]  # type: ignore[no-any-return]
+
+
+class ClipTexts(nn.Module):
+    """Token ids (n, context) through the text tower of an open_clip model, normalised."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.model.encode_text(tokens, normalize=True)  # type: ignore[no-any-return]
