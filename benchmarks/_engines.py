@@ -24,7 +24,7 @@ Array = np.ndarray[Any, Any]
 Effort = dict[str, Any]
 
 BLOCK = 16384
-EF = (10, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 384, 512, 768, 1024)
+EF = (*range(10, 25), 26, 28, 32, 36, 40, 44, 48, 56, 60, 64, 68, 72, 76, 80, 88, 96, 112, 128, 192, 256, 384, 512, 768)
 NPROBE = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 TRAIN_PER_LIST = 64
 
@@ -151,6 +151,8 @@ class Ours(Engine):
             return self.index.search(queries, k, recall=effort["recall"]).positions
         base, setting = self.index.base_, Setting(effort["effort"], effort["re-ranked"])
         assert base is not None
+        if len(queries) == 1 and (found := base.one(queries[0], k, setting)) is not None:
+            return found[1]
         return base.search(unit_rows(queries), k, setting, threads=threads)[1]
 
     def prepared(self, rule: Rule, effort: Effort) -> Any:

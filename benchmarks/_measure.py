@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -15,8 +14,9 @@ from benchmarks._data import K, Scorer, load_data
 from benchmarks._engines import ENGINES, Array, Data, Effort, Engine
 
 TARGETS = (0.95, 0.99)
-ROUNDS = 3
-BUDGET = 60.0  # seconds that one rate may take; a slow engine answers fewer queries
+ROUNDS = 7
+TURN = 2.0  # seconds
+BUDGET = 60.0  # seconds that finding one recall may take; a slow engine answers fewer queries
 
 
 def memory(vectors: Path) -> float:
@@ -48,25 +48,6 @@ def build(engine: Engine, data: Data, folder: Path, home: Path) -> dict[str, Any
     seconds = time.perf_counter() - start
     size = sum(file.stat().st_size for file in home.rglob("*") if file.is_file())
     return {"seconds": seconds, "peak": memory(folder / "vectors.npy"), "disk": size}
-
-
-def rate(call: Callable[[Array], Any], parts: Sequence[Array]) -> float:
-    """Queries a second: the best of three rounds over `parts`, after one part in ten to warm up, within the budget."""
-    end = time.perf_counter() + BUDGET
-    for part in parts[: -(-len(parts) // 10)]:
-        call(part)
-    best = 0.0
-    for _ in range(ROUNDS):
-        start, done = time.perf_counter(), 0
-        for part in parts:
-            call(part)
-            done += len(part)
-            if time.perf_counter() > end:
-                break
-        best = max(best, done / (time.perf_counter() - start))
-        if time.perf_counter() > end:
-            break
-    return best
 
 
 def recall(engine: Engine, scorer: Scorer, queries: Array, kth: Array, effort: Effort, threads: int) -> tuple[float, float]:
@@ -108,33 +89,49 @@ def promising(rows: list[dict[str, Any]], target: float) -> list[dict[str, Any]]
     return sorted(first.values(), key=lambda row: row["cost"])[:3]
 
 
-def rates(engine: Engine, queries: Array, effort: Effort, threads: int) -> dict[str, float]:
-    many = np.tile(queries, (-(-1024 // len(queries)), 1))[:1024]
-    single = [query[None] for query in queries[:500]]
-    with limited(1):
-        one = rate(lambda part: engine.search(part, K, effort, 1), single)
-    with limited(threads):
-        batches = {
-            "64": rate(lambda part: engine.search(part, K, effort, threads), [many[lo : lo + 64] for lo in range(0, 1024, 64)]),
-            "1024": rate(lambda part: engine.search(part, K, effort, threads), [many]),
-        }
-    return {"1": one, **batches}
-
-
 def searched(engine: Engine, data: Data, folder: Path, home: Path) -> dict[str, Any]:
     queries, kth = np.load(folder / "queries.npy"), np.load(folder / "kth.npy")
     start = time.perf_counter()
     engine.load(data, home)
     loaded = time.perf_counter() - start
     rows = sweep(engine, Scorer(folder / "vectors.npy"), queries, kth, data.threads)
-    timed: dict[str, dict[str, float]] = {}
-    for target in TARGETS:
-        for row in promising(rows, target):
-            key = json.dumps(row["effort"])
-            if key not in timed:
-                timed[key] = rates(engine, queries, row["effort"], data.threads)
-            row["qps"] = timed[key]
     return {"rows": rows, "load": loaded, "peak": memory(folder / "vectors.npy"), "name": _title(engine)}
+
+
+def race(efforts: dict[str, list[Effort]], folder: Path, threads: int) -> dict[str, list[dict[str, float]]]:
+    """Queries a second by engine, effort and queries at once: all engines in this process, timed by turns, the best of each."""
+    data, queries = load_data(folder, threads), np.load(folder / "queries.npy")
+    engines = {name: ENGINES[name]() for name in efforts}
+    for name, engine in engines.items():
+        engine.import_it()
+        engine.load(data, folder / "engines" / name)
+    many = np.tile(queries, (-(-1024 // len(queries)), 1))[:1024]
+    modes = {1: [query[None] for query in queries[:500]], 64: [many[lo : lo + 64] for lo in range(0, 1024, 64)], 1024: [many]}
+    found: dict[str, list[dict[str, float]]] = {name: [{} for _ in tried] for name, tried in efforts.items()}
+    for _ in range(ROUNDS):
+        for at_once, parts in modes.items():
+            used = 1 if at_once == 1 else threads
+            for name, engine in engines.items():
+                for effort, best in zip(efforts[name], found[name], strict=True):
+                    with limited(used):
+                        qps = rate(lambda part: engine.search(part, K, effort, used), parts)  # noqa: B023 (called here)
+                    best[str(at_once)] = max(best.get(str(at_once), 0.0), qps)
+    return found
+
+
+def rate(call: Callable[[Array], Any], parts: Sequence[Array]) -> float:
+    """Queries a second over `parts`, after one in ten to warm up; a slow engine is asked only for as long as a turn takes."""
+    for part in parts[: -(-len(parts) // 10)]:
+        call(part)
+        if len(part) > 1:
+            break
+    start, done = time.perf_counter(), 0
+    for part in parts:
+        call(part)
+        done += len(part)
+        if time.perf_counter() - start > TURN:
+            break
+    return done / (time.perf_counter() - start)
 
 
 def _title(engine: Engine) -> str:
@@ -146,12 +143,13 @@ def exact(engine: Engine, data: Data, folder: Path, home: Path) -> dict[str, Any
     queries = np.load(folder / "queries.npy")
     engine.load(data, home)
     effort = {"recall": 1.0}
-    found = {}
+    found: dict[str, float] = {}
     with limited(data.threads):
         for size, count in ((64, 64), (1, 20)):
             parts = [queries[lo : lo + size] for lo in range(0, count, size)]
             engine.search(parts[0], K, effort, data.threads)
-            found[str(size)] = rate(lambda part: engine.search(part, K, effort, data.threads), parts)
+            rates = [rate(lambda part: engine.search(part, K, effort, data.threads), parts) for _ in range(3)]
+            found[str(size)] = max(rates)
     return found
 
 

@@ -125,7 +125,7 @@ def print_embedding(report: EmbedReport, store: object) -> None:
     console.print(
         f"{report.items:,} items ({report.added:,} new, {report.updated:,} updated), {missing:,} missing, "
         f"{failed:,} failed in {report.seconds:.1f} s: {report.items_per_s:,.0f} items/s, "
-        f"bound by {report.bound_by} (busy: {shares})",
+        f"bound by {report.bound_by} (busy: {shares})" + (f"; {report.advice}" if report.advice else ""),
         markup=False,
     )
 

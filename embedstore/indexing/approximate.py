@@ -138,6 +138,8 @@ class VectorIndex:
         """
         queries = np.asarray(queries)
         queries = queries[None] if queries.ndim == 1 else queries
+        if keep is None and (answer := self._planner.one(queries, k, recall)) is not None:
+            return answer
         if queries.ndim != 2 or queries.dtype.kind not in "fiu" or queries.shape[1] != self.vectors_.dim:
             raise UsageError(
                 f"Queries should be numbers of shape (m, {self.vectors_.dim}). Got {queries.dtype}{queries.shape} instead."
@@ -257,6 +259,10 @@ class VectorIndex:
             say("adding the held-out vectors")
             if not add(base.index, unit_rows(self.vectors_.take(held))):
                 labels = labels[: len(labels) - len(held)]
+        if base.recipe.kind == "hnsw":  # so that labels are positions, if nothing else is missing
+            order = np.argsort(labels)
+            base.index.permute_entries(order.astype(np.int64))
+            labels = labels[order]
         return Base(base.index, base.recipe, labels, self.vectors_)
 
     def _held_out(self, usable: npt.NDArray[np.bool_], n: int) -> _HeldOut:

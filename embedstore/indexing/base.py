@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,12 +13,13 @@ import numpy.typing as npt
 
 from embedstore.indexing.pages import use_huge_pages
 from embedstore.indexing.recipe import Recipe
-from embedstore.indexing.vectors import Float, Positions, Vectors, unit_rows
+from embedstore.indexing.vectors import Array, Float, Positions, Vectors, unit_rows
 from embedstore.registry import require
 
-CHUNK = 64
+CHUNK = 128
 RERANKED_BYTES = 8 << 20
 INT32 = np.iinfo(np.int32).max
+HALF, ONE = np.float32(-0.5), np.float32(1)
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,9 @@ class Base:
         self.recipe = recipe
         self.labels = labels
         self.vectors = vectors
+        self._faiss = require("faiss", extra="cpu")
         self._known_parameters: dict[int, Any] = {}
+        self._buffers = threading.local()
         self._pool: tuple[int, ThreadPoolExecutor] | None = None
 
     def __len__(self) -> int:
@@ -77,8 +81,7 @@ class Base:
     def settle(self) -> None:
         """Move the arrays of a graph to huge pages, for an index that will be searched often."""
         if self.recipe.kind == "hnsw":
-            faiss = require("faiss", extra="cpu")
-            codes = faiss.downcast_index(self.index.storage).codes
+            codes = self._faiss.downcast_index(self.index.storage).codes
             use_huge_pages(int(codes.data()), codes.size())
             use_huge_pages(int(self.index.hnsw.neighbors.data()), self.index.hnsw.neighbors.size() * 4)
 
@@ -103,9 +106,9 @@ class Base:
         """
         candidates = min(len(self), max(k, setting.candidates))
         parameters = self._parameters(max(setting.effort, candidates if self.recipe.kind == "hnsw" else 1), keep)
-        if len(unit) == 1:
-            return self._part(unit, k, candidates, parameters)
-        chunk = min(CHUNK, max(1, RERANKED_BYTES // (4 * candidates * self.vectors.dim)))
+        chunk = CHUNK
+        if self.recipe.codes != "Flat":
+            chunk = min(chunk, max(1, RERANKED_BYTES // (4 * candidates * self.vectors.dim)))
         if len(unit) <= 4 or threads == 1:
             return self._joined(
                 [self._part(unit[lo : lo + chunk], k, candidates, parameters) for lo in range(0, len(unit), chunk)]
@@ -114,6 +117,30 @@ class Base:
         starts = range(0, len(unit), chunk)
         found = self._threads(threads).map(lambda lo: self._part(unit[lo : lo + chunk], k, candidates, parameters), starts)
         return self._joined(list(found))
+
+    def one(self, query: Array, k: int, setting: Setting) -> tuple[Float, Positions] | None:
+        """`search` for one query (dim,), of any length but zero, at the least cost of Python.
+
+        After a walk through a graph every call of NumPy finds cold caches and costs ten times its usual: there are few here,
+        and what FAISS fills is made once a thread. None where the query or the answer needs more care than that.
+        """
+        length = float(query.dot(query))
+        if self.recipe.codes != "Flat" or not 1e-30 < length < 1e30:
+            return None
+        buffers = self._buffers
+        if getattr(buffers, "k", None) != k:
+            buffers.k, buffers.query = k, np.empty((1, self.vectors.dim), np.float32)
+            buffers.distances, buffers.labels = np.empty((1, k), np.float32), np.empty((1, k), np.int64)
+            query_at, distances, labels = map(self._faiss.swig_ptr, (buffers.query, buffers.distances, buffers.labels))
+            buffers.pointers = query_at, k, distances, labels
+        np.multiply(query, length**-0.5, out=buffers.query[0])
+        self._faiss.omp_set_num_threads(1)
+        self.index.search_c(1, *buffers.pointers, self._parameters(max(setting.effort, k), None))
+        if buffers.labels[0, -1] < 0:
+            return None
+        scores = buffers.distances * HALF
+        scores += ONE
+        return scores, buffers.labels.copy() if self.plain else self.labels.take(buffers.labels).astype(np.int64)
 
     def _joined(self, parts: list[tuple[Float, Positions]]) -> tuple[Float, Positions]:
         if len(parts) == 1:
@@ -127,7 +154,7 @@ class Base:
         return self._pool[1]
 
     def _parameters(self, effort: int, keep: npt.NDArray[np.bool_] | None) -> Any:
-        faiss = require("faiss", extra="cpu")
+        faiss = self._faiss
         if self.recipe.kind == "hnsw":
             if effort not in self._known_parameters:
                 self._known_parameters[effort] = faiss.SearchParametersHNSW(efSearch=min(effort, INT32))
@@ -140,22 +167,26 @@ class Base:
         return faiss.SearchParametersIVF(**options)
 
     def _part(self, unit: Float, k: int, candidates: int, parameters: Any) -> tuple[Float, Positions]:
-        faiss = require("faiss", extra="cpu")
+        faiss = self._faiss
         faiss.omp_set_num_threads(1)
         distances, labels = np.empty((len(unit), candidates), np.float32), np.empty((len(unit), candidates), np.int64)
         pointers = faiss.swig_ptr(unit), candidates, faiss.swig_ptr(distances), faiss.swig_ptr(labels)
         self.index.search_c(len(unit), *pointers, parameters)  # FAISS's own wrapper costs a fifth of a short search
-        if self.plain:
-            positions = labels
-        else:
-            positions = self.labels[labels].astype(np.int64)
+        return self._found(unit, k, distances, labels)
+
+    def _found(self, unit: Float, k: int, distances: Float, labels: Positions) -> tuple[Float, Positions]:
+        """Scores and positions of what FAISS found; new arrays."""
+        positions = labels.copy() if self.plain else self.labels.take(labels, mode="clip").astype(np.int64)
+        short = labels[:, -1].min(initial=0) < 0  # what is missing is at the end
+        if short:
             positions[labels < 0] = -1
-        if self.recipe.codes == "Flat":
-            length = np.einsum("md,md->m", unit, unit)[:, None]  # 1, or 0 for a query of zeros
-            scores = (length + 1 - distances) / 2
+        if self.recipe.codes != "Flat":
+            return self._reranked(unit, positions, k)
+        scores = distances * np.float32(-0.5)
+        scores += 1 if unit.any(axis=1).all() else (np.einsum("md,md->m", unit, unit)[:, None] + 1) / 2  # unit, or zeros
+        if short:
             scores[labels < 0] = -np.inf
-            return scores[:, :k], positions[:, :k]
-        return self._reranked(unit, positions, k)
+        return scores[:, :k], positions[:, :k]
 
     def _reranked(self, unit: Float, positions: Positions, k: int) -> tuple[Float, Positions]:
         m, candidates = positions.shape

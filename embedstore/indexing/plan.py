@@ -26,6 +26,7 @@ GATHER = 2.0  # picking a vector costs so much more than passing it
 GRAPH_SHARE = 0.2  # below, a graph loses its way among vectors that do not match
 FILTER_RECALL = 0.99
 UNFILTERED = 0.9995  # a few removed vectors are no filter
+WIDE = (np.float32, np.float64)
 ENOUGH = 4  # lists: so many times k matching vectors must turn up, or the neighbourhood was missed
 
 
@@ -130,6 +131,17 @@ class Planner:
             recall = max(recall or self.report.target, FILTER_RECALL)
         point = self._point(k, recall)
         return self._approximately(self.base, unit, k, keep, point._replace(setting=point.setting.scaled(1 / share)), share)
+
+    def one(self, queries: Array, k: int, recall: float | None) -> Answer | None:
+        """`search` for the plain case: one query, all vectors, nothing beside the base. None for every other."""
+        base = self.base
+        if base is None or len(self.delta) or queries.shape != (1, self.vectors.dim) or queries.dtype not in WIDE:
+            return None
+        if not 1 <= k <= len(base) or (recall is not None and recall >= 1):
+            return None
+        point = self._point(k, recall)
+        found = base.one(queries[0], k, point.setting)
+        return None if found is None else Answer(*found, self.report.type, point.recall)
 
     def _exact_is_faster(self, known: int, share: float) -> bool:
         """Whether gathering what is kept costs less than a search that tries harder by 1 / share, by what tuning measured."""

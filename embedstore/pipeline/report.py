@@ -9,6 +9,14 @@ from typing import Any
 from embedstore.pipeline.stages import STAGES
 
 
+ADVICE = {
+    "read": "more --workers, or a faster disk or network, would help",
+    "decode": "more --workers would help, up to one a CPU",
+    "encode": "a GPU (--device cuda) or a smaller model would help",
+    "write": "a faster disk under the store would help",
+}
+
+
 @dataclass
 class SpaceReport:
     """Counts of one space; embedded + unchanged + missing + failed = items of the source.
@@ -73,6 +81,11 @@ class EmbedReport:
         """The stage that was busy for the largest share of the time; ``"start-up"`` where none was for a tenth of it."""
         busiest = max(STAGES, key=lambda stage: self.shares[stage])
         return busiest if self.shares[busiest] >= 0.1 else "start-up"
+
+    @property
+    def advice(self) -> str:
+        """What would make such a run faster."""
+        return ADVICE.get(self.bound_by, "")
 
     def to_dict(self) -> dict[str, Any]:
         """The document of ``embedstore embed --json``."""
