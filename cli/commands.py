@@ -11,6 +11,11 @@ import typer
 Store = Annotated[Path, typer.Argument(metavar="STORE", help="The store's folder.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
 Where = Annotated[str | None, typer.Option(help="SQL over the metadata, such as \"label = 'food' and price < 10\".")]
+DATASET = (
+    "A folder; a .csv, .tsv, .jsonl or .parquet; WebDataset tars ('data-{000..012}.tar', 'data-*.tar', or their folder); a "
+    "folder saved by Hugging Face datasets, or hf:NAME[/CONFIG][:SPLIT]; a .txt or .lst of paths; one media file; - for JSON "
+    "lines on standard input. Files, tables, tars and lists may be URLs."
+)
 HEAD_KINDS = "linear, ridge, knn, kernel, late, weighted, gated, bilinear, attention, gbdt, ensemble, or auto: a ladder."
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 
@@ -21,12 +26,14 @@ def register(app: typer.Typer) -> None:
     from .compact import compact
     from .dedup import dedup
     from .eval_search import eval_search
+    from .import_ import import_vectors
     from .index import index
     from .search import search
 
     for command in (
         demo,
         embed,
+        import_vectors,
         info,
         index,
         search,
@@ -55,25 +62,27 @@ def demo(
 
 
 def embed(
-    dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="A folder, or a .csv, .tsv, .jsonl or .parquet.")],
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help=DATASET)],
     store: Annotated[Path, typer.Option(help="The store's folder; made if it does not exist.")],
     image: Annotated[list[str] | None, typer.Option(help="Encoder of images: NAME or SPACE=NAME; may be repeated.")] = None,
     text: Annotated[list[str] | None, typer.Option(help="Encoder of texts.")] = None,
     audio: Annotated[list[str] | None, typer.Option(help="Encoder of sounds.")] = None,
     video: Annotated[list[str] | None, typer.Option(help="Encoder of videos.")] = None,
     id_column: Annotated[str | None, typer.Option(help="Column with the ids, if not 'id'.")] = None,
-    image_column: Annotated[str | None, typer.Option(help="Column with image paths, if not 'image'.")] = None,
+    image_column: Annotated[str | None, typer.Option(help="Column with image paths or bytes, if not 'image'.")] = None,
     text_column: Annotated[str | None, typer.Option(help="Column with texts, if not 'text'.")] = None,
-    audio_column: Annotated[str | None, typer.Option(help="Column with audio paths, if not 'audio'.")] = None,
-    video_column: Annotated[str | None, typer.Option(help="Column with video paths, if not 'video'.")] = None,
+    audio_column: Annotated[str | None, typer.Option(help="Column with sounds, if not 'audio'.")] = None,
+    video_column: Annotated[str | None, typer.Option(help="Column with videos, if not 'video'.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float16 (default) or float32, for new spaces.")] = None,
     device: Device = "auto",
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    runtime: Annotated[str, typer.Option(help="auto (OpenVINO on a CPU where installed), torch or openvino.")] = "auto",
     workers: Annotated[int | None, typer.Option(help="Threads that read and decode; default one a CPU.")] = None,
     max_pixels: Annotated[int | None, typer.Option(help="Larger images are failures.")] = None,
     rehash: Annotated[bool, typer.Option("--rehash", help="Read every file, whatever its size and mtime.")] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try unchanged failures again.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first failure.")] = False,
+    timeout: Annotated[float, typer.Option(help="Seconds that a read from a URL may take.")] = 60.0,
     json: Json = False,
 ) -> None:
     """Embed DATASET into a store; run it again to add, update or resume."""
@@ -84,20 +93,23 @@ def embed(
     named = {"id": id_column, "image": image_column, "text": text_column, "audio": audio_column, "video": video_column}
     columns = {word: column for word, column in named.items() if column}
     given = {"image": image, "text": text, "audio": audio, "video": video}
-    with render.embedding_progress(f"embedding {dataset.name}") as on_progress:
+    named_spaces: dict[str, Any] = {m: _spaces(m, names) for m, names in given.items() if names}
+    with render.embedding_progress(f"embedding {dataset.rstrip('/').rpartition('/')[2]}") as on_progress:
         report = es.embed(
             dataset,
             store,
-            **{m: _spaces(m, names) for m, names in given.items() if names},
+            **named_spaces,
             columns=columns or None,
             dtype=dtype,
             device=device,
             precision=precision,
+            runtime=runtime,
             workers=workers,
             max_pixels=max_pixels,
             rehash=rehash,
             retry_failed=retry_failed,
             strict=strict,
+            timeout=timeout,
             on_progress=on_progress,
         )
     render.print_json(report.to_dict()) if json else render.print_embedding(report, store)
@@ -136,7 +148,10 @@ def info(
         render.print_json(document)
         return
     columns = ["space", "vectors", "missing", "failed", "dim", "dtype", "encoder", "fingerprint"]
-    rows = [(name, *(space[c] for c in columns[1:])) for name, space in document["spaces"].items()]
+    rows = [
+        (name, *(f"{space[c]} (declared)" if c == "encoder" and "declared" in space else space[c] for c in columns[1:]))
+        for name, space in document["spaces"].items()
+    ]
     render.print_table(columns, rows, numeric=columns[1:5])
     heads = ", ".join(document["heads"]) or "none"
     metadata = ", ".join(opened.items.metadata_columns()) or "none"

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from embedstore._embed import EmbedReport, embed
     from embedstore._eval_search import SearchEvaluation, eval_search
     from embedstore._evaluate import evaluate
+    from embedstore._import import ImportReport, import_vectors
     from embedstore._index import IndexReport, index
     from embedstore._predict import predict
     from embedstore._search import QueryVector, Searcher, SearchResult, search
@@ -36,6 +37,7 @@ _HOMES = {
     "EmbedstoreError": "embedstore.errors",
     "EncoderSpec": "embedstore.spec",
     "Head": "embedstore.heads",
+    "ImportReport": "embedstore._import",
     "IndexReport": "embedstore._index",
     "LinearHead": "embedstore.heads",
     "QueryVector": "embedstore._search",
@@ -51,6 +53,7 @@ _HOMES = {
     "eval_search": "embedstore._eval_search",
     "evaluate": "embedstore._evaluate",
     "find_duplicates": "embedstore._dedup",
+    "import_vectors": "embedstore._import",
     "index": "embedstore._index",
     "make_head": "embedstore.heads",
     "predict": "embedstore._predict",
@@ -72,6 +75,7 @@ __all__ = [
     "EmbedstoreError",
     "EncoderSpec",
     "Head",
+    "ImportReport",
     "IndexReport",
     "LinearHead",
     "QueryVector",
@@ -87,6 +91,7 @@ __all__ = [
     "eval_search",
     "evaluate",
     "find_duplicates",
+    "import_vectors",
     "index",
     "make_head",
     "predict",

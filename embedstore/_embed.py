@@ -17,7 +17,7 @@ from embedstore.pipeline.produce import Batch, Producer
 from embedstore.pipeline.report import EmbedReport, Progress, ProgressCallback, SpaceReport
 from embedstore.pipeline.stages import Clock, RunAhead
 from embedstore.pipeline.state import SpaceState
-from embedstore.sources import Source, open_source
+from embedstore.sources import TIMEOUT, Source, open_source
 from embedstore.spec import MODALITIES
 from embedstore.store import Store
 from embedstore.store.writer import StoreWriter
@@ -39,11 +39,13 @@ def embed(
     dtype: str | None = None,
     device: str = "auto",
     precision: str = "auto",
+    runtime: str = "auto",
     workers: int | None = None,
     max_pixels: int | None = None,
     rehash: bool = False,
     retry_failed: bool = False,
     strict: bool = False,
+    timeout: float = TIMEOUT,
     on_progress: ProgressCallback | None = None,
 ) -> EmbedReport:
     """Embed `dataset` into `store`; what is there and unchanged is left alone, so it can be stopped and run again.
@@ -51,28 +53,31 @@ def embed(
     Parameters
     ----------
     dataset : path or Source
-        A folder, a table (.csv, .tsv, .jsonl, .parquet), or any `Source`.
+        What `embedstore.sources.open_source` takes: a folder, a table, a media file, WebDataset tars, a Hugging Face
+        dataset, a list of paths, ``"-"`` (JSON lines on standard input), or any `Source`.
     store : Store or path
         Made if it does not exist.
     image, text, audio, video : str, Encoder, or mapping of space name to one of them
         The encoder of that modality; the space is called like the modality unless a mapping names it. With none given,
         the store's own encoders are used again.
     columns : mapping, optional
-        For a table: ``"id"`` or modality → column name.
+        ``"id"`` or modality → name of the column (in tars: of the extension or metadata key).
     dtype : str, optional
         ``"float16"`` (default) or ``"float32"``: how vectors of a new space are stored.
-    device, precision : str
+    device, precision, runtime : str
         See `embedstore.encoders.base.EncoderRequest`.
     workers : int, optional
         Threads that read and decode; default: one per CPU.
     max_pixels : int, optional
         Larger images are failures.
     rehash : bool
-        Read every file, even if its size and mtime are as recorded.
+        Read every file and URL, even if its size and mtime are as recorded.
     retry_failed : bool
         Try unchanged payloads again that failed before.
     strict : bool
         Raise `PayloadError` on a part's first failure instead of recording it; nothing of that part is kept.
+    timeout : float
+        Seconds that reading from a URL may take.
     on_progress : callable, optional
         Called with a `Progress` now and then.
 
@@ -86,7 +91,9 @@ def embed(
         A space holds vectors of another encoder.
     SourceError, StoreError, EncoderError, UsageError
     """
-    source = open_source(dataset, columns)
+    if not timeout > 0:
+        raise UsageError(f"timeout must be above 0 seconds. Got {timeout} instead.")
+    source = open_source(dataset, columns, timeout=timeout)
     by_modality = {"image": image, "text": text, "audio": audio, "video": video}
     if workers is not None and workers < 1:
         raise UsageError(f"workers must be at least 1. Got {workers} instead.")
@@ -96,7 +103,7 @@ def embed(
     with opened.writer(discard_if_empty=made) as writer:
         named = _named_encoders(by_modality) or _recorded_encoders(writer.store, source)
         _refuse_absent(named, source)
-        options = {"device": device, "precision": precision, "max_pixels": max_pixels}
+        options = {"device": device, "precision": precision, "runtime": runtime, "max_pixels": max_pixels}
         loaded = {
             name: encoder if not isinstance(encoder, str) else load_encoder(encoder, modality, **options)  # type: ignore[arg-type]
             for name, (modality, encoder) in named.items()
@@ -109,6 +116,7 @@ def embed(
             rehash=rehash,
             retry_failed=retry_failed,
             strict=strict,
+            timeout=timeout,
             on_progress=on_progress or (lambda progress: None),
         )
     report.seconds = time.perf_counter() - started
@@ -124,14 +132,25 @@ def _run(
     rehash: bool,
     retry_failed: bool,
     strict: bool,
+    timeout: float,
     on_progress: ProgressCallback,
 ) -> EmbedReport:
     store, clock, started = writer.store, Clock(), time.perf_counter()
     report = EmbedReport(spaces={name: SpaceReport(state.encoder.spec.name) for name, state in states.items()})
     total = source.count()
-    planner = Planner(store.items, source.name, rehash=rehash)
+    hint = getattr(source, "duplicate_hint", None)
+    planner = Planner(store.items, source.name, rehash=rehash, duplicate_hint=hint)
     with ThreadPoolExecutor(workers, thread_name_prefix="embedstore-read") as pool:
-        producer = Producer(source, planner, list(states.values()), pool, clock, workers=workers, retry_failed=retry_failed)
+        producer = Producer(
+            source,
+            planner,
+            list(states.values()),
+            pool,
+            clock,
+            workers=workers,
+            retry_failed=retry_failed,
+            timeout=timeout,
+        )
         closer = ChunkCloser(store, writer, states, report, clock, strict=strict)
         in_chunk = 0
         try:
@@ -175,7 +194,7 @@ def _recorded_encoders(store: Store, source: Source) -> dict[str, tuple[str, Enc
     found: dict[str, tuple[str, EncoderName]] = {
         name: (space.spec.modality, space.spec.name)
         for name, space in store.spaces.items()
-        if space.spec.modality in source.modalities
+        if space.spec.modality in source.modalities and not space.spec.declared
     }
     if not found:
         raise UsageError(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,32 @@ def hash_strings(strings: Iterable[str]) -> Keys:
 def keys_from_bytes(data: bytes) -> Keys:
     """Keys (n, 2) from n concatenated 16-byte digests."""
     return np.frombuffer(data, dtype="<u8").reshape(-1, 2)
+
+
+def hash_rows(rows: npt.NDArray[np.generic]) -> Keys:
+    """Keys (n, 2) of the bytes of each row (n, d): what an imported vector is known by. See store/FORMAT.md.
+
+    Not cryptographic. Hashing row by row would take longer than all the rest of an import; this is a few passes over the whole
+    array. The shift carries differences in high bits, such as signs, down to where sums cannot lose them.
+    """
+    size = rows.dtype.itemsize * rows.shape[1]
+    if size % 8:
+        padded = np.zeros((len(rows), -(-size // 8) * 8), np.uint8)
+        padded[:, :size] = np.ascontiguousarray(rows).view(np.uint8)
+        rows = padded
+    words = np.ascontiguousarray(rows).view("<u8")
+    spread, low, high = _multipliers(words.shape[1])
+    mixed = words * spread
+    mixed ^= mixed >> np.uint64(32)
+    return np.stack([np.einsum("ij,j->i", mixed, low), np.einsum("ij,j->i", mixed, high)], axis=1)
+
+
+@lru_cache(maxsize=4)
+def _multipliers(words: int) -> npt.NDArray[np.uint64]:
+    """Shape (3, words): odd numbers from SHAKE-128."""
+    stream = hashlib.shake_128(b"embedstore hash_rows 1").digest(3 * 8 * words)
+    numbers: Keys = np.frombuffer(stream, "<u8").reshape(words, 3).T | np.uint64(1)
+    return numbers
 
 
 class KeyTable:

@@ -354,7 +354,7 @@ def check_fingerprints(record: HeadRecord, specs: Mapping[str, EncoderSpec], whe
     """Raise `FingerprintError` unless the vectors of `where` come from the encoders that the head was trained on."""
     for name, spec in specs.items():
         trained = record.inputs[name]
-        if spec.fingerprint != trained.fingerprint:
+        if not trained.admits(spec):
             raise FingerprintError(
                 f"Head {record.name!r} was trained on {trained.label} for input {name!r}; {where} has {spec.label}. "
                 "Train it again on these vectors."

@@ -13,8 +13,9 @@ import numpy.typing as npt
 
 from embedstore._projected import ProjectedSpace, SearchableSpace, query_space, skipped_aligners, spaces_of
 from embedstore.encoders import load_encoder
-from embedstore.errors import FingerprintError, UsageError
+from embedstore.errors import EmbedstoreError, FingerprintError, UsageError
 from embedstore.pipeline.produce import read_file
+from embedstore.spec import UNNAMED
 from embedstore.store import Store
 
 __all__ = ["Asked", "QueryVector", "Resolver"]
@@ -99,7 +100,7 @@ class Resolver:
         self.store = store
         self.device = device
         self.spaces: dict[str, SearchableSpace] = dict(spaces_of(store))
-        self._encoders: dict[tuple[str, str], Any] = {}
+        self._encoders: dict[tuple[str, str, str], Any] = {}
 
     def space(self, name: str) -> SearchableSpace:
         """The space called `name`, stored or projected."""
@@ -115,7 +116,7 @@ class Resolver:
             raise UsageError("The text to search for is empty.")
         target = self.comparable(modality, space)
         data = str(given).encode() if modality == "text" else read_file(os.fspath(given))
-        return Asked(target, self.encode(target, modality, [data])[0])
+        return Asked(target, self.encode(target, modality, [data])[0], note=_declared_note(target))
 
     def encode(self, target: SearchableSpace, modality: str, payloads: Sequence[bytes]) -> Float:
         """Vectors (m, dim) in `target` of raw payloads of one modality."""
@@ -144,9 +145,10 @@ class Resolver:
             return f"{self.store.path} has no space yet. Embed something first: embedstore embed DATASET --store …"
         what = ", ".join(f"{s.name!r} ({s.spec.name}, {s.spec.modality} only)" for s in spaces)
         ways = ["--id ID of an item like it"]
-        if any(s.spec.modality == "image" for s in spaces):
+        encodable = {s.spec.modality for s in spaces if s.spec.family != UNNAMED}
+        if "image" in encodable:
             ways.insert(0, "--image FILE")
-        elif any(s.spec.modality == "text" for s in spaces):
+        elif "text" in encodable:
             ways.insert(0, "--text WORDS")
         others = [s.name for s in self.spaces.values() if s.spec.modality == modality or s.spec.alignment]
         if wanted and others:
@@ -158,7 +160,9 @@ class Resolver:
         return f"{article.capitalize()} cannot be compared with space {what}. Search with {', or '.join(ways)}."
 
     def _encoder(self, target: SearchableSpace, modality: str) -> Any:
-        key = (target.spec.name, modality)
+        key = (target.spec.name, modality, target.name if target.spec.declared else "")
+        if key not in self._encoders and target.spec.declared:
+            self._encoders[key] = self._declared_encoder(target, modality)
         if key not in self._encoders:
             encoder = load_encoder(target.spec.name, modality, device=self.device)
             same = encoder.spec.fingerprint == target.fingerprint
@@ -169,6 +173,22 @@ class Resolver:
                 )
             self._encoders[key] = encoder
         return self._encoders[key]
+
+    def _declared_encoder(self, target: SearchableSpace, modality: str) -> Any:
+        """The encoder that imported vectors are declared to be of; all that can be checked is the dimension."""
+        name, ways = target.spec.name, "Search with --id ID, or --vector FILE.npy."
+        if target.spec.family == UNNAMED:
+            raise UsageError(f"Space {target.name!r} was imported without --encoder: nothing can encode a query for it. {ways}")
+        try:
+            encoder = load_encoder(name, modality, device=self.device)
+        except EmbedstoreError as error:
+            raise type(error)(f"Space {target.name!r} is declared to be of {name!r}. {error} {ways}") from error
+        if encoder.spec.dim != target.dim or (modality != target.spec.modality and encoder.spec.alignment is None):
+            raise FingerprintError(
+                f"Space {target.name!r} has {target.dim}-d vectors declared to be of {target.spec.label}, but "
+                f"{encoder.spec.label} makes {encoder.spec.dim}-d ones of {modality}. Import them with the right --encoder."
+            )
+        return encoder
 
     def item(self, item: str, space: str | None) -> Asked:
         """An item's own vector; the item itself is left out of the answer."""
@@ -217,12 +237,24 @@ class Resolver:
                 f"The vector does not say which encoder made it; it is taken to be from {target.spec.label}. "
                 "Have it checked: --fingerprint, or an .npz written by QueryVector.save."
             )
+        elif query.fingerprint != target.fingerprint:
+            note = _declared_note(target)
         return Asked(target, values, note=note)
+
+    def _declared_as(self, space: SearchableSpace, fingerprint: str) -> bool:
+        """Whether the vectors are declared to be of the encoder with this fingerprint, which is loaded to see."""
+        if not space.spec.declared:
+            return False
+        try:
+            return str(self._encoder(space, space.spec.modality).spec.fingerprint) == fingerprint
+        except EmbedstoreError:
+            return False
 
     def _space_of(self, query: QueryVector, dim: int, wanted: str | None) -> SearchableSpace:
         spaces: list[SearchableSpace] = [self.space(wanted)] if wanted else list(self.spaces.values())
         if query.fingerprint:
             fits = [s for s in spaces if s.fingerprint == query.fingerprint]
+            fits = fits or [s for s in spaces if s.dim == dim and self._declared_as(s, query.fingerprint)]
         else:
             fits = [s for s in spaces if s.dim == dim and (wanted or s.name in self.store.spaces)]
         if not fits:
@@ -237,6 +269,14 @@ class Resolver:
         if fits[0].dim != dim:
             raise FingerprintError(f"The vector has {dim} numbers, but {fits[0].spec.label} makes {fits[0].dim}.")
         return fits[0]
+
+
+def _declared_note(target: SearchableSpace) -> str | None:
+    """What the reader of results has to know where vectors were imported."""
+    base = target.base if isinstance(target, ProjectedSpace) else target
+    if not base.spec.declared:
+        return None
+    return f"The vectors of space {base.name!r} were imported, and are declared to be of {base.spec.name!r}, not computed here."
 
 
 def joined(asked: Sequence[Asked]) -> Mapping[str, list[Asked]]:

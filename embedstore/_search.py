@@ -193,7 +193,7 @@ class Searcher:
             " + ".join(joined(asked)),
             {key: round(1000 * s, 2) for key, s in took.items()},
             dict(self._used),
-            " ".join(notes) or None,
+            " ".join(dict.fromkeys(notes)) or None,
         )
 
     def nearest(

@@ -16,6 +16,9 @@ from embedstore.errors import StoreError
 
 MODALITIES = ("image", "text", "audio", "video")
 
+UNNAMED = "declared"
+"""Family of the encoder of imported vectors that nobody named."""
+
 _NOT_FINGERPRINTED = ("name", "alignment")
 
 
@@ -44,6 +47,8 @@ class EncoderSpec:
         Whether vectors have unit L2 norm.
     alignment : str, optional
         Spaces with the same alignment id can be compared with one another; not part of the fingerprint.
+    declared : bool
+        The vectors were imported: that they are of this encoder is what the user said, not what was seen here.
     """
 
     name: str
@@ -58,6 +63,7 @@ class EncoderSpec:
     max_length: int | None = None
     normalized: bool = False
     alignment: str | None = None
+    declared: bool = False
 
     @property
     def fingerprint(self) -> str:
@@ -69,10 +75,20 @@ class EncoderSpec:
     @property
     def label(self) -> str:
         """Name and fingerprint, for people."""
-        return f"{self.name} (fingerprint {self.fingerprint})"
+        return f"{self.name} ({'declared, ' if self.declared else ''}fingerprint {self.fingerprint})"
+
+    def admits(self, other: EncoderSpec) -> bool:
+        """Whether vectors of `other` may stand for vectors of this: of one fingerprint, or computed by the declared encoder."""
+        if self.fingerprint == other.fingerprint:
+            return True
+        said = (self.name, self.modality, self.dim) == (other.name, other.modality, other.dim)
+        return self.declared and not other.declared and said
 
     def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "preprocessing": dict(self.preprocessing)}
+        data = {**asdict(self), "preprocessing": dict(self.preprocessing)}
+        if not self.declared:
+            del data["declared"]  # computed vectors keep the fingerprint that they had before there were declared ones
+        return data
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> EncoderSpec:

@@ -52,13 +52,15 @@ def telling_store(path: Path, n: int = 200, **columns: Any) -> es.Store:
 
 
 def write(path: Path, operation: str, arguments: dict[str, Any]) -> None:
-    """One write to the store at `path`: ``embed`` (of numbers as texts), ``remove``, ``index`` or ``compact``."""
+    """One write to the store at `path`: ``embed`` (of numbers as texts), ``import``, ``remove``, ``index`` or ``compact``."""
     from embedstore._compact import compact
     from embedstore._index import index
 
     if operation == "embed":
         data = arguments["data"]
         es.embed(MemorySource(data), path, text=Telling(len(data["text"][0].split()), "text", "telling"))
+    elif operation == "import":
+        es.import_vectors(store=path, **arguments)
     elif operation == "remove":
         es.Store.open(path).remove(arguments["ids"])
     elif operation == "index":

@@ -9,7 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks import align, dedup, extract, filtered, heads, logistic, memory, missing, ridge, search, store
+from benchmarks import align, dedup, extract, filtered, heads, importing, logistic, memory, missing, ridge, search, store
 
 
 def test_store(capsys: pytest.CaptureFixture[str]) -> None:
@@ -66,6 +66,13 @@ def test_memory() -> None:
     found = memory.main(["--tiny"])
     assert found["peak"] <= found["budget"] + found["alone"]
     assert found["recall"] > 0.9
+
+
+def test_importing(capsys: pytest.CaptureFixture[str]) -> None:
+    found = importing.main(["--tiny"])
+    assert found.keys() == {"float32 .npy", "clip-retrieval folder"}
+    assert all(rate > 0 for row in found.values() for rate in row.values())
+    assert "| float32 .npy |" in capsys.readouterr().out
 
 
 def test_search(capsys: pytest.CaptureFixture[str]) -> None:

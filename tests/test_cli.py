@@ -13,7 +13,7 @@ import pytest
 import embedstore as es
 
 COMMANDS = (
-    *("demo", "embed", "info", "index", "search", "train", "evaluate", "predict", "align", "eval-search", "dedup"),
+    *("demo", "embed", "import", "info", "index", "search", "train", "evaluate", "predict", "align", "eval-search", "dedup"),
     *("verify", "remove", "compact", "encoders"),
 )
 

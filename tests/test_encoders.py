@@ -37,6 +37,10 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     return out.getvalue()
 
 
+def encode(encoder: Any, texts: Sequence[str]) -> Any:
+    return encoder.encode([encoder.prepare(text.encode()) for text in texts])
+
+
 class EncoderContract:
     """What every encoder keeps; subclasses say how to load one."""
 
@@ -65,7 +69,7 @@ class EncoderContract:
         prepared = [encoder.prepare(p) for p in self.payloads()]
         together = encoder.encode(prepared)
         alone = np.concatenate([encoder.encode([p]) for p in prepared])
-        np.testing.assert_allclose(together, alone, atol=2e-4 * np.abs(together).max())
+        assert agreement(together, alone) > 0.9999
 
     def test_the_spec_survives_json_and_is_complete(self, encoder: Encoder) -> None:
         spec = EncoderSpec.from_dict(json.loads(json.dumps(encoder.spec.to_dict())))
@@ -118,25 +122,25 @@ class TestMinilm(EncoderContract):
 
         texts = [" a cat ", "", "a much longer text about a RED car\n\tthat drives by the sea", "naïve 東京 🙂", "word " * 400]
         theirs = SentenceTransformer(str(encoder._folder), device="cpu").encode(texts)
-        np.testing.assert_allclose(encoder.encode(texts), theirs, atol=1e-5)
+        assert agreement(encode(encoder, texts), theirs) > 0.9999
+        np.testing.assert_allclose(encode(load_encoder("minilm", "text", precision="float32"), texts), theirs, atol=1e-5)
 
     def test_truncation_is_counted(self, encoder: Any) -> None:
         before = encoder.truncated
-        encoder.encode(["short", "word " * 300, "word " * 254, "word " * 255])
+        encode(encoder, ["short", "word " * 300, "word " * 254, "word " * 255])
         assert encoder.truncated - before == 2  # 256 tokens hold 254 words and two marks
 
     def test_windows_cover_a_long_text_and_are_averaged(self, encoder: Any) -> None:
         windowed: Any = load_encoder("minilm+windows", "text")
         assert windowed.spec.fingerprint != encoder.spec.fingerprint
         short, long = "a red car", " ".join(f"word{i} red" for i in range(200))
-        np.testing.assert_allclose(windowed.encode([short])[0], encoder.encode([short])[0], atol=1e-5)
-        ids, mask, owner = windowed.tokens([short, long, short])
-        assert owner.tolist() == [0, *[1] * (len(owner) - 2), 2]
-        inside = [set(row[on == 1][1:-1].tolist()) for row, on in zip(ids[owner == 1], mask[owner == 1], strict=True)]
-        assert all(first & second for first, second in pairwise(inside))  # windows overlap
-        parts = windowed.model(ids[1:-1], mask[1:-1])
+        np.testing.assert_allclose(encode(windowed, [short]), encode(encoder, [short]), atol=1e-5)
+        windows = windowed.prepare(long.encode())
+        assert len(windows) > 2
+        assert all(set(first[1:-1]) & set(second[1:-1]) for first, second in pairwise(windows))  # windows overlap
+        parts = windowed.model(*windowed.stacked([windows]))
         mean = parts.mean(axis=0) / np.linalg.norm(parts.mean(axis=0))
-        np.testing.assert_allclose(windowed.encode([short, long, short])[1], mean, atol=1e-5)
+        assert agreement(encode(windowed, [short, long, short])[1:2], mean[None]) > 0.9999
         assert windowed.truncated == 0
         with pytest.raises(UsageError, match="does not take \\+windows"):
             load_encoder("hash+windows", "text")
@@ -393,10 +397,10 @@ class TestRuntimes:
 @pytest.mark.offline_models
 def test_texts_are_encoded_without_torch(tmp_path: Path) -> None:
     pytest.importorskip("openvino")
-    load_encoder("minilm", "text").encode(["a"])  # converted, if it was not
+    encode(load_encoder("minilm", "text"), ["a"])  # converted, if it was not
     code = (
         "import sys\nfrom embedstore.encoders import load_encoder\ne = load_encoder('minilm', 'text')\n"
-        "print(e.encode(['a red car']).shape, e.provenance()['device'])\n"
+        "print(e.encode([e.prepare(b'a red car')]).shape, e.provenance()['device'])\n"
         "print([m for m in ('torch', 'transformers', 'sentence_transformers', 'openvino_telemetry') if sys.modules.get(m)])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -406,7 +410,7 @@ def test_texts_are_encoded_without_torch(tmp_path: Path) -> None:
 def test_precision_and_device_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     from embedstore.encoders import runtime
 
-    monkeypatch.setattr(runtime, "_cpu_has_bfloat16", lambda: False)
+    monkeypatch.setattr(runtime, "cpu_has_bfloat16", lambda: False)
     with pytest.raises(UsageError, match="has no fast bfloat16"):
         runtime.TorchRuntime("cpu", "bfloat16")
     assert not runtime.TorchRuntime("cpu", "auto").bfloat16

@@ -13,12 +13,13 @@ PACKAGE = Path(embedstore.__file__).parent
 
 LAYERS = [
     {"errors"},
-    {"registry", "spec", "splits", "_arguments", "_columns", "_encoding", "_keys", "_files"},
+    {"registry", "spec", "splits", "_arguments", "_columns", "_encoding", "_keys", "_files", "_sql"},
+    {"_digests"},
     {"sources", "encoders", "evaluation"},
     {"store", "indexing", "heads"},
     {"pipeline"},
     {"_projected", "_thumbnails"},
-    {"_embed", "_align", "_index", "_query", "_trial", "demo"},
+    {"_embed", "_import", "_align", "_index", "_query", "_trial", "demo"},
     {"_search"},
     {"_report", "_numbers", "_dedup", "_eval_queries", "_batch", "_compact"},
     {"_train", "_predict", "_eval_search"},

@@ -48,8 +48,8 @@ class EncoderRequest:
     device : str
         ``"auto"`` or a torch device.
     precision : str
-        ``"auto"``, ``"float32"`` or ``"bfloat16"``: the arithmetic, not the stored dtype. Auto is bfloat16 autocast on
-        CUDA and float32 on a CPU.
+        ``"auto"``, ``"float32"`` or ``"bfloat16"``: the arithmetic, not the stored dtype. Auto is bfloat16 on CUDA; on a CPU it
+        is float32, or bfloat16 where the processor has it and OpenVINO's vectors still are those of float32.
     runtime : str
         One of `RUNTIMES`. Auto is OpenVINO on a CPU where it is installed and gives torch's vectors.
     max_pixels : int
@@ -72,6 +72,7 @@ class EncoderRequest:
 class Encoder(Protocol):
     """Turns payloads of one modality into vectors.
 
+    An encoder of texts may also have ``cost(prepared) -> int``: texts of like cost are encoded together (default: `len`).
     `prepare` is called from many threads at once, `encode` from one. Models are loaded when `encode` first needs them,
     so that `spec` stays cheap where it can.
     """

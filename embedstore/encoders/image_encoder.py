@@ -59,7 +59,7 @@ class ImageEncoder:
     @property
     def network(self) -> Network:
         images = (-1, *self.transform.size, 3)
-        return Network(self.spec.name, self.spec.fingerprint, self._module, (images,), self._examples)
+        return Network(self.spec.name, self.spec.fingerprint, self._module, (images,), self._examples, piece=16)
 
     @cached_property
     def model(self) -> Model:

@@ -20,58 +20,78 @@ import numpy as np
 from embedstore._digests import check_digest
 from embedstore._files import cache_home, read_json, sha256_file, write_json
 from embedstore.encoders.base import Vectors
-from embedstore.encoders.network import Array, Network, agreement
+from embedstore.encoders.network import Array, Network, agreement, cpu_has_bfloat16
 from embedstore.errors import EncoderError, EncoderOutOfMemoryError, StoreError, one_line, reason_of
 from embedstore.registry import require
 
 AGREEMENT = 0.9999
-VERSION = 1
+VERSION = 2
+MOST_PIECES = 4
 NETWORK = "network.xml"
-CONFIG = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
 
 
 class OpenVinoModel:
-    """A converted network.
+    """A converted network; a batch is cut into pieces, each for one core, so that none waits for another inside the network.
 
     Parameters
     ----------
     file : Path
         ``.xml`` beside its ``.bin``.
+    piece : int
+        Rows of one.
+    arithmetic : str
+        ``"f32"`` or ``"bf16"``.
     cosine : float
-        The least cosine to torch's vectors that was measured.
+        The least cosine to torch's float32 vectors that was measured.
     """
 
-    def __init__(self, file: Path, cosine: float) -> None:
+    def __init__(self, file: Path, piece: int, arithmetic: str, cosine: float) -> None:
         self._file = file
+        self._piece = piece
+        self._arithmetic = arithmetic
         self._cosine = cosine
 
     @cached_property
-    def _compiled(self) -> Any:
-        return openvino().Core().compile_model(str(self._file), "CPU", CONFIG)
+    def _streams(self) -> int:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
     @cached_property
-    def _request(self) -> Any:
-        return self._compiled.create_infer_request()
+    def _requests(self) -> list[Any]:
+        streams = self._streams
+        config = {"INFERENCE_PRECISION_HINT": self._arithmetic, "PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": streams}
+        compiled = openvino().Core().compile_model(str(self._file), "CPU", config)
+        return [compiled.create_infer_request() for _ in range(MOST_PIECES * streams)]
 
     def __call__(self, *inputs: Array) -> Vectors:
+        n = len(inputs[0])
+        count = max(-(-n // self._piece), min(n, self._streams))
+        pieces = np.array_split(np.arange(n), min(count, len(self._requests)))
+        running = list(zip(self._requests, pieces, strict=False))
         try:
-            found = self._request.infer(list(inputs), share_inputs=True)
+            for request, piece in running:
+                request.start_async([array[piece[0] : piece[-1] + 1] for array in inputs], share_inputs=True)
+            for request, _ in running:
+                request.wait()
         except RuntimeError as error:
             if "alloc" in str(error).lower():
                 raise EncoderOutOfMemoryError("The CPU ran out of memory.") from error
             raise
-        return np.array(found[0], np.float32)
+        return np.concatenate([np.asarray(request.get_output_tensor(0).data, np.float32) for request, _ in running])
 
     def provenance(self) -> Mapping[str, str]:
         version = openvino().get_version().split("-")[0]
-        return {"openvino": version, "device": "cpu", "precision": "float32", "cosine_to_torch": f"{self._cosine:.7f}"}
+        names = {"f32": "float32", "bf16": "bfloat16"}
+        cosine = f"{self._cosine:.7f}"
+        return {"openvino": version, "device": "cpu", "precision": names[self._arithmetic], "cosine_to_torch": cosine}
 
 
-def open_network(network: Network, *, required: bool) -> OpenVinoModel | None:
+def open_network(network: Network, precision: str, *, required: bool) -> OpenVinoModel | None:
     """`network` on OpenVINO; None where its vectors are not torch's.
 
     Parameters
     ----------
+    precision : str
+        ``"auto"`` computes in bfloat16 where the processor does so natively and the vectors still are torch's.
     required : bool
         Raise instead of returning None.
 
@@ -84,14 +104,14 @@ def open_network(network: Network, *, required: bool) -> OpenVinoModel | None:
     try:
         record = _record(folder) or _convert(network, folder)
     except OSError as error:
-        record = {"cosine": -1.0, "why": f"it cannot be kept in {folder.parent} ({reason_of(error)})"}
-    if record["cosine"] >= AGREEMENT:
-        return OpenVinoModel(folder / NETWORK, record["cosine"])
+        record = {"cosine": {}, "why": f"it cannot be kept in {folder.parent} ({reason_of(error)})"}
+    cosines = record["cosine"]
+    for arithmetic in ("bf16", "f32") if precision == "auto" and cpu_has_bfloat16() else ("f32",):
+        if cosines.get(arithmetic, -1) >= AGREEMENT:
+            return OpenVinoModel(folder / NETWORK, network.piece, arithmetic, cosines[arithmetic])
     if required:
-        raise EncoderError(
-            f"OpenVINO does not give {network.name}'s vectors: {record['why'] or 'cosine to torch ' + str(record['cosine'])}. "
-            "Use --runtime torch."
-        )
+        why = record["why"] or f"cosine to torch {cosines.get('f32')}"
+        raise EncoderError(f"OpenVINO does not give {network.name}'s vectors: {why}. Use --runtime torch.")
     return None
 
 
@@ -123,11 +143,12 @@ def _convert(network: Network, folder: Path) -> dict[str, Any]:
     beside = folder.with_name(f"{folder.name}.{os.getpid()}")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
+    cosine, why = {}, ""
     try:
-        cosine, why = _compared(network, beside / NETWORK), ""
+        cosine = _compared(network, beside / NETWORK)
     except (RuntimeError, TypeError, ValueError, AttributeError, NotImplementedError) as error:
-        cosine, why = -1.0, f"it cannot be converted ({one_line(error, 200)})"
-    if cosine < AGREEMENT:
+        why = f"it cannot be converted ({one_line(error, 200)})"
+    if max(cosine.values(), default=-1.0) < AGREEMENT:
         for path in beside.iterdir():
             path.unlink()
     files = {path.name: (path.stat().st_size, sha256_file(path)) for path in beside.iterdir()}
@@ -138,12 +159,12 @@ def _convert(network: Network, folder: Path) -> dict[str, Any]:
         os.replace(beside, folder)
     except OSError:  # another process was quicker
         shutil.rmtree(beside, ignore_errors=True)
-        return _record(folder) or {**record, "cosine": -1.0, "why": "two processes converted it at once"}
+        return _record(folder) or {**record, "cosine": {}, "why": "two processes converted it at once"}
     return record
 
 
-def _compared(network: Network, file: Path) -> float:
-    """Write the converted network to `file`; its least cosine to torch on the examples."""
+def _compared(network: Network, file: Path) -> dict[str, float]:
+    """Write the converted network to `file`; its least cosine to torch on the examples, by arithmetic."""
     import torch
 
     from embedstore.encoders.runtime import TorchModel, TorchRuntime
@@ -158,5 +179,9 @@ def _compared(network: Network, file: Path) -> float:
             input=[openvino().PartialShape(list(shape)) for shape in network.shapes],
         )
     openvino().save_model(converted, str(file), compress_to_fp16=False)
-    ours, theirs = OpenVinoModel(file, 1.0), TorchModel(TorchRuntime("cpu", "float32"), module)
-    return min(agreement(ours(*batch), theirs(*batch)) for batch in batches)
+    expected = [TorchModel(TorchRuntime("cpu", "float32"), module)(*batch) for batch in batches]
+    cosine = {}
+    for arithmetic in ("bf16", "f32") if cpu_has_bfloat16() else ("f32",):
+        model = OpenVinoModel(file, network.piece, arithmetic, 1.0)
+        cosine[arithmetic] = min(agreement(model(*batch), right) for batch, right in zip(batches, expected, strict=True))
+    return cosine

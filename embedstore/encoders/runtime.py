@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embedstore.encoders.base import Vectors
-from embedstore.encoders.network import Array
+from embedstore.encoders.network import Array, cpu_has_bfloat16
 from embedstore.errors import EncoderError, EncoderOutOfMemoryError, UsageError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class TorchRuntime:
             raise UsageError(f"--device {device}: torch sees no CUDA device here. Use --device cpu.")
         if precision not in ("auto", "float32", "bfloat16"):
             raise UsageError(f"precision must be auto, float32 or bfloat16. Got {precision!r} instead.")
-        if precision == "bfloat16" and self.device.type == "cpu" and not _cpu_has_bfloat16():
+        if precision == "bfloat16" and self.device.type == "cpu" and not cpu_has_bfloat16():
             raise UsageError("This processor has no fast bfloat16 (AVX512_BF16 or AMX). Use --precision float32.")
         self.bfloat16 = precision == "bfloat16" or (precision == "auto" and self.device.type == "cuda")
 
@@ -113,14 +113,6 @@ class TorchModel:
 
     def provenance(self) -> Mapping[str, str]:
         return self.runtime.provenance()
-
-
-def _cpu_has_bfloat16() -> bool:
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
-    return "amx_bf16" in flags or "avx512_bf16" in flags
 
 
 def load_weights(path: Path) -> dict[str, torch.Tensor]:

@@ -19,6 +19,9 @@ from embedstore.spec import EncoderSpec
 if TYPE_CHECKING:
     import torch
 
+Windows = list[list[int]]
+"""Token ids of a text: one list, or one of each window."""
+
 OVERLAP = 8
 """Windows of a long text overlap by this part of the maximum length."""
 
@@ -56,32 +59,34 @@ class TextEncoder:
     def model(self) -> Model:
         return open_model(self.network, self._request)
 
-    def prepare(self, payload: bytes) -> str:
-        return decode_text(payload)
+    def prepare(self, payload: bytes) -> Windows:
+        encoding = self._tokenizer.encode(decode_text(payload))
+        if self._windows is not None:
+            return [encoding.ids, *(window.ids for window in encoding.overflowing)]
+        self.truncated += bool(encoding.overflowing)
+        return [encoding.ids]
 
-    def tokens(self, batch: Sequence[str]) -> tuple[Array, Array, Array]:
-        """What `model` takes, ids and mask (m, length) int64, padded to the longest; and of which text (m,) each window is."""
-        encodings, owner = [], []
-        for i, encoding in enumerate(self._tokenizer.encode_batch_fast(list(batch))):
-            more = encoding.overflowing
-            windows = [encoding, *more] if self._windows is not None else [encoding]
-            self.truncated += bool(more) and self._windows is None
-            encodings += [window.ids for window in windows]
-            owner += [i] * len(windows)
-        lengths = np.fromiter(map(len, encodings), np.int64, len(encodings))
+    def cost(self, prepared: Windows) -> int:
+        """Tokens of the longest window."""
+        return max(map(len, prepared))
+
+    def stacked(self, batch: Sequence[Windows]) -> tuple[Array, Array]:
+        """What `model` takes: ids and mask (m, length) int64 of all windows, padded to the longest."""
+        windows = [ids for text in batch for ids in text]
+        lengths = np.fromiter(map(len, windows), np.int64, len(windows))
         mask = np.arange(lengths.max(initial=1)) < lengths[:, None]
         ids = np.full(mask.shape, self._pad, np.int64)
-        ids[mask] = np.fromiter((token for window in encodings for token in window), np.int64, int(lengths.sum()))
-        return ids, mask.astype(np.int64), np.asarray(owner, np.int64)
+        ids[mask] = np.fromiter((token for window in windows for token in window), np.int64, int(lengths.sum()))
+        return ids, mask.astype(np.int64)
 
-    def encode(self, batch: Sequence[str]) -> Vectors:
-        ids, mask, owner = self.tokens(batch)
-        if len(owner) == len(batch):
+    def encode(self, batch: Sequence[Windows]) -> Vectors:
+        ids, mask = self.stacked(batch)
+        if len(ids) == len(batch):
             return self.model(ids, mask)
         steps = range(0, len(ids), self.batch_size)
         windows = np.concatenate([self.model(ids[lo : lo + self.batch_size], mask[lo : lo + self.batch_size]) for lo in steps])
-        starts = np.flatnonzero(np.diff(owner, prepend=-1))
-        means = np.add.reduceat(windows, starts) / np.diff(starts, append=len(owner))[:, None]
+        counts = np.fromiter(map(len, batch), np.int64, len(batch))
+        means = np.add.reduceat(windows, np.cumsum(counts) - counts) / counts[:, None]
         if self.spec.normalized:
             means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
         return means.astype(np.float32)
@@ -90,7 +95,8 @@ class TextEncoder:
         return {**self.model.provenance(), "tokenizers": str(require("tokenizers", extra="st").__version__)}
 
     def _examples(self) -> list[tuple[Array, ...]]:
-        return [self.tokens(texts)[:2] for texts in (EXAMPLE_TEXTS, EXAMPLE_TEXTS[2:3], EXAMPLE_TEXTS[:3])]
+        prepared = [[self._tokenizer.encode(text).ids] for text in EXAMPLE_TEXTS]
+        return [self.stacked(some) for some in (prepared, prepared[2:3], prepared[:3])]
 
     @cached_property
     def _tokenizer(self) -> Any:

@@ -5,7 +5,7 @@ Runs in the caller's thread; commits run in a thread of their own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -148,22 +148,12 @@ class ChunkCloser:
             if modality == "text":
                 continue  # compared as a column
             at = np.flatnonzero(read & (chunk.old_row >= 0) & chunk.suspect[modality])
-            recorded = self._recorded(modality, chunk.old_row[at])
-            changed[at] |= (recorded != chunk.hashes[modality][at]).any(axis=1)
+            computed = [s for s in self._store.spaces.values() if s.spec.modality == modality and not s.spec.declared]
+            recorded = _recorded(computed, chunk.old_row[at])
+            # Bytes that no space has seen yet change nothing in the item's row; a file's size and mtime do.
+            tells = recorded.any(axis=1) | ~chunk.inline[modality][at]
+            changed[at] |= (recorded != chunk.hashes[modality][at]).any(axis=1) & tells
         return changed
-
-    def _recorded(self, modality: str, rows: Rows) -> npt.NDArray[np.uint64]:
-        """Content hash (n, 2) recorded for the payloads of `rows`; zeros where none is."""
-        out = np.zeros((len(rows), 2), np.uint64)
-        for space in self._store.spaces.values():
-            if space.spec.modality == modality:
-                unknown = np.flatnonzero(~out.any(axis=1))
-                out[unknown] = space.hash_of(rows[unknown])
-                known = _recorded_failures(space, rows[unknown])
-                for position, failure in known.items():
-                    if failure.hash:
-                        out[unknown[position]] = np.frombuffer(failure.hash, "<u8")
-        return out
 
     def _embedded(self, chunk: Chunk, state: SpaceState, changed: Mask, row: Rows) -> tuple[NewVectors, Rows]:
         """What the chunk adds to a space of this run, and the claim of each added vector (-1: copied)."""
@@ -241,14 +231,29 @@ class ChunkCloser:
         """Vectors and failures that updated items keep in a space whose payload this run does not look at."""
         modality = space.spec.modality
         keep = changed & (chunk.old_row >= 0)
-        if modality in chunk.replaced:
+        if modality in chunk.replaced and not space.spec.declared:  # imported vectors go with the id, not with a payload
             keep &= ~chunk.replaced[modality]
+            read = np.flatnonzero(keep & chunk.was_read[modality])  # for another space, which may have shown it to be new
+            keep[read] = (_recorded([space], chunk.old_row[read]) == chunk.hashes[modality][read]).all(axis=1)
         at = np.flatnonzero(keep)
         has = at[space.has(chunk.old_row[at])]
         old = chunk.old_row[has]
         before = _recorded_failures(space, np.where(keep, chunk.old_row, -1))
         failures = [old._replace(row=int(row[i])) for i, old in before.items()]
         return NewVectors(row[has], space.take(old), space.hash_of(old), failures_table(failures))
+
+
+def _recorded(spaces: Iterable[Space], rows: Rows) -> npt.NDArray[np.uint64]:
+    """Content hash (n, 2) that one of `spaces` recorded for the payloads of `rows`; zeros where none did."""
+    out = np.zeros((len(rows), 2), np.uint64)
+    for space in spaces:
+        unknown = np.flatnonzero(~out.any(axis=1))
+        out[unknown] = space.hash_of(rows[unknown])
+        known = _recorded_failures(space, rows[unknown])
+        for position, failure in known.items():
+            if failure.hash:
+                out[unknown[position]] = np.frombuffer(failure.hash, "<u8")
+    return out
 
 
 def _recorded_failures(space: Space, rows: Rows) -> dict[int, Failure]:

@@ -7,7 +7,7 @@ payloads have to be read. Nothing is read or decoded here.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from embedstore._keys import KeyTable, hash_strings
 from embedstore.errors import DuplicateIdError, PayloadError, SourceError
+from embedstore.sources.base import BYTES
 from embedstore.spec import MODALITIES
 from embedstore.store.items import ID, MTIME, ROW, SIZE, Items
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 Mask = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.int64]
+
+CHUNK_BYTES = 128 << 20
+"""A chunk ends with the payload that reaches this many bytes, where payloads come with the items."""
 
 
 def part_rows(position: int) -> int:
@@ -64,13 +68,17 @@ class Chunk:
     start : int
         Position of its first item in the source.
     table : pyarrow.Table
-        id, payloads, ``M.size`` and ``M.mtime_ns`` of files, metadata; types as stored.
+        id, texts and uris, ``M.size`` and ``M.mtime_ns`` of files, metadata; types as stored.
+    payloads : modality → pyarrow.ChunkedArray
+        Bytes that came with the items; null: the uri is that of a file. Emptied once they have been read.
     old_row : int64
         The row of the item, -1 where it is new.
     metadata_changed : bool
         A metadata column or a uri differs from the stored one.
     missing, replaced, suspect : modality → bool
         The payload is null; its text or path differs from the stored one; it may differ.
+    inline : modality → bool
+        The payload's bytes came with the item: its content hash alone says what it is.
     hashes : modality → uint64 (n, 2)
         Filled by the reader for those that were read; zeros elsewhere.
     was_read : modality → bool
@@ -80,11 +88,13 @@ class Chunk:
 
     start: int
     table: pa.Table
+    payloads: dict[str, pa.ChunkedArray]
     old_row: Rows
     metadata_changed: Mask
     missing: dict[str, Mask]
     replaced: dict[str, Mask]
     suspect: dict[str, Mask]
+    inline: dict[str, Mask]
     hashes: dict[str, npt.NDArray[np.uint64]] = field(default_factory=dict)
     was_read: dict[str, Mask] = field(default_factory=dict)
     read_failures: dict[str, dict[int, PayloadError]] = field(default_factory=dict)
@@ -108,11 +118,21 @@ class Planner:
     source_name : str
     rehash : bool
         Read every file again, whatever its size and mtime.
+    duplicate_hint : callable, optional
+        As `embedstore.sources.Source` has it.
     """
 
-    def __init__(self, items: Items, source_name: str, *, rehash: bool) -> None:
+    def __init__(
+        self,
+        items: Items,
+        source_name: str,
+        *,
+        rehash: bool,
+        duplicate_hint: Callable[[int, int], str] | None = None,
+    ) -> None:
         self._items = items
         self._source = source_name
+        self._hint = duplicate_hint or (lambda first, second: "Make ids unique.")
         self._rehash = rehash
         self._known = items.id_table
         self._seen = KeyTable()
@@ -130,7 +150,9 @@ class Planner:
         """
         n = table.num_rows
         old_row = self._match(table.column(ID).to_pylist(), start)
-        table = self._with_types(_with_stat(table))
+        table, payloads = _without_bytes(table, self._source)
+        inline = {m: np.asarray(column.is_valid()) for m, column in payloads.items()}
+        table = self._with_types(_with_stat(table, inline))
         existing = np.flatnonzero(old_row >= 0)
         changed = np.zeros(n, bool)
         modalities = [m for m in MODALITIES if m in table.column_names]
@@ -148,11 +170,15 @@ class Planner:
                     replaced[name][existing] |= differs
                 if seen_in == name or seen_in not in suspect:
                     changed[existing] |= differs
+        for modality, given in inline.items():
+            suspect[modality] |= given
+            replaced[modality] &= ~given | (old_row < 0)
         if self._rehash:
             for modality in suspect:
                 suspect[modality][:] = True
         missing = {m: np.asarray(table.column(m).is_null()) for m in modalities}
-        return Chunk(start, table, old_row, changed, missing, replaced, suspect)
+        inline = {m: inline.get(m, np.zeros(n, bool)) for m in modalities}
+        return Chunk(start, table, payloads, old_row, changed, missing, replaced, suspect, inline)
 
     def _match(self, ids: list[str], start: int) -> Rows:
         keys = hash_strings(ids)
@@ -169,7 +195,7 @@ class Planner:
 
     def _duplicate(self, item_id: str, first: int, second: int) -> None:
         raise DuplicateIdError(
-            f"{self._source}: items {first + 1} and {second + 1} both have the id {item_id!r}. Make ids unique."
+            f"{self._source}: items {first + 1} and {second + 1} both have the id {item_id!r}. {self._hint(first, second)}"
         )
 
     def _with_types(self, table: pa.Table) -> pa.Table:
@@ -195,26 +221,77 @@ class Planner:
 
 
 def chunks(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, pa.Table]]:
-    """(start, table) pieces of a source whose sizes follow `part_rows`."""
+    """(start, table) pieces of a source whose sizes follow `part_rows` and `CHUNK_BYTES`."""
+    held: list[pa.RecordBatch] = []
+    start = rows = size = 0
+    for batch in batches:
+        while batch.num_rows:
+            taken, added = _fitting(batch, part_rows(start) - rows, CHUNK_BYTES - size)
+            held.append(batch.slice(0, taken))
+            batch = batch.slice(taken)
+            rows += taken
+            size += added
+            if rows == part_rows(start) or size >= CHUNK_BYTES:
+                yield start, _joined(held)
+                start += rows
+                rows = size = 0
+    if rows:
+        yield start, _joined(held)
+
+
+def _fitting(batch: pa.RecordBatch, rows: int, room: int) -> tuple[int, int]:
+    """How many rows of `batch` go into a chunk that takes `rows` more and ends at `room` bytes more; and their bytes."""
+    import pyarrow.compute as pc
+
+    rows = min(rows, batch.num_rows)
+    if not (columns := _byte_columns(batch.schema)):
+        return rows, 0
+    lengths = sum(np.asarray(pc.fill_null(pc.binary_length(batch.column(name)), 0), np.int64) for name in columns)
+    until = np.cumsum(lengths)
+    rows = min(rows, 1 + int(np.searchsorted(until, room)))
+    return rows, int(until[rows - 1])
+
+
+def _joined(held: list[pa.RecordBatch]) -> pa.Table:
+    """One table of all, payloads uncopied; `held` is emptied, so that the table alone keeps them in memory."""
     import pyarrow as pa
 
-    held: list[pa.RecordBatch] = []
-    rows = start = 0
-    for batch in batches:
-        held.append(batch)
-        rows += batch.num_rows
-        while rows >= (size := part_rows(start)):
-            table = pa.Table.from_batches(held)
-            yield start, table.slice(0, size).combine_chunks()
-            held = table.slice(size).to_batches()
-            rows -= size
-            start += size
-    if rows:
-        yield start, pa.Table.from_batches(held).combine_chunks()
+    table = pa.Table.from_batches(held)
+    held.clear()
+    payloads = _byte_columns(table.schema)
+    joined = table.drop_columns(payloads).combine_chunks()
+    for name in payloads:
+        joined = joined.append_column(name, table.column(name))
+    return joined
 
 
-def _with_stat(table: pa.Table) -> pa.Table:
-    """Add size and mtime of every file that a path column names; bytes columns are left to their content hash."""
+def _byte_columns(schema: pa.Schema) -> list[str]:
+    """The columns that hold payloads, not references to them."""
+    import pyarrow as pa
+
+    columns = [n for m in MODALITIES if m != "text" for n in (m, m + BYTES) if n in schema.names]
+    return [n for n in columns if pa.types.is_binary(schema.field(n).type) or pa.types.is_large_binary(schema.field(n).type)]
+
+
+def _without_bytes(table: pa.Table, source: str) -> tuple[pa.Table, dict[str, pa.ChunkedArray]]:
+    """The table with uris alone, and modality → payloads; a payload without a uri is called ``SOURCE#ID``."""
+    import pyarrow as pa
+
+    payloads = {}
+    for name in _byte_columns(table.schema):
+        modality = name.removesuffix(BYTES)
+        payloads[modality] = column = table.column(name)
+        given = column.is_valid().to_pylist()
+        uris = table.column(modality).to_pylist() if name != modality else [None] * len(given)
+        ids = table.column(ID).to_pylist()
+        uris = [f"{source}#{i}" if here and uri is None else uri for i, uri, here in zip(ids, uris, given, strict=True)]
+        table = table.drop_columns([name] if name == modality else [name, modality])
+        table = table.append_column(modality, pa.array(uris, pa.string()))
+    return table, payloads
+
+
+def _with_stat(table: pa.Table, inline: Mapping[str, Mask]) -> pa.Table:
+    """Add size and mtime of every file that a path column names; payloads that are `inline` have none."""
     import pyarrow as pa
 
     for modality in MODALITIES:
@@ -222,8 +299,9 @@ def _with_stat(table: pa.Table) -> pa.Table:
             continue
         column = table.column(modality)
         if not pa.types.is_string(column.type) and not pa.types.is_large_string(column.type):
-            raise SourceError(f"column {modality!r} should hold paths, but is {column.type}.")
-        stats = [_stat(path) for path in column.to_pylist()]
+            raise SourceError(f"column {modality!r} should hold paths or bytes, but is {column.type}.")
+        skip = inline.get(modality, np.zeros(len(table), bool)).tolist()
+        stats = [_stat(None if here else path) for path, here in zip(column.to_pylist(), skip, strict=True)]
         table = table.append_column(modality + SIZE, pa.array([s[0] for s in stats], pa.int64()))
         table = table.append_column(modality + MTIME, pa.array([s[1] for s in stats], pa.int64()))
     return table

@@ -5,10 +5,8 @@ Runs in one thread of its own, with a pool of workers that read, hash and decode
 
 from __future__ import annotations
 
-import os
-import stat
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -22,8 +20,13 @@ from embedstore.pipeline.plan import Chunk, Planner, SpaceWork, chunks
 from embedstore.pipeline.stages import Clock, ordered_map
 from embedstore.pipeline.state import SpaceState
 from embedstore.sources.base import Source
+from embedstore.sources.files import TIMEOUT, read_file, read_payload
+
+__all__ = ["Batch", "ChunkEnd", "Producer", "read_file"]
 
 Positions = npt.NDArray[np.intp]
+
+SORTED_TEXTS = 2048
 
 
 @dataclass
@@ -56,6 +59,8 @@ class Producer:
     clock : Clock
     retry_failed : bool
         Try payloads again that failed before and have not changed.
+    timeout : float
+        Seconds that a remote read may take.
     """
 
     def __init__(
@@ -68,6 +73,7 @@ class Producer:
         *,
         workers: int,
         retry_failed: bool,
+        timeout: float = TIMEOUT,
     ) -> None:
         self._source = source
         self._planner = planner
@@ -75,13 +81,16 @@ class Producer:
         self._pool = pool
         self._clock = clock
         self._workers = workers
+        self._timeout = timeout
         self._settled = {} if retry_failed else {state.name: _settled_failures(state) for state in states}
 
     def events(self) -> Iterator[Batch | ChunkEnd]:
         for start, table in chunks(self._source.batches()):
             chunk = self._planner.plan(table, start)
+            del table  # it holds the payloads, which are let go as soon as they are read
             for modality in chunk.missing:
                 yield from self._modality(chunk, modality)
+                chunk.payloads.pop(modality, None)
             yield ChunkEnd(chunk, {state.name: state.claims for state in self._states})
 
     def _modality(self, chunk: Chunk, modality: str) -> Iterator[Batch]:
@@ -113,7 +122,7 @@ class Producer:
     def _texts(
         self, chunk: Chunk, states: list[SpaceState], wanted: dict[str, npt.NDArray[np.bool_]], to_read: Positions
     ) -> Iterator[Batch]:
-        """Texts: hashed in one go, encoded in order of length."""
+        """Texts: hashed in one go, encoded in order of length, by bytes roughly and by what the encoder says exactly."""
         import pyarrow as pa
 
         with self._clock.measure("read"):
@@ -129,15 +138,17 @@ class Producer:
             work.claim[to_read[mine]], work.copy[to_read[mine]] = claim, copy
             lengths = np.fromiter((len(payloads[i]) for i in mine[first]), np.int64, len(first))
             order = first[np.argsort(lengths, kind="stable")]
-            for lo in range(0, len(order), state.batch_size):
-                batch = order[lo : lo + state.batch_size]
+            for lo in range(0, len(order), SORTED_TEXTS):
+                some = order[lo : lo + SORTED_TEXTS]
                 with self._clock.measure("decode"):
-                    prepared = [_prepare(state, payloads[i]) for i in mine[batch]]
+                    prepared = [_prepare(state, payloads[i]) for i in mine[some]]
+                for i in [i for i, p in enumerate(prepared) if isinstance(p, PayloadError)]:
+                    state.fail(int(claim[some[i]]), prepared[i])
                 good = [i for i, p in enumerate(prepared) if not isinstance(p, PayloadError)]
-                for i in set(range(len(batch))) - set(good):
-                    state.fail(int(claim[batch[i]]), prepared[i])
-                if good:
-                    yield Batch(state, claim[batch[good]], [prepared[i] for i in good])
+                good.sort(key=lambda i: state.cost(prepared[i]))
+                for start in range(0, len(good), state.batch_size):
+                    batch = good[start : start + state.batch_size]
+                    yield Batch(state, claim[some[batch]], [prepared[i] for i in batch])
 
     def _files(
         self,
@@ -148,8 +159,7 @@ class Producer:
         modality: str,
     ) -> Iterator[Batch]:
         """Files: read and hashed by the workers, decoded by them where no identical payload was claimed before."""
-        paths = chunk.table.column(modality).to_pylist()
-        reads = ordered_map(self._pool, self._read, [paths[i] for i in to_read], window=4 * self._workers + 4)
+        reads = ordered_map(self._pool, self._read, _to_read(chunk, modality, to_read), window=4 * self._workers + 4)
         batchers = {state.name: _Batcher(state) for state in states}
         for i, result in zip(to_read, reads, strict=True):
             if isinstance(result, PayloadError):
@@ -159,7 +169,7 @@ class Producer:
             chunk.hashes[modality][i] = digest
             chunk.was_read[modality][i] = True
             for state in states:
-                if not wanted[state.name][i]:
+                if not wanted[state.name][i] or self._has_failed(state, int(chunk.old_row[i]), digest):
                     continue
                 claim, copy, first = state.claim(digest.reshape(1, 2))
                 work = chunk.work[state.name]
@@ -170,10 +180,18 @@ class Producer:
         for batcher in batchers.values():
             yield from batcher.flush()
 
-    def _read(self, path: str) -> tuple[bytes, npt.NDArray[np.uint64]] | PayloadError:
+    def _has_failed(self, state: SpaceState, row: int, digest: npt.NDArray[np.uint64]) -> bool:
+        """Whether the row's recorded failure is of this very payload, and it is not to be tried again."""
+        if row < 0 or not self._settled:
+            return False
+        before = state.space.failures_by_row.get(row)
+        return before is not None and before.stage != "read" and before.hash == digest.tobytes()
+
+    def _read(self, work: tuple[str, bytes | None]) -> tuple[bytes, npt.NDArray[np.uint64]] | PayloadError:
+        uri, payload = work
         with self._clock.measure("read"):
             try:
-                payload = read_file(path)
+                payload = read_payload(uri, timeout=self._timeout) if payload is None else payload
             except PayloadError as error:
                 return error
             return payload, keys_from_bytes(hash_payload(payload))[0]
@@ -181,6 +199,13 @@ class Producer:
     def _timed_prepare(self, state: SpaceState, payload: bytes) -> Any:
         with self._clock.measure("decode"):
             return _prepare(state, payload)
+
+
+def _to_read(chunk: Chunk, modality: str, positions: Positions) -> Iterable[tuple[str, bytes | None]]:
+    """(uri, bytes) of the payloads at `positions`; no bytes: the uri is to be read. Lazily, for each copies its bytes."""
+    uris = chunk.table.column(modality).to_pylist()
+    payloads = chunk.payloads.get(modality)
+    return ((uris[i], payloads[int(i)].as_py() if payloads is not None else None) for i in positions)
 
 
 def _prepare(state: SpaceState, payload: bytes) -> Any:
@@ -228,25 +253,6 @@ class _Batcher:
         batch = Batch(self._state, np.asarray(self._claims, np.int64), self._prepared)
         self._claims, self._prepared = [], []
         return batch
-
-
-def read_file(path: str) -> bytes:
-    """The bytes of a local file.
-
-    Raises
-    ------
-    PayloadError
-    """
-    if "://" in path:
-        raise PayloadError("read", f"{path} is not a local file; download it first")
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise PayloadError("read", f"{path} is not a regular file")
-        with open(path, "rb") as file:
-            return file.read()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise PayloadError("read", f"{path}: {reason}") from error
 
 
 def _settled_failures(state: SpaceState) -> npt.NDArray[np.int64]:

@@ -8,7 +8,6 @@ from typing import Any
 
 from embedstore.pipeline.stages import STAGES
 
-
 ADVICE = {
     "read": "more --workers, or a faster disk or network, would help",
     "decode": "more --workers would help, up to one a CPU",

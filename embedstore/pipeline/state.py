@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ class SpaceState:
         self.space = space
         self.encoder = encoder
         self.batch_size = encoder.batch_size
+        self.cost: Callable[[Any], int] = getattr(encoder, "cost", len)
         self.failed: dict[int, PayloadError] = {}
         self.encoded = 0
         self._claimed = KeyTable()

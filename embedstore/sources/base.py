@@ -1,8 +1,10 @@
 """What a source is: a stream of Arrow record batches of items.
 
-A batch has a column ``id`` (string, unique in the dataset), a column for each payload modality (``image``, ``audio``,
-``video``: the path of a file, as string, or its bytes; ``text``: the text itself; null: missing), and metadata columns.
-All batches of a source have one schema.
+A batch has a column ``id`` (string, unique in the dataset), a column for each payload modality (``text``: the text itself;
+``image``, ``audio``, ``video``: the path or URL of a file), and metadata columns; null: missing. Payloads that are no files
+of their own come with the batch: ``image.bytes`` (binary) holds them, and ``image`` says where they are from
+(``shard.tar#dog.jpg``); where it is null ``image`` is a path after all. A column ``image`` may also be binary itself. A batch
+holds about `BATCH_BYTES` of such payloads at most, for batches are held in memory. All batches of a source have one schema.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ID = "id"
+BYTES = ".bytes"
 BATCH_ROWS = 4096
+BATCH_BYTES = 16 << 20
 
 EXTENSIONS: dict[str, tuple[str, ...]] = {
     "image": (
@@ -28,7 +32,7 @@ EXTENSIONS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """File name endings (lower case) of each modality, in the order in which a modality names an item."""
 
-RESERVED = frozenset({"row", ID, *MODALITIES, *(f"{m}{s}" for m in MODALITIES for s in (".size", ".mtime_ns"))})
+RESERVED = frozenset({"row", ID, *MODALITIES, *(f"{m}{s}" for m in MODALITIES for s in (".size", ".mtime_ns", BYTES))})
 
 
 def free_name(column: str) -> str:
@@ -46,7 +50,11 @@ MODALITY_OF = {extension: modality for modality, extensions in EXTENSIONS.items(
 
 @runtime_checkable
 class Source(Protocol):
-    """A dataset that can be read as a stream, once per call of `batches`."""
+    """A dataset that can be read as a stream, once per call of `batches`.
+
+    A source may also have ``duplicate_hint(first, second)``: what to do, in one sentence, about an id that the items at
+    these positions share.
+    """
 
     @property
     def name(self) -> str:

@@ -81,6 +81,12 @@ class FolderSource:
                 yield {ID: item_id, **row, **uris, "text": _caption(item.get("text"))}
 
 
+def holds_media(root: Path) -> bool:
+    """Whether there is a picture, a sound or a video below `root`."""
+    endings = (os.path.splitext(file)[1].lower() for _, files in _walk(root) for file in files)
+    return any(MODALITY_OF.get(ending, "text") != "text" for ending in endings)
+
+
 def _items_of(folder: str, files: list[str]) -> Iterator[dict[str, str]]:
     """Modality → path of each item of one folder."""
     stems: dict[str, dict[str, list[str]]] = {}

@@ -19,7 +19,7 @@ class MemorySource:
     Parameters
     ----------
     columns : mapping of column name to sequence
-        ``id``, payloads by modality (None: missing), metadata.
+        ``id``, payloads by modality (texts, and paths or bytes of files; None: missing), metadata.
     name : str
         What messages call it.
     """
@@ -47,12 +47,21 @@ class MemorySource:
         text = {ID, *MODALITIES}
         try:
             arrays = {
-                k if k in text else free_name(k): pa.array(list(v), pa.string() if k in text else None)
+                k if k in text else free_name(k): pa.array(list(v), _type(k, v) if k in text else None)
                 for k, v in self._columns.items()
             }
             batch = pa.RecordBatch.from_pydict(arrays)
         except (pa.ArrowException, TypeError) as error:
-            raise SourceError(f"{self._name}: {one_line(error)} Give ids, texts and paths as strings.") from error
+            raise SourceError(
+                f"{self._name}: {one_line(error)} Give ids, texts and paths as strings, other payloads as bytes."
+            ) from error
         if batch.column(ID).null_count:
             raise SourceError(f"{self._name}: an id is None. Every item needs one.")
         yield batch
+
+
+def _type(column: str, values: Sequence[Any]) -> pa.DataType:
+    import pyarrow as pa
+
+    first = next((value for value in values if value is not None), None)
+    return pa.large_binary() if isinstance(first, bytes) and column not in (ID, "text") else pa.string()

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from embedstore._sql import connect
 from embedstore.errors import SourceError, UsageError, one_line
 from embedstore.sources.base import glob_escape
 
@@ -131,7 +132,7 @@ def _fetch(file: Path, sql: str) -> list[tuple[Any, ...]]:
     import duckdb
 
     try:
-        with duckdb.connect() as connection:
+        with connect() as connection:
             return list(connection.execute(sql).fetchall())
     except duckdb.Error as error:
         reason = one_line(one_line(error).split(" LINE ")[0].split(" Possible fixes")[0])

@@ -9,6 +9,7 @@ import os
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from embedstore._encoding import encoding
 from embedstore._files import write_bytes
@@ -19,6 +20,7 @@ from embedstore.store.reader import Store
 
 if TYPE_CHECKING:
     import h5py
+    import pyarrow as pa
 
     from embedstore.store.space import Space
 
@@ -73,9 +75,21 @@ def _write_space(group: h5py.Group, store: Store, space: Space) -> None:
             group.create_virtual_dataset(key, layout)
         else:
             group.create_dataset(key, shape=layout.shape, dtype=layout.dtype)
-    ids = [i.encode() for i in store.items.take(space.rows, ["id"]).column("id").to_pylist()] if n else []
-    width = max(map(len, ids), default=1) or 1
-    group.create_dataset("id", data=np.asarray(ids, dtype=h5py.string_dtype("utf-8", width)))
+    ids = _fixed_width(store.items.take(space.rows, ["id"]).column("id")) if n else np.empty(0, "S1")
+    group.create_dataset("id", data=ids.astype(h5py.string_dtype("utf-8", ids.itemsize), copy=False))
+
+
+def _fixed_width(column: pa.ChunkedArray) -> npt.NDArray[np.bytes_]:
+    """Strings (n,) as bytes in UTF-8, all as wide as the longest."""
+    import pyarrow as pa
+
+    array = column.cast(pa.large_binary()).combine_chunks()
+    _, offsets, data = array.buffers()
+    ends = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1]
+    lengths = np.diff(ends)
+    out = np.zeros((len(array), max(1, int(lengths.max(initial=0)))), np.uint8)
+    out[np.arange(out.shape[1]) < lengths[:, None]] = np.frombuffer(data or b"", np.uint8)[ends[0] : ends[-1]]
+    return out.view(f"S{out.shape[1]}").reshape(-1)
 
 
 def combined_is_current(store: Store) -> bool:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from embedstore._arguments import strings
 from embedstore._keys import KeyTable, hash_strings
+from embedstore._sql import connect
 from embedstore.errors import StoreError, UsageError, one_line
 from embedstore.sources.base import RESERVED, glob_escape
 from embedstore.store.format import PartRef
@@ -159,7 +160,7 @@ class Items:
             raise UsageError("--where is empty; give an SQL condition such as \"label = 'food'\".")
         folder = str((self._root / "items").resolve())
         files = ", ".join(_sql_string(glob_escape(str((self._root / part.file).resolve()))) for part in self._parts)
-        with duckdb.connect() as connection:
+        with connect() as connection:
             connection.register("removed", pa.table({ROW: pa.array(self._dead, pa.int64())}))
             connection.execute(f"SET allowed_directories=[{_sql_string(folder + '/')}]")
             connection.execute("SET enable_external_access=false")

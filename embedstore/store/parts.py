@@ -5,6 +5,7 @@ A part is written beside its final name, flushed to disk, then renamed. Nothing 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore._encoding import check_encoding, encoding
-from embedstore._files import fsync_path, publish, write_bytes
+from embedstore._files import fsync_path, publish, write_hashed
 from embedstore._keys import KEY_BYTES, Keys
 from embedstore.errors import CorruptStoreError
 from embedstore.store.format import PartRef, check_size
@@ -35,19 +36,37 @@ def write_vectors(root: Path, file: str, vectors: Array, rows: Array, hashes: Ke
     hashes : (n, 2) uint64
         Content hash of the payload that each vector was made from.
     """
+    digests = np.ascontiguousarray(hashes).view(np.uint8).reshape(len(rows), KEY_BYTES)
+    arrays = {VECTORS: np.ascontiguousarray(vectors), ROW: np.ascontiguousarray(rows, "<i8"), HASH: digests}
+    frame, offsets = _frame(tuple((name, array.shape, array.dtype.str) for name, array in arrays.items()))
+    pieces: list[bytes | memoryview] = [frame[0]]
+    for name, between in zip(offsets, frame[1:], strict=True):
+        pieces += [arrays[name].reshape(-1).view(np.uint8).data, between]
+    digest = write_hashed(root / file, pieces)
+    known = {name: offset for name, offset in offsets.items() if arrays[name].size}
+    return PartRef(file, len(rows), sum(len(piece) for piece in pieces), digest, known)
+
+
+@lru_cache(maxsize=8)
+def _frame(datasets: tuple[tuple[str, tuple[int, ...], str], ...]) -> tuple[list[bytes], dict[str, int]]:
+    """The bytes of an HDF5 file around its contiguous datasets, and the offset of each, in the order of the file.
+
+    HDF5 makes them in memory, around zeros: it does not survive a full disk, a plain write does; and the same frame serves all
+    parts of one size, whose bytes are then copied nowhere.
+    """
     import h5py
 
-    digests = np.ascontiguousarray(hashes).view(np.uint8).reshape(len(rows), KEY_BYTES)
-    arrays = {VECTORS: vectors, ROW: rows.astype("<i8"), HASH: digests}
-    # Built in memory and written as bytes: HDF5 does not survive a full disk, a plain write does.
-    with h5py.File(file, "w", driver="core", backing_store=False, libver=("earliest", "v110")) as h5:
+    with h5py.File("part", "w", driver="core", backing_store=False, libver=("earliest", "v110")) as h5:
         h5.attrs.update(encoding("embedstore-vectors"))
-        for name, array in arrays.items():
-            h5.create_dataset(name, data=array)  # no chunks, no compression: contiguous
+        for name, shape, dtype in datasets:
+            h5.create_dataset(name, data=np.zeros(shape, dtype))  # no chunks, no compression: contiguous
         h5.flush()
-        offsets = {name: h5[name].id.get_offset() for name in arrays}
-        write_bytes(root / file, h5.id.get_file_image())
-    return PartRef.of(root, file, len(rows), offsets={k: v for k, v in offsets.items() if v is not None})
+        at = {name: h5[name].id.get_offset() for name, _, _ in datasets}
+        sizes = {name: h5[name].nbytes for name, _, _ in datasets}
+        image = h5.id.get_file_image()
+    offsets = dict(sorted(((name, offset) for name, offset in at.items() if offset is not None), key=lambda entry: entry[1]))
+    ends = [0, *(offset + sizes[name] for name, offset in offsets.items())]
+    return [image[lo:hi] for lo, hi in zip(ends, [*offsets.values(), len(image)], strict=True)], offsets
 
 
 def read_array(root: Path, ref: PartRef, name: str, dtype: Any, width: int | None = None) -> Array:

@@ -160,6 +160,7 @@ class Store:
                 "dtype": space.info.dtype,
                 "fingerprint": space.fingerprint,
                 "encoder": space.spec.name,
+                **({"declared": True} if space.spec.declared else {}),
             }
         return {"items": len(self), "spaces": spaces, "heads": self.heads, "generation": self.generation}
 

@@ -218,7 +218,8 @@ def _check_same(space: Space, spec: EncoderSpec, dtype: str) -> None:
     if space.fingerprint != spec.fingerprint:
         raise FingerprintError(
             f"Space {space.name!r} holds vectors of {space.spec.label}; {spec.label} makes others, and the two cannot be "
-            f"mixed. Give the new ones a space of their own: --{spec.modality} NEWNAME={spec.name}"
+            f"mixed. Give the new ones a space of their own: "
+            + ("--space NEWNAME" if spec.declared else f"--{spec.modality} NEWNAME={spec.name}")
         )
     if space.info.dtype != dtype:
         raise StoreError(f"Space {space.name!r} stores {space.info.dtype}, not {dtype}. Leave out --dtype.")

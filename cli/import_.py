@@ -1,0 +1,78 @@
+"""`import`: vectors that somebody else computed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .commands import Json
+
+if TYPE_CHECKING:
+    from embedstore._import import ImportReport
+
+SOURCE = "A .npy, .npz, .parquet, .csv, .tsv, .jsonl or HDF5 file (FILE.h5:/dataset), or a folder of .npy or .parquet files."
+
+
+def import_vectors(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCE)],
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="The store's folder; made if it does not exist.")],
+    space: Annotated[str | None, typer.Option(help="Name of the space; default the modality.")] = None,
+    encoder: Annotated[str | None, typer.Option(help="The encoder that made the vectors: a declaration.")] = None,
+    modality: Annotated[str | None, typer.Option(help="What they are of: image, text, audio or video.")] = None,
+    ids: Annotated[str | None, typer.Option(help="Column, dataset or file with the ids; 'row' numbers the rows.")] = None,
+    metadata: Annotated[Path | None, typer.Option(help="Table, or folder of .parquet, with one row a vector.")] = None,
+    vector_column: Annotated[str | None, typer.Option(help="Column, array or dataset with the vectors, or a prefix.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float16 (default) or float32, for new spaces.")] = None,
+    normalized: Annotated[bool, typer.Option("--normalized", help="Declare unit length; others are failures.")] = False,
+    add_items: Annotated[bool, typer.Option("--add-items", help="Let a further space bring new items.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first failure.")] = False,
+    json: Json = False,
+) -> None:
+    """Import vectors that were computed elsewhere; they are marked as declared."""
+    import embedstore as es
+
+    from . import render
+
+    with render.embedding_progress(f"importing {source.rstrip('/').rpartition('/')[2]}") as on_progress:
+        report = es.import_vectors(
+            source,
+            store,
+            space=space,
+            encoder=encoder,
+            modality=modality,
+            ids=ids,
+            metadata=metadata,
+            vector_column=vector_column,
+            dtype=dtype,
+            normalized=normalized or None,
+            add_items=add_items,
+            strict=strict,
+            on_progress=on_progress,
+        )
+    render.print_json(report.to_dict()) if json else print_import(report, store)
+
+
+import_vectors.__name__ = "import"  # the command's name, which no function can have
+
+
+def print_import(report: ImportReport, store: Path) -> None:
+    """Counts of each space, the first failures, and the closing line."""
+    from . import render
+
+    columns = ["space", "declared encoder", "imported", "replaced", "unchanged", "missing", "failed", "zeros"]
+    rows = [(name, s.encoder, *(f"{getattr(s, column):,}" for column in columns[2:])) for name, s in report.spaces.items()]
+    render.print_table(columns, rows, numeric=columns[2:])
+    console = render.out()
+    for space, item, reason in report.failures[:5]:
+        console.print(f"failed: {item} ({space}): {reason}", markup=False)
+    if (failed := sum(s.failed for s in report.spaces.values())) > 5:
+        console.print(f"  … {failed:,} failures in all; embedstore info {store} --failures lists them", markup=False)
+    console.print(
+        f"{report.items:,} rows ({report.added:,} items new, {report.updated:,} updated), {report.bytes / 1e6:,.1f} MB in "
+        f"{report.seconds:.1f} s: {report.gb_per_s:.2f} GB/s",
+        markup=False,
+    )
+    for note in report.notes:
+        console.print(f"note: {note}", markup=False)

@@ -1,0 +1,102 @@
+"""Float rows made ready for a part: checked, rounded to the stored dtype and hashed, a cache-sized piece at a time.
+
+All of it is whole-array work without the GIL, so that blocks can be packed by several threads.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embedstore._keys import Keys, hash_rows
+
+Array = npt.NDArray[Any]
+
+PIECE_BYTES = 1 << 19
+_SUBNORMAL = np.uint32(0x38800000)
+"""float32 bits of 2^-14: smaller values are subnormal in float16."""
+_ROUND = np.uint32(0x0FFF - (112 << 23) & 0xFFFFFFFF)
+"""Half a unit of float16's last place, less one, with the exponent's bias moved from 127 to 15."""
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Rows of one block as they are stored.
+
+    Parameters
+    ----------
+    vectors : (n, dim) float16 or float32
+    hashes : (n, 2) uint64
+        `embedstore._keys.hash_rows` of the vectors.
+    largest : (n,) float64
+        The largest magnitude in each row as it came; not finite where a value is not.
+    """
+
+    vectors: Array
+    hashes: Keys
+    largest: npt.NDArray[np.float64]
+
+    @classmethod
+    def empty(cls, n: int, dim: int, dtype: Any) -> Packed:
+        return cls(np.empty((n, dim), dtype), np.empty((n, 2), np.uint64), np.empty(n))
+
+    def __getitem__(self, rows: slice) -> Packed:
+        return Packed(self.vectors[rows], self.hashes[rows], self.largest[rows])
+
+
+def pack(rows: Array, out: Packed, pool: ThreadPoolExecutor, *, threads: int) -> None:
+    """Fill `out` from `rows` (n, dim) float16, float32 or float64; values that the dtype cannot hold become infinite."""
+    step = max(1, PIECE_BYTES // max(rows[:1].nbytes, 1))
+    share = -(-len(rows) // (threads * step)) * step
+    list(pool.map(lambda lo: _pack(rows[lo : lo + share], out[lo : lo + share], step), range(0, len(rows), max(share, 1))))
+
+
+def _pack(rows: Array, out: Packed, step: int) -> None:
+    spare = np.empty((2, step, rows.shape[1]), f"u{rows.dtype.itemsize}")
+    for lo in range(0, len(rows), step):
+        piece, to = rows[lo : lo + step], out[lo : lo + step]
+        piece = np.ascontiguousarray(piece, piece.dtype.newbyteorder("="))
+        magnitude, free = spare[:, : len(piece)]
+        _magnitude(piece, magnitude)
+        to.largest[:] = magnitude.max(axis=1).view(piece.dtype)
+        if piece.dtype == np.float32 and to.vectors.dtype == np.float16:
+            _round_to_half(piece, magnitude, free, to.vectors)
+        else:
+            with np.errstate(over="ignore", invalid="ignore"):
+                to.vectors[...] = piece
+        to.hashes[...] = hash_rows(to.vectors)
+
+
+def _magnitude(rows: Array, out: Array) -> None:
+    """The bits of ``abs(rows)`` as unsigned integers, which are ordered like the values; NaN is larger than infinity."""
+    np.bitwise_and(rows.view(out.dtype), out.dtype.type(np.iinfo(out.dtype).max >> 1), out=out)
+
+
+def _round_to_half(rows: Array, magnitude: Array, spare: Array, out: Array) -> None:
+    """``out[...] = rows``, float32 to float16, to the bit for values that float16 can hold; others become anything.
+
+    NumPy converts value by value in portable code; integer arithmetic on whole arrays takes half the time. Half a unit in the
+    last place is added (less one, plus the last bit that stays, so that ties go to even), then the exponent is moved.
+
+    Parameters
+    ----------
+    magnitude : (n, dim) uint32
+        `_magnitude` of `rows`; overwritten.
+    spare : (n, dim) uint32
+        Overwritten.
+    """
+    subnormal = np.flatnonzero(magnitude < _SUBNORMAL)
+    np.right_shift(magnitude, np.uint32(13), out=spare)
+    spare &= np.uint32(1)
+    magnitude += spare
+    magnitude += _ROUND
+    magnitude >>= np.uint32(13)
+    np.right_shift(rows.view(np.uint32), np.uint32(16), out=spare)
+    spare &= np.uint32(0x8000)
+    magnitude |= spare
+    np.copyto(out.view(np.uint16), magnitude, casting="unsafe")
+    out.reshape(-1)[subnormal] = rows.reshape(-1)[subnormal]

@@ -1,0 +1,216 @@
+"""Bytes of files: local ones, and those at URLs through fsspec (extra ``remote``).
+
+A URL is anything with ``://`` in it. What a remote read waits for is bounded: a thread of its own does it, and is given
+up after the timeout (a thread cannot be stopped; it is a daemon, so that it never keeps the process alive).
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import stat
+import threading
+from collections.abc import Callable
+from typing import IO, Any, TypeVar
+
+from embedstore.errors import MissingDependencyError, PayloadError, SourceError, one_line
+from embedstore.registry import require
+
+T = TypeVar("T")
+
+TIMEOUT = 60.0
+"""Seconds that a remote read may take."""
+
+_PACKAGE_OF = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "http": "aiohttp", "https": "aiohttp"}
+
+
+def is_url(path: str) -> bool:
+    return "://" in path
+
+
+def read_file(path: str) -> bytes:
+    """The bytes of a local file.
+
+    Raises
+    ------
+    PayloadError
+    """
+    if is_url(path):
+        raise PayloadError("read", f"{path} is not a local file; download it first")
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise PayloadError("read", f"{path} is not a regular file")
+        with open(path, "rb") as file:
+            return file.read()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise PayloadError("read", f"{path}: {reason}") from error
+
+
+def read_payload(path: str, *, timeout: float = TIMEOUT) -> bytes:
+    """The bytes of a local file or of a URL, which may take `timeout` seconds.
+
+    Raises
+    ------
+    PayloadError
+    MissingDependencyError
+        fsspec, or its package for the protocol, is not installed.
+    """
+    if not is_url(path):
+        return read_file(path)
+
+    def read() -> bytes:
+        filesystem, inner = resolve(path)
+        return bytes(filesystem.cat_file(inner))
+
+    try:
+        return within(timeout, read)
+    except (MissingDependencyError, PayloadError):
+        raise
+    except TimeoutError:
+        raise PayloadError("read", f"{path}: no answer in {timeout:g} s; --timeout raises the limit") from None
+    except Exception as error:  # each protocol's client has errors of its own: they cost this payload alone
+        raise PayloadError("read", f"{path}: {_reason(error)}") from error
+
+
+def open_file(path: str, *, timeout: float = TIMEOUT) -> IO[bytes]:
+    """A local file or a URL, to be read from its start to its end.
+
+    Raises
+    ------
+    SourceError
+    MissingDependencyError
+    """
+    if not is_url(path):
+        try:
+            return open(path, "rb")
+        except OSError as error:
+            raise SourceError(f"{path} cannot be read: {error.strerror}.") from error
+    opened = remote(path, timeout, lambda filesystem, inner: filesystem.open(inner, "rb"))
+    return _Timed(path, opened, timeout)  # type: ignore[return-value]
+
+
+def remote(path: str, timeout: float, work: Callable[[Any, str], T]) -> T:
+    """`work` of the fsspec filesystem of the URL `path` and of its path there.
+
+    Raises
+    ------
+    SourceError, MissingDependencyError
+    """
+    try:
+        return within(timeout, lambda: work(*resolve(path)))
+    except (MissingDependencyError, SourceError):
+        raise
+    except TimeoutError:
+        raise SourceError(f"{path}: no answer in {timeout:g} s; --timeout raises the limit.") from None
+    except Exception as error:  # each protocol's client has errors of its own
+        raise SourceError(f"{path} cannot be read: {_reason(error)}.") from error
+
+
+def resolve(url: str) -> tuple[Any, str]:
+    """The fsspec filesystem of a URL, and the path there.
+
+    Raises
+    ------
+    MissingDependencyError
+        Naming the package for the protocol.
+    ValueError
+        fsspec does not know the protocol.
+    """
+    core = require("fsspec.core", extra="remote")
+    try:
+        filesystem, inner = core.url_to_fs(url)
+    except ImportError as error:
+        protocol = url.partition("://")[0]
+        package = _PACKAGE_OF.get(protocol)
+        way = f"Run: pip install {package}" if package else one_line(error)
+        raise MissingDependencyError(f"Reading {protocol}:// needs a package of its own. {way}") from error
+    return filesystem, inner
+
+
+def exists(path: str, *, timeout: float = TIMEOUT) -> bool:
+    return bool(remote(path, timeout, lambda fs, inner: fs.exists(inner))) if is_url(path) else os.path.exists(path)
+
+
+def matching(pattern: str, *, timeout: float = TIMEOUT) -> list[str]:
+    """The files that match a glob pattern, sorted."""
+    if not is_url(pattern):
+        return sorted(glob.glob(pattern))
+    return remote(pattern, timeout, lambda fs, inner: sorted(fs.unstrip_protocol(p) for p in fs.glob(inner)))
+
+
+def relative_to(folder: str, path: str) -> str:
+    """`path`, taken from `folder` (a folder or a URL) where it is relative."""
+    if is_url(path):
+        return path
+    if not is_url(folder):
+        return os.path.normpath(os.path.join(folder, path))
+    protocol, _, rest = folder.partition("://")
+    return f"{protocol}://{path}" if path.startswith("/") else f"{protocol}://{rest.rstrip('/')}/{path}"
+
+
+def folder_of(path: str) -> str:
+    """The folder in which a file lies: absolute, or a URL."""
+    return path.rpartition("/")[0] if is_url(path) else os.path.dirname(os.path.abspath(path))
+
+
+def absolute(path: str) -> str:
+    return path if is_url(path) else os.path.abspath(path)
+
+
+def within(seconds: float, work: Callable[[], T]) -> T:
+    """`work` in a daemon thread, given up after `seconds`.
+
+    Raises
+    ------
+    TimeoutError
+    """
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(work())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="embedstore-remote", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if errors:
+        raise errors[0]
+    if not results:
+        raise TimeoutError
+    return results[0]
+
+
+class _Timed:
+    """A remote file of which every `read` is bounded in time."""
+
+    def __init__(self, path: str, file: IO[bytes], timeout: float) -> None:
+        self._path, self._file, self._timeout = path, file, timeout
+        self.closed = False
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            return within(self._timeout, lambda: self._file.read(size))
+        except TimeoutError:
+            raise SourceError(f"{self._path}: no answer in {self._timeout:g} s; --timeout raises the limit.") from None
+
+    def close(self) -> None:
+        self.closed = True
+        self._file.close()
+
+    def readable(self) -> bool:
+        return True
+
+    def __enter__(self) -> _Timed:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _reason(error: Exception) -> str:
+    words = getattr(error, "strerror", None) or ("No such file" if isinstance(error, FileNotFoundError) else one_line(error))
+    return str(words).rstrip(".")

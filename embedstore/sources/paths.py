@@ -1,0 +1,101 @@
+"""A text file of paths as a source: one path or URL a line, relative to the file's folder."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from embedstore.errors import PayloadError, SourceError
+from embedstore.sources.base import EXTENSIONS, ID, MODALITY_OF
+from embedstore.sources.files import TIMEOUT, folder_of, is_url, open_file, read_payload, relative_to
+from embedstore.sources.records import as_batches
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class PathListSource:
+    """The files that a list names, in its order; the id of an item is its line as written.
+
+    Blank lines are skipped. The file name's ending decides the modality; a ``.txt`` file is an item with its content as text.
+
+    Parameters
+    ----------
+    path : str
+        A text file in UTF-8, or its URL.
+    timeout : float
+        Seconds that reading from a URL may take.
+    """
+
+    def __init__(self, path: str, *, timeout: float = TIMEOUT) -> None:
+        self._path = path
+        self._folder = folder_of(path)
+        self._timeout = timeout
+        self._count = 0
+        found = set()
+        for _, modality in self._lines():
+            found.add(modality)
+            self._count += 1
+        self._modalities = tuple(m for m in EXTENSIONS if m in found)
+        if not found:
+            raise SourceError(f"{path} names no file; expected one path a line.")
+
+    @property
+    def name(self) -> str:
+        return self._path
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        return self._modalities
+
+    def count(self) -> int | None:
+        return self._count
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        import pyarrow as pa
+
+        return as_batches(self._rows(), pa.schema([(name, pa.string()) for name in (ID, *self._modalities)]))
+
+    def _rows(self) -> Iterator[dict[str, str | None]]:
+        for line, modality in self._lines():
+            path = relative_to(self._folder, line)
+            yield {ID: line, modality: self._content(path) if modality == "text" else path}
+
+    def _content(self, path: str) -> str | None:
+        try:
+            content = read_payload(path, timeout=self._timeout)
+        except PayloadError:
+            return None  # as in a folder: the text is missing
+        return content.decode("utf-8-sig", errors="replace").strip() or None
+
+    def _lines(self) -> Iterator[tuple[str, str]]:
+        """Each path with its modality."""
+        with open_file(self._path, timeout=self._timeout) as file:
+            for n, raw in enumerate(_lines_of(file), start=1):
+                try:
+                    line = raw.decode("utf-8-sig" if n == 1 else "utf-8").strip()
+                except UnicodeDecodeError as error:
+                    raise SourceError(f"{self._path}: line {n} is not UTF-8 text; expected one path a line.") from error
+                if line:
+                    yield line, self._modality(line, n)
+
+    def _modality(self, line: str, n: int) -> str:
+        name = urlsplit(line).path if is_url(line) else line
+        if modality := MODALITY_OF.get(posixpath.splitext(name)[1].lower()):
+            return modality
+        known = ", ".join(e for extensions in EXTENSIONS.values() for e in extensions[:2])
+        raise SourceError(
+            f"{self._path}: line {n} is {line[:200]!r}; expected the path of a file of a known type ({known}, …)."
+        )
+
+
+def _lines_of(file: object) -> Iterator[bytes]:
+    """The lines of a file that can only be read in blocks."""
+    rest = b""
+    while block := file.read(1 << 20):  # type: ignore[attr-defined]
+        *lines, rest = (rest + block).split(b"\n")
+        yield from lines
+    if rest:
+        yield rest

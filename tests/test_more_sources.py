@@ -1,0 +1,255 @@
+"""The same pictures in every format: the same vectors, ids and metadata; nothing is embedded twice; bad input says why."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import formats
+import numpy as np
+import pyarrow as pa
+import pytest
+from formats import ThumbnailEncoder, make_rows
+from helpers import write_image
+
+import embedstore as es
+from embedstore.errors import DuplicateIdError, MissingDependencyError, SourceError, UsageError
+from embedstore.sources import LinesSource, PathListSource, Source, WebDatasetSource, open_source
+from embedstore.sources.records import JsonColumns
+
+FORMATS = ["csv", "jsonl", "stdin", "blobs", "structs", "tars", "saved"]
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> list[formats.Row]:
+    return make_rows(tmp_path)
+
+
+def dataset(kind: str, folder: Path, rows: list[formats.Row], monkeypatch: pytest.MonkeyPatch) -> str:
+    if kind != "stdin":
+        return str(getattr(formats, f"as_{kind}")(folder, rows))
+    lines = formats.as_jsonl(folder, rows).read_bytes()
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(lines)))
+    monkeypatch.chdir(folder)
+    return "-"
+
+
+def contents(store: es.Store) -> tuple[list[str], dict[str, np.ndarray], list[dict[str, object]]]:  # type: ignore[type-arg]
+    """Ids in order, the vectors of each space by their order, and the metadata."""
+    items = store.items.table()
+    ids = items.column("id").to_pylist()
+    order = np.argsort(ids)
+    spaces = {}
+    for name, space in store.spaces.items():
+        row = store.items.rows[order]
+        spaces[name] = space.take(row[space.has(row)])
+    return sorted(ids), spaces, items.select(store.items.metadata_columns()).take(pa.array(order)).to_pylist()
+
+
+def embed(data: str | Source, path: Path) -> es.EmbedReport:
+    return es.embed(data, path, image={"thumb": ThumbnailEncoder(), "hash": "hash:32"}, text="hash:16")
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_every_format_gives_the_same_store(
+    kind: str, rows: list[formats.Row], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embed(str(formats.as_csv(tmp_path, rows)), tmp_path / "reference")
+    ids, vectors, metadata = contents(es.Store.open(tmp_path / "reference"))
+    assert ids == [row["id"] for row in rows]
+    data = dataset(kind, tmp_path, rows, monkeypatch)
+    report = embed(data, tmp_path / "s")
+    assert (report.items, report.spaces["thumb"].embedded, report.spaces["text"].missing) == (40, 40, 3)
+    store = es.Store.open(tmp_path / "s")
+    found = contents(store)
+    assert found[0] == ids
+    for space, expected in vectors.items():
+        np.testing.assert_array_equal(found[1][space], expected)
+    assert found[2] == metadata
+    assert not [name for name in store.items.column_types() if name.endswith(".bytes")]
+    uris = store.items.table().column("image").to_pylist()
+    assert all(Path(uri.partition("#")[0]).is_absolute() for uri in uris)
+    assert all(("#" in uri) == (kind in ("blobs", "structs", "tars", "saved")) for uri in uris)
+    before = (tmp_path / "s" / "store.json").read_bytes()
+    if kind == "stdin":
+        dataset(kind, tmp_path, rows, monkeypatch)
+    again = embed(data, store.path)
+    assert [s.embedded for s in again.spaces.values()] == [0, 0, 0]
+    assert [s.unchanged for s in again.spaces.values()] == [40, 40, 37]
+    assert (tmp_path / "s" / "store.json").read_bytes() == before
+
+
+def test_folders_and_lists_give_the_same_vectors_under_their_own_ids(rows: list[formats.Row], tmp_path: Path) -> None:
+    embed(str(formats.as_csv(tmp_path, rows)), tmp_path / "reference")
+    reference = contents(es.Store.open(tmp_path / "reference"))[1]["thumb"]
+    es.embed(formats.as_list(tmp_path, rows), tmp_path / "list", image=ThumbnailEncoder())
+    ids, vectors, _ = contents(es.Store.open(tmp_path / "list"))
+    assert ids == [row["image"] for row in rows]
+    np.testing.assert_array_equal(vectors["image"], reference)
+    embed(str(formats.as_folder(tmp_path, rows)), tmp_path / "folder")
+    ids, vectors, metadata = contents(es.Store.open(tmp_path / "folder"))
+    order = [[Path(i).stem for i in ids].index(row["id"]) for row in rows]
+    np.testing.assert_array_equal(vectors["thumb"][order], reference)
+    assert [metadata[i]["label"] for i in order] == [row["label"] for row in rows]
+
+
+def error_of(function: object, *arguments: object, **options: object) -> str:
+    with pytest.raises((SourceError, UsageError, MissingDependencyError)) as caught:
+        function(*arguments, **options)  # type: ignore[operator]
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_list_says_which_line_is_wrong(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png")
+    (tmp_path / "b.txt").write_text(" words \n")
+    path = tmp_path / "l.lst"
+    path.write_text(f"\ufeffa.png\r\n\n{tmp_path}/c.jpg\nb.txt\nhttps://example.org/d.jpg?size=3\n", encoding="utf-8")
+    source = open_source(path)
+    assert isinstance(source, PathListSource)
+    assert (source.count(), source.modalities) == (4, ("image", "text"))
+    found = pa.Table.from_batches(list(source.batches())).to_pylist()
+    assert [row["id"] for row in found] == ["a.png", f"{tmp_path}/c.jpg", "b.txt", "https://example.org/d.jpg?size=3"]
+    assert [row["image"] for row in found] == [str(tmp_path / "a.png"), str(tmp_path / "c.jpg"), None, found[3]["id"]]
+    assert found[2]["text"] == "words"
+    path.write_text("a.png\nwhat.doc\n")
+    assert "l.lst: line 2 is 'what.doc'; expected the path of a file of a known type (.jpg" in error_of(open_source, path)
+    path.write_text("\n \n")
+    assert "names no file" in error_of(open_source, path)
+    path.write_bytes("caf\xe9.png\n".encode("latin1"))
+    assert "line 1 is not UTF-8" in error_of(open_source, path)
+    path.write_text("a.png\na.png\n")
+    with pytest.raises(DuplicateIdError, match=r"items 1 and 2 both have the id 'a\.png'"):
+        es.embed(path, tmp_path / "s", image="hash")
+
+
+def lines(*records: object) -> io.BytesIO:
+    return io.BytesIO("".join(json.dumps(record) + "\n" for record in records).encode())
+
+
+def test_standard_input_is_read_once_and_never_held(tmp_path: Path) -> None:
+    read = []
+
+    def endless() -> object:
+        for i in range(20_000):
+            read.append(i)
+            yield json.dumps({"id": i, "text": f"t{i}", "v": i % 7}).encode() + b"\n"
+
+    source = LinesSource(endless())  # type: ignore[arg-type]
+    assert len(read) == 1000
+    batches = source.batches()
+    first = next(batches)
+    assert (first.num_rows, len(read)) == (4096, 4096)
+    assert first.schema.field("id").type == pa.string()
+    assert sum(batch.num_rows for batch in batches) == 20_000 - 4096
+    assert "can be read only once" in error_of(source.batches)
+
+
+def test_standard_input_says_which_line_is_wrong(tmp_path: Path) -> None:
+    assert "standard input is empty" in error_of(LinesSource, io.BytesIO(b"\n"))
+    assert "line 2 is not JSON" in error_of(LinesSource, io.BytesIO(b'{"text": "a"}\n{"text"\n'))
+    assert "line 1 is [1]; expected a JSON object" in error_of(LinesSource, io.BytesIO(b"[1]\n"))
+    assert "no key called image, text, audio, video. Keys: a." in error_of(LinesSource, lines({"a": 1}))
+    assert "no key 'nope'" in error_of(LinesSource, lines({"text": "a"}), {"id": "nope"})
+    no_id = LinesSource(lines({"id": "a", "text": "x"}, {"text": "y"}))
+    assert "line 2 has no 'id'" in error_of(lambda: list(no_id.batches()))
+    twice = LinesSource(lines({"id": "a", "text": "x"}, {"id": "b", "text": "x"}, {"id": "a", "text": "y"}))
+    with pytest.raises(DuplicateIdError, match="standard input: items 1 and 3 both have the id 'a'"):
+        es.embed(twice, tmp_path / "s", text="hash")
+    late = LinesSource(lines(*({"text": "x", "n": 1} for _ in range(1000)), {"text": "y", "n": "many"}))
+    assert "line 1001: 'n' is \"many\", but the first 1,000 records led to expect a whole number" in error_of(
+        lambda: list(late.batches())
+    )
+
+
+def test_types_of_metadata_are_learned_from_the_first_records() -> None:
+    first = [
+        {"i": 1, "f": 1, "b": True, "s": "x", "m": 1, "tags": ["a"], "void": None, "big": 2**70},
+        {"i": None, "f": 0.5, "b": False, "s": None, "m": "one", "tags": None},
+    ]
+    columns = JsonColumns(first)
+    kinds = {name: str(kind) for name, kind in columns.types().items()}
+    text = dict.fromkeys(("s", "m", "tags", "big"), "string")
+    assert kinds == {"i": "int64", "f": "double", "b": "bool", **text}
+    assert columns.values({**first[0], "new": 1}, "here") == {
+        **{"i": 1, "f": 1.0, "b": True, "s": "x", "m": "1"},
+        **{"tags": '["a"]', "big": str(2**70)},
+    }
+    assert "here: 'b' is 1, but" in error_of(columns.values, {"b": 1}, "here")
+
+
+def test_what_a_path_is_decides_and_errors_say_what_was_expected(tmp_path: Path, rows: list[formats.Row]) -> None:
+    tars = formats.as_tars(tmp_path, rows)
+    (tars / "notes.txt").write_text("not a caption")
+    for given in (tars, f"{tars}/data-{{000..002}}.tar", f"{tars}/data-{{000,001,002}}.tar", f"{tars}/data-*.tar"):
+        source = open_source(given)
+        assert isinstance(source, WebDatasetSource)
+        assert sum(batch.num_rows for batch in source.batches()) == 40
+    assert "data-003.tar does not exist; 3 of 4 shards do" in error_of(open_source, f"{tars}/data-{{000..003}}.tar")
+    assert "x*.tar matches no file" in error_of(open_source, f"{tars}/x*.tar")
+    assert "only tars can be named by a pattern" in error_of(open_source, f"{tars}/*.parquet")
+    assert "does not exist; expected a folder (of media files" in error_of(open_source, tmp_path / "nowhere")
+    assert "pictures.txt is a list of paths; columns can only be named for" in error_of(
+        open_source, formats.as_list(tmp_path, rows), {"image": "x"}
+    )
+    write_image(tars / "one.png")  # a folder of pictures in which a tar lies, too
+    assert type(open_source(tars)).__name__ == "FolderSource"
+
+
+def test_names_on_the_hub_need_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "datasets", None)
+    assert "Run: pip install 'embedstore[hf]'" in error_of(open_source, "hf:beans")
+
+
+def test_datasets_are_read_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, rows: list[formats.Row]) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    pytest.importorskip("datasets")
+    path = formats.as_structs(tmp_path, rows)
+    (tmp_path / "local").mkdir()
+    path.rename(tmp_path / "local" / "train.parquet")
+    source = open_source(f"hf:{tmp_path}/local:train")
+    found = pa.Table.from_batches(list(source.batches()))
+    assert (source.count(), source.modalities, found.column("label").to_pylist()[:2]) == (40, ("image", "text"), ["cat", "dog"])
+    assert {"id", "image.bytes"} <= set(found.column_names)
+    message = error_of(open_source, "hf:nobody/nothing/config:test")
+    assert "datasets.load_dataset('nobody/nothing', 'config', split='test') failed" in message
+
+
+def test_splits_and_features_of_saved_datasets(tmp_path: Path, rows: list[formats.Row]) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
+    formats.as_saved(tmp_path, rows[:30], "d/train")
+    formats.as_saved(tmp_path, rows[30:], "d/test")
+    source = open_source(tmp_path / "d")
+    found = pa.Table.from_batches(list(source.batches()))
+    assert source.count() == 40
+    assert found.column("split").to_pylist() == ["train"] * 30 + ["test"] * 10
+    unnamed = open_source(tmp_path / "d", {"text": "id"})
+    ids = pa.Table.from_batches(list(unnamed.batches())).column("id").to_pylist()
+    assert (ids[0], ids[29], ids[30]) == ("train/0", "train/29", "test/0")
+    assert "has no column 'nope'. Columns: id, image, text" in error_of(open_source, tmp_path / "d", {"image": "nope"})
+    assert "column 'n' should hold paths, bytes or both, but is int64" in error_of(open_source, tmp_path / "d", {"image": "n"})
+    (tmp_path / "d" / "test" / "data-00000-of-00001.arrow").write_bytes(b"nonsense")
+    assert "cannot be read as an Arrow stream" in error_of(open_source, tmp_path / "d")
+
+
+def test_the_package_writes_what_is_read_here(tmp_path: Path, rows: list[formats.Row]) -> None:
+    datasets = pytest.importorskip("datasets")
+    table = formats.hugging_face_table(tmp_path, rows).drop_columns(["id"]).rename_columns({"image": "img"})
+    features = datasets.Features(
+        {
+            **{"img": datasets.Image(), "text": datasets.Value("string")},
+            **{"label": datasets.ClassLabel(names=formats.LABELS), "price": datasets.Value("float64")},
+            "n": datasets.Value("int64"),
+        }
+    )
+    datasets.Dataset(table.replace_schema_metadata(None).cast(features.arrow_schema)).save_to_disk(tmp_path / "saved")
+    source = open_source(tmp_path / "saved")
+    assert (source.count(), source.modalities) == (40, ("image", "text"))
+    found = pa.Table.from_batches(list(source.batches())).to_pylist()
+    assert [row["label"] for row in found] == [row["label"] for row in rows]
+    assert [row["id"] for row in found] == [str(i) for i in range(40)]
+    assert [row["image.bytes"] for row in found] == [formats.content(tmp_path, row) for row in rows]

@@ -1,0 +1,175 @@
+"""WebDataset tars: grouping, metadata, img2dataset's folders, damage."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import formats
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from formats import write_tar
+from helpers import write_image
+
+import embedstore as es
+from embedstore.errors import DuplicateIdError, SourceError, UsageError
+from embedstore.sources import WebDatasetSource, open_source
+
+
+def rows_of(source: Any) -> list[dict[str, Any]]:
+    return pa.Table.from_batches(list(source.batches())).to_pylist()
+
+
+def error_of(function: Any, *arguments: Any) -> str:
+    with pytest.raises((SourceError, UsageError)) as caught:
+        function(*arguments)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_members_that_share_a_key_are_one_item(tmp_path: Path) -> None:
+    members = {
+        "./a/1.JPG": b"A", "./a/1.txt": "\ufeff eins \n".encode(), "./a/1.cls": b"3\n", "./a/1.npy": b"never read",
+        "./a/2.seg.png": b"S", "./a/2.json": b'{"n": 1, "label": "x", "box": [1, 2]}',
+        "b.c/3.flac": b"F", "b.c/3.caption": b" ", ".hidden.jpg": b"H", "README": b"R",
+    }  # fmt: skip
+    path = write_tar(tmp_path / "x.tar", members)
+    source = WebDatasetSource([str(path)])
+    assert source.modalities == ("image", "audio", "text")
+    assert rows_of(source) == [
+        {
+            **{"id": "a/1", "image": f"{path}#./a/1.JPG", "image.bytes": b"A", "audio": None, "audio.bytes": None},
+            **{"text": "eins", "label": "3", "n": None, "label_": None, "box": None},
+        },
+        {
+            **{"id": "a/2", "image": f"{path}#./a/2.seg.png", "image.bytes": b"S", "audio": None, "audio.bytes": None},
+            **{"text": None, "label": None, "n": 1, "label_": "x", "box": "[1, 2]"},
+        },
+        {
+            **{"id": "b.c/3", "image": None, "image.bytes": None, "audio": f"{path}#b.c/3.flac", "audio.bytes": b"F"},
+            **{"text": None, "label": None, "n": None, "label_": None, "box": None},
+        },
+    ]
+
+
+@pytest.mark.parametrize("ending", ["tar", "tar.gz", "tgz", "tar.zst", "tar.bz2"])
+def test_compressed_shards(ending: str, tmp_path: Path) -> None:
+    plain = write_tar(tmp_path / "p", {f"{i}.txt": f"text {i}".encode() for i in range(5)})
+    codec = {"tar": None, "tar.gz": "gzip", "tgz": "gzip", "tar.zst": "zstd", "tar.bz2": "bz2"}[ending]
+    with pa.output_stream(tmp_path / f"x.{ending}", compression=codec) as out:
+        out.write(plain.read_bytes())
+    found = rows_of(open_source(tmp_path / f"x.{ending}"))
+    assert [(row["id"], row["text"]) for row in found] == [(str(i), f"text {i}") for i in range(5)]
+    whole = (tmp_path / f"x.{ending}").read_bytes()
+    (tmp_path / f"x.{ending}").write_bytes(whole[: len(whole) // 2])
+    assert f"x.{ending} is damaged" in error_of(lambda: rows_of(open_source(tmp_path / f"x.{ending}")))
+
+
+def test_the_folder_that_img2dataset_writes(tmp_path: Path) -> None:
+    schema = pa.schema([("caption", pa.string()), ("key", pa.string()), ("status", pa.string()), ("width", pa.int32())])
+    schema = schema.append(pa.field("error_message", pa.null()))
+    for shard in range(2):
+        keys = [f"{shard:05d}{i:04d}" for i in range(4)]
+        rows = [
+            {"caption": f"c{k}", "key": k, "status": "success" if i else "failed_to_download", "width": i}
+            for i, k in enumerate(keys)
+        ]
+        members = {}
+        for key in keys[1:]:
+            picture = write_image(tmp_path / "picture.jpg", seed=int(key)).read_bytes()
+            members |= {f"{key}.jpg": picture, f"{key}.txt": f"c{key}".encode(), f"{key}.json": b'{"other": 1}'}
+        write_tar(tmp_path / "out" / f"{shard:05d}.tar", members)
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), tmp_path / "out" / f"{shard:05d}.parquet")
+        (tmp_path / "out" / f"{shard:05d}_stats.json").write_text(json.dumps({"count": 4, "successes": 3}))
+    source = open_source(tmp_path / "out")
+    assert (source.count(), source.modalities) == (6, ("image", "text"))
+    found = rows_of(source)
+    assert [row["id"] for row in found] == ["000000001", "000000002", "000000003", "000010001", "000010002", "000010003"]
+    assert {row["status"] for row in found} == {"success"}
+    assert [row["width"] for row in found] == [1, 2, 3] * 2
+    assert all(row["text"] == row["caption"] for row in found)
+    assert found[0].keys() == {"id", "image", "text", "image.bytes", "caption", "status", "width"}
+    (tmp_path / "out" / "00001.parquet").unlink()
+    assert "00001.parquet: No such file or directory. The first shard has such a file" in error_of(rows_of, source)
+
+
+def test_names_choose_members_and_metadata(tmp_path: Path) -> None:
+    members = {"1.left.jpg": b"L", "1.right.jpg": b"R", "1.json": b'{"uid": 17, "alt": "words"}'}
+    path = write_tar(tmp_path / "x.tar", members)
+    assert "sample '1' has left.jpg and right.jpg. Name one: --image-column left.jpg" in error_of(open_source, path)
+    source = open_source(path, {"image": "right.jpg", "id": "uid", "text": "alt"})
+    row = rows_of(source)[0]
+    assert (row["id"], row["image.bytes"], row["text"], row["uid"]) == ("17", b"R", "words", 17)
+    message = error_of(open_source, path, {"image": "png"})
+    assert "has no 'png' for --image-column. There is: left.jpg, right.jpg, json." in message
+    assert "holds nothing of a known type" in error_of(open_source, write_tar(tmp_path / "y.tar", {"a.npy": b""}))
+
+
+def test_a_key_in_two_shards_says_which_and_what_to_do(tmp_path: Path) -> None:
+    for name in "ab":
+        write_tar(tmp_path / f"{name}.tar", {f"{i}.txt": f"{name} {i}".encode() for i in range(3)})
+    with pytest.raises(DuplicateIdError) as caught:
+        es.embed(tmp_path, tmp_path / "s", text="hash")
+    shards = f"They lie in {tmp_path}/a.tar and {tmp_path}/b.tar; --id-column shard/key"
+    assert f"items 1 and 4 both have the id '0'. {shards}" in str(caught.value)
+    assert es.embed(tmp_path, tmp_path / "s", text="hash", columns={"id": "shard/key"}).items == 6
+    assert es.Store.open(tmp_path / "s").items.table(["id"]).column("id").to_pylist()[3] == "b/0"
+    apart = [("1.txt", b"x"), ("2.txt", b"y"), ("1.json", b"{}")]
+    write_tar(tmp_path / "c" / "c.tar", apart)
+    with pytest.raises(DuplicateIdError, match="The members of a sample have to follow one another"):
+        es.embed(tmp_path / "c", tmp_path / "t", text="hash")
+    write_tar(tmp_path / "d.tar", [("1.txt", b"x"), ("1.txt", b"y")])
+    assert "sample '1' has two members ending in .txt" in error_of(open_source, tmp_path / "d.tar")
+
+
+def test_damage_is_never_taken_for_the_end(tmp_path: Path) -> None:
+    whole = write_tar(tmp_path / "whole.tar", {f"{i}.txt": b"x" * 900 for i in range(3)}).read_bytes()
+    path = tmp_path / "x.tar"
+    for cut, after in ((700, ""), (1536, "0.txt"), (1700, "0.txt"), (2500, "0.txt"), (3 * 1536, "2.txt")):
+        path.write_bytes(whole[:cut])
+        message = error_of(lambda: rows_of(open_source(path)))
+        assert message.startswith(f"{path} is damaged {f'after {after!r}, byte ' if after else 'at its start'}"), (cut, message)
+        assert "Fetch it again, or leave it out; what was committed is kept." in message
+    path.write_bytes(whole[:1536] + b"\xff" * 512 + whole[2048:])
+    assert "damaged after '0.txt', byte 1,412: bad checksum" in error_of(lambda: rows_of(open_source(path)))
+    path.write_bytes(b"this is no tar" * 100)
+    assert "damaged at its start" in error_of(open_source, path)
+    (tmp_path / "x.tar.gz").write_bytes(gzip.compress(whole)[:-30] + b"\0" * 30)
+    assert "x.tar.gz is damaged" in error_of(lambda: rows_of(open_source(tmp_path / "x.tar.gz")))
+    path.write_bytes(b"")
+    assert "damaged at its start: the file ends without the end mark" in error_of(open_source, path)
+
+
+def test_a_damaged_shard_keeps_what_was_committed(tmp_path: Path) -> None:
+    for shard in range(2):
+        write_tar(tmp_path / f"{shard}.tar", {f"{shard}-{i}.txt": f"{shard} {i}".encode() for i in range(1500)})
+    whole = (tmp_path / "1.tar").read_bytes()
+    (tmp_path / "1.tar").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(SourceError, match=r"1\.tar is damaged after '1-\d+\.txt'"):
+        es.embed(tmp_path, tmp_path / "s", text="hash:8")
+    assert len(es.Store.open(tmp_path / "s")) == 2048
+    (tmp_path / "1.tar").write_bytes(whole)
+    report = es.embed(tmp_path, tmp_path / "s", text="hash:8")
+    assert (report.spaces["text"].embedded, report.spaces["text"].unchanged) == (3000 - 2048, 2048)
+
+
+def test_metadata_that_changes_its_type_names_the_sample(tmp_path: Path) -> None:
+    members = {f"{i}.json": b'{"n": 1}' for i in range(1000)} | {"late.json": b'{"n": "one"}', "0.txt": b"x"}
+    path = write_tar(tmp_path / "x.tar", sorted(members.items()))
+    assert "x.tar: sample 'late': 'n' is \"one\", but the first 1,000 records" in error_of(lambda: rows_of(open_source(path)))
+    write_tar(path, {"a.txt": b"x", "a.json": b"{"})
+    assert "sample 'a': its json is not JSON" in error_of(open_source, path)
+
+
+def test_as_the_package_reads_it(tmp_path: Path) -> None:
+    webdataset = pytest.importorskip("webdataset")
+    rows = formats.make_rows(tmp_path, 10)
+    formats.as_tars(tmp_path, rows)
+    shards = sorted(map(str, (tmp_path / "tars").glob("*.tar")))
+    expected = list(webdataset.WebDataset(shards, shardshuffle=False))
+    found = rows_of(open_source(tmp_path / "tars"))
+    assert [row["id"] for row in found] == [sample["__key__"] for sample in expected]
+    assert [row["image.bytes"] for row in found] == [sample.get("jpg") or sample.get("png") for sample in expected]
