@@ -208,7 +208,7 @@ class TestOpenClipText(EncoderContract):
         import open_clip
         import torch
 
-        ours = load_encoder(tiny_clip, "image")
+        ours = load_encoder(tiny_clip, "image", precision="float32")
         path = tiny_clip.partition("/")[2]
         model, _, preprocess = open_clip.create_model_and_transforms("ViT-tiny-test", pretrained=path)
         images = [picture(i, (70, 50)) for i in range(3)]
