@@ -22,7 +22,7 @@ def test_store(capsys: pytest.CaptureFixture[str]) -> None:
 def test_extract(capsys: pytest.CaptureFixture[str]) -> None:
     ratios = extract.main(["--tiny"])
     assert ratios.keys() == {"image", "text"}
-    assert all(ratio > 0 for ratio in ratios.values())
+    assert all(ratio > 0 for found in ratios.values() for ratio in found.values())
 
 
 def test_heads(capsys: pytest.CaptureFixture[str]) -> None:
