@@ -18,11 +18,11 @@ from helpers import killed_write, write_csv
 from test_cli import run
 
 import embedstore as es
-from embedstore import _import
 from embedstore._keys import hash_rows
 from embedstore.encoders import ENCODERS
 from embedstore.encoders.hash import HashEncoder
 from embedstore.errors import DuplicateIdError, FingerprintError, PayloadError, SourceError, UsageError
+from embedstore.pipeline import importing
 from embedstore.pipeline.pack import Packed, pack
 from embedstore.sources import MemorySource
 from embedstore.spec import EncoderSpec
@@ -425,7 +425,7 @@ def test_every_float16_is_rounded_as_numpy_does() -> None:
     values = np.concatenate([values, -values])
     rows = values[: len(values) // 8 * 8].reshape(-1, 8)
     out = Packed.empty(len(rows), 8, np.float16)
-    with _import.ThreadPoolExecutor(2) as pool:
+    with importing.ThreadPoolExecutor(2) as pool:
         pack(rows, out, pool, threads=2)
     np.testing.assert_array_equal(out.vectors.view(np.uint16), rows.astype(np.float16).view(np.uint16))
     np.testing.assert_array_equal(out.largest, np.abs(rows).max(axis=1))
@@ -526,12 +526,12 @@ def test_another_dimension_is_refused(tmp_path: Path) -> None:
 
 
 def killed_import(path: Path, arguments: dict[str, Any], at: int) -> None:
-    _import.PART_BYTES = SMALL_PARTS
+    importing.PART_BYTES = SMALL_PARTS
     killed_write(path, "import", arguments, at)
 
 
 def test_a_kill_loses_at_most_the_part_in_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_import, "PART_BYTES", SMALL_PARTS)
+    monkeypatch.setattr(importing, "PART_BYTES", SMALL_PARTS)
     vectors = made(3500)
     vectors[[5, 2500]] = np.nan
     np.save(tmp_path / "v.npy", vectors)

@@ -19,7 +19,6 @@ from embedstore.registry import require
 CHUNK = 128
 RERANKED_BYTES = 8 << 20
 INT32 = np.iinfo(np.int32).max
-HALF, ONE = np.float32(-0.5), np.float32(1)
 
 
 @dataclass(frozen=True)
@@ -138,8 +137,7 @@ class Base:
         self.index.search_c(1, *buffers.pointers, self._parameters(max(setting.effort, k), None))
         if buffers.labels[0, -1] < 0:
             return None
-        scores = buffers.distances * HALF
-        scores += ONE
+        scores = 1 - buffers.distances / 2
         return scores, buffers.labels.copy() if self.plain else self.labels.take(buffers.labels).astype(np.int64)
 
     def _joined(self, parts: list[tuple[Float, Positions]]) -> tuple[Float, Positions]:
@@ -172,20 +170,13 @@ class Base:
         distances, labels = np.empty((len(unit), candidates), np.float32), np.empty((len(unit), candidates), np.int64)
         pointers = faiss.swig_ptr(unit), candidates, faiss.swig_ptr(distances), faiss.swig_ptr(labels)
         self.index.search_c(len(unit), *pointers, parameters)  # FAISS's own wrapper costs a fifth of a short search
-        return self._found(unit, k, distances, labels)
-
-    def _found(self, unit: Float, k: int, distances: Float, labels: Positions) -> tuple[Float, Positions]:
-        """Scores and positions of what FAISS found; new arrays."""
-        positions = labels.copy() if self.plain else self.labels.take(labels, mode="clip").astype(np.int64)
-        short = labels[:, -1].min(initial=0) < 0  # what is missing is at the end
-        if short:
-            positions[labels < 0] = -1
+        positions = labels if self.plain else self.labels.take(labels, mode="clip").astype(np.int64)
+        positions[labels < 0] = -1
         if self.recipe.codes != "Flat":
             return self._reranked(unit, positions, k)
-        scores = distances * np.float32(-0.5)
-        scores += 1 if unit.any(axis=1).all() else (np.einsum("md,md->m", unit, unit)[:, None] + 1) / 2  # unit, or zeros
-        if short:
-            scores[labels < 0] = -np.inf
+        length = np.einsum("md,md->m", unit, unit)[:, None]  # 1, or 0 for a query of zeros
+        scores = (length + 1 - distances) / 2
+        scores[labels < 0] = -np.inf
         return scores[:, :k], positions[:, :k]
 
     def _reranked(self, unit: Float, positions: Positions, k: int) -> tuple[Float, Positions]:

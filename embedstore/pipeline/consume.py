@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.errors import EncoderOutOfMemoryError, PayloadError, one_line
+from embedstore.pipeline.carry import carried, recorded_failures
 from embedstore.pipeline.plan import Chunk, new_item_rows
 from embedstore.pipeline.produce import Batch
 from embedstore.pipeline.report import EmbedReport
@@ -200,7 +201,7 @@ class ChunkCloser:
         modality = state.encoder.spec.modality
         errors: dict[int, PayloadError] = dict(chunk.read_failures[modality])
         errors.update({int(i): state.failed[int(chunk.work[state.name].claim[i])] for i in np.flatnonzero(failed_claim)})
-        before = _recorded_failures(state.space, chunk.old_row)
+        before = recorded_failures(state.space, chunk.old_row)
         failed = np.zeros(len(chunk), bool)
         failed[list(errors)] = True
         add: list[Failure] = []
@@ -235,12 +236,7 @@ class ChunkCloser:
             keep &= ~chunk.replaced[modality]
             read = np.flatnonzero(keep & chunk.was_read[modality])  # for another space, which may have shown it to be new
             keep[read] = (_recorded([space], chunk.old_row[read]) == chunk.hashes[modality][read]).all(axis=1)
-        at = np.flatnonzero(keep)
-        has = at[space.has(chunk.old_row[at])]
-        old = chunk.old_row[has]
-        before = _recorded_failures(space, np.where(keep, chunk.old_row, -1))
-        failures = [old._replace(row=int(row[i])) for i, old in before.items()]
-        return NewVectors(row[has], space.take(old), space.hash_of(old), failures_table(failures))
+        return carried(space, chunk.old_row, keep, row)
 
 
 def _recorded(spaces: Iterable[Space], rows: Rows) -> npt.NDArray[np.uint64]:
@@ -249,16 +245,8 @@ def _recorded(spaces: Iterable[Space], rows: Rows) -> npt.NDArray[np.uint64]:
     for space in spaces:
         unknown = np.flatnonzero(~out.any(axis=1))
         out[unknown] = space.hash_of(rows[unknown])
-        known = _recorded_failures(space, rows[unknown])
+        known = recorded_failures(space, rows[unknown])
         for position, failure in known.items():
             if failure.hash:
                 out[unknown[position]] = np.frombuffer(failure.hash, "<u8")
     return out
-
-
-def _recorded_failures(space: Space, rows: Rows) -> dict[int, Failure]:
-    """Position in `rows` (n,) → failure, of those with a recorded one."""
-    recorded = space.failures_by_row
-    if not recorded:
-        return {}
-    return {i: recorded[row] for i, row in enumerate(rows.tolist()) if row in recorded}
