@@ -431,3 +431,25 @@ def test_cuda_out_of_memory_is_told_apart() -> None:
 
     with pytest.raises(EncoderOutOfMemoryError):
         TorchRuntime("cpu", "auto").run(full)
+
+
+@pytest.mark.slow
+@pytest.mark.offline_models
+def test_signals_can_be_handled_after_networks_are_let_go() -> None:
+    """OpenVINO gives the thread a stack for signals; a freed one would end the process at the next Ctrl-C."""
+    pytest.importorskip("openvino")
+    script = (
+        "import gc, os, signal\n"
+        "from embedstore.encoders import load_encoder\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: print('handled'))\n"
+        "made = [load_encoder('minilm', 'text', runtime='openvino') for _ in range(3)]\n"
+        "for encoder in made:\n"
+        "    encoder.encode([encoder.prepare(b'a red fox')])\n"
+        "while made:\n"
+        "    made.pop(0)\n"
+        "    gc.collect()\n"
+        "del encoder; gc.collect()\n"
+        "os.kill(os.getpid(), signal.SIGUSR1)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr

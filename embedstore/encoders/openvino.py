@@ -10,7 +10,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -60,7 +60,7 @@ class OpenVinoModel:
     def _requests(self) -> list[Any]:
         streams = self._streams
         config = {"INFERENCE_PRECISION_HINT": self._arithmetic, "PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": streams}
-        compiled = openvino().Core().compile_model(str(self._file), "CPU", config)
+        compiled = _core().compile_model(str(self._file), "CPU", config)
         return [compiled.create_infer_request() for _ in range(MOST_PIECES * streams)]
 
     def __call__(self, *inputs: Array) -> Vectors:
@@ -126,6 +126,16 @@ def openvino() -> ModuleType:
     finally:
         if silenced:
             del sys.modules["openvino_telemetry"]
+
+
+@lru_cache(maxsize=1)
+def _core() -> Any:
+    """The one of this process, never let go: each gives the thread a stack for signals and frees it when it goes.
+
+    Of two that are let go in the order they were made, the second puts the freed stack of the first back, and the next
+    signal, such as Ctrl-C, ends the process (OpenVINO 2026.4, `SigAltStackSetup`).
+    """
+    return openvino().Core()
 
 
 def _record(folder: Path) -> dict[str, Any] | None:

@@ -26,6 +26,7 @@ _READERS = {
     ".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet", ".pq": "parquet",
 }  # fmt: skip
 _DELIMITERS = ",;\t|"
+LONGEST_LINE = 16 << 20
 _READ_AHEAD = 1 << 20
 
 
@@ -234,7 +235,7 @@ class TableSource:
         types = ", types={" + ", ".join(f"{_literal(c)}: 'VARCHAR'" for c in strings) + "}" if strings else ""
         return (
             f"read_csv({file}, header=true, delim={_literal(self._delimiter())}, quote='\"', escape='\"', "
-            f"sample_size=-1, max_line_size=16777216{types})"
+            f"sample_size=-1, max_line_size={LONGEST_LINE}, buffer_size={LONGEST_LINE}{types})"
         )
 
     def _header(self) -> list[str]:
