@@ -138,8 +138,13 @@ def _run(
     store, clock, started = writer.store, Clock(), time.perf_counter()
     report = EmbedReport(spaces={name: SpaceReport(state.encoder.spec.name) for name, state in states.items()})
     total = source.count()
-    hint = getattr(source, "duplicate_hint", None)
-    planner = Planner(store.items, source.name, rehash=rehash, duplicate_hint=hint)
+    planner = Planner(
+        store.items,
+        source.name,
+        rehash=rehash,
+        unique_ids=getattr(source, "unique_ids", False),
+        duplicate_hint=getattr(source, "duplicate_hint", None),
+    )
     with ThreadPoolExecutor(workers, thread_name_prefix="embedstore-read") as pool:
         producer = Producer(
             source,

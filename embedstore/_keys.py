@@ -6,7 +6,7 @@ A Python dict of a million ids takes over 100 MB; this table takes 24 bytes an e
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -14,6 +14,9 @@ import numpy.typing as npt
 
 Keys = npt.NDArray[np.uint64]
 """Shape (n, 2), dtype uint64: one 128-bit key a row."""
+
+Run = tuple[Keys, npt.NDArray[np.int64]]
+"""Keys in ascending order of their first half, and their values."""
 
 KEY_BYTES = 16
 
@@ -63,42 +66,88 @@ def _multipliers(words: int) -> npt.NDArray[np.uint64]:
 class KeyTable:
     """Maps 128-bit keys to int64 values with vectorised lookups.
 
-    Sorted runs whose sizes grow geometrically: an insert is amortised O(log n) an entry, a lookup is one binary search
-    a run. Keys are unique; the caller looks up before it inserts.
+    What came lately is held in sorted runs whose sizes grow geometrically; once it is an eighth of all, it is merged into
+    segments: each sorted, of a range of keys of its own, merged one by one, so that a merge needs no room for a second
+    table. Keys are unique; the caller looks up before it inserts.
     """
 
-    def __init__(self) -> None:
-        self._runs: list[tuple[Keys, npt.NDArray[np.int64]]] = []
+    def __init__(self, segment: int = 65536) -> None:
+        self._most = segment
+        self._recent: list[Run] = []
+        self._segments: list[Run] = []
+        self._least = np.empty(0, np.uint64)  # no key of a segment is less
 
     def __len__(self) -> int:
-        return sum(len(values) for _, values in self._runs)
+        return sum(len(values) for _, values in (*self._recent, *self._segments))
 
     def insert(self, keys: Keys, values: npt.NDArray[np.int64]) -> None:
         """Add `keys` (n, 2), not yet present and unique, with `values` (n,)."""
         if not len(keys):
             return
-        new_keys, new_values = _sorted(np.asarray(keys), np.asarray(values, dtype=np.int64))
-        while self._runs and len(self._runs[-1][1]) <= 2 * len(new_values):
-            old_keys, old_values = self._runs.pop()
-            new_keys, new_values = _sorted(np.concatenate([old_keys, new_keys]), np.concatenate([old_values, new_values]))
-        self._runs.append((new_keys, new_values))
+        new = _sorted(np.asarray(keys), np.asarray(values, dtype=np.int64))
+        while self._recent and len(self._recent[-1][1]) <= 2 * len(new[1]):
+            new = _merged(self._recent.pop(), new)
+        self._recent.append(new)
+        if len(self._recent[0][1]) > max(self._most, len(self._segments) * self._most // 16):
+            self._settle()
 
     def lookup(self, keys: Keys, default: int = -1) -> npt.NDArray[np.int64]:
         """Values (n,) of `keys` (n, 2); `default` where a key is absent."""
         found = np.full(len(keys), default, dtype=np.int64)
-        for run_keys, run_values in self._runs:
-            at, hit = _find(run_keys, keys)
-            found[hit] = run_values[at[hit]]
+        for (run_keys, run_values), asked in self._places(keys):
+            at, hit = _find(run_keys, keys[asked])
+            found[asked[hit]] = run_values[at[hit]]
         return found
 
     def assign(self, keys: Keys, values: npt.NDArray[np.int64]) -> None:
         """Replace the values of keys that are present."""
-        for run_keys, run_values in self._runs:
-            at, hit = _find(run_keys, keys)
-            run_values[at[hit]] = values[hit]
+        for (run_keys, run_values), asked in self._places(keys):
+            at, hit = _find(run_keys, keys[asked])
+            run_values[at[hit]] = values[asked[hit]]
+
+    def _places(self, keys: Keys) -> Iterator[tuple[Run, npt.NDArray[np.intp]]]:
+        """Runs and segments, and which of `keys` may be in each."""
+        everywhere = np.arange(len(keys))
+        for run in self._recent:
+            yield run, everywhere
+        if not self._segments:
+            return
+        segment = np.searchsorted(self._least, keys[:, 0], side="right") - 1
+        order = np.argsort(segment, kind="stable")
+        numbers, starts = np.unique(segment[order], return_index=True)
+        for number, asked in zip(numbers, np.split(order, starts[1:]), strict=True):
+            yield self._segments[number], asked
+
+    def _settle(self) -> None:
+        """Merge what is recent into the segments; those that grow too long are halved."""
+        new = self._recent.pop(0)
+        while self._recent:
+            new = _merged(new, self._recent.pop())
+        cuts = np.searchsorted(new[0][:, 0], self._least[1:])
+        parts = zip(np.split(new[0], cuts), np.split(new[1], cuts), strict=True)
+        old, self._segments = self._segments or [(new[0][:0], new[1][:0])], []
+        for i, part in enumerate(parts):
+            segment, old[i] = old[i], part
+            self._segments += _halved(_merged(segment, part), self._most) if len(part[1]) else [segment]
+        self._least = np.array([keys[0, 0] for keys, _ in self._segments], np.uint64)
+        self._least[0] = 0
 
 
-def _sorted(keys: Keys, values: npt.NDArray[np.int64]) -> tuple[Keys, npt.NDArray[np.int64]]:
+def _merged(one: Run, other: Run) -> Run:
+    return _sorted(np.concatenate([one[0], other[0]]), np.concatenate([one[1], other[1]]))
+
+
+def _halved(run: Run, most: int) -> list[Run]:
+    """`run` in pieces of at most `most` entries where keys that share their first half allow it; copies, not views."""
+    keys, values = run
+    middle = int(np.searchsorted(keys[:, 0], keys[len(keys) // 2, 0]))
+    if len(values) <= most or not middle:
+        return [run]
+    pieces = ((keys[:middle].copy(), values[:middle].copy()), (keys[middle:].copy(), values[middle:].copy()))
+    return [half for piece in pieces for half in _halved(piece, most)]
+
+
+def _sorted(keys: Keys, values: npt.NDArray[np.int64]) -> Run:
     order = np.argsort(keys[:, 0], kind="stable")
     return keys[order], values[order]
 

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import tempfile
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import duckdb
 
 
-def connect() -> duckdb.DuckDBPyConnection:
-    """A database in memory that prints nothing: its progress bar would end up in the middle of a JSON document on stdout."""
+def connect(memory: str | None = None) -> duckdb.DuckDBPyConnection:
+    """A database in memory that prints nothing: its progress bar would end up in the middle of a JSON document on stdout.
+
+    Parameters
+    ----------
+    memory : str, optional
+        What it may take, such as ``"128MB"``, on one thread; what does not fit goes to temporary files. Freed at once.
+    """
     import duckdb
 
     connection = duckdb.connect()
     connection.execute("SET enable_progress_bar_print = false; SET enable_progress_bar = false")
+    if memory is not None:
+        connection.execute("SET temp_directory = ?", [tempfile.gettempdir()])
+        connection.execute(f"SET memory_limit = '{memory}'; SET threads = 1; SET streaming_buffer_size = '1MB'")
+        connection.execute("SET allocator_flush_threshold = '1MB'; SET allocator_bulk_deallocation_flush_threshold = '1MB'")
     return connection

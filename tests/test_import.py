@@ -474,7 +474,7 @@ def test_the_hash_of_rows_sees_signs_and_order() -> None:
         (lambda p: pq.write_table(pa.table({"v": [[1.0], [2.0, 3.0]]}), p / "v.parquet"), r"row 1 \(from 0\) has 2 numbers"),
         (lambda p: (p / "v.csv").write_text("a,b\nx,y\n"), "neither a column of lists .* nor columns of numbers"),
         (lambda p: (p / "v.csv").write_text("e0,e2\n1,2\n"), "has columns e0 to e2, but no e1"),
-        (lambda p: (p / "v.csv").write_text("v\n\"[1, x]\"\n"), "cannot be read: "),
+        (lambda p: (p / "v.csv").write_text("v\n\"[1, x]\"\n"), "cannot be read as csv: "),
         (lambda p: (p / "v.txt").write_text("x"), "expected .npy, .npz, "),
         (lambda p: (p / "v").mkdir(), "holds no .npy and no .parquet file"),
         (lambda p: [(p / "v").mkdir(), np.save(p / "v" / "1.npy", made()), np.save(p / "v" / "2.npy", made(3, 4))],

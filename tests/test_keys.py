@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,9 +15,9 @@ halves = st.integers(0, 5)  # few values, so that first halves collide
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.lists(st.tuples(halves, halves), max_size=12), max_size=12))
-def test_table_equals_dict(batches: list[list[tuple[int, int]]]) -> None:
-    table, expected = KeyTable(), {}
+@given(st.lists(st.lists(st.tuples(halves, halves), max_size=12), max_size=12), st.sampled_from([1, 3, 65536]))
+def test_table_equals_dict(batches: list[list[tuple[int, int]]], segment: int) -> None:
+    table, expected = KeyTable(segment), {}
     for batch in batches:
         new = [key for key in dict.fromkeys(batch) if key not in expected]
         values = np.arange(len(expected), len(expected) + len(new))
@@ -26,12 +29,27 @@ def test_table_equals_dict(batches: list[list[tuple[int, int]]]) -> None:
     assert len(table) == len(expected)
 
 
-def test_assign_replaces_values() -> None:
+@pytest.mark.parametrize("segment", [1, 65536])
+def test_assign_replaces_values(segment: int) -> None:
     keys = hash_strings(["a", "b", "c"])
-    table = KeyTable()
+    table = KeyTable(segment)
     table.insert(keys, np.array([0, 1, 2]))
     table.assign(keys[1:2], np.array([7]))
     assert table.lookup(keys).tolist() == [0, 7, 2]
+
+
+def test_a_large_table_takes_24_bytes_an_entry_even_while_it_grows() -> None:
+    keys = np.random.default_rng(0).integers(0, 2**64, (400_000, 2), np.uint64)
+    tracemalloc.start()
+    table = KeyTable()
+    for lo in range(0, len(keys), 4096):
+        table.insert(keys[lo : lo + 4096], np.arange(lo, min(lo + 4096, len(keys))))
+    held, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 25 * len(keys)
+    assert peak < 40 * len(keys)
+    assert (table.lookup(keys) == np.arange(len(keys))).all()
+    assert (table.lookup(keys + np.uint64(1)) == -1).all()
 
 
 def test_strings_and_payloads_share_one_hash() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -195,3 +197,32 @@ def test_one_column_with_commas_and_columns_twice(tmp_path: Path) -> None:
     assert [row["text"] for row in rows_of(TableSource(tmp_path / "a.csv"))] == ["hello, world"]
     (tmp_path / "b.csv").write_text("ID,Id,text\n1,2,3\n")
     assert "two columns are called 'Id'" in error_of(lambda: TableSource(tmp_path / "b.csv"))
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_a_csv(tmp_path: Path) -> None:
+    """DuckDB keeps what it has read of a text file, up to most of the machine's memory, if it is let."""
+    line = "x" * 1000
+    for name, lines in (("small", 20_000), ("large", 250_000)):
+        with open(tmp_path / f"{name}.csv", "w", encoding="utf-8") as file:
+            file.write("id,text\n")
+            file.writelines(f"{i},{line}\n" for i in range(lines))
+    code = (
+        "import sys\nfrom embedstore.sources import open_source\n"
+        "for path in sys.argv[1:]:\n"
+        "    rows = sum(batch.num_rows for batch in open_source(path).batches())\n"
+        "    status = open('/proc/self/status').read().split()\n"
+        "    print(rows, int(status[status.index('VmHWM:') + 1]) // 1024)\n"
+    )
+    command = [sys.executable, "-c", code, *(str(tmp_path / f"{name}.csv") for name in ("small", "large"))]
+    small, large = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert (small.split()[0], large.split()[0]) == ("20000", "250000")
+    assert int(large.split()[1]) - int(small.split()[1]) < 130  # 230 MB more data
+
+
+def test_types_of_a_csv_are_those_of_all_its_rows(tmp_path: Path) -> None:
+    rows = "".join(f"{i},text {i},1,{i % 28 + 1:02d}/02/2024\n" for i in range(30_000))
+    (tmp_path / "a.csv").write_text(f"id,text,n,day\n{rows}z,last,word,27/03/2024\n", encoding="utf-8")
+    batch = list(TableSource(tmp_path / "a.csv").batches())[-1]
+    assert batch.column("n").to_pylist()[-2:] == ["1", "word"]
+    assert str(batch.column("day")[-1]) == "2024-03-27"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from embedstore._keys import KeyTable, hash_strings
+from embedstore._keys import Keys, KeyTable, hash_strings
 from embedstore.errors import DuplicateIdError, PayloadError, SourceError
 from embedstore.sources.base import BYTES
 from embedstore.spec import MODALITIES
@@ -118,6 +118,8 @@ class Planner:
     source_name : str
     rehash : bool
         Read every file again, whatever its size and mtime.
+    unique_ids : bool
+        The source has made sure that no two items share an id.
     duplicate_hint : callable, optional
         As `embedstore.sources.Source` has it.
     """
@@ -128,6 +130,7 @@ class Planner:
         source_name: str,
         *,
         rehash: bool,
+        unique_ids: bool = False,
         duplicate_hint: Callable[[int, int], str] | None = None,
     ) -> None:
         self._items = items
@@ -135,7 +138,7 @@ class Planner:
         self._hint = duplicate_hint or (lambda first, second: "Make ids unique.")
         self._rehash = rehash
         self._known = items.id_table
-        self._seen = KeyTable()
+        self._seen = None if unique_ids else KeyTable()
         self._types = items.column_types()
 
     def plan(self, table: pa.Table, start: int) -> Chunk:
@@ -182,16 +185,20 @@ class Planner:
 
     def _match(self, ids: list[str], start: int) -> Rows:
         keys = hash_strings(ids)
+        if self._seen is not None:
+            self._refuse_duplicates(self._seen, keys, ids, start)
+        return self._known.lookup(keys)
+
+    def _refuse_duplicates(self, seen: KeyTable, keys: Keys, ids: list[str], start: int) -> None:
         _, first, inverse = np.unique(keys, axis=0, return_index=True, return_inverse=True)
         repeated = np.flatnonzero(first[inverse.reshape(-1)] != np.arange(len(ids)))
         if len(repeated):
             later = int(repeated[0])
             self._duplicate(ids[later], start + int(first[inverse.reshape(-1)[later]]), start + later)
-        seen = self._seen.lookup(keys)
-        if len(repeated := np.flatnonzero(seen >= 0)):
-            self._duplicate(ids[repeated[0]], int(seen[repeated[0]]), start + int(repeated[0]))
-        self._seen.insert(keys, np.arange(start, start + len(ids)))
-        return self._known.lookup(keys)
+        before = seen.lookup(keys)
+        if len(repeated := np.flatnonzero(before >= 0)):
+            self._duplicate(ids[repeated[0]], int(before[repeated[0]]), start + int(repeated[0]))
+        seen.insert(keys, np.arange(start, start + len(ids)))
 
     def _duplicate(self, item_id: str, first: int, second: int) -> None:
         raise DuplicateIdError(

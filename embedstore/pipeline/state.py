@@ -40,7 +40,7 @@ class SpaceState:
         self._claimed = KeyTable()
         self.claims = 0
         self._blocks: deque[tuple[Rows, Array]] = deque()
-        self._closed: list[tuple[int, Array, Rows]] = []
+        self._closed: list[tuple[int, Array, npt.NDArray[np.int32]]] = []
         self._closed_until = 0
 
     @property
@@ -116,7 +116,7 @@ class SpaceState:
         if count <= 0:
             return
         vectors = np.empty((count, self.space.dim), self.space.dtype)
-        at = np.full(count, -1, np.int64)
+        at = np.full(count, -1, np.int32)
         while self._blocks:
             claims, block = self._blocks.popleft()
             vectors[claims - self._closed_until] = block
@@ -150,7 +150,7 @@ class SpaceState:
                 break
             mine = (claims >= start) & (claims < start + len(vectors))
             if mine.any():
-                moved = np.full(len(at), -1, np.int64)
+                moved = np.full(len(at), -1, np.int32)
                 positions = np.flatnonzero(mine)
                 moved[claims[positions] - start] = positions
                 if (moved[at >= 0] >= 0).all():

@@ -53,7 +53,7 @@ class Source(Protocol):
     """A dataset that can be read as a stream, once per call of `batches`.
 
     A source may also have ``duplicate_hint(first, second)``: what to do, in one sentence, about an id that the items at
-    these positions share.
+    these positions share; and ``unique_ids``: true where `batches` raises before its first batch if two items share one.
     """
 
     @property

@@ -13,17 +13,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from embedstore._sql import connect
 from embedstore.errors import SourceError, UsageError, one_line, reason_of
-from embedstore.sources.base import glob_escape
 from embedstore.sources.matrices import PREFERRED, Block
+from embedstore.sources.tabular import READERS, Tabular, quoted
 
 if TYPE_CHECKING:
-    import duckdb
     import pyarrow as pa
 
 PARQUET = (".parquet", ".pq")
-TEXT = {".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".ndjson": "json"}
+TEXT = tuple(ending for ending, kind in READERS.items() if kind != "parquet")
 
 
 class Columns(Protocol):
@@ -134,76 +132,36 @@ class TextColumns:
     """
 
     def __init__(self, path: Path, text: Sequence[str] = ()) -> None:
+        self._table = Tabular(path, text)
         self.path = path
         self.name = str(path)
-        if not path.is_file():
-            raise SourceError(f"{path} does not exist.")
-        if not path.stat().st_size:
-            raise SourceError(f"{path} is empty (0 bytes); expected a header and rows.")
-        self._types = self._described(text)
 
     @property
     def names(self) -> Sequence[str]:
-        return list(self._types)
+        return list(self._table.types)
 
     @property
     def types(self) -> Mapping[str, str]:
         """Column → type, in DuckDB's words."""
-        return self._types
+        return self._table.types
 
     @cached_property
     def files(self) -> Sequence[tuple[str, int]]:
-        return [(self.name, int(self.query("count(*)").fetchall()[0][0]))]
+        return [(self.name, int(self.row("count(*)")[0]))]
 
     def blocks(self, size: int, names: Sequence[str]) -> Iterator[pa.Table]:
         return self.select(size, [quoted(name) for name in names])
 
     def select(self, size: int, expressions: Sequence[str]) -> Iterator[pa.Table]:
         """Tables of `size` rows of SQL expressions over the columns."""
-        return regrouped(self._stream(", ".join(expressions)), size)
-
-    def query(self, expressions: str, *, rest: str = "") -> duckdb.DuckDBPyRelation:
-        """``SELECT expressions FROM the file rest``."""
-        import duckdb
-
-        try:
-            return connect().sql(f"SELECT {expressions} FROM {self._scan} {rest}")
-        except duckdb.Error as error:
-            raise self._wrong(error) from error
-
-    def _stream(self, expressions: str) -> Iterator[pa.Table]:
-        import duckdb
         import pyarrow as pa
 
-        relation = self.query(expressions)
-        try:
-            for batch in relation.to_arrow_reader(8192):
-                yield pa.Table.from_batches([batch])
-        except (duckdb.Error, pa.ArrowException, OSError) as error:  # what DuckDB finds out as it goes
-            raise self._wrong(error) from error
+        batches = self._table.batches(", ".join(expressions), 8192)
+        return regrouped((pa.Table.from_batches([batch]) for batch in batches), size)
 
-    def _described(self, text: Sequence[str]) -> dict[str, str]:
-        file = _literal(glob_escape(str(self.path)))
-        if TEXT[self.path.suffix.lower()] == "json":
-            self._scan = f"read_json({file}, format='newline_delimited', sample_size=-1, maximum_object_size=268435456)"
-            return self._names_and_types()
-        tab = ", delim='\t'" if self.path.suffix.lower() == ".tsv" else ""
-        options = f"header=true, sample_size=-1, max_line_size=16777216{tab}"
-        self._scan = f"read_csv({file}, {options})"
-        types = self._names_and_types()
-        if kept := [name for name in types if name in text or name.lower() in text]:
-            listed = ", ".join(f"{_literal(name)}: 'VARCHAR'" for name in kept)
-            self._scan = f"read_csv({file}, {options}, types={{{listed}}})"
-        return types | dict.fromkeys(kept, "VARCHAR")
-
-    def _names_and_types(self) -> dict[str, str]:
-        relation = self.query("*", rest="LIMIT 0")
-        return dict(zip(relation.columns, map(str, relation.types), strict=True))
-
-    def _wrong(self, error: Exception) -> SourceError:
-        said = str(error).split("Possible")[0].splitlines()
-        reason = one_line(" ".join(line for line in said if not line.startswith("Original Line")), 240)
-        return SourceError(f"{self.path} cannot be read: {reason}")
+    def row(self, expressions: str) -> tuple[Any, ...]:
+        """SQL aggregates of the columns."""
+        return self._table.fetched(self._table.query(expressions))[0]
 
 
 def open_columns(path: Path, text: Sequence[str] = ()) -> ParquetColumns | TextColumns:
@@ -384,7 +342,7 @@ def _list_column(table: TextColumns, wanted: str | None) -> tuple[list[str], str
     texts = [name for name, kind in table.types.items() if kind in ("VARCHAR", "JSON")]
     if texts and not fits:
         first = ", ".join(f"first({quoted(t)}::VARCHAR) FILTER ({quoted(t)} IS NOT NULL)" for t in texts)
-        values = table.query(first).fetchall()[0]
+        values = table.row(first)
         fits = [name for name, value in zip(texts, values, strict=True) if value is not None and value.lstrip().startswith("[")]
     if wanted is not None and wanted not in table.types:
         return None
@@ -432,12 +390,3 @@ def _is_number(kind: str) -> bool:
 def _unreadable(path: Path, error: Exception) -> SourceError:
     reason = reason_of(error) if isinstance(error, OSError) else one_line(error, 160)
     return SourceError(f"{path} cannot be read as Parquet: {reason}")
-
-
-def quoted(name: str) -> str:
-    """A column's name in SQL."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _literal(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import io
 import os
-import posixpath
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from embedstore._sql import connect
-from embedstore.errors import DuplicateIdError, SourceError, UsageError, one_line
-from embedstore.sources.base import BATCH_BYTES, BATCH_ROWS, BYTES, ID, free_name, glob_escape
+import numpy as np
+
+from embedstore.errors import DuplicateIdError, SourceError, UsageError
+from embedstore.sources.base import BATCH_BYTES, BATCH_ROWS, BYTES, ID, free_name
 from embedstore.sources.features import PATH, features_of, named_labels, payload_bytes, payload_uris
-from embedstore.sources.files import TIMEOUT, absolute, folder_of, is_url, relative_to, remote, resolve
+from embedstore.sources.files import TIMEOUT, absolute, folder_of, is_url, relative_to, remote
+from embedstore.sources.tabular import Tabular, quoted
 from embedstore.spec import MODALITIES
 
 if TYPE_CHECKING:
-    import duckdb
     import pyarrow as pa
 
-T = TypeVar("T")
-
-_READERS = {
-    ".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet", ".pq": "parquet",
-}  # fmt: skip
-_DELIMITERS = ",;\t|"
-LONGEST_LINE = 16 << 20
+_HASHES = 65536
 _READ_AHEAD = 1 << 20
+_ROW_NUMBER = "CAST(row_number() OVER () - 1 AS VARCHAR)"
 
 
 class TableSource:
@@ -53,21 +47,17 @@ class TableSource:
     ) -> None:
         self.path = os.fspath(path)
         self._timeout = timeout
-        self._kind = _READERS.get(posixpath.splitext(self.path)[1].lower(), "")
-        if not self._kind:
-            raise SourceError(f"{self.path}: expected a file ending in {', '.join(_READERS)}.")
-        if not is_url(self.path) and not os.path.isfile(self.path):
-            raise SourceError(f"{self.path} does not exist.")
-        if self._size() == 0:
-            raise SourceError(f"{self.path} is empty (0 bytes); expected a header and rows.")
-        self._named = dict(columns or {})
-        self._types = self._describe()
-        self._columns = self._assign_columns(self._named)
+        named = dict(columns or {})
+        self._table = Tabular(path, {ID, *MODALITIES, *named.values()}, timeout=timeout)
+        self._types = self._table.types
+        self._columns = self._assign_columns(named)
         if not self.modalities:
             raise SourceError(
                 f"{self.path} has no column called {', '.join(MODALITIES)}. Columns: {', '.join(self._types)}. "
                 "Name one, such as --image-column NAME."
             )
+
+    unique_ids: ClassVar = True
 
     @property
     def name(self) -> str:
@@ -78,7 +68,7 @@ class TableSource:
         return tuple(m for m in MODALITIES if m in self._columns)
 
     def count(self) -> int | None:
-        return int(self._fetch(f"SELECT count(*) FROM {self._scan()}")[0][0])
+        return int(self._table.fetched(self._table.query("count(*)"))[0][0])
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         self._refuse_duplicates()
@@ -90,21 +80,7 @@ class TableSource:
 
     def _rows(self) -> Iterator[pa.RecordBatch]:
         """All but the payloads that the table holds itself."""
-        import duckdb
-
-        try:
-            reader = self._query(self._select()).to_arrow_reader(BATCH_ROWS)
-        except duckdb.Error as error:
-            raise self._unreadable(error) from error
-        while True:
-            try:
-                batch = reader.read_next_batch()
-            except StopIteration:
-                return
-            except Exception as error:
-                raise self._unreadable(error) from error
-            if batch.num_rows:
-                yield batch
+        return self._table.batches(self._select(), BATCH_ROWS)
 
     def _payload_columns(self) -> dict[str, str]:
         """Modality → column, of those that hold the files themselves."""
@@ -120,7 +96,7 @@ class TableSource:
                 rows = min(BATCH_ROWS, max(1, int(BATCH_BYTES / max(1, mean))))
                 yield from file.iter_batches(batch_size=rows, columns=columns, use_threads=False)
         except (pa.ArrowException, OSError) as error:
-            raise self._unreadable(error) from error
+            raise self._table.unreadable(error) from error
 
     def _parquet(self) -> Any:
         import pyarrow.parquet as pq
@@ -140,18 +116,18 @@ class TableSource:
         return found
 
     def _select(self) -> str:
-        """One SELECT: id, payloads, metadata; typed, in order."""
+        """What is selected: id, payloads, metadata; typed, in order."""
         taken = set(self._columns.values())
         terms = [f"{self._id_expression()} AS {ID}"]
         for modality in self.modalities:
             column = self._columns[modality]
             if column in self._payload_columns().values():
-                path = "NULL::VARCHAR" if self._types[column] == "BLOB" else f"{_quoted(column)}.{PATH}"
+                path = "NULL::VARCHAR" if self._types[column] == "BLOB" else f"{quoted(column)}.{PATH}"
                 terms.append(f"{path} AS {modality}")
             else:
                 terms.append(f"{self._string(column)} AS {modality}")
-        terms += [f"{_quoted(c)} AS {_quoted(free_name(c))}" for c in self._types if c not in taken]
-        return f"SELECT {', '.join(terms)} FROM {self._scan()}"
+        terms += [f"{quoted(c)} AS {quoted(free_name(c))}" for c in self._types if c not in taken]
+        return ", ".join(terms)
 
     def _id_expression(self) -> str:
         if ID in self._columns:
@@ -159,11 +135,10 @@ class TableSource:
         for modality in ("image", "video", "audio"):
             if modality in self._columns and self._types[self._columns[modality]] == "VARCHAR":
                 return self._string(self._columns[modality])
-        return "CAST(row_number() OVER () - 1 AS VARCHAR)"
+        return _ROW_NUMBER
 
     def _string(self, column: str) -> str:
-        quoted = _quoted(column)
-        return f"{quoted} ->> '$'" if self._types[column] == "JSON" else f"CAST({quoted} AS VARCHAR)"
+        return f"{quoted(column)} ->> '$'" if self._types[column] == "JSON" else f"CAST({quoted(column)} AS VARCHAR)"
 
     def _finish(self, batch: pa.RecordBatch, held: Mapping[str, pa.Array]) -> pa.RecordBatch:
         """Empty payloads become null, paths absolute, class labels names; payloads that the table holds are added."""
@@ -194,105 +169,37 @@ class TableSource:
         """Class labels that the package `datasets` described in the file."""
         import pyarrow as pa
 
-        if self._kind != "parquet":
+        if self._table.kind != "parquet":
             return {}
         try:
             with self._parquet() as file:
                 features = features_of(file.schema_arrow)
         except (pa.ArrowException, OSError) as error:
-            raise self._unreadable(error) from error
+            raise self._table.unreadable(error) from error
         return {name: feature for name, feature in features.items() if feature.get("_type") == "ClassLabel"}
 
     def _refuse_duplicates(self) -> None:
-        """Before anything is embedded: every row has an id, and no two share one."""
-        numbered = f"SELECT {self._id_expression()} AS {ID}, row_number() OVER () AS n FROM {self._scan()}"
-        query = f"SELECT {ID}, min(n), max(n) FROM ({numbered}) GROUP BY {ID} HAVING count(*) > 1 OR {ID} IS NULL LIMIT 1"
-        if not (found := self._fetch(query)):
+        """Before anything is embedded: every row has an id, and no two share one. Takes eight bytes a row."""
+        given = self._id_expression()
+        if given == _ROW_NUMBER:
             return
-        value, first, last = found[0]
-        if value is None:
-            raise SourceError(f"{self.path}: row {first} has no id. Fill the column, or name another with --id-column.")
-        raise DuplicateIdError(
-            f"{self.path}: rows {first} and {last} both have the id {value!r}. "
-            "Make ids unique, or name another column with --id-column."
+        batches = self._table.batches(f"CASE WHEN {given} IS NULL THEN 0 ELSE hash({given}) END", _HASHES)
+        hashes = np.sort(np.concatenate([np.empty(0, np.uint64), *(np.asarray(batch.column(0)) for batch in batches)]))
+        suspect = np.unique(hashes[:-1][hashes[1:] == hashes[:-1]])
+        if not len(suspect) and (not len(hashes) or hashes[0]):
+            return
+        among = ", ".join(map(str, suspect[:1000])) or "NULL"
+        rows = self._table.query(f"{given} AS {ID}, row_number() OVER () AS n").filter(
+            f"{ID} IS NULL OR hash({ID}) IN ({among})"
         )
-
-    def _describe(self) -> dict[str, str]:
-        relation = self._query(f"SELECT * FROM {self._scan()} LIMIT 0")
-        return dict(zip(relation.columns, map(str, relation.types), strict=True))
-
-    def _scan(self) -> str:
-        file = _literal(glob_escape(self.path))
-        if self._kind == "parquet":
-            return f"read_parquet({file})"
-        if self._kind == "json":
-            return f"read_json({file}, format='newline_delimited', sample_size=-1, maximum_object_size=268435456)"
-        header = self._header()
-        lower = [c.lower() for c in header]
-        if twice := [c for i, c in enumerate(header) if c.lower() in lower[:i]]:
-            raise SourceError(f"{self.path}: two columns are called {twice[0]!r} (case does not count). Rename one.")
-        strings = [c for c in header if c.lower() in (ID, *MODALITIES) or c in self._named.values()]
-        types = ", types={" + ", ".join(f"{_literal(c)}: 'VARCHAR'" for c in strings) + "}" if strings else ""
-        return (
-            f"read_csv({file}, header=true, delim={_literal(self._delimiter())}, quote='\"', escape='\"', "
-            f"sample_size=-1, max_line_size={LONGEST_LINE}, buffer_size={LONGEST_LINE}{types})"
-        )
-
-    def _header(self) -> list[str]:
-        return self.__dict__.setdefault("_header_names", self._read(_header_of(self._delimiter())))  # type: ignore[no-any-return]
-
-    def _delimiter(self) -> str:
-        if self.path.lower().endswith(".tsv"):
-            return "\t"
-        line = self._read(lambda file: file.readline())
-        best = max(_DELIMITERS, key=line.count)
-        return best if best in line else "\x1f"  # one column: nothing delimits
-
-    def _read(self, work: Callable[[io.TextIOWrapper], T]) -> T:
-        """`work` of the opened text file."""
-
-        def opened(raw: Any) -> T:
-            with io.TextIOWrapper(raw, encoding="utf-8-sig", errors="replace", newline="") as file:
-                return work(file)
-
-        if is_url(self.path):
-            return remote(self.path, self._timeout, lambda fs, inner: opened(fs.open(inner, "rb")))
-        return opened(open(self.path, "rb"))
-
-    def _size(self) -> int:
-        if is_url(self.path):
-            return remote(self.path, self._timeout, lambda fs, inner: int(fs.size(inner) or 0))
-        return os.path.getsize(self.path)
-
-    def _query(self, sql: str) -> duckdb.DuckDBPyRelation:
-        import duckdb
-
-        connection = connect()
-        try:
-            if is_url(self.path):
-                connection.register_filesystem(resolve(self.path)[0])
-            return connection.sql(sql)
-        except duckdb.Error as error:
-            raise self._unreadable(error) from error
-
-    def _fetch(self, sql: str) -> list[tuple[Any, ...]]:
-        import duckdb
-
-        try:
-            return list(self._query(sql).fetchall())
-        except duckdb.Error as error:
-            raise self._unreadable(error) from error
-
-    def _unreadable(self, error: Exception) -> SourceError:
-        said = str(error).split("Possible Solution")[0].splitlines()
-        reason = one_line(" ".join(line for line in said if not line.startswith("Original Line")))
-        return SourceError(f"{self.path} cannot be read as {self._kind}: {reason}")
-
-
-def _header_of(delimiter: str) -> Callable[[io.TextIOWrapper], list[str]]:
-    import csv
-
-    return lambda file: next(csv.reader(file, delimiter=delimiter), [])
+        found = rows.aggregate(f"{ID}, min(n) AS first, max(n) AS last, count(*) AS times").filter(f"times > 1 OR {ID} IS NULL")
+        for value, first, last, _ in self._table.fetched(found.order("first").limit(1)):
+            if value is None:
+                raise SourceError(f"{self.path}: row {first} has no id. Fill the column, or name another with --id-column.")
+            raise DuplicateIdError(
+                f"{self.path}: rows {first} and {last} both have the id {value!r}. "
+                "Make ids unique, or name another column with --id-column."
+            )
 
 
 def _holds_bytes(kind: str) -> bool:
@@ -322,11 +229,3 @@ def _side_by_side(
 
 def _replaced(batch: pa.RecordBatch, name: str, column: pa.Array) -> pa.RecordBatch:
     return batch.set_column(batch.schema.get_field_index(name), name, column)
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _literal(value: Any) -> str:
-    return "'" + str(value).replace("'", "''") + "'"

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore._encoding import encoding
-from embedstore._files import write_bytes
+from embedstore._files import fsync_path, publish
 from embedstore.errors import StoreError, reason_of
 from embedstore.store.format import COMBINED
 from embedstore.store.parts import HASH, VECTORS
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from embedstore.store.space import Space
 
+BLOCK = 65536
+
 
 def write_combined(store: Store) -> None:
     """Write ``embeddings.h5`` for the store's generation.
@@ -33,16 +35,16 @@ def write_combined(store: Store) -> None:
     """
     import h5py
 
-    with h5py.File(COMBINED, "w", driver="core", backing_store=False, libver="latest") as h5:
-        h5.attrs.update({**encoding("embedstore-combined"), "generation": store.generation})
-        for name, space in store.spaces.items():
-            _write_space(h5.create_group(name), store, space)
-        h5.flush()
-        image = h5.id.get_file_image()
+    temporary = store.path / f"{COMBINED}.tmp"
     try:
-        write_bytes(store.path / COMBINED, image)
+        with h5py.File(temporary, "w", libver="latest") as h5:
+            h5.attrs.update({**encoding("embedstore-combined"), "generation": store.generation})
+            for name, space in store.spaces.items():
+                _write_space(h5.create_group(name), store, space)
+        fsync_path(temporary)
+        publish(temporary, store.path / COMBINED)
     except OSError as error:  # derived: the store is whole without it
-        (store.path / f"{COMBINED}.tmp").unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise StoreError(f"{COMBINED} could not be renewed ({reason_of(error)}); everything committed is safe.") from error
 
 
@@ -75,21 +77,43 @@ def _write_space(group: h5py.Group, store: Store, space: Space) -> None:
             group.create_virtual_dataset(key, layout)
         else:
             group.create_dataset(key, shape=layout.shape, dtype=layout.dtype)
-    ids = _fixed_width(store.items.take(space.rows, ["id"]).column("id")) if n else np.empty(0, "S1")
-    group.create_dataset("id", data=ids.astype(h5py.string_dtype("utf-8", ids.itemsize), copy=False))
+    _write_ids(group, store, space.rows)
 
 
-def _fixed_width(column: pa.ChunkedArray) -> npt.NDArray[np.bytes_]:
-    """Strings (n,) as bytes in UTF-8, all as wide as the longest."""
+def _write_ids(group: h5py.Group, store: Store, rows: npt.NDArray[np.int64]) -> None:
+    """Ids as bytes in UTF-8, all as wide as the longest, a block at a time."""
+    import h5py
+
+    blocks = [rows[lo : lo + BLOCK] for lo in range(0, len(rows), BLOCK)]
+    width = max((_lengths(_ids(store, block)).max(initial=1) for block in blocks), default=1)
+    ids = group.create_dataset("id", shape=(len(rows),), dtype=h5py.string_dtype("utf-8", int(width)))
+    for number, block in enumerate(blocks):
+        there = ids.id.get_space()
+        there.select_hyperslab((number * BLOCK,), block.shape)
+        values = _fixed_width(_ids(store, block), int(width))  # NumPy's type does not say UTF-8: the file's does
+        ids.id.write(h5py.h5s.create_simple(block.shape), there, values, ids.id.get_type())
+
+
+def _ids(store: Store, rows: npt.NDArray[np.int64]) -> pa.Array:
     import pyarrow as pa
 
-    array = column.cast(pa.large_binary()).combine_chunks()
+    return store.items.take(rows, ["id"]).column("id").cast(pa.large_binary()).combine_chunks()
+
+
+def _lengths(array: pa.Array) -> npt.NDArray[np.int64]:
+    """Bytes of each of `array` (n,), a LargeBinaryArray."""
+    import pyarrow.compute as pc
+
+    return np.asarray(pc.binary_length(array), np.int64)
+
+
+def _fixed_width(array: pa.Array, width: int) -> npt.NDArray[np.bytes_]:
+    """The values of a LargeBinaryArray (n,), filled up with zeros to `width` bytes."""
     _, offsets, data = array.buffers()
     ends = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1]
-    lengths = np.diff(ends)
-    out = np.zeros((len(array), max(1, int(lengths.max(initial=0)))), np.uint8)
-    out[np.arange(out.shape[1]) < lengths[:, None]] = np.frombuffer(data or b"", np.uint8)[ends[0] : ends[-1]]
-    return out.view(f"S{out.shape[1]}").reshape(-1)
+    out = np.zeros((len(array), width), np.uint8)
+    out[np.arange(width) < _lengths(array)[:, None]] = np.frombuffer(data or b"", np.uint8)[ends[0] : ends[-1]]
+    return out.view(f"S{width}").reshape(-1)
 
 
 def combined_is_current(store: Store) -> bool:
