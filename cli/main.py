@@ -25,6 +25,7 @@ def main() -> None:
 
     try:
         strings(sys.argv, "arguments")
+        _log_to_stderr()
         app()
     except EmbedstoreError as error:
         sys.stderr.write(f"embedstore: {error}\n")
@@ -42,6 +43,17 @@ def main() -> None:
             sys.stderr.write("embedstore: interrupted; what was committed is kept. Run the same command to go on.\n")
             sys.exit(1)
         raise
+
+
+def _log_to_stderr() -> None:
+    """What takes long without progress is said as it begins."""
+    import logging
+
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log = logging.getLogger("embedstore")
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,9 @@ from typing import Any
 
 from embedstore.encoders import Encoder, load_encoder
 from embedstore.errors import UsageError
-from embedstore.pipeline.consume import ChunkCloser, encode_batch
+from embedstore.pipeline.consume import ChunkCloser, Encoding
 from embedstore.pipeline.plan import Planner
-from embedstore.pipeline.produce import Batch, Producer
+from embedstore.pipeline.produce import Producer
 from embedstore.pipeline.report import EmbedReport, Progress, ProgressCallback, SpaceReport
 from embedstore.pipeline.stages import Clock, RunAhead
 from embedstore.pipeline.state import SpaceState
@@ -157,19 +157,16 @@ def _run(
             timeout=timeout,
         )
         closer = ChunkCloser(store, writer, states, report, clock, strict=strict)
-        in_chunk = 0
+        encoding = Encoding(clock, lambda end: closer.close(end.chunk, end.claims))
         try:
             with RunAhead(producer.events(), depth=4) as events:
                 for event in events:
-                    if isinstance(event, Batch):
-                        with clock.measure("encode"):
-                            encode_batch(event)
-                        in_chunk += len(event.claims)
-                    else:
-                        closer.close(event.chunk, event.claims)
-                        in_chunk = 0
-                    done = report.items + in_chunk // max(len(states), 1)
+                    encoding.add(event)
+                    if not events.ready:
+                        encoding.finish()
+                    done = report.items + sum(state.waiting for state in states.values()) // max(len(states), 1)
                     on_progress(Progress(done, total, sum(state.encoded for state in states.values())))
+                encoding.finish()
         finally:
             closer.finish()
     writer.publish_spaces()

@@ -22,6 +22,9 @@ from embedstore.errors import (
     SourceError,
     UsageError,
 )
+from embedstore.pipeline.consume import Encoding
+from embedstore.pipeline.produce import Batch, ChunkEnd
+from embedstore.pipeline.stages import Clock
 from embedstore.sources import MemorySource
 
 TRANSFORM = ImageTransform((8, 8), "shortest", 8, "bicubic", (0.5,) * 3, (0.5,) * 3)
@@ -248,6 +251,67 @@ def test_out_of_memory_halves_the_batch(tmp_path: Path) -> None:
     expected = HashEncoder(8, "text").encode([f"t{i}".encode() for i in range(300)])
     np.testing.assert_array_equal(es.Store.open(tmp_path / "s").space("text").vectors(), expected.astype(np.float16))
     assert max(sizes[-5:]) <= 8
+
+
+@pytest.mark.parametrize("when", ["at the start", "later"])
+def test_batches_are_begun_ahead_and_fail_alone(when: str, tmp_path: Path) -> None:
+    class Ahead(HashEncoder):
+        batch_size = 16
+
+        def start(self, batch):  # type: ignore[no-untyped-def]
+            if when == "at the start":
+                self.refuse(batch)
+            return lambda: self.encode(batch)
+
+        def encode(self, batch):  # type: ignore[no-untyped-def]
+            self.refuse(batch)
+            return super().encode(batch)
+
+        def refuse(self, batch):  # type: ignore[no-untyped-def]
+            if len(batch) > 1 and any(b"large" in payload for payload in batch):
+                raise EncoderOutOfMemoryError("too large")
+            if any(b"bad" in payload for payload in batch):
+                raise RuntimeError("the model does not like it")
+
+    texts = [f"text {i}" for i in range(3000)]
+    texts[700], texts[2000] = "text bad", "text large"
+    report = es.embed(
+        MemorySource({"id": list(map(str, range(3000))), "text": texts}), tmp_path / "s", text=Ahead(8, "text", "h")
+    )
+    assert counts(report, "text") == (2999, 0, 0, 1)
+    space = es.Store.open(tmp_path / "s").space("text")
+    assert [f["reason"] for f in space.failures.to_pylist()] == ["the model does not like it"]
+    expected = HashEncoder(8, "text").encode([t.encode() for i, t in enumerate(texts) if i != 700])
+    np.testing.assert_array_equal(space.vectors(), expected.astype(np.float16))
+
+
+def test_a_batch_is_begun_before_the_last_one_is_waited_for() -> None:
+    steps: list[str] = []
+
+    class State:
+        batch_size = 8
+
+        @property
+        def encoder(self) -> State:
+            return self
+
+        def start(self, prepared: list[str]) -> object:
+            steps.append(f"start {prepared[0]}")
+            return lambda: f"vector of {prepared[0]}"
+
+        def put(self, claims: object, vectors: str) -> None:
+            steps.append(vectors)
+
+    def batch(text: str) -> Batch:
+        return Batch(State(), np.arange(1), [text])  # type: ignore[arg-type]
+
+    encoding = Encoding(Clock(), lambda end: steps.append(f"close {end.claims['s']}"))
+    for event in (batch("a"), ChunkEnd(None, {"s": 1}), batch("b"), batch("c"), ChunkEnd(None, {"s": 3})):  # type: ignore[arg-type]
+        encoding.add(event)
+    encoding.finish()
+    assert steps == [
+        "start a", "start b", "vector of a", "close 1", "start c", "vector of b", "vector of c", "close 3",
+    ]  # fmt: skip
 
 
 def test_texts_are_encoded_by_length_and_come_back_in_order(tmp_path: Path) -> None:

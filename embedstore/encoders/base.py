@@ -73,6 +73,8 @@ class Encoder(Protocol):
     """Turns payloads of one modality into vectors.
 
     An encoder of texts may also have ``cost(prepared) -> int``: texts of like cost are encoded together (default: `len`).
+    One that can begin a batch before the last one is done may have ``start(batch)``, which begins it and returns a function
+    that waits for what `encode` would return.
     `prepare` is called from many threads at once, `encode` from one. Models are loaded when `encode` first needs them,
     so that `spec` stays cheap where it can.
     """

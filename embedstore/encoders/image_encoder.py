@@ -10,7 +10,7 @@ import numpy as np
 
 from embedstore.encoders.base import EncoderRequest, Vectors
 from embedstore.encoders.images import ImageTransform, Pixels
-from embedstore.encoders.network import Array, Model, Network, batch_size_of, open_model
+from embedstore.encoders.network import Array, Model, Network, Pending, batch_size_of, open_model
 from embedstore.registry import require
 from embedstore.spec import EncoderSpec
 
@@ -72,8 +72,11 @@ class ImageEncoder:
         """What `model` takes: (n, height, width, 3) uint8."""
         return np.stack(list(batch))
 
+    def start(self, batch: Sequence[Pixels]) -> Pending:
+        return self.model.start(self.stacked(batch))
+
     def encode(self, batch: Sequence[Pixels]) -> Vectors:
-        return self.model(self.stacked(batch))
+        return self.start(batch)()
 
     def provenance(self) -> Mapping[str, str]:
         return {**self.model.provenance(), self._library: str(require(self._library).__version__)}

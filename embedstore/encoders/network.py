@@ -50,8 +50,15 @@ class Network:
     piece: int = 64
 
 
+Pending = Callable[[], Vectors]
+"""Waits for vectors that are being computed."""
+
+
 class Model(Protocol):
     """A network on a runtime."""
+
+    def start(self, *inputs: Array) -> Pending:
+        """Begin; the inputs are not to change before the vectors are there. Raises, then or later, what calling it raises."""
 
     def __call__(self, *inputs: Array) -> Vectors:
         """Vectors (n, dim) float32.

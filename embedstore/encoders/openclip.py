@@ -17,7 +17,7 @@ import numpy as np
 from embedstore.encoders.base import EncoderRequest, Vectors, not_loadable, refuse_modality
 from embedstore.encoders.image_encoder import ImageEncoder
 from embedstore.encoders.images import ImageTransform
-from embedstore.encoders.network import Array, Model, Network, batch_size_of, open_model
+from embedstore.encoders.network import Array, Model, Network, Pending, batch_size_of, open_model
 from embedstore.encoders.runtime import load_weights, state_digest
 from embedstore.encoders.texts import EXAMPLE_TEXTS, decode_text
 from embedstore.errors import EncoderError, UsageError
@@ -67,11 +67,14 @@ class ClipTextEncoder:
         """What `model` takes: (n, context length) int64."""
         return np.asarray(self._clip.tokenize(list(batch)).numpy(), np.int64)
 
-    def encode(self, batch: Sequence[str]) -> Vectors:
+    def start(self, batch: Sequence[str]) -> Pending:
         tokens = self.tokens(batch)
         full = np.flatnonzero(tokens[:, -1] != 0).tolist()  # no padding left: cut, or exactly as long
         self.truncated += sum(_token_count(self._clip.tokenize, batch[i]) > self._clip.context_length for i in full)
-        return self.model(tokens)
+        return self.model.start(tokens)
+
+    def encode(self, batch: Sequence[str]) -> Vectors:
+        return self.start(batch)()
 
     def provenance(self) -> Mapping[str, str]:
         return {**self.model.provenance(), "open_clip": str(require("open_clip").__version__)}

@@ -5,11 +5,14 @@ A converted network starts without torch, which takes seconds to import.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import sys
 import warnings
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -20,7 +23,7 @@ import numpy as np
 from embedstore._digests import check_digest
 from embedstore._files import cache_home, read_json, sha256_file, write_json
 from embedstore.encoders.base import Vectors
-from embedstore.encoders.network import Array, Network, agreement, cpu_has_bfloat16
+from embedstore.encoders.network import Array, Network, Pending, agreement, cpu_has_bfloat16
 from embedstore.errors import EncoderError, EncoderOutOfMemoryError, StoreError, one_line, reason_of
 from embedstore.registry import require
 
@@ -29,6 +32,7 @@ AGREEMENT = {"bf16": 0.99995, "f32": 0.9999}
 VERSION = 2
 MOST_PIECES = 4
 NETWORK = "network.xml"
+LOG = logging.getLogger(__name__)
 
 
 class OpenVinoModel:
@@ -51,33 +55,39 @@ class OpenVinoModel:
         self._piece = piece
         self._arithmetic = arithmetic
         self._cosine = cosine
+        self._free: deque[Any] = deque()  # requests that nobody waits for; taken and given back from any thread
 
     @cached_property
     def _streams(self) -> int:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
     @cached_property
-    def _requests(self) -> list[Any]:
-        streams = self._streams
-        config = {"INFERENCE_PRECISION_HINT": self._arithmetic, "PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": streams}
-        compiled = _core().compile_model(str(self._file), "CPU", config)
-        return [compiled.create_infer_request() for _ in range(MOST_PIECES * streams)]
+    def _compiled(self) -> Any:
+        config = {"INFERENCE_PRECISION_HINT": self._arithmetic, "PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": self._streams}
+        return _core().compile_model(str(self._file), "CPU", config)
 
-    def __call__(self, *inputs: Array) -> Vectors:
+    def start(self, *inputs: Array) -> Pending:
         n = len(inputs[0])
         count = max(-(-n // self._piece), min(n, self._streams))
-        pieces = np.array_split(np.arange(n), min(count, len(self._requests)))
-        running = list(zip(self._requests, pieces, strict=False))
-        try:
-            for request, piece in running:
-                request.start_async([array[piece[0] : piece[-1] + 1] for array in inputs], share_inputs=True)
-            for request, _ in running:
-                request.wait()
-        except RuntimeError as error:
-            if "alloc" in str(error).lower():
-                raise EncoderOutOfMemoryError("The CPU ran out of memory.") from error
-            raise
-        return np.concatenate([np.asarray(request.get_output_tensor(0).data, np.float32) for request, _ in running])
+        pieces = np.array_split(np.arange(n), min(count, MOST_PIECES * self._streams))
+        running: list[Any] = []
+        with _memory_errors():
+            for piece in pieces:
+                running.append(self._free.pop() if self._free else self._compiled.create_infer_request())
+                running[-1].start_async([array[piece[0] : piece[-1] + 1] for array in inputs], share_inputs=True)
+
+        def wait() -> Vectors:
+            with _memory_errors():
+                for request in running:
+                    request.wait()
+            vectors = np.concatenate([np.asarray(request.get_output_tensor(0).data, np.float32) for request in running])
+            self._free.extend(running)
+            return vectors
+
+        return wait
+
+    def __call__(self, *inputs: Array) -> Vectors:
+        return self.start(*inputs)()
 
     def provenance(self) -> Mapping[str, str]:
         version = openvino().get_version().split("-")[0]
@@ -128,6 +138,16 @@ def openvino() -> ModuleType:
             del sys.modules["openvino_telemetry"]
 
 
+@contextmanager
+def _memory_errors() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if "alloc" in str(error).lower():
+            raise EncoderOutOfMemoryError("The CPU ran out of memory.") from error
+        raise
+
+
 @lru_cache(maxsize=1)
 def _core() -> Any:
     """The one of this process, never let go: each gives the thread a stack for signals and frees it when it goes.
@@ -151,6 +171,7 @@ def _record(folder: Path) -> dict[str, Any] | None:
 
 def _convert(network: Network, folder: Path) -> dict[str, Any]:
     """Convert, compare with torch on the examples, and keep the outcome, good or bad."""
+    LOG.info("Converting %s for OpenVINO. It is kept: this takes a while only once.", network.name)
     beside = folder.with_name(f"{folder.name}.{os.getpid()}")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embedstore.encoders.base import Vectors
-from embedstore.encoders.network import Array, cpu_has_bfloat16
+from embedstore.encoders.network import Array, Pending, cpu_has_bfloat16
 from embedstore.errors import EncoderError, EncoderOutOfMemoryError, UsageError
 
 if TYPE_CHECKING:
@@ -68,12 +69,28 @@ class TorchRuntime:
         ------
         EncoderOutOfMemoryError
         """
+        return self.start(forward)()
+
+    def start(self, forward: Callable[[], torch.Tensor]) -> Pending:
+        """As `run`; on CUDA what is returned waits for the device, on a CPU all is done already."""
+        import torch
+
+        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16)
+        with self._memory_errors(), torch.inference_mode(), autocast:
+            output = forward().float()
+
+        def wait() -> Vectors:
+            with self._memory_errors():
+                return np.asarray(output.cpu().numpy())
+
+        return wait
+
+    @contextmanager
+    def _memory_errors(self) -> Iterator[None]:
         import torch
 
         try:
-            with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-                output = forward()
-            return np.asarray(output.float().cpu().numpy())
+            yield
         except torch.cuda.OutOfMemoryError as error:
             torch.cuda.empty_cache()
             raise EncoderOutOfMemoryError(f"{self.device} ran out of memory.") from error
@@ -107,9 +124,12 @@ class TorchModel:
     def module(self) -> torch.nn.Module:
         return self.runtime.place(self._unplaced)
 
-    def __call__(self, *inputs: Array) -> Vectors:
+    def start(self, *inputs: Array) -> Pending:
         module = self.module
-        return self.runtime.run(lambda: module(*[self.runtime.tensor(array) for array in inputs]))
+        return self.runtime.start(lambda: module(*[self.runtime.tensor(array) for array in inputs]))
+
+    def __call__(self, *inputs: Array) -> Vectors:
+        return self.start(*inputs)()
 
     def provenance(self) -> Mapping[str, str]:
         return self.runtime.provenance()

@@ -11,7 +11,7 @@ import numpy as np
 
 from embedstore._files import read_json
 from embedstore.encoders.base import EncoderRequest, Vectors
-from embedstore.encoders.network import Array, Model, Network, batch_size_of, open_model
+from embedstore.encoders.network import Array, Model, Network, Pending, batch_size_of, open_model
 from embedstore.encoders.texts import EXAMPLE_TEXTS, decode_text
 from embedstore.registry import require
 from embedstore.spec import EncoderSpec
@@ -79,10 +79,16 @@ class TextEncoder:
         ids[mask] = np.fromiter((token for window in windows for token in window), np.int64, int(lengths.sum()))
         return ids, mask.astype(np.int64)
 
-    def encode(self, batch: Sequence[Windows]) -> Vectors:
+    def start(self, batch: Sequence[Windows]) -> Pending:
         ids, mask = self.stacked(batch)
         if len(ids) == len(batch):
-            return self.model(ids, mask)
+            return self.model.start(ids, mask)
+        return lambda: self._mean(batch, ids, mask)
+
+    def encode(self, batch: Sequence[Windows]) -> Vectors:
+        return self.start(batch)()
+
+    def _mean(self, batch: Sequence[Windows], ids: Array, mask: Array) -> Vectors:
         steps = range(0, len(ids), self.batch_size)
         windows = np.concatenate([self.model(ids[lo : lo + self.batch_size], mask[lo : lo + self.batch_size]) for lo in steps])
         counts = np.fromiter(map(len, batch), np.int64, len(batch))

@@ -5,17 +5,19 @@ Runs in the caller's thread; commits run in a thread of their own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from embedstore.encoders.network import Pending
 from embedstore.errors import EncoderOutOfMemoryError, PayloadError, one_line
 from embedstore.pipeline.carry import carried, recorded_failures
 from embedstore.pipeline.plan import Chunk, new_item_rows
-from embedstore.pipeline.produce import Batch
+from embedstore.pipeline.produce import Batch, ChunkEnd
 from embedstore.pipeline.report import EmbedReport
 from embedstore.pipeline.stages import Background, Clock
 from embedstore.pipeline.state import SpaceState
@@ -31,6 +33,8 @@ Mask = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.int64]
 
 MAX_REPORTED_FAILURES = 20
+CONTENT_ERRORS = (RuntimeError, ValueError, TypeError, IndexError)
+ENCODING_ERRORS = (*CONTENT_ERRORS, EncoderOutOfMemoryError)
 
 
 def encode_batch(batch: Batch) -> None:
@@ -46,11 +50,70 @@ def encode_batch(batch: Batch) -> None:
             raise
         state.batch_size = len(prepared) // 2
         _in_pieces(batch, state.batch_size)
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+    except CONTENT_ERRORS as error:
         if len(prepared) > 1:
             _in_pieces(batch, 1)
         else:
             state.fail(int(batch.claims[0]), PayloadError("encode", one_line(error)))
+
+
+class Encoding:
+    """Encodes batches and closes chunks in the order of events; the next batch is begun before the last one is waited for.
+
+    Parameters
+    ----------
+    close : callable
+        Takes a `ChunkEnd` all of whose batches are encoded.
+    """
+
+    def __init__(self, clock: Clock, close: Callable[[ChunkEnd], None]) -> None:
+        self._clock = clock
+        self._close = close
+        self._waiting: deque[tuple[Batch | ChunkEnd, Pending | None]] = deque()
+
+    def add(self, event: Batch | ChunkEnd) -> None:
+        """Begin a batch, then finish what came before it; a chunk is closed when its last batch is done."""
+        if isinstance(event, ChunkEnd):
+            self._waiting.append((event, None))
+            return
+        with self._clock.measure("encode"):
+            begun = _begun(event)
+        self._waiting.append((event, begun))
+        self._finish(1)
+
+    def finish(self) -> None:
+        """Wait for all of it."""
+        self._finish(0)
+
+    def _finish(self, left: int) -> None:
+        while len(self._waiting) > left:
+            event, begun = self._waiting.popleft()
+            if isinstance(event, ChunkEnd):
+                self._close(event)
+                continue
+            with self._clock.measure("encode"):
+                _finished(event, begun)
+
+
+def _begun(batch: Batch) -> Pending | None:
+    """A batch that is being encoded; None where it is to be encoded in one go, because the encoder can no more or it failed."""
+    start = getattr(batch.state.encoder, "start", None)
+    if start is None or len(batch.prepared) > batch.state.batch_size:
+        return None
+    try:
+        return start(batch.prepared)  # type: ignore[no-any-return]
+    except ENCODING_ERRORS:
+        return None
+
+
+def _finished(batch: Batch, begun: Pending | None) -> None:
+    if begun is not None:
+        try:
+            batch.state.put(batch.claims, begun())
+            return
+        except ENCODING_ERRORS:
+            pass  # what to do about it, `encode_batch` knows
+    encode_batch(batch)
 
 
 def _in_pieces(batch: Batch, size: int) -> None:

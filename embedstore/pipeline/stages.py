@@ -92,6 +92,11 @@ class RunAhead(Generic[T]):
                 return
             yield item
 
+    @property
+    def ready(self) -> bool:
+        """Whether the next item can be had without waiting."""
+        return not self._queue.empty()
+
     def _run(self) -> None:
         error: BaseException | None = None
         try:

@@ -47,6 +47,11 @@ class SpaceState:
     def name(self) -> str:
         return self.space.name
 
+    @property
+    def waiting(self) -> int:
+        """Payloads encoded since the last chunk was closed."""
+        return sum(len(claims) for claims, _ in self._blocks)
+
     def claim(self, hashes: Keys) -> tuple[Rows, Rows, npt.NDArray[np.intp]]:
         """Find or claim payloads by content hash.
 
