@@ -424,11 +424,15 @@ def test_every_float16_is_rounded_as_numpy_does() -> None:
     values = np.concatenate([halves, middles, *near, np.float32([1e-45, 65519.99])])
     values = np.concatenate([values, -values])
     rows = values[: len(values) // 8 * 8].reshape(-1, 8)
-    out = Packed.empty(len(rows), 8, np.float16)
+    out = Packed.empty(len(rows), 8, np.float16, lengths=True)
     with importing.ThreadPoolExecutor(2) as pool:
         pack(rows, out, pool, threads=2)
     np.testing.assert_array_equal(out.vectors.view(np.uint16), rows.astype(np.float16).view(np.uint16))
     np.testing.assert_array_equal(out.largest, np.abs(rows).max(axis=1))
+    finite = np.isfinite(out.vectors).all(axis=1)
+    assert out.lengths is not None
+    expected = np.linalg.norm(out.vectors[finite].astype(np.float64), axis=1)
+    np.testing.assert_allclose(out.lengths[finite], expected, rtol=1e-6, atol=1e-30)
 
 
 def test_the_hash_of_rows_is_the_documented_one() -> None:

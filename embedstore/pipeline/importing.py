@@ -167,9 +167,7 @@ class VectorImporter:
         try:
             with ThreadPoolExecutor(threads, thread_name_prefix="embedstore-pack") as pool:
                 for table, blocks in self._blocks(size):
-                    whole = (
-                        spare.popleft() if spare else {n: Packed.empty(size, s.dim, s.dtype) for n, s in self._spaces.items()}
-                    )
+                    whole = spare.popleft() if spare else self._buffers(size)
                     packed = {name: buffer[: table.num_rows] for name, buffer in whole.items()}
                     for name, (rows, _) in blocks.items():
                         pack(rows, packed[name], pool, threads=threads)
@@ -180,6 +178,9 @@ class VectorImporter:
                     on_progress(Progress(start, self._found.count, sum(s.imported for s in self._report.spaces.values())))
         finally:
             background.finish()
+
+    def _buffers(self, size: int) -> dict[str, Packed]:
+        return {n: Packed.empty(size, s.dim, s.dtype, lengths=s.spec.normalized) for n, s in self._spaces.items()}
 
     def _blocks(self, size: int) -> Iterator[tuple[pa.Table, dict[str, Block]]]:
         """(ids and metadata, space → rows) of each part."""
@@ -308,9 +309,8 @@ class _State:
         n = len(old_row)
         present = np.ones(n, bool) if mask is None else mask
         good = present & np.isfinite(packed.largest)
-        if space.spec.normalized:
-            lengths = np.sqrt(np.einsum("ij,ij->i", packed.vectors, packed.vectors, dtype=np.float32))
-            good &= np.abs(lengths - 1) <= UNIT
+        if packed.lengths is not None:
+            good &= np.abs(packed.lengths - 1) <= UNIT
         had, same = np.zeros(n, bool), np.zeros(n, bool)
         at = np.flatnonzero(old_row >= 0)
         had[at] = space.has(old_row[at])

@@ -34,18 +34,24 @@ class Packed:
         `embedstore._keys.hash_rows` of the vectors.
     largest : (n,) float64
         The largest magnitude in each row as it came; not finite where a value is not.
+    lengths : (n,) float32, optional
+        Euclidean, of the vectors as they are stored; anything where `largest` is not finite.
     """
 
     vectors: Array
     hashes: Keys
     largest: npt.NDArray[np.float64]
+    lengths: npt.NDArray[np.float32] | None = None
 
     @classmethod
-    def empty(cls, n: int, dim: int, dtype: Any) -> Packed:
-        return cls(np.empty((n, dim), dtype), np.empty((n, 2), np.uint64), np.empty(n))
+    def empty(cls, n: int, dim: int, dtype: Any, *, lengths: bool = False) -> Packed:
+        return cls(
+            np.empty((n, dim), dtype), np.empty((n, 2), np.uint64), np.empty(n), np.empty(n, np.float32) if lengths else None
+        )
 
     def __getitem__(self, rows: slice) -> Packed:
-        return Packed(self.vectors[rows], self.hashes[rows], self.largest[rows])
+        lengths = None if self.lengths is None else self.lengths[rows]
+        return Packed(self.vectors[rows], self.hashes[rows], self.largest[rows], lengths)
 
 
 def pack(rows: Array, out: Packed, pool: ThreadPoolExecutor, *, threads: int) -> None:
@@ -69,11 +75,29 @@ def _pack(rows: Array, out: Packed, step: int) -> None:
             with np.errstate(over="ignore", invalid="ignore"):
                 to.vectors[...] = piece
         to.hashes[...] = hash_rows(to.vectors)
+        if to.lengths is not None:
+            values = _as_float32(to.vectors)
+            np.sqrt(np.einsum("ij,ij->i", values, values), out=to.lengths)
 
 
 def _magnitude(rows: Array, out: Array) -> None:
     """The bits of ``abs(rows)`` as unsigned integers, which are ordered like the values; NaN is larger than infinity."""
     np.bitwise_and(rows.view(out.dtype), out.dtype.type(np.iinfo(out.dtype).max >> 1), out=out)
+
+
+def _as_float32(vectors: Array) -> npt.NDArray[np.float32]:
+    """Magnitudes of `vectors` (n, dim) in float32; of float16 by integer arithmetic, in a third of NumPy's time.
+
+    The bits are moved to where float32 has them, and a product makes up for the other bias of the exponent, of subnormal
+    numbers too. Infinities become finite.
+    """
+    if vectors.dtype != np.float16:
+        return vectors
+    bits = (vectors.view(np.uint16) & np.uint16(0x7FFF)).astype(np.uint32)
+    bits <<= np.uint32(13)
+    values: npt.NDArray[np.float32] = bits.view(np.float32)
+    values *= np.float32(2.0**112)
+    return values
 
 
 def _round_to_half(rows: Array, magnitude: Array, spare: Array, out: Array) -> None:
