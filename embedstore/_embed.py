@@ -168,6 +168,7 @@ def _run(
                     on_progress(Progress(done, total, sum(state.encoded for state in states.values())))
                 encoding.finish()
         finally:
+            encoding.stop()
             closer.finish()
     writer.publish_spaces()
     for name, state in states.items():

@@ -9,13 +9,15 @@ if TYPE_CHECKING:
     import duckdb
 
 
-def connect(memory: str | None = None) -> duckdb.DuckDBPyConnection:
+def connect(*, frugal: bool = False, memory: str | None = None) -> duckdb.DuckDBPyConnection:
     """A database in memory that prints nothing: its progress bar would end up in the middle of a JSON document on stdout.
 
     Parameters
     ----------
+    frugal : bool
+        One thread and small buffers, which are given back at once.
     memory : str, optional
-        What it may take, such as ``"128MB"``, on one thread; what does not fit goes to temporary files. Freed at once.
+        What it may take, such as ``"128MB"``; what does not fit goes to temporary files.
     """
     import duckdb
 
@@ -23,6 +25,8 @@ def connect(memory: str | None = None) -> duckdb.DuckDBPyConnection:
     connection.execute("SET enable_progress_bar_print = false; SET enable_progress_bar = false")
     if memory is not None:
         connection.execute("SET temp_directory = ?", [tempfile.gettempdir()])
-        connection.execute(f"SET memory_limit = '{memory}'; SET threads = 1; SET streaming_buffer_size = '1MB'")
+        connection.execute(f"SET memory_limit = '{memory}'")
+    if frugal:
+        connection.execute("SET threads = 1; SET streaming_buffer_size = '1MB'")
         connection.execute("SET allocator_flush_threshold = '1MB'; SET allocator_bulk_deallocation_flush_threshold = '1MB'")
     return connection

@@ -309,9 +309,15 @@ def test_a_batch_is_begun_before_the_last_one_is_waited_for() -> None:
     for event in (batch("a"), ChunkEnd(None, {"s": 1}), batch("b"), batch("c"), ChunkEnd(None, {"s": 3})):  # type: ignore[arg-type]
         encoding.add(event)
     encoding.finish()
+    encoding.stop()
     assert steps == [
         "start a", "start b", "vector of a", "close 1", "start c", "vector of b", "vector of c", "close 3",
     ]  # fmt: skip
+    encoding.add(batch("d"))
+    encoding.add(ChunkEnd(None, {"s": 4}))  # type: ignore[arg-type]
+    encoding.stop()
+    encoding.finish()
+    assert steps[8:] == ["start d"]
 
 
 def test_texts_are_encoded_by_length_and_come_back_in_order(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from helpers import write_csv, write_image
 
 from embedstore.errors import DuplicateIdError, SourceError, UsageError
-from embedstore.sources import FolderSource, MemorySource, Source, TableSource, open_source
+from embedstore.sources import FolderSource, MemorySource, Source, TableSource, open_source, tabular
 
 
 def rows_of(source: Source) -> list[dict[str, object]]:
@@ -218,6 +218,15 @@ def test_memory_does_not_grow_with_a_csv(tmp_path: Path) -> None:
     small, large = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     assert (small.split()[0], large.split()[0]) == ("20000", "250000")
     assert int(large.split()[1]) - int(small.split()[1]) < 130  # 230 MB more data
+
+
+def test_a_csv_with_long_lines_is_typed_without_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tabular, "SNIFFING_MEMORY", "20MB")  # less than two lines may take
+    long = "long " * 100_000
+    (tmp_path / "a.csv").write_text("id,text,n\n" + "".join(f"{i},{long},{i}\n" for i in range(50)), encoding="utf-8")
+    batch = next(TableSource(tmp_path / "a.csv").batches())
+    assert (batch.num_rows, str(batch.schema.field("n").type)) == (50, "int64")
+    assert batch.column("text")[49].as_py() == long
 
 
 def test_types_of_a_csv_are_those_of_all_its_rows(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -84,6 +85,13 @@ class Encoding:
     def finish(self) -> None:
         """Wait for all of it."""
         self._finish(0)
+
+    def stop(self) -> None:
+        """Wait for what was begun and forget it: memory that a model reads is not to be freed under it."""
+        while self._waiting:
+            if (begun := self._waiting.popleft()[1]) is not None:
+                with suppress(*ENCODING_ERRORS):
+                    begun()
 
     def _finish(self, left: int) -> None:
         while len(self._waiting) > left:

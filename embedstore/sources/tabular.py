@@ -24,8 +24,8 @@ READERS = {
     ".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet", ".pq": "parquet",
 }  # fmt: skip
 LONGEST_LINE = 16 << 20
-MEMORY = "128MB"
-"""What reading text may take. DuckDB would keep all of a file that it has read, for as long as it is let."""
+SNIFFING_MEMORY = "128MB"
+"""What DuckDB may keep of a CSV while it looks at all of it; without a limit it keeps all of it."""
 _DELIMITERS = ",;\t|"
 _NEWLINES = ("\\n", "\\r\\n", "\\r")
 
@@ -125,7 +125,7 @@ class Tabular:
         )
         asked = "Columns, NewLineDelimiter, Comment, SkipRows, DateFormat, TimestampFormat"
         types = f", types={{{listed}}}" if strings else ""
-        found = self.fetched(self._sql(f"SELECT {asked} FROM sniff_csv({said}, sample_size=-1{types})"))[0]
+        found = self._sniff(f"SELECT {asked} FROM sniff_csv({said}, sample_size=-1{types})")
         columns = {column["name"]: str(column["type"]) for column in found[0]}
         newline, comment, skip, date, timestamp = found[1:]
         said += f", auto_detect=false, skip={int(skip)}"
@@ -135,6 +135,16 @@ class Tabular:
         said += f", dateformat={literal(date)}" if date else ""
         said += f", timestampformat={literal(timestamp)}" if timestamp else ""
         return f"read_csv({said})", columns
+
+    def _sniff(self, sql: str) -> tuple[Any, ...]:
+        import duckdb
+
+        try:
+            return self.fetched(self._sql(sql, SNIFFING_MEMORY))[0]
+        except SourceError as error:
+            if not isinstance(error.__cause__, duckdb.OutOfMemoryException):
+                raise
+        return self.fetched(self._sql(sql))[0]  # its lines are long
 
     def _delimiter(self) -> str:
         if self.path.lower().endswith(".tsv"):
@@ -159,10 +169,10 @@ class Tabular:
             return remote(self.path, self._timeout, lambda fs, inner: int(fs.size(inner) or 0))
         return os.path.getsize(self.path)
 
-    def _sql(self, sql: str) -> duckdb.DuckDBPyRelation:
+    def _sql(self, sql: str, memory: str | None = None) -> duckdb.DuckDBPyRelation:
         import duckdb
 
-        connection = connect(memory=None if self.kind == "parquet" else MEMORY)
+        connection = connect(frugal=self.kind != "parquet", memory=memory)
         try:
             if is_url(self.path):
                 connection.register_filesystem(resolve(self.path)[0])
