@@ -76,7 +76,7 @@ def embed(
     dtype: Annotated[str | None, typer.Option(help="float16 (default) or float32, for new spaces.")] = None,
     device: Device = "auto",
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
-    runtime: Annotated[str, typer.Option(help="auto (OpenVINO on a CPU where installed), torch or openvino.")] = "auto",
+    runtime: Annotated[str, typer.Option(help="auto (OpenVINO on a CPU if installed), torch, compile or openvino.")] = "auto",
     workers: Annotated[int | None, typer.Option(help="Threads that read and decode; default one a CPU.")] = None,
     max_pixels: Annotated[int | None, typer.Option(help="Larger images are failures.")] = None,
     rehash: Annotated[bool, typer.Option("--rehash", help="Read every file, whatever its size and mtime.")] = False,

@@ -387,6 +387,24 @@ class TestRuntimes:
         (cache / "embedstore").write_text("in the way")
         assert load_encoder(tiny_clip, "text").encode(["a"]).shape == (1, 32)
 
+    @pytest.mark.slow
+    @pytest.mark.parametrize("modality", ["image", "text"])
+    def test_a_compiled_one_gives_the_same_vectors(
+        self, tiny_clip: str, modality: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from embedstore.encoders import runtime
+
+        monkeypatch.setattr(runtime, "BACKEND", "eager")  # traced as for any backend, without a minute in a C++ compiler
+        compiled, eager = (load_encoder(tiny_clip, modality, runtime=name) for name in ("compile", "torch"))
+        payloads = [encoded(picture(i)) if modality == "image" else f"picture {i}".encode() for i in range(5)]
+        for n in (5, 1, 3):
+            prepared = [eager.prepare(payload) for payload in payloads[:n]]
+            np.testing.assert_allclose(compiled.encode(prepared), eager.encode(prepared), atol=1e-6)
+        assert (compiled.provenance()["compiled"], "compiled" in eager.provenance()) == ("eager", False)
+        monkeypatch.setattr(runtime, "agreement", lambda ours, theirs: 0.99)
+        with pytest.raises(EncoderError, match=r"other vectors when compiled .cosine 0\.99.*--runtime torch"):
+            load_encoder(tiny_clip, modality, runtime="compile").encode(prepared)
+
     def test_what_does_not_fit_is_refused(self, tiny_clip: str) -> None:
         with pytest.raises(UsageError, match="computes in float32 on the CPU"):
             load_encoder(tiny_clip, "text", runtime="openvino", precision="bfloat16").encode(["a"])

@@ -31,7 +31,7 @@ ALIASES = {
 
 
 WINDOWS = "+windows"
-RUNTIMES = ("auto", "torch", "openvino")
+RUNTIMES = ("auto", "torch", "compile", "openvino")
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,8 @@ class EncoderRequest:
         ``"auto"``, ``"float32"`` or ``"bfloat16"``: the arithmetic, not the stored dtype. Auto is bfloat16 on CUDA; on a CPU it
         is float32, or bfloat16 where the processor has it and OpenVINO's vectors still are those of float32.
     runtime : str
-        One of `RUNTIMES`. Auto is OpenVINO on a CPU where it is installed and gives torch's vectors.
+        One of `RUNTIMES`. Auto is OpenVINO on a CPU where it is installed and gives torch's vectors. Compile is torch with
+        ``torch.compile``, which takes up to a minute before the first batch.
     max_pixels : int
         Larger images are failures.
     windows : bool

@@ -86,9 +86,10 @@ def open_model(network: Network, request: EncoderRequest) -> Model:
 
         if (model := openvino.open_network(network, request.precision, required=request.runtime == "openvino")) is not None:
             return model
-    from embedstore.encoders.runtime import TorchModel, TorchRuntime
+    from embedstore.encoders.runtime import TorchModel, TorchRuntime, compiled_model
 
-    return TorchModel(TorchRuntime(request.device, request.precision), network.load())
+    eager = TorchModel(TorchRuntime(request.device, request.precision), network.load())
+    return compiled_model(network, eager) if request.runtime == "compile" else eager
 
 
 def runtime_of(request: EncoderRequest) -> str:

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from embedstore.encoders.base import Vectors
-from embedstore.encoders.network import Array, Pending, cpu_has_bfloat16
-from embedstore.errors import EncoderError, EncoderOutOfMemoryError, UsageError
+from embedstore.encoders.network import Array, Network, Pending, agreement, cpu_has_bfloat16
+from embedstore.errors import EncoderError, EncoderOutOfMemoryError, UsageError, one_line
 
 if TYPE_CHECKING:
     import torch
+
+LOG = logging.getLogger(__name__)
+AGREEMENT = 0.9999
+"""The least cosine of a compiled network's vectors to those of the network as it was."""
+BACKEND = "inductor"
 
 
 class TorchRuntime:
@@ -114,15 +120,19 @@ class TorchRuntime:
 
 
 class TorchModel:
-    """A torch module that takes tensors and gives (n, dim), on a runtime's device."""
+    """A torch module that takes tensors and gives (n, dim), on a runtime's device; `compiled` with ``torch.compile``."""
 
-    def __init__(self, runtime: TorchRuntime, module: torch.nn.Module) -> None:
+    def __init__(self, runtime: TorchRuntime, module: torch.nn.Module, *, compiled: bool = False) -> None:
         self.runtime = runtime
         self._unplaced = module
+        self._compiled = compiled
 
     @cached_property
     def module(self) -> torch.nn.Module:
-        return self.runtime.place(self._unplaced)
+        import torch
+
+        placed = self.runtime.place(self._unplaced)
+        return cast("torch.nn.Module", torch.compile(placed, backend=BACKEND)) if self._compiled else placed
 
     def start(self, *inputs: Array) -> Pending:
         module = self.module
@@ -132,7 +142,28 @@ class TorchModel:
         return self.start(*inputs)()
 
     def provenance(self) -> Mapping[str, str]:
-        return self.runtime.provenance()
+        return {**self.runtime.provenance(), **({"compiled": BACKEND} if self._compiled else {})}
+
+
+def compiled_model(network: Network, eager: TorchModel) -> TorchModel:
+    """`eager`, the network on torch, through ``torch.compile``.
+
+    Raises
+    ------
+    EncoderError
+        It cannot be compiled, or gives other vectors (`AGREEMENT`, on the network's examples).
+    """
+    LOG.info("Compiling %s with torch.compile. This takes a while, in every process.", network.name)
+    made = TorchModel(eager.runtime, eager.module, compiled=True)
+    try:
+        cosine = min(agreement(made(*batch), eager(*batch)) for batch in network.examples())
+    except EncoderOutOfMemoryError:
+        raise
+    except Exception as error:  # compilers fail in many ways
+        raise EncoderError(f"{network.name} cannot be compiled: {one_line(error, 200)} Use --runtime torch.") from error
+    if cosine < AGREEMENT:
+        raise EncoderError(f"{network.name} gives other vectors when compiled (cosine {cosine:.7f}). Use --runtime torch.")
+    return made
 
 
 def load_weights(path: Path) -> dict[str, torch.Tensor]:
