@@ -168,8 +168,10 @@ def _run(
                     on_progress(Progress(done, total, sum(state.encoded for state in states.values())))
                 encoding.finish()
         finally:
-            encoding.stop()
-            closer.finish()
+            try:
+                encoding.stop()
+            finally:
+                closer.finish()
     writer.publish_spaces()
     for name, state in states.items():
         report.spaces[name].distinct = state.encoded

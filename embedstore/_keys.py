@@ -110,7 +110,7 @@ class KeyTable:
         everywhere = np.arange(len(keys))
         for run in self._recent:
             yield run, everywhere
-        if not self._segments:
+        if not self._segments or not len(keys):
             return
         segment = np.searchsorted(self._least, keys[:, 0], side="right") - 1
         order = np.argsort(segment, kind="stable")

@@ -22,6 +22,7 @@ from embedstore.errors import (
     SourceError,
     UsageError,
 )
+from embedstore.pipeline import consume
 from embedstore.pipeline.consume import Encoding
 from embedstore.pipeline.produce import Batch, ChunkEnd
 from embedstore.pipeline.stages import Clock
@@ -299,6 +300,9 @@ def test_a_batch_is_begun_before_the_last_one_is_waited_for() -> None:
             steps.append(f"start {prepared[0]}")
             return lambda: f"vector of {prepared[0]}"
 
+        def encode(self, prepared: list[str]) -> object:
+            raise AssertionError("it was begun")
+
         def put(self, claims: object, vectors: str) -> None:
             steps.append(vectors)
 
@@ -318,6 +322,40 @@ def test_a_batch_is_begun_before_the_last_one_is_waited_for() -> None:
     encoding.stop()
     encoding.finish()
     assert steps[8:] == ["start d"]
+
+
+def test_what_was_encoded_is_kept_when_the_source_fails(tmp_path: Path) -> None:
+    class Ahead(HashEncoder):
+        def start(self, batch):  # type: ignore[no-untyped-def]
+            return lambda: super(Ahead, self).encode(batch)
+
+        def encode(self, batch):  # type: ignore[no-untyped-def]
+            return self.start(batch)()
+
+    class Breaks(MemorySource):
+        def batches(self):  # type: ignore[no-untyped-def]
+            yield from super().batches()
+            raise SourceError("the tar is cut off")
+
+    source = Breaks({"id": list(map(str, range(2048))), "text": [f"text {i}" for i in range(2048)]})
+    with pytest.raises(SourceError, match="cut off"):
+        es.embed(source, tmp_path / "s", text=Ahead(8, "text", "h"))
+    assert len(es.Store.open(tmp_path / "s").space("text")) == 2048
+
+
+def test_a_class_that_changes_encode_alone_is_not_begun_ahead() -> None:
+    class Base(HashEncoder):
+        def start(self, batch):  # type: ignore[no-untyped-def]
+            return lambda: self.encode(batch)
+
+        def encode(self, batch):  # type: ignore[no-untyped-def]
+            return super().encode(batch)
+
+    class Changed(Base):
+        def encode(self, batch):  # type: ignore[no-untyped-def]
+            return 5 * super().encode(batch)
+
+    assert [consume._starts(kind(8, "text")) for kind in (HashEncoder, Base, Changed)] == [False, True, False]
 
 
 def test_texts_are_encoded_by_length_and_come_back_in_order(tmp_path: Path) -> None:

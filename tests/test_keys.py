@@ -27,6 +27,7 @@ def test_table_equals_dict(batches: list[list[tuple[int, int]]], segment: int) -
     found = table.lookup(np.array(every, dtype=np.uint64))
     assert found.tolist() == [expected.get(key, -1) for key in every]
     assert len(table) == len(expected)
+    assert table.lookup(np.empty((0, 2), np.uint64)).shape == (0,)
 
 
 @pytest.mark.parametrize("segment", [1, 65536])

@@ -229,6 +229,14 @@ def test_a_csv_with_long_lines_is_typed_without_a_limit(tmp_path: Path, monkeypa
     assert batch.column("text")[49].as_py() == long
 
 
+def test_a_long_json_line_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tabular, "LONGEST_LINE", 1 << 20)
+    rows = [{"id": str(i), "text": "long " * (10 if i else 1_000_000)} for i in range(3)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    batch = next(TableSource(tmp_path / "a.jsonl").batches())
+    assert [len(text) for text in batch.column("text").to_pylist()] == [5_000_000, 50, 50]
+
+
 def test_types_of_a_csv_are_those_of_all_its_rows(tmp_path: Path) -> None:
     rows = "".join(f"{i},text {i},1,{i % 28 + 1:02d}/02/2024\n" for i in range(30_000))
     (tmp_path / "a.csv").write_text(f"id,text,n,day\n{rows}z,last,word,27/03/2024\n", encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from embedstore.errors import (
     StoreLockedError,
     UsageError,
 )
+from embedstore.store.combined import write_combined
 from embedstore.store.format import PartRef
 from embedstore.store.parts import VECTORS, read_array
 from embedstore.store.writer import NewVectors, StoreWriter
@@ -265,3 +267,17 @@ def test_rows_picked_from_many_parts(tmp_path: Path, monkeypatch: pytest.MonkeyP
     os.truncate(tmp_path / "s" / ref.file, ref.offsets[VECTORS] + 20)
     with pytest.raises(CorruptStoreError, match="too short"):
         raw.take(np.array([49]))
+
+
+@pytest.mark.parametrize("limit", [500, 2000])
+def test_a_disk_too_full_for_embeddings_h5_costs_nothing_else(store: es.Store, limit: int) -> None:
+    before = (store.path / "embeddings.h5").read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        with pytest.raises(StoreError, match=r"embeddings\.h5 could not be renewed"):
+            write_combined(store)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (store.path / "embeddings.h5").read_bytes() == before
+    assert not list(store.path.glob("*.tmp"))

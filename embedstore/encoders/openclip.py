@@ -69,9 +69,15 @@ class ClipTextEncoder:
 
     def start(self, batch: Sequence[str]) -> Pending:
         tokens = self.tokens(batch)
-        full = np.flatnonzero(tokens[:, -1] != 0).tolist()  # no padding left: cut, or exactly as long
-        self.truncated += sum(_token_count(self._clip.tokenize, batch[i]) > self._clip.context_length for i in full)
-        return self.model.start(tokens)
+        begun = self.model.start(tokens)
+
+        def wait() -> Vectors:
+            vectors = begun()
+            full = np.flatnonzero(tokens[:, -1] != 0).tolist()  # no padding left: cut, or exactly as long
+            self.truncated += sum(_token_count(self._clip.tokenize, batch[i]) > self._clip.context_length for i in full)
+            return vectors
+
+        return wait
 
     def encode(self, batch: Sequence[str]) -> Vectors:
         return self.start(batch)()

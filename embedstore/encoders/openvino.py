@@ -9,9 +9,10 @@ import logging
 import os
 import shutil
 import sys
+import threading
 import warnings
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -32,6 +33,7 @@ AGREEMENT = {"bf16": 0.99995, "f32": 0.9999}
 VERSION = 2
 MOST_PIECES = 4
 NETWORK = "network.xml"
+_CORE_LOCK = threading.Lock()
 LOG = logging.getLogger(__name__)
 
 
@@ -72,19 +74,30 @@ class OpenVinoModel:
         pieces = np.array_split(np.arange(n), min(count, MOST_PIECES * self._streams))
         running: list[Any] = []
         with _memory_errors():
-            for piece in pieces:
-                running.append(self._free.pop() if self._free else self._compiled.create_infer_request())
-                running[-1].start_async([array[piece[0] : piece[-1] + 1] for array in inputs], share_inputs=True)
+            try:
+                for piece in pieces:
+                    request = self._request()
+                    request.start_async([array[piece[0] : piece[-1] + 1] for array in inputs], share_inputs=True)
+                    running.append(request)
+            except RuntimeError:
+                _waited(running)  # they read the inputs
+                raise
 
         def wait() -> Vectors:
             with _memory_errors():
-                for request in running:
-                    request.wait()
+                if errors := _waited(running):
+                    raise errors[0]
             vectors = np.concatenate([np.asarray(request.get_output_tensor(0).data, np.float32) for request in running])
             self._free.extend(running)
             return vectors
 
         return wait
+
+    def _request(self) -> Any:
+        try:
+            return self._free.pop()
+        except IndexError:
+            return self._compiled.create_infer_request()
 
     def __call__(self, *inputs: Array) -> Vectors:
         return self.start(*inputs)()
@@ -138,6 +151,17 @@ def openvino() -> ModuleType:
             del sys.modules["openvino_telemetry"]
 
 
+def _waited(requests: Sequence[Any]) -> list[RuntimeError]:
+    """Wait for all of them; what went wrong."""
+    errors = []
+    for request in requests:
+        try:
+            request.wait()
+        except RuntimeError as error:
+            errors.append(error)
+    return errors
+
+
 @contextmanager
 def _memory_errors() -> Iterator[None]:
     try:
@@ -148,8 +172,13 @@ def _memory_errors() -> Iterator[None]:
         raise
 
 
-@lru_cache(maxsize=1)
 def _core() -> Any:
+    with _CORE_LOCK:
+        return _only_core()
+
+
+@lru_cache(maxsize=1)
+def _only_core() -> Any:
     """The one of this process, never let go: each gives the thread a stack for signals and frees it when it goes.
 
     Of two that are let go in the order they were made, the second puts the freed stack of the first back, and the next

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from embedstore.encoders.base import Encoder
 from embedstore.encoders.network import Pending
 from embedstore.errors import EncoderOutOfMemoryError, PayloadError, one_line
 from embedstore.pipeline.carry import carried, recorded_failures
@@ -77,8 +78,12 @@ class Encoding:
         if isinstance(event, ChunkEnd):
             self._waiting.append((event, None))
             return
-        with self._clock.measure("encode"):
-            begun = _begun(event)
+        try:
+            with self._clock.measure("encode"):
+                begun = _begun(event)
+        except Exception:
+            self.finish()
+            raise
         self._waiting.append((event, begun))
         self._finish(1)
 
@@ -90,7 +95,7 @@ class Encoding:
         """Wait for what was begun and forget it: memory that a model reads is not to be freed under it."""
         while self._waiting:
             if (begun := self._waiting.popleft()[1]) is not None:
-                with suppress(*ENCODING_ERRORS):
+                with suppress(Exception):
                     begun()
 
     def _finish(self, left: int) -> None:
@@ -105,13 +110,19 @@ class Encoding:
 
 def _begun(batch: Batch) -> Pending | None:
     """A batch that is being encoded; None where it is to be encoded in one go, because the encoder can no more or it failed."""
-    start = getattr(batch.state.encoder, "start", None)
-    if start is None or len(batch.prepared) > batch.state.batch_size:
+    if not _starts(batch.state.encoder) or len(batch.prepared) > batch.state.batch_size:
         return None
     try:
-        return start(batch.prepared)  # type: ignore[no-any-return]
+        return batch.state.encoder.start(batch.prepared)  # type: ignore[attr-defined,no-any-return]
     except ENCODING_ERRORS:
         return None
+
+
+def _starts(encoder: Encoder) -> bool:
+    """Whether the encoder has `start`, and none of its classes overrides `encode` alone."""
+    classes = type(encoder).__mro__
+    start, encode = (next((i for i, c in enumerate(classes) if name in vars(c)), len(classes)) for name in ("start", "encode"))
+    return start < len(classes) and start <= encode
 
 
 def _finished(batch: Batch, begun: Pending | None) -> None:

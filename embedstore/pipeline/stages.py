@@ -94,8 +94,9 @@ class RunAhead(Generic[T]):
 
     @property
     def ready(self) -> bool:
-        """Whether the next item can be had without waiting."""
-        return not self._queue.empty()
+        """Whether there is a next item that can be had without waiting; not where the source has ended or failed."""
+        with self._queue.mutex:
+            return bool(self._queue.queue) and not isinstance(self._queue.queue[0], _End)
 
     def _run(self) -> None:
         error: BaseException | None = None

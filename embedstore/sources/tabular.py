@@ -24,6 +24,8 @@ READERS = {
     ".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet", ".pq": "parquet",
 }  # fmt: skip
 LONGEST_LINE = 16 << 20
+LONGEST_OBJECT = 256 << 20
+"""Of JSON lines; buffers of that size are taken only where a line is longer than `LONGEST_LINE`."""
 SNIFFING_MEMORY = "128MB"
 """What DuckDB may keep of a CSV while it looks at all of it; without a limit it keeps all of it."""
 _DELIMITERS = ",;\t|"
@@ -67,11 +69,14 @@ class Tabular:
         if self.kind == "csv":
             self._scan, self.types = self._sniffed(file, frozenset(text))
             return
-        self._scan = f"read_parquet({file})"
-        if self.kind == "json":
-            self._scan = f"read_json({file}, format='newline_delimited', sample_size=-1, maximum_object_size={LONGEST_LINE})"
-        relation = self.query("*", "LIMIT 0")
-        self.types = dict(zip(relation.columns, map(str, relation.types), strict=True))
+        self._scan = f"read_parquet({file})" if self.kind == "parquet" else _json_scan(file, LONGEST_LINE)
+        try:
+            self.types = self._described()
+        except SourceError as error:
+            if "maximum_object_size" not in str(error):
+                raise
+            self._scan = _json_scan(file, LONGEST_OBJECT)
+            self.types = self._described()
 
     def query(self, expressions: str, rest: str = "") -> duckdb.DuckDBPyRelation:
         """``SELECT expressions FROM the file rest``, on a connection of its own."""
@@ -109,6 +114,10 @@ class Tabular:
         said = str(error).split("Possible")[0].splitlines()
         reason = one_line(" ".join(line for line in said if not line.startswith("Original Line")))
         return SourceError(f"{self.path} cannot be read as {self.kind}: {reason}")
+
+    def _described(self) -> dict[str, str]:
+        relation = self.query("*", "LIMIT 0")
+        return dict(zip(relation.columns, map(str, relation.types), strict=True))
 
     def _sniffed(self, file: str, text: frozenset[str]) -> tuple[str, dict[str, str]]:
         """How to scan a CSV without looking at all of it again, and its types."""
@@ -179,6 +188,10 @@ class Tabular:
             return connection.sql(sql)
         except duckdb.Error as error:
             raise self.unreadable(error) from error
+
+
+def _json_scan(file: str, longest: int) -> str:
+    return f"read_json({file}, format='newline_delimited', sample_size=-1, maximum_object_size={longest})"
 
 
 def quoted(name: str) -> str:

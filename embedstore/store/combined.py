@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore._encoding import encoding
-from embedstore._files import fsync_path, publish
+from embedstore._files import write_bytes
 from embedstore.errors import StoreError, reason_of
 from embedstore.store.format import COMBINED
 from embedstore.store.parts import HASH, VECTORS
@@ -35,16 +35,16 @@ def write_combined(store: Store) -> None:
     """
     import h5py
 
-    temporary = store.path / f"{COMBINED}.tmp"
+    with h5py.File(COMBINED, "w", driver="core", backing_store=False, libver="latest") as h5:  # HDF5 fails badly on a full disk
+        h5.attrs.update({**encoding("embedstore-combined"), "generation": store.generation})
+        for name, space in store.spaces.items():
+            _write_space(h5.create_group(name), store, space)
+        h5.flush()
+        image = h5.id.get_file_image()
     try:
-        with h5py.File(temporary, "w", libver="latest") as h5:
-            h5.attrs.update({**encoding("embedstore-combined"), "generation": store.generation})
-            for name, space in store.spaces.items():
-                _write_space(h5.create_group(name), store, space)
-        fsync_path(temporary)
-        publish(temporary, store.path / COMBINED)
+        write_bytes(store.path / COMBINED, image)
     except OSError as error:  # derived: the store is whole without it
-        temporary.unlink(missing_ok=True)
+        (store.path / f"{COMBINED}.tmp").unlink(missing_ok=True)
         raise StoreError(f"{COMBINED} could not be renewed ({reason_of(error)}); everything committed is safe.") from error
 
 
