@@ -122,9 +122,9 @@ def test_damage_is_exit_code_one(store: es.Store) -> None:
 
 def test_ctrl_c_says_how_to_go_on(table: Path, tmp_path: Path) -> None:
     script = (
-        "import embedstore._embed as e\n"
+        "import embedstore.pipeline.consume as c\n"
         "def stop(*a, **k): raise KeyboardInterrupt\n"
-        "e.encode_batch = stop\n"
+        "c.encode_batch = stop\n"
         "import sys; from embedstore_cli.main import main; main()"
     )
     arguments = ["embed", str(table), "--store", str(tmp_path / "s"), "--image", "hash"]
