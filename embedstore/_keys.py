@@ -66,7 +66,7 @@ def _multipliers(words: int) -> npt.NDArray[np.uint64]:
 class KeyTable:
     """Maps 128-bit keys to int64 values with vectorised lookups.
 
-    What came lately is held in sorted runs whose sizes grow geometrically; once it is an eighth of all, it is merged into
+    What came lately is held in sorted runs whose sizes grow geometrically; once it is about an eighth of all, it is merged into
     segments: each sorted, of a range of keys of its own, merged one by one, so that a merge needs no room for a second
     table. Keys are unique; the caller looks up before it inserts.
     """
@@ -126,8 +126,8 @@ class KeyTable:
         cuts = np.searchsorted(new[0][:, 0], self._least[1:])
         parts = zip(np.split(new[0], cuts), np.split(new[1], cuts), strict=True)
         old, self._segments = self._segments or [(new[0][:0], new[1][:0])], []
-        for i, part in enumerate(parts):
-            segment, old[i] = old[i], part
+        for part in parts:
+            segment = old.pop(0)  # let go as soon as it is merged
             self._segments += _halved(_merged(segment, part), self._most) if len(part[1]) else [segment]
         self._least = np.array([keys[0, 0] for keys, _ in self._segments], np.uint64)
         self._least[0] = 0

@@ -1,9 +1,9 @@
-"""One way to open DuckDB."""
+"""One way to open DuckDB, and to write names and strings in its SQL."""
 
 from __future__ import annotations
 
 import tempfile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import duckdb
@@ -30,3 +30,13 @@ def connect(*, frugal: bool = False, memory: str | None = None) -> duckdb.DuckDB
         connection.execute("SET threads = 1; SET streaming_buffer_size = '1MB'")
         connection.execute("SET allocator_flush_threshold = '1MB'; SET allocator_bulk_deallocation_flush_threshold = '1MB'")
     return connection
+
+
+def quoted(name: str) -> str:
+    """`name` as SQL writes a column."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(value: Any) -> str:
+    """`value` as SQL writes a string."""
+    return "'" + str(value).replace("'", "''") + "'"

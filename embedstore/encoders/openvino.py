@@ -173,17 +173,17 @@ def _memory_errors() -> Iterator[None]:
 
 
 def _core() -> Any:
-    with _CORE_LOCK:
-        return _only_core()
-
-
-@lru_cache(maxsize=1)
-def _only_core() -> Any:
     """The one of this process, never let go: each gives the thread a stack for signals and frees it when it goes.
 
     Of two that are let go in the order they were made, the second puts the freed stack of the first back, and the next
     signal, such as Ctrl-C, ends the process (OpenVINO 2026.4, `SigAltStackSetup`).
     """
+    with _CORE_LOCK:
+        return _made_once()
+
+
+@lru_cache(maxsize=1)
+def _made_once() -> Any:
     return openvino().Core()
 
 

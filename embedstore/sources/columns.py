@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from embedstore._sql import quoted
 from embedstore.errors import SourceError, UsageError, one_line, reason_of
 from embedstore.sources.matrices import PREFERRED, Block
-from embedstore.sources.tabular import READERS, Tabular, quoted
+from embedstore.sources.tabular import READERS, Tabular
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -177,8 +178,29 @@ def open_columns(path: Path, text: Sequence[str] = ()) -> ParquetColumns | TextC
     raise SourceError(f"{path}: expected a table (.parquet, {', '.join(TEXT)}) or a folder of .parquet files.")
 
 
-class ParquetVectors:
+class _ListVectors:
+    """Lists of floats in a table, as a matrix of `shape` (n, dim)."""
+
+    name: str
+    shape: tuple[int, int]
+    _table: Columns
+
+    @property
+    def files(self) -> Sequence[tuple[str, int]]:
+        return self._table.files
+
+    def blocks(self, size: int) -> Iterator[Block]:
+        return _as_blocks(self._arrays(size), size, self.shape[1], self.name)
+
+    def _arrays(self, size: int) -> Iterator[Any]:
+        """Arrow arrays of lists, about `size` rows each."""
+        raise NotImplementedError
+
+
+class ParquetVectors(_ListVectors):
     """A column of Parquet files that holds lists of floats."""
+
+    _table: ParquetColumns
 
     def __init__(self, table: ParquetColumns, column: str | None) -> None:
         import pyarrow as pa
@@ -198,20 +220,15 @@ class ParquetVectors:
         self.itemsize = int(lists[self.column].bit_width // 8)
         self.shape = (sum(rows for _, rows in table.files), _width(self._arrays(1024), self.name))
 
-    @property
-    def files(self) -> Sequence[tuple[str, int]]:
-        return self._table.files
-
-    def blocks(self, size: int) -> Iterator[Block]:
-        return _as_blocks(self._arrays(size), size, self.shape[1], self.name)
-
     def _arrays(self, size: int) -> Iterator[Any]:
         for table in self._table.batches(size, [self.column]):
             yield table.column(0).combine_chunks()
 
 
-class TextVectors:
+class TextVectors(_ListVectors):
     """Vectors in a CSV, TSV or JSON lines file: one column of lists, or many columns of numbers with one prefix."""
+
+    _table: TextColumns
 
     def __init__(self, table: TextColumns, column: str | None) -> None:
         self._table = table
@@ -220,13 +237,6 @@ class TextVectors:
         first = self.columns[0]
         self.name = f"{table.name}:{first}" if len(self.columns) == 1 else f"{table.name}:{first}…{self.columns[-1]}"
         self.shape = (table.files[0][1], _width(self._arrays(1024), self.name))
-
-    @property
-    def files(self) -> Sequence[tuple[str, int]]:
-        return self._table.files
-
-    def blocks(self, size: int) -> Iterator[Block]:
-        return _as_blocks(self._arrays(size), size, self.shape[1], self.name)
 
     def _arrays(self, size: int) -> Iterator[Any]:
         for table in self._table.select(size, [f"{self._expression} AS v"]):

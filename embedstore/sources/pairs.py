@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embedstore._sql import connect
+from embedstore._sql import connect, literal
 from embedstore.errors import SourceError, UsageError, one_line
 from embedstore.sources.base import glob_escape
 
@@ -98,7 +98,7 @@ def _check(file: Path, n: int, query: str, row: tuple[Any, ...]) -> None:
 
 
 def _scan(file: Path) -> str:
-    name = _literal(glob_escape(str(file)))
+    name = literal(glob_escape(str(file)))
     kind = file.suffix.lower()
     if kind in (".parquet", ".pq"):
         return f"read_parquet({name})"
@@ -106,9 +106,9 @@ def _scan(file: Path) -> str:
         # Depth 1 keeps values as they are written: an id that looks like a date stays itself.
         return f"read_json({name}, format='newline_delimited', sample_size=-1, maximum_depth=1)"
     header, delimiter = _header(file)
-    columns = ", ".join(f"{_literal(column)}: 'VARCHAR'" for column in header)
+    columns = ", ".join(f"{literal(column)}: 'VARCHAR'" for column in header)
     return (
-        f"read_csv({name}, auto_detect=false, header=true, delim={_literal(delimiter)}, quote='\"', escape='\"', "
+        f"read_csv({name}, auto_detect=false, header=true, delim={literal(delimiter)}, quote='\"', escape='\"', "
         f"columns={{{columns}}}, max_line_size=16777216)"
     )
 
@@ -122,10 +122,6 @@ def _header(file: Path) -> tuple[list[str], str]:
     if twice := [c for i, c in enumerate(columns) if c in columns[:i]]:
         raise SourceError(f"{file}: two columns are called {twice[0]!r}. Rename one.")
     return columns, delimiter
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _fetch(file: Path, sql: str) -> list[tuple[Any, ...]]:

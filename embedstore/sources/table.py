@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from embedstore._sql import quoted
 from embedstore.errors import DuplicateIdError, SourceError, UsageError
 from embedstore.sources.base import BATCH_BYTES, BATCH_ROWS, BYTES, ID, free_name
 from embedstore.sources.features import PATH, features_of, named_labels, payload_bytes, payload_uris
 from embedstore.sources.files import TIMEOUT, absolute, folder_of, is_url, relative_to, remote
-from embedstore.sources.tabular import Tabular, quoted
+from embedstore.sources.tabular import Tabular
 from embedstore.spec import MODALITIES
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import posixpath
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from embedstore._sql import connect
+from embedstore._sql import connect, literal
 from embedstore.errors import SourceError, one_line
 from embedstore.sources.base import glob_escape
 from embedstore.sources.files import TIMEOUT, is_url, remote, resolve
@@ -192,13 +192,3 @@ class Tabular:
 
 def _json_scan(file: str, longest: int) -> str:
     return f"read_json({file}, format='newline_delimited', sample_size=-1, maximum_object_size={longest})"
-
-
-def quoted(name: str) -> str:
-    """`name` as SQL writes a column."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def literal(value: Any) -> str:
-    """`value` as SQL writes a string."""
-    return "'" + str(value).replace("'", "''") + "'"

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from embedstore._arguments import strings
 from embedstore._keys import KeyTable, hash_strings
-from embedstore._sql import connect
+from embedstore._sql import connect, literal
 from embedstore.errors import StoreError, UsageError, one_line
 from embedstore.sources.base import RESERVED, glob_escape
 from embedstore.store.format import PartRef
@@ -159,10 +159,10 @@ class Items:
         if not expression.strip():
             raise UsageError("--where is empty; give an SQL condition such as \"label = 'food'\".")
         folder = str((self._root / "items").resolve())
-        files = ", ".join(_sql_string(glob_escape(str((self._root / part.file).resolve()))) for part in self._parts)
+        files = ", ".join(literal(glob_escape(str((self._root / part.file).resolve()))) for part in self._parts)
         with connect() as connection:
             connection.register("removed", pa.table({ROW: pa.array(self._dead, pa.int64())}))
-            connection.execute(f"SET allowed_directories=[{_sql_string(folder + '/')}]")
+            connection.execute(f"SET allowed_directories=[{literal(folder + '/')}]")
             connection.execute("SET enable_external_access=false")
             connection.execute("SET lock_configuration=true")
             parts = f"SELECT * FROM read_parquet([{files}], union_by_name=true)"
@@ -205,7 +205,3 @@ def _picked(table: pa.Table, at: npt.NDArray[Any]) -> pa.Table:
     if len(at) > FEW:
         return table.take(pa.array(at))
     return pa.concat_tables([table.slice(0, 0), *(table.slice(int(i), 1) for i in at)])
-
-
-def _sql_string(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
