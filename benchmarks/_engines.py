@@ -24,7 +24,7 @@ Array = np.ndarray[Any, Any]
 Effort = dict[str, Any]
 
 BLOCK = 16384
-EF = (*range(10, 25), 26, 28, 32, 36, 40, 44, 48, 56, 60, 64, 68, 72, 76, 80, 88, 96, 112, 128, 192, 256, 384, 512, 768)
+EF = (*range(10, 25), 26, 28, 30, 32, 34, 36, 40, 44, 48, 56, 60, 64, 68, 72, 76, 80, 88, 96, 112, 128, 192, 256, 384, 512, 768)
 NPROBE = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 TRAIN_PER_LIST = 64
 
@@ -109,15 +109,15 @@ class Engine:
 class Ours(Engine):
     """`VectorIndex`: the type is chosen by size and by measurement; a filter is planned."""
 
-    def __init__(self, factory: str | None = None) -> None:
-        self.factory = factory
+    def __init__(self, factory: str | None = None, device: str = "cpu") -> None:
+        self.factory, self.device = factory, device
         self.filter_effort = {"recall": None}
 
     def build(self, data: Data, folder: Path) -> None:
         from embedstore.indexing.approximate import VectorIndex
         from embedstore.indexing.files import write_base
 
-        index = VectorIndex(threads=data.threads, factory=self.factory).fit(data.vectors)
+        index = VectorIndex(threads=data.threads, factory=self.factory, device=self.device).fit(data.vectors)
         files = write_base(index.base_, folder, 1) if index.base_ is not None else {}
         (folder / "index.json").write_text(json.dumps({"report": index.report_.to_dict(), "files": files}))
 
@@ -132,7 +132,7 @@ class Ours(Engine):
         report, vectors = IndexReport.from_dict(saved["report"]), as_vectors(data.vectors)
         paths = {role: folder / name for role, name in saved["files"].items()}
         base = read_base(paths, Recipe.parse(report.type), vectors, report.n, resident=True) if paths else None
-        self.index = VectorIndex.assembled(report, base, vectors).settle()
+        self.index = VectorIndex.assembled(report, base, vectors, device=self.device).settle()
 
     def ladders(self) -> list[list[Effort]]:
         report = self.index.report_
@@ -164,6 +164,19 @@ class Ours(Engine):
 
     def __str__(self) -> str:
         return f"embedstore ({self.index.report_.type})"
+
+
+class OursOnGpu(Ours):
+    """Exact search on a GPU, or a graph that was built on one."""
+
+    def __init__(self, factory: str) -> None:
+        super().__init__(factory, "cuda")
+
+    @classmethod
+    def installed(cls) -> bool:
+        import torch
+
+        return torch.cuda.is_available()
 
 
 class Faiss(Engine):
@@ -480,6 +493,8 @@ ENGINES: dict[str, Callable[[], Engine]] = {
     "ours": Ours,
     "ours-hnsw": lambda: Ours("HNSW32"),
     "ours-ivf": lambda: Ours("IVF1024,SQ8"),
+    "ours-flat-gpu": lambda: OursOnGpu("Flat"),
+    "ours-cagra": lambda: OursOnGpu("HNSW32"),
     "faiss-flat": FaissFlat,
     "faiss-hnsw40": lambda: FaissHnsw(40),
     "faiss-hnsw200": lambda: FaissHnsw(200),
@@ -492,4 +507,4 @@ ENGINES: dict[str, Callable[[], Engine]] = {
     "lance-pq": LancePq,
     "qdrant": Qdrant,
 }
-FORCED = ("ours-hnsw", "ours-ivf")  # not of our own choice: only when asked for
+FORCED = ("ours-hnsw", "ours-ivf", "ours-flat-gpu", "ours-cagra")  # not of our own choice: only when asked for

@@ -44,8 +44,27 @@ def search(
 
     opened = es.Store.open(store)
     if batch is not None:
+        given = {
+            "--text": text,
+            "--image": image,
+            "--audio": audio,
+            "--id": id,
+            "--vector": vector,
+            "--like": like,
+            "--unlike": unlike,
+            "--weights": weights,
+            "--offset": offset,
+            "--min-score": min_score,
+            "--diversity": diversity,
+            "--group-by": group_by,
+            "--columns": columns,
+        }
+        if extra := [name for name, value in given.items() if value]:
+            raise UsageError(f"--batch is a search of its own: leave out {', '.join(extra)}.")
         with render.status("searching") as say:
-            done = es.search_batch(opened, batch, out, space=space, k=k, where=where, recall=recall, on_progress=say)
+            done = es.search_batch(
+                opened, batch, out, space=space, k=k, where=where, recall=recall, device=device, on_progress=say
+            )
         render.print_json(done.to_dict()) if json else render.out().print(str(done), markup=False)
         return
     if out is not None:

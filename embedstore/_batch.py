@@ -70,6 +70,7 @@ def search_batch(
     k: int = 10,
     where: str | None = None,
     recall: float | None = None,
+    device: str = "auto",
     on_progress: Callable[[str], None] = lambda text: None,
 ) -> BatchReport:
     """The `k` nearest items of every query, written as rows ``query, rank, id, score``.
@@ -82,6 +83,8 @@ def search_batch(
         ``.parquet``, ``.csv`` or ``.jsonl``; appears when it is complete.
     space : str, optional
         The space to search; default the one that `queries` names, or the one that fits.
+    device : str
+        ``"cuda"`` searches on a GPU where search is exact.
 
     Raises
     ------
@@ -91,7 +94,7 @@ def search_batch(
     opened = store if isinstance(store, Store) else Store.open(store)
     if out is None or Path(out).suffix not in SUFFIXES:
         raise UsageError(f"Say where to write the neighbours: --out FILE with one of {', '.join(SUFFIXES)}. Got {out} instead.")
-    searcher = Searcher(opened, resident=True)
+    searcher = Searcher(opened, device=device, resident=True)
     target, blocks = _blocks(searcher, queries, space)
     among = None if where is None else opened.items.where(where)
     start = time.perf_counter()

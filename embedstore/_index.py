@@ -110,36 +110,39 @@ def index(
     return index.report_
 
 
-def open_index(space: SearchableSpace, *, resident: bool = False) -> OpenIndex:
+def open_index(space: SearchableSpace, *, resident: bool = False, device: str = "cpu") -> OpenIndex:
     """The saved index of `space`, or exact search where there is none that can be trusted.
 
     Parameters
     ----------
     resident : bool
         Read index and vectors into memory, for many searches.
+    device : str
+        Where exact search runs.
     """
     vectors: Vectors = ArrayVectors(space.raw.array()) if resident else space.raw
     folder = space.index_folder
     try:
         record = IndexRecord.read(folder)
         if record is None:
-            return OpenIndex(_exact(vectors))
+            return OpenIndex(_exact(vectors, device))
         if reason := record.misfit(space.name, space.fingerprint, space.parts):
-            return OpenIndex(_exact(vectors), f"The index is not used: {reason}. {_again(space)}", record)
+            return OpenIndex(_exact(vectors, device), f"The index is not used: {reason}. {_again(space)}", record)
         report = IndexReport.from_dict(record.index["report"])
         base = None
         if record.files:
             recipe = Recipe(**record.index["recipe"])
             paths = {role: record.checked(folder, role) for role in record.files}
             base = read_base(paths, recipe, vectors, record.index["count"], resident=resident)
-        opened = VectorIndex.assembled(report, base, vectors)
+        opened = VectorIndex.assembled(report, base, vectors, device=device)
         return OpenIndex(opened.settle() if resident else opened, None, record)
     except (EmbedstoreError, KeyError, TypeError, ValueError, OSError) as error:
-        return OpenIndex(_exact(vectors), f"The index is not used: {error} {_again(space)}")
+        return OpenIndex(_exact(vectors, device), f"The index is not used: {error} {_again(space)}")
 
 
-def _exact(vectors: Vectors) -> VectorIndex:
-    return VectorIndex.assembled(IndexReport("flat", len(vectors), vectors.dim, 10, 0.95, "no index"), None, vectors)
+def _exact(vectors: Vectors, device: str) -> VectorIndex:
+    report = IndexReport("flat", len(vectors), vectors.dim, 10, 0.95, "no index")
+    return VectorIndex.assembled(report, None, vectors, device=device)
 
 
 def _again(space: SearchableSpace) -> str:
@@ -194,7 +197,7 @@ def _sampled(space: SearchableSpace) -> npt.NDArray[Any]:
 
 def _next_number(folder: Path) -> int:
     """One that no index here had, nor any file of one, a killed one's included."""
-    used = [int(match[1]) for path in folder.iterdir() if (match := re.match(r"(?:base|labels)-(\d+)\.", path.name))]
+    used = [int(match[1]) for path in folder.iterdir() if (match := re.match(r"(?:base|labels|entries)-(\d+)\.", path.name))]
     with contextlib.suppress(EmbedstoreError, KeyError, TypeError, ValueError):  # a damaged record is about to be replaced
         if (record := IndexRecord.read(folder)) is not None:
             used.append(record.number)

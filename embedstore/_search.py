@@ -156,7 +156,7 @@ class Searcher:
     ----------
     store : Store
     device : str
-        For encoding queries.
+        For encoding queries; where it is a GPU that was named (``"cuda"``) and `resident`, exact search runs there as well.
     resident : bool
         Read indexes and vectors into memory, for many searches; otherwise files are mapped and a search touches what it needs.
     """
@@ -165,6 +165,7 @@ class Searcher:
         self.store = store
         self.queries = Resolver(store, device=device)
         self._resident = resident
+        self._exact_on = device if resident and device.startswith("cuda") else "cpu"
         self._indexes: dict[str, OpenIndex] = {}
         self._masks: OrderedDict[tuple[str, str], npt.NDArray[np.bool_]] = OrderedDict()
         self._used: dict[str, Any] = {}
@@ -231,7 +232,7 @@ class Searcher:
     def index(self, space: SearchableSpace) -> OpenIndex:
         """The index of `space`, opened when first needed."""
         if space.name not in self._indexes:
-            self._indexes[space.name] = open_index(space, resident=self._resident)
+            self._indexes[space.name] = open_index(space, resident=self._resident, device=self._exact_on)
         return self._indexes[space.name]
 
     def answered(self) -> dict[str, Any]:

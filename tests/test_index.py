@@ -6,13 +6,15 @@ import subprocess
 import sys
 from typing import Any
 
+import faiss
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 
 from embedstore.errors import UsageError
 from embedstore.indexing.approximate import VectorIndex
-from embedstore.indexing.base import Base
+from embedstore.indexing.base import Base, Setting
 from embedstore.indexing.plan import Planner
 from embedstore.indexing.recipe import Recipe, choose, n_lists, parse_bytes, parse_seconds
 from embedstore.indexing.report import IndexReport
@@ -204,6 +206,90 @@ def test_measured_recall_holds_for_new_queries_among_repeated_vectors() -> None:
     answer = index.search(queries, 10)
     assert answer.recall is not None
     assert recall(answer.scores, best(cosines(queries, vectors), 10)) >= answer.recall.low
+
+
+@pytest.mark.parametrize("factory", ["HNSW8,Flat", "HNSW16,Flat", "HNSW16,SQfp16"])
+def test_links_of_a_graph(factory: str) -> None:
+    """No holes, no link twice or to itself, and a way to every vector, many copies and what was held out included."""
+    vectors = np.concatenate([points(0, 900), np.repeat(points(3, 2), 150, axis=0), np.repeat(points(4, 100), 3, axis=0)])
+    base = VectorIndex(recall=TARGET, factory=factory, threads=1).fit(vectors).base_
+    assert base is not None
+    graph = base.index.hnsw
+    starts = faiss.vector_to_array(graph.offsets)[:-1].astype(np.int64)
+    links = faiss.vector_to_array(graph.neighbors)[starts[:, None] + np.arange(graph.nb_neighbors(0))]
+    there = links >= 0
+    assert (there[:, :1]).all()
+    assert (there[:, :-1] >= there[:, 1:]).all()
+    assert (links != np.arange(len(links))[:, None]).all()
+    assert all(len(set(row[row >= 0])) == (row >= 0).sum() for row in links)
+    reached, new = np.zeros(len(links), bool), base.entries.nearest(unit_rows(vectors))[0] if base.entries else np.empty(0, int)
+    while len(new):
+        reached[new] = True
+        new = np.unique(links[new][there[new]])
+        new = new[~reached[new]]
+    assert reached.mean() > 0.99
+
+
+@pytest.mark.parametrize("factory", ["HNSW16,Flat", "HNSW16,SQfp16", "HNSW16,RaBitQ2"])
+def test_walks_begin_at_vectors_of_the_index(factory: str) -> None:
+    """What held-out vectors did to the labels included: every entry is the stored vector that it says it is."""
+    vectors = np.concatenate([points(0, N), np.zeros((1, DIM), np.float32)])[::-1]
+    base = VectorIndex(recall=TARGET, factory=factory, threads=1).fit(np.ascontiguousarray(vectors)).base_
+    assert base is not None
+    assert base.entries is not None
+    assert 40 < len(base.entries) <= 64
+    queries = unit_rows(points(1, 300))
+    for some in (queries, queries[:1], queries[:0]):
+        labels, distances = base.entries.nearest(some)
+        begin = unit_rows(vectors[base.labels[labels]])
+        np.testing.assert_allclose(distances, ((some - begin) ** 2).sum(axis=1), atol=1e-4)
+    assert len(np.unique(base.entries.nearest(queries)[0])) > 30
+    assert (base.labels[base.entries.nearest(queries)[0]] > 0).all()  # the zeros at position 0 are no vector of the index
+
+
+def test_walks_that_begin_at_entries_find_what_those_through_the_layers_find() -> None:
+    vectors, queries = points(0, 6000), unit_rows(points(1, 300))
+    index = VectorIndex(recall=TARGET, factory="HNSW16,Flat", threads=1).fit(vectors)
+    base = index.base_
+    assert base is not None
+    layered = Base(base.index, base.recipe, base.labels, base.vectors)
+    expected, effort = best(cosines(queries, vectors), 10), Setting(16, 10)
+    found, taken = [], []
+    for each in (base, layered):
+        faiss.cvar.hnsw_stats.reset()
+        scores, _ = each.search(queries, 10, effort)
+        found.append(recall(scores, expected))
+        taken.append(faiss.cvar.hnsw_stats.ndis)
+        one = [each.one(query, 10, effort) for query in queries]
+        np.testing.assert_allclose(np.concatenate([answer[0] for answer in one if answer]), scores, atol=1e-6)
+    assert found[0] >= found[1] - 0.005
+    assert taken[0] < 1.25 * taken[1]  # a gain it is among more vectors
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_exact_search_on_a_device_of_torch(dtype: type) -> None:
+    """On the CPU, which torch knows as cpu:0 as well; a GPU differs in one call."""
+    vectors = (points(0, N) * 10.0 ** np.random.default_rng(0).integers(-2, 3, (N, 1))).astype(dtype)
+    vectors[[0, 700]] = 0
+    queries = np.concatenate([points(1, 99), np.zeros((1, DIM))])
+    index = VectorIndex(factory="Flat", device="cpu:0").fit(vectors)
+    expected = cosines(queries, vectors)
+    for keep in (None, np.arange(N) % 3 == 0, np.arange(N) < 4, np.zeros(N, bool)):
+        answer = index.search(queries, 10, keep=keep)
+        among = expected if keep is None else np.where(keep, expected, -np.inf)
+        found = (among > -np.inf).sum(axis=1).clip(max=10)
+        assert ((answer.positions >= 0).sum(axis=1) == found).all()
+        wanted = best(among, 10)
+        np.testing.assert_allclose(answer.scores[wanted > -np.inf], wanted[wanted > -np.inf], atol=1e-6)
+        there = answer.positions >= 0
+        np.testing.assert_allclose(answer.scores[there], np.take_along_axis(expected, answer.positions, 1)[there], atol=1e-6)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there() -> None:
+    index = VectorIndex(factory="Flat", device="cuda").fit(points(0, N))
+    with pytest.raises(UsageError, match="1,500 vectors of 16 cannot be kept on 'cuda': "):
+        index.search(points(1, 2), 10)
 
 
 def test_only_what_is_wanted_is_in_the_base() -> None:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,39 @@ def test_files_that_are_not_whole(store: es.Store, name: str, how: str) -> None:
     index(store, factory="IVF8,SQ8", recall=0.8)
     used(store)
     assert es.verify(store).clean
+
+
+@pytest.mark.parametrize("how", ["truncated", "empty", "missing", "flipped", "of another index"])
+def test_where_walks_begin_is_checked_as_well(store: es.Store, how: str) -> None:
+    index(store, factory="HNSW8,Flat", recall=0.8)
+    assert asked(store).index["type"] == "HNSW8,Flat"
+    path = folder_of(store) / "entries-000002.faiss"
+    data = path.read_bytes()
+    match how:
+        case "missing":
+            path.unlink()
+        case "flipped":
+            flip(path, len(data) // 2, 4)
+        case "of another index":
+            write_store(store.path.parent / "b.store", n=100)
+            other = es.Store.open(store.path.parent / "b.store")
+            index(other, factory="HNSW8,Flat", recall=0.8)
+            shutil.copy(folder_of(other) / "entries-000001.faiss", path)
+        case _:
+            path.write_bytes({"truncated": data[:-7], "empty": b""}[how])
+    refused(store, str(path))
+    assert not es.verify(store).clean
+
+
+def test_a_graph_without_entries_answers_too(store: es.Store) -> None:
+    index(store, factory="HNSW8,Flat", recall=0.8)
+    folder = folder_of(store)
+    record = IndexRecord.read(folder)
+    assert record is not None
+    replace(record, files={role: file for role, file in record.files.items() if role != "entries"}).write(folder)
+    assert not list(folder.glob("entries-*"))
+    result = asked(store)
+    assert (result.index["type"], len(result.results)) == ("HNSW8,Flat", K)
 
 
 def test_files_that_cannot_be_read(store: es.Store) -> None:

@@ -508,6 +508,7 @@ def test_command_line(mixed: es.Store, tmp_path: Path) -> None:
     [
         (["--id", "i4", "--weights", "a,b"], "--weights should be numbers separated by commas"),
         (["--id", "i4", "--out", "x.csv"], "--out belongs to --batch"),
+        (["--batch", "two", "--out", "x.csv", "--text", "a", "--columns", "n"], "leave out --text, --columns."),
         (["--batch", "one"], "Say where to write the neighbours"),
         (["--unlike", "i4"], "at least one --like"),
     ],

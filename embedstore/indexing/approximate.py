@@ -18,6 +18,7 @@ import numpy.typing as npt
 from embedstore.errors import UsageError
 from embedstore.indexing.base import Base
 from embedstore.indexing.build import Progress, add, blocks_of, build
+from embedstore.indexing.entries import Entries
 from embedstore.indexing.plan import Answer, Planner
 from embedstore.indexing.recipe import Recipe, choose, parse_bytes, parse_seconds
 from embedstore.indexing.report import IndexReport
@@ -54,7 +55,7 @@ class VectorIndex:
     threads : int, optional
         For building and batches; default all CPUs. How many a batch uses is measured.
     device : str
-        ``"cuda"`` builds graphs on a GPU (CAGRA); tuning and search stay on the CPU.
+        ``"cuda"`` builds graphs on a GPU (CAGRA) and searches exactly there; graphs are tuned and searched on the CPU.
     seed : int
     """
 
@@ -119,7 +120,7 @@ class VectorIndex:
             self.report_ = IndexReport("flat", count, dim, self.at, self.recall, why)
         else:
             self.report_ = self._build(recipe, usable, dict(queries or {}), say)
-        self._planner = Planner(self.vectors_, self.base_, self.report_)
+        self._planner = Planner(self.vectors_, self.base_, self.report_, self.device)
         return self
 
     def search(
@@ -161,11 +162,11 @@ class VectorIndex:
         return self
 
     @classmethod
-    def assembled(cls, report: IndexReport, base: Base | None, vectors: Vectors) -> VectorIndex:
-        """From a saved base and its report, over vectors that may have grown since."""
-        index = cls(recall=report.target, at=report.at)
+    def assembled(cls, report: IndexReport, base: Base | None, vectors: Vectors, *, device: str = "cpu") -> VectorIndex:
+        """From a saved base and its report, over vectors that may have grown since; `device` is for exact search."""
+        index = cls(recall=report.target, at=report.at, device=device)
         index.report_, index.base_, index.vectors_ = report, base, vectors
-        index._planner = Planner(vectors, base, report)
+        index._planner = Planner(vectors, base, report, device)
         return index
 
     def _check(self) -> None:
@@ -180,17 +181,18 @@ class VectorIndex:
         threads = self.threads or os.cpu_count() or 1
         n, dim = int(usable.sum()), self.vectors_.dim
         started = time.perf_counter()
-        held = self._held_out(usable, n)
+        keys = _content_keys(self.vectors_)
+        held = self._held_out(usable, n, keys)
         rest = usable.copy()
         rest[held.positions] = False
         labels = np.concatenate([np.flatnonzero(rest), held.positions])
         labels = labels.astype(np.int32 if len(usable) < 2**31 else np.int64)
-        built = build(recipe, self.vectors_, rest, threads=threads, seed=self.seed, device=self.device, say=say)
+        built, entries = build(recipe, self.vectors_, rest, keys, threads=threads, seed=self.seed, device=self.device, say=say)
         built_at = time.perf_counter()
         say("measuring recall")
         sets = self._query_sets(queries, rest, held.asked)
         exact_ms = exact_latency(lambda: blocks_of(self.vectors_, rest), n, dim)
-        tuner, levels = self._tuned(recipe, built, labels[: int(rest.sum())], sets, threads)
+        tuner, levels = self._tuned(recipe, built, entries, labels[: int(rest.sum())], sets, threads)
         levels = sorted([*levels, *tuner.levels(set(LEVELS) - {self.recall})], key=lambda level: level.target)
         report = IndexReport("flat", n, dim, self.at, self.recall, "", exact_ms=exact_ms, build_seconds=built_at - started)
         if reason := self._not_worth_it(tuner.base.recipe, levels, exact_ms):
@@ -199,7 +201,7 @@ class VectorIndex:
         chosen = next(level for level in levels if level.target >= self.recall)
         rates = {t: tuner.throughput(chosen.setting, t) for t in sorted({1, threads})}
         tuned_at = time.perf_counter()
-        base = self._completed(tuner.base, labels, held.positions, say)
+        base = self._completed(tuner.base, labels, held.positions, keys[labels], threads, say)
         self.base_ = base
         return replace(
             report,
@@ -216,14 +218,20 @@ class VectorIndex:
         )
 
     def _tuned(
-        self, recipe: Recipe, built: dict[str, Any], labels: npt.NDArray[Any], sets: dict[str, QuerySet], threads: int
+        self,
+        recipe: Recipe,
+        built: dict[str, Any],
+        entries: Entries | None,
+        labels: npt.NDArray[Any],
+        sets: dict[str, QuerySet],
+        threads: int,
     ) -> tuple[Tuner, list[Level]]:
         """The fastest of the FAISS indexes in `built` (emptied), by their codes, at the target recall."""
         tried: list[tuple[Tuner, list[Level]]] = []
         for codes in list(built):
             index = built.pop(codes)
             coded = Recipe(recipe.kind, recipe.size if recipe.kind == "hnsw" else int(index.nlist), codes)
-            base = Base(index, coded, labels, self.vectors_)
+            base = Base(index, coded, labels, self.vectors_, entries)
             base.settle()
             tuner = Tuner(base, sets, self.at, threads)
             tried.append((tuner, tuner.levels([self.recall])))
@@ -253,32 +261,42 @@ class VectorIndex:
             notes.append(f"a query takes {chosen.p95_ms:.2f} ms at the 95th percentile, not {1000 * self._latency:g} ms")
         return levels, notes
 
-    def _completed(self, base: Base, labels: npt.NDArray[Any], held: Positions, say: Progress) -> Base:
+    def _completed(
+        self,
+        base: Base,
+        labels: npt.NDArray[Any],
+        held: Positions,
+        keys: npt.NDArray[np.uint64],
+        threads: int,
+        say: Progress,
+    ) -> Base:
         """`base` with the held-out vectors, where it takes them; else they are searched exactly beside it."""
         if len(held):
             say("adding the held-out vectors")
-            if not add(base.index, unit_rows(self.vectors_.take(held))):
+            if not add(base.index, unit_rows(self.vectors_.take(held)), keys, threads=threads):
                 labels = labels[: len(labels) - len(held)]
         if base.recipe.kind == "hnsw":  # so that labels are positions, if nothing else is missing
-            order = np.argsort(labels)
-            base.index.permute_entries(order.astype(np.int64))
+            order = np.argsort(labels).astype(np.int64)
+            base.index.permute_entries(order)
             labels = labels[order]
-        return Base(base.index, base.recipe, labels, self.vectors_)
+            if base.entries is not None:
+                base.entries.move(np.argsort(order))
+        return Base(base.index, base.recipe, labels, self.vectors_, base.entries)
 
-    def _held_out(self, usable: npt.NDArray[np.bool_], n: int) -> _HeldOut:
+    def _held_out(self, usable: npt.NDArray[np.bool_], n: int, keys: npt.NDArray[np.uint64]) -> _HeldOut:
         """What to hold out of the index while it is tuned; of each group of copies, which go together, one is asked.
 
         A query whose copies stayed in the index would be an easy one.
         """
         rng = np.random.default_rng(self.seed)
         count = min(QUERIES, max(n // 10, min(n // 2, FEW)))
-        keys = _content_keys(self.vectors_)
         sampled = rng.choice(np.flatnonzero(usable), count, replace=False)
         distinct, copies = np.unique(keys[usable], return_counts=True)
         _, first = np.unique(keys[sampled], return_index=True)
         asked = sampled[np.sort(first)]
         sizes = copies[np.searchsorted(distinct, keys[asked])]
-        asked = asked[np.cumsum(sizes) <= max(n // 10, FEW)]
+        rarest = np.argsort(sizes, kind="stable")  # one vector with very many copies should not be all that is asked
+        asked = asked[rarest][np.cumsum(sizes[rarest]) <= max(n // 10, FEW)]
         held = np.flatnonzero(usable & np.isin(keys, keys[asked]))
         return _HeldOut(held.astype(np.int64), np.sort(asked).astype(np.int64))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from embedstore.indexing.entries import Entries
 from embedstore.indexing.pages import use_huge_pages
 from embedstore.indexing.recipe import Recipe
 from embedstore.indexing.vectors import Array, Float, Positions, Vectors, unit_rows
@@ -19,6 +21,7 @@ from embedstore.registry import require
 CHUNK = 128
 RERANKED_BYTES = 8 << 20
 INT32 = np.iinfo(np.int32).max
+ALL_AT_ONCE = 2  # FAISS's name for it: a walk begins at all its entries (there is one)
 
 
 @dataclass(frozen=True)
@@ -52,13 +55,18 @@ class Base:
     labels : (n,) int32 or int64
     vectors : Vectors
         To re-rank from.
+    entries : Entries, optional
+        Where walks through a graph begin; without, they descend through its layers.
     """
 
-    def __init__(self, index: Any, recipe: Recipe, labels: npt.NDArray[Any], vectors: Vectors) -> None:
+    def __init__(
+        self, index: Any, recipe: Recipe, labels: npt.NDArray[Any], vectors: Vectors, entries: Entries | None = None
+    ) -> None:
         self.index = index
         self.recipe = recipe
         self.labels = labels
         self.vectors = vectors
+        self.entries = entries
         self._faiss = require("faiss", extra="cpu")
         self._known_parameters: dict[int, Any] = {}
         self._buffers = threading.local()
@@ -108,14 +116,14 @@ class Base:
         chunk = CHUNK
         if self.recipe.codes != "Flat":
             chunk = min(chunk, max(1, RERANKED_BYTES // (4 * candidates * self.vectors.dim)))
-        if len(unit) <= 4 or threads == 1:
-            return self._joined(
-                [self._part(unit[lo : lo + chunk], k, candidates, parameters) for lo in range(0, len(unit), chunk)]
-            )
-        chunk = min(chunk, -(-len(unit) // threads))
-        starts = range(0, len(unit), chunk)
-        found = self._threads(threads).map(lambda lo: self._part(unit[lo : lo + chunk], k, candidates, parameters), starts)
-        return self._joined(list(found))
+        alone = len(unit) <= 4 or threads == 1
+        chunk = chunk if alone else min(chunk, -(-len(unit) // threads))
+
+        def part(lo: int) -> tuple[Float, Positions]:
+            return self._part(unit[lo : lo + chunk], k, candidates, parameters)
+
+        starts = range(0, max(len(unit), 1), chunk)
+        return self._joined([part(lo) for lo in starts] if alone else list(self._threads(threads).map(part, starts)))
 
     def one(self, query: Array, k: int, setting: Setting) -> tuple[Float, Positions] | None:
         """`search` for one query (dim,), of any length but zero, at the least cost of Python.
@@ -130,11 +138,19 @@ class Base:
         if getattr(buffers, "k", None) != k:
             buffers.k, buffers.query = k, np.empty((1, self.vectors.dim), np.float32)
             buffers.distances, buffers.labels = np.empty((1, k), np.float32), np.empty((1, k), np.int64)
-            query_at, distances, labels = map(self._faiss.swig_ptr, (buffers.query, buffers.distances, buffers.labels))
-            buffers.pointers = query_at, k, distances, labels
+            buffers.entry, buffers.nearness = np.zeros(1, np.int64), np.empty(1, np.float32)
+            begin = buffers.entry.view(np.int32)[:: -1 if sys.byteorder == "big" else 1][:1]  # FAISS wants half of what it gave
+            filled = buffers.query, buffers.distances, buffers.labels, buffers.entry, begin, buffers.nearness
+            buffers.at = [self._faiss.swig_ptr(array) for array in filled]
         np.multiply(query, length**-0.5, out=buffers.query[0])
         self._faiss.omp_set_num_threads(1)
-        self.index.search_c(1, *buffers.pointers, self._parameters(max(setting.effort, k), None))
+        query_at, distances, labels, entry, begin, nearness = buffers.at
+        parameters = self._parameters(max(setting.effort, k), None)
+        if self.entries is None:
+            self.index.search_c(1, query_at, k, distances, labels, parameters)
+        else:
+            self.entries.fill(1, query_at, nearness, entry)
+            self.index.search_level_0(1, query_at, k, begin, nearness, distances, labels, 1, ALL_AT_ONCE, parameters)
         if buffers.labels[0, -1] < 0:
             return None
         scores = 1 - buffers.distances / 2
@@ -168,8 +184,13 @@ class Base:
         faiss = self._faiss
         faiss.omp_set_num_threads(1)
         distances, labels = np.empty((len(unit), candidates), np.float32), np.empty((len(unit), candidates), np.int64)
-        pointers = faiss.swig_ptr(unit), candidates, faiss.swig_ptr(distances), faiss.swig_ptr(labels)
-        self.index.search_c(len(unit), *pointers, parameters)  # FAISS's own wrapper costs a fifth of a short search
+        unit_at, answer = faiss.swig_ptr(unit), (faiss.swig_ptr(distances), faiss.swig_ptr(labels))
+        if self.entries is None:  # FAISS's own wrapper would cost a fifth of a short search
+            self.index.search_c(len(unit), unit_at, candidates, *answer, parameters)
+        else:
+            begin = self.entries.nearest(unit)
+            begin_at = faiss.swig_ptr(begin[0]), faiss.swig_ptr(begin[1])
+            self.index.search_level_0(len(unit), unit_at, candidates, *begin_at, *answer, 1, ALL_AT_ONCE, parameters)
         positions = labels if self.plain else self.labels.take(labels, mode="clip").astype(np.int64)
         positions[labels < 0] = -1
         if self.recipe.codes != "Flat":

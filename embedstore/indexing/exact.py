@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from embedstore.indexing.gpu import FlatOnGpu
 from embedstore.indexing.vectors import BLOCK, Array, Float, Positions, Vectors, as_vectors, unit_rows
 from embedstore.registry import require
 
@@ -27,10 +28,14 @@ class ExactIndex:
     vectors : ndarray (n, dim) or Vectors
     resident_bytes : int
         Largest copy to keep in memory; beyond it every search reads the vectors again.
+    device : str
+        ``"cpu"``, or a device of torch that keeps all vectors and searches them.
     """
 
-    def __init__(self, vectors: Array | Vectors, *, resident_bytes: int = RESIDENT_BYTES) -> None:
+    def __init__(self, vectors: Array | Vectors, *, resident_bytes: int = RESIDENT_BYTES, device: str = "cpu") -> None:
         self._vectors = as_vectors(vectors)
+        self._device = device
+        self._on_device: FlatOnGpu | None = None
         self._resident_bytes = resident_bytes
         self._kept: Float | None = None
 
@@ -56,8 +61,11 @@ class ExactIndex:
         k = min(k, count)
         if k == 0 or not len(queries):
             return np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
-        best = Best(len(queries), k)
         unit = unit_rows(queries)
+        if self._device != "cpu":
+            self._on_device = self._on_device or FlatOnGpu(self._vectors, self._device)
+            return self._on_device.search(unit, k, subset)
+        best = Best(len(queries), k)
         start = 0
         size = max(2048, SCORES // len(unit))
         for whole in self._blocks() if subset is None else self._picked(subset):

@@ -1,4 +1,4 @@
-"""An index as files: what FAISS writes, and which vector each label is."""
+"""An index as files: what FAISS writes, which vector each label is, and where walks begin."""
 
 from __future__ import annotations
 
@@ -11,23 +11,28 @@ import numpy as np
 from embedstore._files import fsync_path, publish
 from embedstore.errors import CorruptStoreError, StoreError, one_line
 from embedstore.indexing.base import Base
+from embedstore.indexing.entries import Entries
 from embedstore.indexing.recipe import Recipe
 from embedstore.indexing.vectors import Vectors
 from embedstore.registry import require
 
-FAISS, LABELS = "faiss", "labels"
+FAISS, LABELS, ENTRIES = "faiss", "labels", "entries"
 
 
 def write_base(base: Base, folder: Path, number: int) -> dict[str, str]:
     """Write the files of `base` durably; returns their names by role."""
     faiss = require("faiss", extra="cpu")
-    names = {FAISS: f"base-{number:06d}.faiss"} | ({} if base.plain else {LABELS: f"labels-{number:06d}.npy"})
+    names = {FAISS: f"base-{number:06d}.faiss"}
+    names |= {} if base.plain else {LABELS: f"labels-{number:06d}.npy"}
+    names |= {} if base.entries is None else {ENTRIES: f"entries-{number:06d}.faiss"}
     folder.mkdir(parents=True, exist_ok=True)
     try:
         for role, name in names.items():
             temporary = folder / f"{name}.tmp"
             if role == FAISS:
                 faiss.write_index(base.index, os.fspath(temporary))
+            elif role == ENTRIES and base.entries is not None:
+                base.entries.write(temporary)
             else:
                 with open(temporary, "wb") as file:
                     np.save(file, base.labels)
@@ -59,8 +64,9 @@ def read_base(paths: dict[str, Path], recipe: Recipe, vectors: Vectors, count: i
         labels = (
             np.load(paths[LABELS], mmap_mode=None if resident else "r") if LABELS in paths else np.arange(count, dtype=np.int32)
         )
+        entries = Entries.read(paths[ENTRIES], vectors.dim, count) if ENTRIES in paths else None
     except (RuntimeError, OSError, ValueError) as error:
         raise CorruptStoreError(f"{paths[FAISS]} cannot be loaded ({one_line(error)}).") from error
     if index.ntotal != count or len(labels) != count or index.d != vectors.dim:
         raise CorruptStoreError(f"{paths[FAISS]} holds {index.ntotal:,} vectors of {index.d}, not {count:,} of {vectors.dim}.")
-    return Base(index, recipe, labels, vectors)
+    return Base(index, recipe, labels, vectors, entries)

@@ -90,12 +90,15 @@ class Planner:
         Without one every search is exact.
     report : IndexReport
         Of the base.
+    device : str
+        Where exact search over all vectors runs.
     """
 
-    def __init__(self, vectors: Vectors, base: Base | None, report: IndexReport) -> None:
+    def __init__(self, vectors: Vectors, base: Base | None, report: IndexReport, device: str = "cpu") -> None:
         self.vectors = vectors
         self.base = base
         self.report = report
+        self.device = device
         self._points: dict[tuple[int, float | None], Point] = {}
         self._counted: tuple[Mask, int] | None = None
         self._picked: tuple[Mask, Positions, ExactIndex] | None = None
@@ -103,7 +106,7 @@ class Planner:
     @cached_property
     def exact(self) -> ExactIndex:
         """Exact search over all vectors."""
-        return ExactIndex(self.vectors)
+        return ExactIndex(self.vectors, device=self.device)
 
     @cached_property
     def delta(self) -> Positions:
@@ -168,6 +171,9 @@ class Planner:
             at = np.flatnonzero(keep)
             self._picked = keep, at, ExactIndex(Subset(self.vectors, at))
         _, matching, exact = self._picked
+        if self.device != "cpu":  # where all vectors are kept already
+            scores, found = self.exact.search(unit, k, subset=matching)
+            return Answer(*_padded(scores, found, k), f"exact over {len(matching):,} matching", None)
         scores, found = exact.search(unit, k)
         return Answer(*_padded(scores, matching[found], k), f"exact over {len(matching):,} matching", None)
 

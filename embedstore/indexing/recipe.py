@@ -145,6 +145,11 @@ def n_lists(n: int) -> int:
     return int(2 ** max(0, round(math.log2(4 * math.sqrt(max(n, 1))))))
 
 
+def n_entries(n: int) -> int:
+    """Vectors of a graph to begin from: about 2 √n, a power of two."""
+    return int(2 ** max(0, round(math.log2(2 * math.sqrt(max(n, 1))))))
+
+
 def parse_bytes(given: str | int | None, what: str = "memory") -> int | None:
     """``"4GB"`` (10⁹ each), ``"512MiB"`` or a number of bytes."""
     if given is None or isinstance(given, int):
