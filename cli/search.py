@@ -52,14 +52,16 @@ def search(
             "--vector": vector,
             "--like": like,
             "--unlike": unlike,
+            "--fingerprint": fingerprint,
             "--weights": weights,
+            "--fusion": fusion != "score",
             "--offset": offset,
             "--min-score": min_score,
             "--diversity": diversity,
             "--group-by": group_by,
             "--columns": columns,
         }
-        if extra := [name for name, value in given.items() if value]:
+        if extra := [name for name, value in given.items() if value or (name == "--min-score" and value is not None)]:
             raise UsageError(f"--batch is a search of its own: leave out {', '.join(extra)}.")
         with render.status("searching") as say:
             done = es.search_batch(

@@ -199,6 +199,34 @@ def test_repeated_vectors_do_not_lower_recall(factory: str) -> None:
     assert all(len(set(row)) == 10 for row in answer.positions.tolist())
 
 
+@pytest.mark.parametrize("factory", ["HNSW32", "HNSW16,SQfp16", "IVF16,SQ8"])
+@pytest.mark.parametrize(("kinds", "copies"), [(1, 200), (2, 100), (10, 20), (2, 10), (1, 20), (4, 5), (30, 100), (1000, 2)])
+def test_hardly_anything_but_copies(factory: str, kinds: int, copies: int) -> None:
+    vectors = np.concatenate([np.repeat(points(0, kinds), copies, axis=0), points(2, 1)])
+    index = VectorIndex(recall=TARGET, factory=factory, threads=1).fit(vectors)
+    queries = np.concatenate([points(0, kinds)[:50], points(1, 20)])
+    k = min(copies, 50)
+    answer = index.search(queries, k)
+    found = recall(answer.scores, best(cosines(queries, vectors), k))
+    assert found >= (0.8 if factory.startswith("HNSW") else 0.7)
+    if index.report_.exact:
+        assert found == 1
+        assert "leave nothing to measure recall on" in index.report_.why or "exact" in index.report_.why
+
+
+@pytest.mark.parametrize("factory", ["HNSW32,SQfp16", "HNSW32,Flat"])
+@pytest.mark.parametrize("dim", [24, 96])
+def test_copies_in_the_middle_of_a_cluster_are_all_found(factory: str, dim: int) -> None:
+    rng = np.random.default_rng(0)
+    centre = rng.standard_normal((1, dim))
+    vectors = np.concatenate([np.repeat(centre, 200, axis=0), centre + 0.6 * rng.standard_normal((2500, dim))])
+    vectors = rng.permutation(vectors).astype(np.float32)
+    base = VectorIndex(recall=TARGET, factory=factory, threads=1).fit(vectors).base_
+    assert base is not None
+    scores, _ = base.search(unit_rows(centre), 100, Setting(2048, 100))
+    assert (scores > 1 - 1e-5).mean() >= 0.9
+
+
 def test_measured_recall_holds_for_new_queries_among_repeated_vectors() -> None:
     vectors = np.repeat(points(0, 150), 10, axis=0)
     index = VectorIndex(recall=0.95, factory="HNSW16,Flat", threads=1).fit(vectors)

@@ -183,6 +183,11 @@ class VectorIndex:
         started = time.perf_counter()
         keys = _content_keys(self.vectors_)
         held = self._held_out(usable, n, keys)
+        if len(held.asked) < 2:  # not enough to tune on one and confirm on another
+            held = _HeldOut(held.positions[:0], held.asked[:0])
+        if n - len(held.positions) < max(self.at, 4) or not (len(held.asked) or queries):
+            why = f"{n:,} vectors, nearly all of them copies of few, leave nothing to measure recall on"
+            return IndexReport("flat", n, dim, self.at, self.recall, why)
         rest = usable.copy()
         rest[held.positions] = False
         labels = np.concatenate([np.flatnonzero(rest), held.positions])
@@ -273,7 +278,7 @@ class VectorIndex:
         """`base` with the held-out vectors, where it takes them; else they are searched exactly beside it."""
         if len(held):
             say("adding the held-out vectors")
-            if not add(base.index, unit_rows(self.vectors_.take(held)), keys, threads=threads):
+            if not add(base.index, unit_rows(self.vectors_.take(held)), keys, base.entries, threads=threads):
                 labels = labels[: len(labels) - len(held)]
         if base.recipe.kind == "hnsw":  # so that labels are positions, if nothing else is missing
             order = np.argsort(labels).astype(np.int64)
@@ -344,6 +349,7 @@ def _content_keys(vectors: Vectors) -> npt.NDArray[np.uint64]:
     keys = np.empty(len(vectors), np.uint64)
     start = 0
     for block in vectors.blocks(4096):
+        block = block.astype(np.float64) if block.dtype.itemsize > 8 else block
         bits = np.ascontiguousarray(block).view(np.dtype(f"u{block.dtype.itemsize}")).astype(np.uint64)
         odd = np.random.default_rng(0).integers(1 << 62, size=bits.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(1)
         keys[start : start + len(block)] = (bits * odd).sum(axis=1, dtype=np.uint64)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from embedstore.indexing.entries import Entries
 from embedstore.indexing.gpu import cagra_graph
 from embedstore.indexing.links import add_linked, can_relink, relink
-from embedstore.indexing.recipe import TRAIN_PER_LIST, Recipe, n_entries
+from embedstore.indexing.recipe import RELINKED_UP_TO, TRAIN_PER_LIST, Recipe, n_entries
 from embedstore.indexing.vectors import BLOCK, Float, Positions, Vectors, unit_rows
 from embedstore.registry import require
 
@@ -23,8 +23,6 @@ KMEANS_ROUNDS = 8
 GRAPH_CODES = ("RaBitQ2", "SQfp16", "Flat")
 CONSTRUCTION = ((200_000, 200), (10**18, 128))
 """efConstruction for up to so many vectors. With 400 a search tries less, but over more links: it takes as many distances."""
-RELINKED = 200_000
-"""A graph of up to so many vectors is linked a second time: half as long again to build, a fifth faster to search."""
 PER_ENTRY = 32  # vectors that k-means sees
 Progress = Callable[[str], None]
 
@@ -52,16 +50,16 @@ def build(
         return {"Flat": cagra_graph(np.concatenate(list(blocks_of(vectors, wanted))), recipe.size, device)}, None
     if recipe.kind == "hnsw":
         entries = _entries(vectors, wanted, seed)
-        return _graph(recipe, vectors, wanted, keys[wanted], threads, say), entries
+        return _graph(recipe, vectors, wanted, keys[wanted], entries, threads, say), entries
     return {recipe.codes: _lists(recipe, vectors, wanted, seed, say)}, None
 
 
-def add(index: Any, unit: Float, keys: npt.NDArray[np.uint64], *, threads: int) -> bool:
+def add(index: Any, unit: Float, keys: npt.NDArray[np.uint64], entries: Entries | None, *, threads: int) -> bool:
     """Add unit vectors (m, d) to a built index of n; False where its kind takes none. `keys` (n + m,) as for `build`."""
     if getattr(index, "base_level_only", False):
         return False
-    if _relinks(index, index.ntotal):
-        add_linked(index, unit, keys, threads=threads)
+    if entries is not None and _relinks(index, index.ntotal):
+        add_linked(index, unit, keys, entries.labels, threads=threads)
     elif hasattr(index, "hnsw"):
         index.add(unit)
     else:
@@ -80,7 +78,7 @@ def blocks_of(vectors: Vectors, wanted: npt.NDArray[np.bool_]) -> Any:
 
 
 def _relinks(index: Any, n: int) -> bool:
-    return n <= RELINKED and can_relink(index)
+    return n <= RELINKED_UP_TO and can_relink(index)
 
 
 def _graph(
@@ -88,6 +86,7 @@ def _graph(
     vectors: Vectors,
     wanted: npt.NDArray[np.bool_],
     keys: npt.NDArray[np.uint64],
+    entries: Entries,
     threads: int,
     say: Progress,
 ) -> dict[str, Any]:
@@ -103,7 +102,7 @@ def _graph(
         done += len(block)
         say(f"graph: {done:,} of {n:,} vectors")
     if _relinks(index, n):
-        for done in relink(index, keys, threads=threads):
+        for done in relink(index, keys, entries.labels, threads=threads):
             say(f"links: {done:,} of {n:,} vectors")
     built = {first: index}
     if recipe.codes == "any":
@@ -116,7 +115,7 @@ def _graph(
 
 def _entries(vectors: Vectors, wanted: npt.NDArray[np.bool_], seed: int) -> Entries:
     """The medoids of k-means over a sample."""
-    count = n_entries(int(wanted.sum()))
+    count = min(n_entries(int(wanted.sum())), int(wanted.sum()))
     labels = _sampled(int(wanted.sum()), count * PER_ENTRY, seed)
     seen = _picked(vectors, wanted, labels)
     medoids = np.unique(assign(kmeans(seen, count, seed=seed), seen))

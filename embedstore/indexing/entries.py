@@ -43,6 +43,11 @@ class Entries:
     def __len__(self) -> int:
         return int(self._index.ntotal)
 
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """(c,)"""
+        return np.asarray(self._faiss.vector_to_array(self._index.id_map), np.int64)
+
     @classmethod
     def of(cls, unit: Float, labels: npt.NDArray[np.int64]) -> Entries:
         """From unit vectors (c, dim) and their labels (c,)."""
@@ -72,8 +77,7 @@ class Entries:
 
     def move(self, labels: npt.NDArray[np.int64]) -> None:
         """The labels of the large graph changed: `labels` (n,) are the new ones of the old."""
-        id_map = self._index.id_map
-        self._faiss.copy_array_to_vector(labels[self._faiss.vector_to_array(id_map)], id_map)
+        self._faiss.copy_array_to_vector(labels[self.labels], self._index.id_map)
 
     def nearest(self, unit: Float) -> tuple[Labels, Float]:
         """Where to begin for each query (m, dim): a label (m,) int32 and its squared distance (m,)."""

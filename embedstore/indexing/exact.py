@@ -6,6 +6,7 @@ and FAISS's heaps keep the best. Arrays in, arrays out; knows no store.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 import numpy as np
@@ -36,6 +37,7 @@ class ExactIndex:
         self._vectors = as_vectors(vectors)
         self._device = device
         self._on_device: FlatOnGpu | None = None
+        self._lock = threading.Lock()
         self._resident_bytes = resident_bytes
         self._kept: Float | None = None
 
@@ -63,7 +65,8 @@ class ExactIndex:
             return np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
         unit = unit_rows(queries)
         if self._device != "cpu":
-            self._on_device = self._on_device or FlatOnGpu(self._vectors, self._device)
+            with self._lock:
+                self._on_device = self._on_device or FlatOnGpu(self._vectors, self._device)
             return self._on_device.search(unit, k, subset)
         best = Best(len(queries), k)
         start = 0

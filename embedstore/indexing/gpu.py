@@ -18,7 +18,7 @@ from embedstore.registry import require
 if TYPE_CHECKING:
     import torch
 
-SCORES = 1 << 28  # at once: 1 GiB
+SCORES = 1 << 26  # at once, of which two products and their sum are held: 1 GiB
 SHIFT = 2048.0
 
 

@@ -22,14 +22,16 @@ import numpy.typing as npt
 from embedstore.indexing.vectors import Float, Positions
 from embedstore.registry import require
 
-NEAREST = 96
-SLACK = 1.15
+NEAREST = 64
+SLACK = 1.1
 """A link goes when a kept one's end is nearer to its end by this factor, of squared distances."""
 FAN = 16
 """How many copies hang from the first, and how many more from each of those."""
 BLOCK = 8192
-AT_ONCE = 1 << 16
-PRUNED = 128  # nodes at once: their neighbours' vectors are 25 MB at 384 dimensions
+AT_ONCE = 1 << 14
+PRUNED_BYTES = 16 << 20
+"""Of neighbours' vectors, in each thread."""
+SAME = 1e-6
 
 Labels = npt.NDArray[np.int32]
 NOTHING = -4.0  # less than any cosine
@@ -40,8 +42,11 @@ def can_relink(index: Any) -> bool:
     return hasattr(index, "hnsw") and not getattr(index, "base_level_only", False) and _kind(index) is not None
 
 
-def relink(index: Any, keys: npt.NDArray[np.uint64], *, threads: int = 1) -> Iterator[int]:
+def relink(index: Any, keys: npt.NDArray[np.uint64], begin: Positions, *, threads: int = 1) -> Iterator[int]:
     """Search again for the neighbours of the vectors in a FAISS HNSW index, in place; yields how many are done.
+
+    Where fewer vectors can be reached afterwards (those around a hub, or around very many copies), the links of before are
+    put back.
 
     Parameters
     ----------
@@ -49,23 +54,48 @@ def relink(index: Any, keys: npt.NDArray[np.uint64], *, threads: int = 1) -> Ite
         An HNSW index, L2, of unit vectors in float32 or float16.
     keys : (n,) uint64
         Equal for copies of one vector and for nothing else.
+    begin : (c,) int64
+        Labels that walks begin at.
     threads : int
     """
     graph = _Graph(index)
-    yield from _relink(graph, keys, np.arange(graph.n), threads)
+    everything = np.arange(graph.n)
+    before = graph.links(everything)
+    reached = _reached(before, begin)
+    yield from _relink(graph, keys, everything, threads)
+    if _reached(graph.links(everything), begin) < reached:
+        graph.put(everything, before)
 
 
-def add_linked(index: Any, unit: Float, keys: npt.NDArray[np.uint64], *, threads: int = 1) -> None:
+def add_linked(index: Any, unit: Float, keys: npt.NDArray[np.uint64], begin: Positions, *, threads: int = 1) -> None:
     """Add unit vectors (m, dim) to an index that was relinked; `keys` (n + m,) as for `relink`, copies all new or all old.
 
-    FAISS makes room for links to new vectors by its own rule: what others had is put back, and the new ones join them by ours.
+    FAISS makes room for links to new vectors by its own rule: what others had is put back, and the new ones join them by ours,
+    unless fewer vectors could be reached than FAISS's way.
     """
-    before = _Graph(index)
-    old = np.arange(before.n)
-    links = before.links(old)
+    graph = _Graph(index)
+    old = np.arange(graph.n)
+    links = graph.links(old)
     index.add(unit)
-    for _ in _relink(_Graph(index), keys, np.arange(len(old), len(old) + len(unit)), threads, links):
+    graph = _Graph(index)  # FAISS moved its arrays
+    everything = np.arange(graph.n)
+    added = graph.links(everything)
+    for _ in _relink(graph, keys, everything[len(old) :], threads, links):
         pass
+    if _reached(graph.links(everything), begin) < _reached(added, begin):
+        graph.put(everything, added)
+
+
+def _reached(links: Labels, begin: Positions) -> int:
+    """How many vectors can be reached from those at `begin`."""
+    seen = np.zeros(len(links), bool)
+    new = np.unique(begin)
+    while len(new):
+        seen[new] = True
+        near = links[new]
+        new = np.unique(near[near >= 0])
+        new = new[~seen[new]]
+    return int(seen.sum())
 
 
 def _relink(
@@ -101,6 +131,7 @@ class _Graph:
         self._links = faiss.rev_swig_ptr(hnsw.neighbors.data(), hnsw.neighbors.size())
         codes, kind = faiss.downcast_index(index.storage).codes, _kind(index)
         assert kind is not None
+        self.dim = int(index.d)
         self._vectors = faiss.rev_swig_ptr(codes.data(), codes.size()).view(kind).reshape(self.n, -1)
 
     def vectors(self, labels: npt.NDArray[Any]) -> Float:
@@ -115,7 +146,7 @@ class _Graph:
 
     def cosines(self, labels: npt.NDArray[Any], others: npt.NDArray[Any]) -> Float:
         """Of each of `labels` (e,) to that in the same place of `others` (e,)."""
-        size = PRUNED * NEAREST
+        size = 4096
         parts = [slice(lo, lo + size) for lo in range(0, len(labels), size)]
         found = [np.einsum("ed,ed->e", self.vectors(labels[part]), self.vectors(others[part])) for part in parts]
         return np.concatenate([*found, np.empty(0, np.float32)])
@@ -171,8 +202,9 @@ def _pruned(graph: _Graph, near: Labels, cosines: Float, pool: ThreadPoolExecuto
     """Of each row of `near` (m, k), nearest first, the links to keep (m, width)."""
     if not len(near):
         return np.empty((0, graph.width), np.int32)
-    starts = range(0, len(near), PRUNED)
-    parts = pool.map(lambda lo: _prune(graph, near[lo : lo + PRUNED], cosines[lo : lo + PRUNED]), starts)
+    size = max(1, PRUNED_BYTES // (4 * graph.dim * near.shape[1]))
+    starts = range(0, len(near), size)
+    parts = pool.map(lambda lo: _prune(graph, near[lo : lo + size], cosines[lo : lo + size]), starts)
     return np.concatenate(list(parts))
 
 
@@ -181,7 +213,8 @@ def _prune(graph: _Graph, near: Labels, cosines: Float) -> Labels:
     between = np.matmul(vectors, vectors.transpose(0, 2, 1))
     np.multiply(between, -SLACK, out=between)
     between += np.float32(SLACK)
-    hides = between < (1 - cosines)[:, None, :]  # halves of squared distances
+    distances = (1 - cosines)[:, None, :]  # halves of squared ones
+    hides = (between < distances) & (distances > SAME)  # copies hide one another by rounding alone
     gone, kept = near < 0, np.zeros(near.shape, bool)
     for k in range(near.shape[1]):
         taken = ~gone[:, k]
