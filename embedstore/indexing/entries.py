@@ -2,7 +2,7 @@
 
 The upper layers of an HNSW graph are drawn at random, and the greedy descent through them often ends in the wrong cluster,
 where the walk stays: among a million clustered vectors 4 of 100 queries found none of their neighbours at efSearch 48. From
-the nearest medoid the same graph takes half as many distances to a recall of 0.95, and a third fewer among real texts.
+the nearest medoid the same graph takes half as many distances to a recall of 0.95, and a quarter fewer among real texts.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from embedstore.registry import require
 LINKS = 32
 CONSTRUCTION = 100
 LEAST, MOST, PER_EFFORT = 4, 32, 85
-"""efSearch among the entries: 6 of 512 were best and 24 of 2,048; a better beginning costs more than it saves."""
+"""efSearch among the entries: 4 to 8 were best of 512 and 16 to 32 of 2,048; a better beginning costs more than it saves."""
 
 Labels = npt.NDArray[np.int32]
 
@@ -45,7 +45,7 @@ class Entries:
 
     @property
     def labels(self) -> npt.NDArray[np.int64]:
-        """(c,)"""
+        """Of the entries (c,) in the large graph."""
         return np.asarray(self._faiss.vector_to_array(self._index.id_map), np.int64)
 
     @classmethod

@@ -135,6 +135,7 @@ class _Graph:
         self._vectors = faiss.rev_swig_ptr(codes.data(), codes.size()).view(kind).reshape(self.n, -1)
 
     def vectors(self, labels: npt.NDArray[Any]) -> Float:
+        """Unit vectors (m, dim)."""
         return np.asarray(self._vectors[labels], np.float32)
 
     def links(self, labels: npt.NDArray[Any]) -> Labels:
@@ -142,6 +143,7 @@ class _Graph:
         return np.asarray(self._links[self._starts[labels][:, None] + np.arange(self.width)])
 
     def put(self, labels: npt.NDArray[Any], links: Labels) -> None:
+        """Make (m, width), or one row for all, the links of `labels` (m,)."""
         self._links[self._starts[labels][:, None] + np.arange(self.width)] = links
 
     def cosines(self, labels: npt.NDArray[Any], others: npt.NDArray[Any]) -> Float:
@@ -262,7 +264,7 @@ def _padded(row: Positions, values: npt.NDArray[Any], width: int, fill: float) -
 
 
 def _hang(graph: _Graph, labels: Positions, first: Labels) -> None:
-    """Give the copies among `labels` links: those of the first, and a tree of all of them."""
+    """Give the copies among `labels` (m,) links: those of the first (`first` is (n,)), and a tree of all of them."""
     fan = min(FAN, graph.width // 4)
     order = labels[np.argsort(first[labels], kind="stable")]
     _, starts, counts = np.unique(first[order], return_index=True, return_counts=True)

@@ -18,7 +18,7 @@ GRAPH_UP_TO = 5_000_000
 RELINKED_UP_TO = 200_000
 """A graph of up to so many vectors is linked a second time: a third longer to build, a tenth to a quarter faster to search.
 
-Among a million clustered vectors it took ten minutes and searches were slower.
+Among a million clustered vectors it took twelve minutes and searches were slower.
 """
 LINKS = 32
 TRAIN_PER_LIST = 64
