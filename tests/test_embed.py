@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from embedstore.encoders.hash import HashEncoder
 from embedstore.encoders.images import ImageTransform
 from embedstore.errors import (
     DuplicateIdError,
+    EncoderError,
     EncoderOutOfMemoryError,
     PayloadError,
     SourceError,
@@ -26,6 +28,7 @@ from embedstore.pipeline import consume
 from embedstore.pipeline.consume import Encoding
 from embedstore.pipeline.produce import Batch, ChunkEnd
 from embedstore.pipeline.stages import Clock
+from embedstore.pipeline.state import SpaceState
 from embedstore.sources import MemorySource
 
 TRANSFORM = ImageTransform((8, 8), "shortest", 8, "bicubic", (0.5,) * 3, (0.5,) * 3)
@@ -284,6 +287,25 @@ def test_batches_are_begun_ahead_and_fail_alone(when: str, tmp_path: Path) -> No
     assert [f["reason"] for f in space.failures.to_pylist()] == ["the model does not like it"]
     expected = HashEncoder(8, "text").encode([t.encode() for i, t in enumerate(texts) if i != 700])
     np.testing.assert_array_equal(space.vectors(), expected.astype(np.float16))
+
+
+def test_no_payload_is_dropped_when_the_batch_size_changes_between_two_looks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = itertools.cycle([16, 16, 1, 8])
+    monkeypatch.setattr(SpaceState, "batch_size", property(lambda state: next(sizes), lambda state, size: None), raising=False)
+    texts = [f"text {i}" for i in range(300)]
+    es.embed(MemorySource({"id": list(map(str, range(300))), "text": texts}), tmp_path / "s", text="hash:8")
+    expected = HashEncoder(8, "text").encode([t.encode() for t in texts])
+    np.testing.assert_array_equal(es.Store.open(tmp_path / "s").space("text").vectors(), expected.astype(np.float16))
+
+
+def test_a_payload_without_a_vector_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put = SpaceState.put
+    monkeypatch.setattr(SpaceState, "put", lambda state, claims, vectors: put(state, claims[1:], vectors[1:]))
+    with pytest.raises(EncoderError, match="1 payloads of space 'text' got neither a vector nor a failure"):
+        es.embed(MemorySource({"id": ["a", "b"], "text": ["x", "y"]}), tmp_path / "s", text="hash:8")
+    assert not (tmp_path / "s").exists()
 
 
 def test_a_batch_is_begun_before_the_last_one_is_waited_for() -> None:

@@ -146,8 +146,9 @@ class Producer:
                     state.fail(int(claim[some[i]]), prepared[i])
                 good = [i for i, p in enumerate(prepared) if not isinstance(p, PayloadError)]
                 good.sort(key=lambda i: state.cost(prepared[i]))
-                for start in range(0, len(good), state.batch_size):
-                    batch = good[start : start + state.batch_size]
+                while good:
+                    size = state.batch_size  # read once: the thread that encodes may halve it at any time
+                    batch, good = good[:size], good[size:]
                     yield Batch(state, claim[some[batch]], [prepared[i] for i in batch])
 
     def _files(

@@ -130,14 +130,26 @@ class SpaceState:
         self._closed_until = until
 
     def take_claims(self, claims: Rows) -> Array:
-        """Vectors (n, dim) of `claims` (n,), none of which failed, from closed chunks."""
+        """Vectors (n, dim) of `claims` (n,), none of which failed, from closed chunks.
+
+        Raises
+        ------
+        EncoderError
+            A claim was neither put nor failed; its vector would be whatever memory held.
+        """
         out = np.empty((len(claims), self.space.dim), self.space.dtype)
         starts = np.array([start for start, _, _ in self._closed], dtype=np.int64)
         block_of = np.searchsorted(starts, claims, side="right") - 1
         for i in np.unique(block_of):
             start, vectors, at = self._closed[i]
             where = block_of == i
-            out[where] = vectors[at[claims[where] - start]]
+            found = at[claims[where] - start]
+            if (found < 0).any():
+                raise EncoderError(
+                    f"{int((found < 0).sum())} payloads of space {self.name!r} got neither a vector nor a failure. "
+                    "Nothing of this part was kept; run the command again, and report this as a bug."
+                )
+            out[where] = vectors[found]
         return out
 
     def committed(self, part: Array, claims: Rows) -> None:
