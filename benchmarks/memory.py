@@ -27,7 +27,7 @@ from embedstore.store.writer import NewVectors
 DIM = 384
 PEAK = "print(next(l for l in open('/proc/self/status') if l.startswith('VmHWM')).split()[1], file=sys.stderr)"
 ALONE = f"import sys, faiss, numpy, pyarrow, embedstore._index; {PEAK}"
-BUILD = f"import sys\nfrom embedstore_cli.main import main\ntry: main()\nfinally: {PEAK}"
+COMMAND = f"import sys\nfrom embedstore_cli.main import main\ntry: main()\nfinally: {PEAK}"
 
 
 def generated_store(path: Path, n: int) -> es.Store:
@@ -68,7 +68,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         path = (given.cache or Path(temporary)) / f"generated-{n}.store"
         store = es.Store.open(path) if path.exists() else generated_store(path, n)
         options = ["--memory", given.memory, "--json", *(["--factory", factory] if factory else [])]
-        peak, printed = peak_of(BUILD, "index", str(store.path), "text", *options)
+        peak, printed = peak_of(COMMAND, "index", str(store.path), "text", *options)
     alone, _ = peak_of(ALONE)
     report = json.loads(printed)
     used = next((level for level in report["levels"] if level["target"] >= report["target"]), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
@@ -23,6 +24,7 @@ def main() -> None:
     from embedstore._arguments import strings
     from embedstore.errors import EmbedstoreError, UsageError, reason_of
 
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # its own keeps several times what is in use at once
     try:
         strings(sys.argv, "arguments")
         _log_to_stderr()

@@ -1,6 +1,6 @@
 """128-bit keys of strings and payloads, and a compact table from keys to int64 values.
 
-A Python dict of a million ids takes over 100 MB; this table takes 24 bytes an entry. Numpy only.
+A Python dict of a million ids takes over 100 MB; this table takes 24 bytes an entry, on disk if it may. Numpy only.
 """
 
 from __future__ import annotations
@@ -8,9 +8,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+from embedstore._slots import Slots
 
 Keys = npt.NDArray[np.uint64]
 """Shape (n, 2), dtype uint64: one 128-bit key a row."""
@@ -19,6 +23,7 @@ Run = tuple[Keys, npt.NDArray[np.int64]]
 """Keys in ascending order of their first half, and their values."""
 
 KEY_BYTES = 16
+_ENTRY_BYTES = KEY_BYTES + 8
 
 
 def hash_payload(payload: bytes) -> bytes:
@@ -63,22 +68,41 @@ def _multipliers(words: int) -> npt.NDArray[np.uint64]:
     return numbers
 
 
+class _Segment(NamedTuple):
+    """A sorted run of a range of keys of its own, from `least` on: in memory, or in a slot."""
+
+    least: np.uint64
+    rows: int
+    run: Run | None
+    slot: int = -1
+
+
 class KeyTable:
     """Maps 128-bit keys to int64 values with vectorised lookups.
 
-    What came lately is held in sorted runs whose sizes grow geometrically; once it is about an eighth of all, it is merged into
-    segments: each sorted, of a range of keys of its own, merged one by one, so that a merge needs no room for a second
+    What came lately is held in sorted runs whose sizes grow geometrically; once it is about a sixteenth of all, it is merged
+    into segments: each sorted, of a range of keys of its own, merged one by one, so that a merge needs no room for a second
     table. Keys are unique; the caller looks up before it inserts.
+
+    Parameters
+    ----------
+    folder : path, optional
+        Segments are kept in a temporary file there, of which a lookup maps one segment at a time; in memory where it is not
+        given or cannot be written to.
+    segment : int
+        The most entries of a segment.
     """
 
-    def __init__(self, segment: int = 65536) -> None:
+    def __init__(self, folder: Path | None = None, *, segment: int = 65536) -> None:
+        self._folder = folder
         self._most = segment
+        self._slots: Slots | None = None
         self._recent: list[Run] = []
-        self._segments: list[Run] = []
+        self._segments: list[_Segment] = []
         self._least = np.empty(0, np.uint64)  # no key of a segment is less
 
     def __len__(self) -> int:
-        return sum(len(values) for _, values in (*self._recent, *self._segments))
+        return sum(len(values) for _, values in self._recent) + sum(segment.rows for segment in self._segments)
 
     def insert(self, keys: Keys, values: npt.NDArray[np.int64]) -> None:
         """Add `keys` (n, 2), not yet present and unique, with `values` (n,)."""
@@ -99,12 +123,6 @@ class KeyTable:
             found[asked[hit]] = run_values[at[hit]]
         return found
 
-    def assign(self, keys: Keys, values: npt.NDArray[np.int64]) -> None:
-        """Replace the values of keys that are present."""
-        for (run_keys, run_values), asked in self._places(keys):
-            at, hit = _find(run_keys, keys[asked])
-            run_values[at[hit]] = values[asked[hit]]
-
     def _places(self, keys: Keys) -> Iterator[tuple[Run, npt.NDArray[np.intp]]]:
         """Runs and segments, and which of `keys` may be in each."""
         everywhere = np.arange(len(keys))
@@ -116,7 +134,7 @@ class KeyTable:
         order = np.argsort(segment, kind="stable")
         numbers, starts = np.unique(segment[order], return_index=True)
         for number, asked in zip(numbers, np.split(order, starts[1:]), strict=True):
-            yield self._segments[number], asked
+            yield self._run(self._segments[number]), asked
 
     def _settle(self) -> None:
         """Merge what is recent into the segments; those that grow too long are halved."""
@@ -125,12 +143,37 @@ class KeyTable:
             new = _merged(new, self._recent.pop())
         cuts = np.searchsorted(new[0][:, 0], self._least[1:])
         parts = zip(np.split(new[0], cuts), np.split(new[1], cuts), strict=True)
-        old, self._segments = self._segments or [(new[0][:0], new[1][:0])], []
+        old, self._segments = self._segments, []
         for part in parts:
-            segment = old.pop(0)  # let go as soon as it is merged
-            self._segments += _halved(_merged(segment, part), self._most) if len(part[1]) else [segment]
-        self._least = np.array([keys[0, 0] for keys, _ in self._segments], np.uint64)
+            segment = old.pop(0) if old else _Segment(np.uint64(0), 0, (new[0][:0], new[1][:0]))  # let go once it is merged
+            self._segments += self._joined(segment, part) if len(part[1]) else [segment]
+        self._least = np.array([segment.least for segment in self._segments], np.uint64)
         self._least[0] = 0
+
+    def _joined(self, segment: _Segment, part: Run) -> list[_Segment]:
+        merged = _merged(self._run(segment), part)
+        if self._slots is not None and segment.run is None:
+            self._slots.free(segment.slot)
+        return [self._kept(run) for run in _halved(merged, self._most)]
+
+    def _kept(self, run: Run) -> _Segment:
+        least, rows = run[0][0, 0], len(run[1])
+        if self._folder is not None and rows <= self._most:
+            try:
+                if self._slots is None:
+                    self._slots = Slots(self._folder, self._most * _ENTRY_BYTES)
+                return _Segment(least, rows, None, self._slots.put(run))
+            except OSError:  # no permission or no room: whatever it was meant to save memory for goes on
+                self._folder = None
+        return _Segment(least, rows, run)
+
+    def _run(self, segment: _Segment) -> Run:
+        if segment.run is not None:
+            return segment.run
+        if self._slots is None:
+            raise AssertionError("a segment without its slots")
+        held, n = self._slots.get(segment.slot), segment.rows
+        return np.frombuffer(held, "<u8", 2 * n).reshape(n, 2), np.frombuffer(held, "<i8", n, KEY_BYTES * n)
 
 
 def _merged(one: Run, other: Run) -> Run:

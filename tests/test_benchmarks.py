@@ -9,7 +9,21 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks import align, dedup, extract, filtered, heads, importing, logistic, memory, missing, ridge, search, store
+from benchmarks import (
+    align,
+    dedup,
+    extract,
+    filtered,
+    heads,
+    importing,
+    logistic,
+    memory,
+    missing,
+    ridge,
+    search,
+    store,
+    stream,
+)
 
 
 def test_store(capsys: pytest.CaptureFixture[str]) -> None:
@@ -66,6 +80,12 @@ def test_memory() -> None:
     found = memory.main(["--tiny"])
     assert found["peak"] <= found["budget"] + found["alone"]
     assert found["recall"] > 0.9
+
+
+def test_stream() -> None:
+    found = stream.main(["--tiny"])
+    assert found["rows/s"] > 100
+    assert found["ratio"] < 1.2
 
 
 def test_importing(capsys: pytest.CaptureFixture[str]) -> None:

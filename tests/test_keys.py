@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import resource
+import tempfile
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,9 +17,9 @@ halves = st.integers(0, 5)  # few values, so that first halves collide
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.lists(st.tuples(halves, halves), max_size=12), max_size=12), st.sampled_from([1, 3, 65536]))
-def test_table_equals_dict(batches: list[list[tuple[int, int]]], segment: int) -> None:
-    table, expected = KeyTable(segment), {}
+@given(st.lists(st.lists(st.tuples(halves, halves), max_size=12), max_size=12), st.sampled_from([1, 3, 65536]), st.booleans())
+def test_table_equals_dict(batches: list[list[tuple[int, int]]], segment: int, on_disk: bool) -> None:
+    table, expected = KeyTable(Path(tempfile.gettempdir()) if on_disk else None, segment=segment), {}
     for batch in batches:
         new = [key for key in dict.fromkeys(batch) if key not in expected]
         values = np.arange(len(expected), len(expected) + len(new))
@@ -28,15 +30,6 @@ def test_table_equals_dict(batches: list[list[tuple[int, int]]], segment: int) -
     assert found.tolist() == [expected.get(key, -1) for key in every]
     assert len(table) == len(expected)
     assert table.lookup(np.empty((0, 2), np.uint64)).shape == (0,)
-
-
-@pytest.mark.parametrize("segment", [1, 65536])
-def test_assign_replaces_values(segment: int) -> None:
-    keys = hash_strings(["a", "b", "c"])
-    table = KeyTable(segment)
-    table.insert(keys, np.array([0, 1, 2]))
-    table.assign(keys[1:2], np.array([7]))
-    assert table.lookup(keys).tolist() == [0, 7, 2]
 
 
 def test_a_large_table_takes_24_bytes_an_entry_even_while_it_grows() -> None:
@@ -51,6 +44,36 @@ def test_a_large_table_takes_24_bytes_an_entry_even_while_it_grows() -> None:
     assert peak < 40 * len(keys)
     assert (table.lookup(keys) == np.arange(len(keys))).all()
     assert (table.lookup(keys + np.uint64(1)) == -1).all()
+
+
+def test_a_large_table_on_disk_takes_little_memory_and_leaves_nothing(tmp_path: Path) -> None:
+    keys = np.random.default_rng(0).integers(0, 2**64, (400_000, 2), np.uint64)
+    tracemalloc.start()
+    table = KeyTable(tmp_path)
+    for lo in range(0, len(keys), 4096):
+        table.insert(keys[lo : lo + 4096], np.arange(lo, min(lo + 4096, len(keys))))
+    held, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 2_000_000  # whatever is recent
+    assert peak < 8_000_000
+    assert (table.lookup(keys) == np.arange(len(keys))).all()
+    assert (table.lookup(keys + np.uint64(1)) == -1).all()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_table_that_cannot_be_written_stays_in_memory(tmp_path: Path) -> None:
+    keys = np.random.default_rng(0).integers(0, 2**64, (1000, 2), np.uint64)
+    missing, full = KeyTable(tmp_path / "none", segment=64), KeyTable(tmp_path, segment=64)
+    full.insert(keys[:300], np.arange(300))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        full.insert(keys[300:], np.arange(300, 1000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    missing.insert(keys, np.arange(1000))
+    for table in (missing, full):
+        assert (table.lookup(keys) == np.arange(1000)).all()
 
 
 def test_strings_and_payloads_share_one_hash() -> None:

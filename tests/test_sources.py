@@ -220,6 +220,15 @@ def test_memory_does_not_grow_with_a_csv(tmp_path: Path) -> None:
     assert int(large.split()[1]) - int(small.split()[1]) < 130  # 230 MB more data
 
 
+@pytest.mark.parametrize("length", [3_000_000, 5_000_000])
+def test_a_csv_line_longer_than_a_buffer_is_read(tmp_path: Path, length: int) -> None:
+    long = "Possible " + "x" * length
+    rows = "".join(f"i{i},short,{i}\n" for i in range(1000))
+    (tmp_path / "a.csv").write_text(f"id,text,n\n{rows}z,{long},7\n", encoding="utf-8")
+    batch = list(TableSource(tmp_path / "a.csv").batches())[-1]
+    assert (batch.column("n")[-1].as_py(), batch.column("text")[-1].as_py()) == (7, long)
+
+
 def test_a_csv_with_long_lines_is_typed_without_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tabular, "SNIFFING_MEMORY", "20MB")  # less than two lines may take
     long = "long " * 100_000

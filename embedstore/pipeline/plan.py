@@ -138,7 +138,7 @@ class Planner:
         self._hint = duplicate_hint or (lambda first, second: "Make ids unique.")
         self._rehash = rehash
         self._known = items.id_table
-        self._seen = None if unique_ids else KeyTable()
+        self._seen = None if unique_ids else KeyTable(items.root)
         self._types = items.column_types()
 
     def plan(self, table: pa.Table, start: int) -> Chunk:

@@ -37,10 +37,10 @@ class SpaceState:
         self.cost: Callable[[Any], int] = getattr(encoder, "cost", len)
         self.failed: dict[int, PayloadError] = {}
         self.encoded = 0
-        self._claimed = KeyTable()
+        self._claimed = KeyTable(space.root)
         self.claims = 0
         self._blocks: deque[tuple[Rows, Array]] = deque()
-        self._closed: list[tuple[int, Array, npt.NDArray[np.int32]]] = []
+        self._closed: list[tuple[int, Array, npt.NDArray[np.int32] | None]] = []  # None: each claim is where it is counted
         self._closed_until = 0
 
     @property
@@ -126,7 +126,7 @@ class SpaceState:
             claims, block = self._blocks.popleft()
             vectors[claims - self._closed_until] = block
             at[claims - self._closed_until] = claims - self._closed_until
-        self._closed.append((self._closed_until, vectors, at))
+        self._closed.append((self._closed_until, vectors, _places(at)))
         self._closed_until = until
 
     def take_claims(self, claims: Rows) -> Array:
@@ -143,7 +143,8 @@ class SpaceState:
         for i in np.unique(block_of):
             start, vectors, at = self._closed[i]
             where = block_of == i
-            found = at[claims[where] - start]
+            found = claims[where] - start
+            found = found if at is None else at[found]
             if (found < 0).any():
                 raise EncoderError(
                     f"{int((found < 0).sum())} payloads of space {self.name!r} got neither a vector nor a failure. "
@@ -167,8 +168,13 @@ class SpaceState:
                 break
             mine = (claims >= start) & (claims < start + len(vectors))
             if mine.any():
-                moved = np.full(len(at), -1, np.int32)
+                moved = np.full(len(vectors), -1, np.int32)
                 positions = np.flatnonzero(mine)
                 moved[claims[positions] - start] = positions
-                if (moved[at >= 0] >= 0).all():
-                    self._closed[i] = (start, part, moved)
+                if (moved[slice(None) if at is None else at >= 0] >= 0).all():
+                    self._closed[i] = (start, part, _places(moved))
+
+
+def _places(at: npt.NDArray[np.int32]) -> npt.NDArray[np.int32] | None:
+    """`at` (n,), or None where everything is at its own number."""
+    return None if (at == np.arange(len(at))).all() else at

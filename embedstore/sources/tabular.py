@@ -23,9 +23,9 @@ T = TypeVar("T")
 READERS = {
     ".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet", ".pq": "parquet",
 }  # fmt: skip
-LONGEST_LINE = 16 << 20
+LINE, LONGEST_LINE = 2 << 20, 16 << 20
 LONGEST_OBJECT = 256 << 20
-"""Of JSON lines; buffers of that size are taken only where a line is longer than `LONGEST_LINE`."""
+"""Of JSON lines. Buffers are as large as lines may be, so the larger sizes are taken only where a line needs them."""
 SNIFFING_MEMORY = "128MB"
 """What DuckDB may keep of a CSV while it looks at all of it; without a limit it keeps all of it."""
 _DELIMITERS = ",;\t|"
@@ -67,7 +67,12 @@ class Tabular:
             raise SourceError(f"{self.path} is empty (0 bytes); expected a header and rows.")
         file = literal(glob_escape(self.path))
         if self.kind == "csv":
-            self._scan, self.types = self._sniffed(file, frozenset(text))
+            try:
+                self._scan, self.types = self._sniffed(file, frozenset(text), LINE)
+            except SourceError as error:
+                if "Maximum line size" not in str(error.__cause__):
+                    raise
+                self._scan, self.types = self._sniffed(file, frozenset(text), LONGEST_LINE)
             return
         self._scan = f"read_parquet({file})" if self.kind == "parquet" else _json_scan(file, LONGEST_LINE)
         try:
@@ -119,7 +124,7 @@ class Tabular:
         relation = self.query("*", "LIMIT 0")
         return dict(zip(relation.columns, map(str, relation.types), strict=True))
 
-    def _sniffed(self, file: str, text: frozenset[str]) -> tuple[str, dict[str, str]]:
+    def _sniffed(self, file: str, text: frozenset[str], longest: int) -> tuple[str, dict[str, str]]:
         """How to scan a CSV without looking at all of it again, and its types."""
         delimiter = self._delimiter()
         header = self._read(lambda lines: next(csv.reader(lines, delimiter=delimiter), []))
@@ -130,7 +135,7 @@ class Tabular:
         listed = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in strings)
         said = (
             f"{file}, header=true, delim={literal(delimiter)}, quote='\"', escape='\"', "
-            f"max_line_size={LONGEST_LINE}, buffer_size={LONGEST_LINE}"
+            f"max_line_size={longest}, buffer_size={longest}"
         )
         asked = "Columns, NewLineDelimiter, Comment, SkipRows, DateFormat, TimestampFormat"
         types = f", types={{{listed}}}" if strings else ""

@@ -5,14 +5,17 @@ A derived file: readers of embedstore never use it, and it is written anew when 
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from embedstore._encoding import encoding
-from embedstore._files import write_bytes
+from embedstore._files import fsync_path, publish
 from embedstore.errors import StoreError, reason_of
 from embedstore.store.format import COMBINED
 from embedstore.store.parts import HASH, VECTORS
@@ -24,8 +27,6 @@ if TYPE_CHECKING:
 
     from embedstore.store.space import Space
 
-BLOCK = 65536
-
 
 def write_combined(store: Store) -> None:
     """Write ``embeddings.h5`` for the store's generation.
@@ -35,20 +36,44 @@ def write_combined(store: Store) -> None:
     """
     import h5py
 
-    with h5py.File(COMBINED, "w", driver="core", backing_store=False, libver="latest") as h5:  # HDF5 fails badly on a full disk
-        h5.attrs.update({**encoding("embedstore-combined"), "generation": store.generation})
-        for name, space in store.spaces.items():
-            _write_space(h5.create_group(name), store, space)
-        h5.flush()
-        image = h5.id.get_file_image()
+    path = store.path / COMBINED
+    temporary = path.with_name(path.name + ".tmp")
+    widths = {name: _width(store, space) for name, space in store.spaces.items()}
+    size = sum(_most_bytes(space, widths[name]) for name, space in store.spaces.items())
     try:
-        write_bytes(store.path / COMBINED, image)
+        _reserve(temporary, (1 << 20) + size)
+        with h5py.File(temporary, "r+", libver="latest") as h5:
+            h5.attrs.update({**encoding("embedstore-combined"), "generation": store.generation})
+            for name, space in store.spaces.items():
+                _write_space(h5.create_group(name), store, space, widths[name])
+        fsync_path(temporary)
+        publish(temporary, path)
     except OSError as error:  # derived: the store is whole without it
-        (store.path / f"{COMBINED}.tmp").unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise StoreError(f"{COMBINED} could not be renewed ({reason_of(error)}); everything committed is safe.") from error
 
 
-def _write_space(group: h5py.Group, store: Store, space: Space) -> None:
+def _reserve(path: Path, size: int) -> None:
+    """An empty HDF5 file at `path` with room on the disk for `size` bytes: HDF5 does not survive a full disk."""
+    import h5py
+
+    with h5py.File(COMBINED, "w", driver="core", backing_store=False, libver="latest") as h5:
+        h5.flush()
+        image = h5.id.get_file_image()
+    with open(path, "wb", buffering=0) as file:
+        file.write(image)
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        elif shutil.disk_usage(path.parent).free < size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _most_bytes(space: Space, width: int) -> int:
+    """What a space takes in the file at most."""
+    return len(space) * width + (1 << 16) + sum(3 * (256 + len(file)) for file, *_ in space.live_ranges())
+
+
+def _write_space(group: h5py.Group, store: Store, space: Space, width: int) -> None:
     import h5py
 
     group.attrs.update(
@@ -77,21 +102,26 @@ def _write_space(group: h5py.Group, store: Store, space: Space) -> None:
             group.create_virtual_dataset(key, layout)
         else:
             group.create_dataset(key, shape=layout.shape, dtype=layout.dtype)
-    _write_ids(group, store, space.rows)
+    _write_ids(group, store, space, width)
 
 
-def _write_ids(group: h5py.Group, store: Store, rows: npt.NDArray[np.int64]) -> None:
+def _width(store: Store, space: Space) -> int:
+    """Bytes of the longest id."""
+    return max((int(_lengths(_ids(store, rows)).max(initial=1)) for rows in space.row_blocks()), default=1)
+
+
+def _write_ids(group: h5py.Group, store: Store, space: Space, width: int) -> None:
     """Ids as bytes in UTF-8, all as wide as the longest, a block at a time."""
     import h5py
 
-    blocks = [rows[lo : lo + BLOCK] for lo in range(0, len(rows), BLOCK)]
-    width = max((_lengths(_ids(store, block)).max(initial=1) for block in blocks), default=1)
-    ids = group.create_dataset("id", shape=(len(rows),), dtype=h5py.string_dtype("utf-8", int(width)))
-    for number, block in enumerate(blocks):
+    ids = group.create_dataset("id", shape=(len(space),), dtype=h5py.string_dtype("utf-8", width))
+    at = 0
+    for rows in space.row_blocks():
         there = ids.id.get_space()
-        there.select_hyperslab((number * BLOCK,), block.shape)
-        values = _fixed_width(_ids(store, block), int(width))  # NumPy's type does not say UTF-8: the file's does
-        ids.id.write(h5py.h5s.create_simple(block.shape), there, values, ids.id.get_type())
+        there.select_hyperslab((at,), rows.shape)
+        values = _fixed_width(_ids(store, rows), width)  # NumPy's type does not say UTF-8: the file's does
+        ids.id.write(h5py.h5s.create_simple(rows.shape), there, values, ids.id.get_type())
+        at += len(rows)
 
 
 def _ids(store: Store, rows: npt.NDArray[np.int64]) -> pa.Array:

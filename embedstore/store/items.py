@@ -57,10 +57,15 @@ class Items:
     def _first_rows(self) -> Rows:
         return np.asarray([part.first_row for part in self._parts], dtype=np.int64)
 
+    @property
+    def root(self) -> Path:
+        """The store's folder."""
+        return self._root
+
     @cached_property
     def id_table(self) -> KeyTable:
         """Key of every live id → row."""
-        table = KeyTable()
+        table = KeyTable(self._root)
         for i in range(len(self._parts)):
             part = self._part(i, [ROW, ID])
             rows = _column(part, ROW)

@@ -196,6 +196,14 @@ class Space:
                 yield block if keep is None or keep[lo : lo + size].all() else block[keep[lo : lo + size]]
             start += len(part)
 
+    def row_blocks(self) -> Iterator[Rows]:
+        """`rows` a part at a time."""
+        for start, ref in zip(self._starts, self._entry.parts, strict=True):
+            rows = read_array(self._root, ref, ROW, np.int64)
+            live = rows if self._live is None else rows[self._live[start : start + ref.rows]]
+            if len(live):
+                yield live
+
     def live_ranges(self) -> Iterator[tuple[str, int, int, int]]:
         """Runs of vectors that are not removed: (part file, rows in the part, first, last + 1) in order."""
         start = 0
@@ -242,11 +250,14 @@ class Space:
     @cached_property
     def hash_table(self) -> KeyTable:
         """Content hash → row of one vector made from such a payload."""
-        table = KeyTable()
-        if len(self):
-            void = np.ascontiguousarray(self.hashes).view(f"V{KEY_BYTES}").ravel()
-            _, first = np.unique(void, return_index=True)
-            table.insert(self.hashes[first], self.rows[first])
+        table = KeyTable(self._root)
+        for start, ref in zip(self._starts, self._entry.parts, strict=True):
+            live = slice(None) if self._live is None else self._live[start : start + ref.rows]
+            hashes = read_array(self._root, ref, HASH, np.uint8, KEY_BYTES)[live]
+            distinct, first = np.unique(np.ascontiguousarray(hashes).view(f"V{KEY_BYTES}").ravel(), return_index=True)
+            keys = distinct.view("<u8").reshape(-1, 2)
+            new = table.lookup(keys) < 0
+            table.insert(keys[new], read_array(self._root, ref, ROW, np.int64)[live][first[new]])
         return table
 
     @cached_property
