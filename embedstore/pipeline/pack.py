@@ -5,6 +5,7 @@ All of it is whole-array work without the GIL, so that blocks can be packed by s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -54,11 +55,17 @@ class Packed:
         return Packed(self.vectors[rows], self.hashes[rows], self.largest[rows], lengths)
 
 
-def pack(rows: Array, out: Packed, pool: ThreadPoolExecutor, *, threads: int) -> None:
-    """Fill `out` from `rows` (n, dim) float16, float32 or float64; values that the dtype cannot hold become infinite."""
-    step = max(1, PIECE_BYTES // max(rows[:1].nbytes, 1))
-    share = -(-len(rows) // (threads * step)) * step
-    list(pool.map(lambda lo: _pack(rows[lo : lo + share], out[lo : lo + share], step), range(0, len(rows), max(share, 1))))
+def pack(pieces: Sequence[Array], out: Packed, pool: ThreadPoolExecutor, *, threads: int) -> None:
+    """Fill `out` from rows in pieces (m, dim) of float16, float32 or float64; what its dtype cannot hold becomes infinite."""
+    work: list[tuple[Array, Packed, int]] = []
+    at = 0
+    for rows in pieces:
+        step = max(1, PIECE_BYTES // max(rows[:1].nbytes, 1))
+        share = max(-(-len(rows) // (threads * step)) * step, 1)
+        to = out[at : at + len(rows)]
+        work += [(rows[lo : lo + share], to[lo : lo + share], step) for lo in range(0, len(rows), share)]
+        at += len(rows)
+    list(pool.map(lambda given: _pack(*given), work))
 
 
 def _pack(rows: Array, out: Packed, step: int) -> None:

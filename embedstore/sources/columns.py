@@ -15,7 +15,7 @@ import numpy as np
 
 from embedstore._sql import quoted
 from embedstore.errors import SourceError, UsageError, one_line, reason_of
-from embedstore.sources.matrices import PREFERRED, Block
+from embedstore.sources.matrices import PREFERRED, Array, Block, Mask
 from embedstore.sources.tabular import READERS, Tabular
 
 if TYPE_CHECKING:
@@ -276,7 +276,7 @@ def _completed(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 def _as_blocks(arrays: Iterator[Any], size: int, dim: int, where: str) -> Iterator[Block]:
     """List arrays as matrices of `size` rows."""
-    held: list[Block] = []
+    held: list[tuple[Array, Mask | None]] = []
     start = rows = 0
     for array in arrays:
         lo = 0
@@ -292,15 +292,13 @@ def _as_blocks(arrays: Iterator[Any], size: int, dim: int, where: str) -> Iterat
         yield _stacked(held)
 
 
-def _stacked(blocks: Sequence[Block]) -> Block:
-    if len(blocks) == 1:
-        return blocks[0]
-    masks = [np.ones(len(rows), bool) if mask is None else mask for rows, mask in blocks]
-    mask = np.concatenate(masks) if any(mask is not None for _, mask in blocks) else None
-    return np.concatenate([rows for rows, _ in blocks]), mask
+def _stacked(held: Sequence[tuple[Array, Mask | None]]) -> Block:
+    masks = [np.ones(len(rows), bool) if mask is None else mask for rows, mask in held]
+    mask = np.concatenate(masks) if any(mask is not None for _, mask in held) else None
+    return [rows for rows, _ in held], mask
 
 
-def _as_matrix(array: Any, dim: int, where: str, start: int) -> Block:
+def _as_matrix(array: Any, dim: int, where: str, start: int) -> tuple[Array, Mask | None]:
     """Lists of `dim` floats as rows; a null list is a row that is not there, a null number is NaN."""
     import pyarrow as pa
     import pyarrow.compute as pc

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
-Block = tuple[Array, "Mask | None"]
-"""Rows (n, dim) of float16, float32 or float64, and which of them are there (n,); None: all are."""
+Block = tuple[Sequence[Array], "Mask | None"]
+"""Rows in pieces (m, dim) of float16, float32 or float64, and which of all are there (n,); None: all are."""
 
 PREFERRED = ("vectors", "embeddings", "embedding", "vector", "emb", "arr_0")
 """Names that settle which of several arrays or columns holds the vectors."""
@@ -95,15 +95,11 @@ class Stacked:
                 hi = min(array.shape[0], lo + size - sum(map(len, held)))
                 held.append(array.read(lo, hi))
                 if sum(map(len, held)) == size:
-                    yield _joined(held), None
+                    yield held, None
                     held = []
                 lo = hi
         if held:
-            yield _joined(held), None
-
-
-def _joined(pieces: Sequence[Array]) -> Array:
-    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+            yield held, None
 
 
 class MemoryRows:
@@ -195,7 +191,7 @@ class NpzMatrix:
                 data = file.read(count * width)
                 if len(data) < count * width:
                     raise SourceError(f"{self.name} is cut off in row {lo + len(data) // width}. Copy {self.path} again.")
-                yield np.frombuffer(data, self.dtype).reshape(count, -1), None
+                yield [np.frombuffer(data, self.dtype).reshape(count, -1)], None
 
 
 def npz_arrays(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:

@@ -38,14 +38,14 @@ def write_combined(store: Store) -> None:
 
     path = store.path / COMBINED
     temporary = path.with_name(path.name + ".tmp")
-    widths = {name: _width(store, space) for name, space in store.spaces.items()}
-    size = sum(_most_bytes(space, widths[name]) for name, space in store.spaces.items())
+    width = store.items.longest_id()
+    size = sum(_most_bytes(space, width) for space in store.spaces.values())
     try:
         _reserve(temporary, (1 << 20) + size)
         with h5py.File(temporary, "r+", libver="latest") as h5:
             h5.attrs.update({**encoding("embedstore-combined"), "generation": store.generation})
             for name, space in store.spaces.items():
-                _write_space(h5.create_group(name), store, space, widths[name])
+                _write_space(h5.create_group(name), store, space, width)
         fsync_path(temporary)
         publish(temporary, path)
     except OSError as error:  # derived: the store is whole without it
@@ -105,13 +105,8 @@ def _write_space(group: h5py.Group, store: Store, space: Space, width: int) -> N
     _write_ids(group, store, space, width)
 
 
-def _width(store: Store, space: Space) -> int:
-    """Bytes of the longest id."""
-    return max((int(_lengths(_ids(store, rows)).max(initial=1)) for rows in space.row_blocks()), default=1)
-
-
 def _write_ids(group: h5py.Group, store: Store, space: Space, width: int) -> None:
-    """Ids as bytes in UTF-8, all as wide as the longest, a block at a time."""
+    """Ids as bytes in UTF-8, all of `width`, a block at a time."""
     import h5py
 
     ids = group.create_dataset("id", shape=(len(space),), dtype=h5py.string_dtype("utf-8", width))

@@ -74,6 +74,13 @@ class Items:
             table.insert(keys[live], rows[live])
         return table
 
+    def longest_id(self) -> int:
+        """Bytes in UTF-8 of the longest id of any item, removed ones too; at least 1."""
+        import pyarrow.compute as pc
+
+        parts = (self._part(i, [ID]).column(ID) for i in range(len(self._parts)))
+        return max((pc.max(pc.binary_length(ids)).as_py() or 1 for ids in parts), default=1)
+
     def rows_of(self, ids: Sequence[str]) -> Rows:
         """Rows (n,) of `ids`; `UsageError` names the first one that is not there."""
         ids = strings(ids, "ids")
