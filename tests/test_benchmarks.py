@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks import (
     align,
+    clip_retrieval,
     dedup,
     extract,
     filtered,
@@ -80,6 +81,11 @@ def test_memory() -> None:
     found = memory.main(["--tiny"])
     assert found["peak"] <= found["budget"] + found["alone"]
     assert found["recall"] > 0.9
+
+
+@pytest.mark.slow
+def test_clip_retrieval() -> None:
+    assert clip_retrieval.main(["--tiny"]).keys() == {"embedstore"}
 
 
 def test_stream() -> None:

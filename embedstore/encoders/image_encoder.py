@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from embedstore.encoders.base import EncoderRequest, Vectors
 from embedstore.encoders.images import ImageTransform, Pixels
-from embedstore.encoders.network import Array, Model, Network, Pending, batch_size_of, open_model
+from embedstore.encoders.network import Array, Model, Network, Pending, batch_size_of, on_gpu, open_model
 from embedstore.registry import require
 from embedstore.spec import EncoderSpec
 
 if TYPE_CHECKING:
     import torch
+
+    from embedstore.encoders.jpegs import DeviceJpegs, Jpeg
+    from embedstore.encoders.runtime import TorchModel
 
 EXAMPLES = 8
 
@@ -55,6 +59,7 @@ class ImageEncoder:
         self._request = request
         self._library = library
         self._forward = forward
+        self._opening = threading.Lock()
 
     @property
     def network(self) -> Network:
@@ -65,21 +70,41 @@ class ImageEncoder:
     def model(self) -> Model:
         return open_model(self.network, self._request)
 
-    def prepare(self, payload: bytes) -> Pixels:
+    @cached_property
+    def _on_gpu(self) -> bool:
+        return on_gpu(self._request)
+
+    @cached_property
+    def _jpegs(self) -> DeviceJpegs | None:
+        """Decoding on the GPU that runs the model."""
+        if not self._on_gpu:
+            return None
+        from embedstore.encoders.jpegs import open_jpegs
+
+        examples = pictures(*self.transform.size)
+        return open_jpegs(cast("TorchModel", self.model), self.transform, examples, self._request.max_pixels)
+
+    def prepare(self, payload: bytes) -> Pixels | Jpeg:
+        if self._on_gpu:
+            with self._opening:  # by whichever thread comes first
+                jpegs = self._jpegs
+            if jpegs is not None and (file := jpegs.taken(payload)) is not None:
+                return file
         return self.transform(payload, max_pixels=self._request.max_pixels)
 
-    def stacked(self, batch: Sequence[Pixels]) -> Array:
-        """What `model` takes: (n, height, width, 3) uint8."""
-        return np.stack(list(batch))
+    def stacked(self, batch: Sequence[Pixels | Jpeg]) -> Array | torch.Tensor:
+        """What `model` takes: (n, height, width, 3) uint8; on its device where files are decoded there."""
+        return np.stack(list(batch)) if self._jpegs is None else self._jpegs.stacked(batch)
 
-    def start(self, batch: Sequence[Pixels]) -> Pending:
+    def start(self, batch: Sequence[Pixels | Jpeg]) -> Pending:
         return self.model.start(self.stacked(batch))
 
-    def encode(self, batch: Sequence[Pixels]) -> Vectors:
+    def encode(self, batch: Sequence[Pixels | Jpeg]) -> Vectors:
         return self.start(batch)()
 
     def provenance(self) -> Mapping[str, str]:
-        return {**self.model.provenance(), self._library: str(require(self._library).__version__)}
+        decoder = {} if self._jpegs is None else {"jpeg": "nvjpeg"}
+        return {**self.model.provenance(), **decoder, self._library: str(require(self._library).__version__)}
 
     def _examples(self) -> list[tuple[Array, ...]]:
         images = pictures(*self.transform.size)

@@ -81,7 +81,7 @@ class ImageTransform:
             canvas = Image.new("RGB", (width, height), (self.fill,) * 3)
             canvas.paste(image.resize(inner, filter_), ((width - inner[0]) // 2, (height - inner[1]) // 2))
             return np.asarray(canvas)
-        scaled = _shortest(image.width, image.height, self.resize_to)
+        scaled = shortest(image.width, image.height, self.resize_to)
         if scaled[0] * scaled[1] > MAX_SCALED_PIXELS:
             raise PayloadError("decode", f"{image.width} × {image.height} pixels is too long and thin to be cropped")
         left, top = round((scaled[0] - width) / 2.0), round((scaled[1] - height) / 2.0)
@@ -93,7 +93,7 @@ class ImageTransform:
         return np.asarray(image.resize((width, height), filter_, box=(0, top * down, width, (top + height) * down)))
 
 
-def _shortest(width: int, height: int, target: int) -> tuple[int, int]:
+def shortest(width: int, height: int, target: int) -> tuple[int, int]:
     """torchvision's rule: the shorter side becomes `target`, the longer is rounded down."""
     if width <= height:
         return target, int(target * height / width)

@@ -57,10 +57,13 @@ Pending = Callable[[], Vectors]
 class Model(Protocol):
     """A network on a runtime."""
 
-    def start(self, *inputs: Array) -> Pending:
-        """Begin; the inputs are not to change before the vectors are there. Raises, then or later, what calling it raises."""
+    def start(self, *inputs: Any) -> Pending:
+        """Begin on arrays, or tensors that are on the device; they are not to change before the vectors are there.
 
-    def __call__(self, *inputs: Array) -> Vectors:
+        Raises, then or later, what calling it raises.
+        """
+
+    def __call__(self, *inputs: Any) -> Vectors:
         """Vectors (n, dim) float32.
 
         Raises
@@ -113,8 +116,12 @@ def runtime_of(request: EncoderRequest) -> str:
 
 def batch_size_of(request: EncoderRequest) -> int:
     """A good number of payloads at once on the device of `request`."""
-    on_gpu = request.device.startswith("cuda") or (request.device == "auto" and has_cuda())
-    return CUDA_BATCH if on_gpu else CPU_BATCH
+    return CUDA_BATCH if on_gpu(request) else CPU_BATCH
+
+
+def on_gpu(request: EncoderRequest) -> bool:
+    """Whether `request` puts a network on a GPU."""
+    return request.device.startswith("cuda") or (request.device == "auto" and request.runtime != "openvino" and has_cuda())
 
 
 def has_cuda() -> bool:

@@ -82,17 +82,18 @@ class TorchRuntime:
         import torch
 
         autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16)
-        with self._memory_errors(), torch.inference_mode(), autocast:
+        with self.memory_errors(), torch.inference_mode(), autocast:
             output = forward().float()
 
         def wait() -> Vectors:
-            with self._memory_errors():
+            with self.memory_errors():
                 return np.asarray(output.cpu().numpy())
 
         return wait
 
     @contextmanager
-    def _memory_errors(self) -> Iterator[None]:
+    def memory_errors(self) -> Iterator[None]:
+        """What torch raises when it runs out of memory becomes `EncoderOutOfMemoryError`."""
         import torch
 
         try:
@@ -105,10 +106,12 @@ class TorchRuntime:
                 raise EncoderOutOfMemoryError("The CPU ran out of memory.") from error
             raise
 
-    def tensor(self, array: Array) -> torch.Tensor:
-        """`array` on the device; on CUDA through pinned memory, without waiting for the copy."""
+    def tensor(self, array: Array | torch.Tensor) -> torch.Tensor:
+        """`array` on the device; on CUDA through pinned memory, without waiting for the copy. A tensor is there already."""
         import torch
 
+        if isinstance(array, torch.Tensor):
+            return array
         tensor = torch.from_numpy(array)
         return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
 
@@ -134,11 +137,11 @@ class TorchModel:
         placed = self.runtime.place(self._unplaced)
         return cast("torch.nn.Module", torch.compile(placed, backend=BACKEND)) if self._compiled else placed
 
-    def start(self, *inputs: Array) -> Pending:
+    def start(self, *inputs: Array | torch.Tensor) -> Pending:
         module = self.module
         return self.runtime.start(lambda: module(*[self.runtime.tensor(array) for array in inputs]))
 
-    def __call__(self, *inputs: Array) -> Vectors:
+    def __call__(self, *inputs: Array | torch.Tensor) -> Vectors:
         return self.start(*inputs)()
 
     def provenance(self) -> Mapping[str, str]:

@@ -35,7 +35,7 @@ Mask = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.int64]
 
 MAX_REPORTED_FAILURES = 20
-CONTENT_ERRORS = (RuntimeError, ValueError, TypeError, IndexError)
+CONTENT_ERRORS = (PayloadError, RuntimeError, ValueError, TypeError, IndexError)
 ENCODING_ERRORS = (*CONTENT_ERRORS, EncoderOutOfMemoryError)
 
 
@@ -56,7 +56,8 @@ def encode_batch(batch: Batch) -> None:
         if len(prepared) > 1:
             _in_pieces(batch, 1)
         else:
-            state.fail(int(batch.claims[0]), PayloadError("encode", one_line(error)))
+            failure = error if isinstance(error, PayloadError) else PayloadError("encode", one_line(error))
+            state.fail(int(batch.claims[0]), failure)
 
 
 class Encoding:
