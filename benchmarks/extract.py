@@ -18,7 +18,7 @@ import signal
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +30,18 @@ from embedstore.demo import extract
 from embedstore.encoders import load_encoder
 from embedstore.sources import MemorySource, TableSource
 
+TEXTS = ("text", "description", "keywords")
+
 
 def distinct(source: TableSource, modality: str, limit: int) -> list[str]:
-    """At most `limit` payloads that differ: paths of files, or texts."""
-    column: Iterable[str | None] = pa.Table.from_batches(list(source.batches())).column(modality).to_pylist()
+    """At most `limit` payloads that differ: paths of files, or texts of every column that holds sentences or words."""
+    table = pa.Table.from_batches(list(source.batches()))
+    columns = [name for name in (TEXTS if modality == "text" else [modality]) if name in table.column_names]
+    payloads = [payload for name in columns for payload in table.column(name).to_pylist()]
     key: Callable[[str], Any] = (lambda p: Path(p).read_bytes()) if modality == "image" else (lambda t: t)
     seen: dict[Any, str] = {}
-    for payload in column:
-        if payload is not None and len(seen) < limit:
+    for payload in payloads:
+        if payload and len(seen) < limit:
             seen.setdefault(key(payload), payload)
     return list(seen.values())
 
@@ -58,7 +62,7 @@ def forward_only(encoder: Any, modality: str, payloads: list[str]) -> float:
         prepared = sorted((encoder.prepare(t.encode()) for t in payloads), key=encoder.cost)
     size = encoder.batch_size
     batches = [encoder.stacked(prepared[lo : lo + size]) for lo in range(0, len(prepared), size)]
-    batches = [batch if isinstance(batch, tuple) else (batch,) for batch in batches]
+    batches = [(batch,) for batch in batches] if modality == "image" else [piece[1:] for batch in batches for piece in batch]
     encoder.model(*batches[0])
     start = time.perf_counter()
     before = encoder.model.start(*batches[0])

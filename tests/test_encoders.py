@@ -138,12 +138,48 @@ class TestMinilm(EncoderContract):
         windows = windowed.prepare(long.encode())
         assert len(windows) > 2
         assert all(set(first[1:-1]) & set(second[1:-1]) for first, second in pairwise(windows))  # windows overlap
-        parts = windowed.model(*windowed.stacked([windows]))
+        parts = np.concatenate([windowed.model(piece.ids, piece.mask) for piece in windowed.stacked([windows])])
         mean = parts.mean(axis=0) / np.linalg.norm(parts.mean(axis=0))
         assert agreement(encode(windowed, [short, long, short])[1:2], mean[None]) > 0.9999
         assert windowed.truncated == 0
         with pytest.raises(UsageError, match="does not take \\+windows"):
             load_encoder("hash+windows", "text")
+
+    def test_one_long_text_does_not_pad_the_others(self, encoder: Any) -> None:
+        texts = [" ".join(["blue"] * (300 if i == 5 else i % 7 + 1)) for i in range(64)]
+        prepared = [encoder.prepare(text.encode()) for text in texts]
+        pieces = encoder.stacked(prepared)
+        assert sorted(np.concatenate([piece.rows for piece in pieces])) == list(range(64))
+        assert sum(piece.ids.size for piece in pieces) < 2 * sum(len(ids) for (ids,) in prepared)  # 64 × 256 in one
+        alone = np.concatenate([encoder.encode([given]) for given in prepared])
+        assert agreement(encoder.encode(prepared), alone) > 0.9999
+
+    def test_every_call_is_waited_for_when_one_fails(self, encoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        waited: list[int] = []
+
+        class Failing:
+            def start(self, ids: Any, mask: Any) -> Any:
+                number = len(waited) + len(begun)
+                begun.append(number)
+                if number == fails_at_start:
+                    raise RuntimeError("cannot begin")
+
+                def wait() -> Any:
+                    waited.append(number)
+                    if number == 0:
+                        raise RuntimeError("cannot end")
+                    return np.zeros((len(ids), 384), np.float32)
+
+                return wait
+
+        prepared = [encoder.prepare(("blue " * n).encode()) for n in (1, 2, 3, 200, 220, 250)]
+        monkeypatch.setitem(encoder.__dict__, "model", Failing())
+        for fails_at_start, message in ((-1, "cannot end"), (1, "cannot begin")):
+            begun: list[int] = []
+            waited.clear()
+            with pytest.raises(RuntimeError, match=message):
+                encoder.encode(prepared)
+            assert waited == [n for n in begun if n != fails_at_start]
 
     def test_spec_is_known_without_the_model(self, encoder: Any) -> None:
         spec = encoder.spec

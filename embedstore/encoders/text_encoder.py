@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from embedstore._files import read_json
 from embedstore.encoders.base import EncoderRequest, Vectors
-from embedstore.encoders.network import Array, Model, Network, Pending, batch_size_of, open_model
+from embedstore.encoders.network import Array, Model, Network, Pending, batch_size_of, on_gpu, open_model
 from embedstore.encoders.texts import EXAMPLE_TEXTS, decode_text
 from embedstore.registry import require
 from embedstore.spec import EncoderSpec
@@ -22,8 +23,27 @@ if TYPE_CHECKING:
 Windows = list[list[int]]
 """Token ids of a text: one list, or one of each window."""
 
+Rows = npt.NDArray[np.int64]
+
 OVERLAP = 8
 """Windows of a long text overlap by this part of the maximum length."""
+CPU_PADDING, GPU_PADDING = 256, 8192
+"""Tokens of padding that cost as much as another call of a small network, with shapes that are new to it."""
+
+
+class Piece(NamedTuple):
+    """Windows that go through the network together.
+
+    Parameters
+    ----------
+    rows : (n,) int64
+        Their numbers among all windows.
+    ids, mask : (n, length) int64
+    """
+
+    rows: Rows
+    ids: Array
+    mask: Array
 
 
 class TextEncoder:
@@ -49,6 +69,7 @@ class TextEncoder:
         self._load = load
         self._request = request
         self._windows: Mapping[str, Any] | None = spec.preprocessing.get("windows")
+        self._bearable = GPU_PADDING if on_gpu(request) else CPU_PADDING
 
     @property
     def network(self) -> Network:
@@ -70,39 +91,60 @@ class TextEncoder:
         """Tokens of the longest window."""
         return max(map(len, prepared))
 
-    def stacked(self, batch: Sequence[Windows]) -> tuple[Array, Array]:
-        """What `model` takes: ids and mask (m, length) int64 of all windows, padded to the longest."""
+    def stacked(self, batch: Sequence[Windows]) -> list[Piece]:
+        """What `model` takes, a call each: windows of about one length, at most `batch_size` of them, padded to the longest."""
         windows = [ids for text in batch for ids in text]
         lengths = np.fromiter(map(len, windows), np.int64, len(windows))
-        mask = np.arange(lengths.max(initial=1)) < lengths[:, None]
-        ids = np.full(mask.shape, self._pad, np.int64)
-        ids[mask] = np.fromiter((token for window in windows for token in window), np.int64, int(lengths.sum()))
-        return ids, mask.astype(np.int64)
+        order = np.argsort(lengths, kind="stable")
+        starts = range(0, len(order), self.batch_size)
+        rows = [part for lo in starts for part in _halved(lengths, order[lo : lo + self.batch_size], self._bearable)]
+        return [Piece(part, *self._padded([windows[i] for i in part])) for part in rows]
 
     def start(self, batch: Sequence[Windows]) -> Pending:
-        ids, mask = self.stacked(batch)
-        if len(ids) == len(batch):
-            return self.model.start(ids, mask)
-        return lambda: self._mean(batch, ids, mask)
+        begun: list[tuple[Rows, Pending]] = []
+        try:
+            for piece in self.stacked(batch):
+                begun.append((piece.rows, self.model.start(piece.ids, piece.mask)))
+        except Exception:
+            _collected(begun)  # they read their inputs
+            raise
+
+        def wait() -> Vectors:
+            found = _collected(begun)
+            for vectors in found:
+                if isinstance(vectors, Exception):
+                    raise vectors
+            windows = np.concatenate([vectors for vectors in found if not isinstance(vectors, Exception)])
+            windows[np.concatenate([rows for rows, _ in begun])] = windows.copy()
+            return windows if len(windows) == len(batch) else self._mean(batch, windows)
+
+        return wait
 
     def encode(self, batch: Sequence[Windows]) -> Vectors:
         return self.start(batch)()
 
-    def _mean(self, batch: Sequence[Windows], ids: Array, mask: Array) -> Vectors:
-        steps = range(0, len(ids), self.batch_size)
-        windows = np.concatenate([self.model(ids[lo : lo + self.batch_size], mask[lo : lo + self.batch_size]) for lo in steps])
+    def _mean(self, batch: Sequence[Windows], windows: Vectors) -> Vectors:
+        """Vector of each text from those of its windows."""
         counts = np.fromiter(map(len, batch), np.int64, len(batch))
         means = np.add.reduceat(windows, np.cumsum(counts) - counts) / counts[:, None]
         if self.spec.normalized:
             means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
         return means.astype(np.float32)
 
+    def _padded(self, windows: Sequence[list[int]]) -> tuple[Array, Array]:
+        """Ids and mask (n, length) int64."""
+        lengths = np.fromiter(map(len, windows), np.int64, len(windows))
+        mask = np.arange(lengths.max(initial=1)) < lengths[:, None]
+        ids = np.full(mask.shape, self._pad, np.int64)
+        ids[mask] = np.fromiter((token for window in windows for token in window), np.int64, int(lengths.sum()))
+        return ids, mask.astype(np.int64)
+
     def provenance(self) -> Mapping[str, str]:
         return {**self.model.provenance(), "tokenizers": str(require("tokenizers", extra="st").__version__)}
 
     def _examples(self) -> list[tuple[Array, ...]]:
         prepared = [[self._tokenizer.encode(text).ids] for text in EXAMPLE_TEXTS]
-        return [self.stacked(some) for some in (prepared, prepared[2:3], prepared[:3])]
+        return [self._padded([windows[0] for windows in some]) for some in (prepared, prepared[2:3], prepared[:3])]
 
     @cached_property
     def _tokenizer(self) -> Any:
@@ -121,3 +163,24 @@ class TextEncoder:
         """The same for every way of cutting texts."""
         plain = {k: v for k, v in self.spec.preprocessing.items() if k != "windows"}
         return EncoderSpec.from_dict({**self.spec.to_dict(), "preprocessing": plain}).fingerprint
+
+
+def _halved(lengths: Rows, rows: Rows, bearable: int) -> Iterator[Rows]:
+    """`rows`, ascending by `lengths`, in halves of halves until padding the shorter half costs no more than is `bearable`."""
+    middle = len(rows) // 2
+    if middle and middle * (lengths[rows[-1]] - lengths[rows[middle - 1]]) > bearable:
+        yield from _halved(lengths, rows[:middle], bearable)
+        yield from _halved(lengths, rows[middle:], bearable)
+    else:
+        yield rows
+
+
+def _collected(begun: Sequence[tuple[Rows, Pending]]) -> list[Vectors | Exception]:
+    """What each gives or raises, once all are done."""
+    found: list[Vectors | Exception] = []
+    for _, pending in begun:
+        try:
+            found.append(pending())
+        except Exception as error:
+            found.append(error)
+    return found
