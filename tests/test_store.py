@@ -248,6 +248,7 @@ def test_encoder_spec_round_trip() -> None:
 @pytest.mark.parametrize("open_files", [256, 2])
 def test_rows_picked_from_many_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, open_files: int) -> None:
     monkeypatch.setattr("embedstore.store.picker.OPEN_FILES", open_files)
+    monkeypatch.setattr("embedstore.store.space.OPEN_FILES", open_files)
     store = es.Store.open(tmp_path / "s", create=True)
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(50, 4)).astype(np.float32)
@@ -258,11 +259,18 @@ def test_rows_picked_from_many_parts(tmp_path: Path, monkeypatch: pytest.MonkeyP
             items = pa.table({"row": rows, "id": [f"i{row}" for row in rows]})
             keys = np.zeros((10, 2), np.uint64)
             writer.commit(items, vectors={"text": NewVectors(rows, vectors[rows], keys)})
-    raw = es.Store.open(tmp_path / "s").spaces["text"].raw
+    space = es.Store.open(tmp_path / "s").spaces["text"]
+    raw = space.raw
     positions = rng.integers(0, 50, 200)
     for _ in range(2):
         np.testing.assert_array_equal(raw.take(positions), vectors[positions])
     assert raw.take(positions[:0]).shape == (0, 4)
+    np.testing.assert_array_equal(space.take(positions), vectors[positions])
+    np.testing.assert_array_equal(np.concatenate(list(space.blocks(7))), vectors)
+    np.testing.assert_array_equal(space.vectors(), vectors)
+    assert (space.hash_of(positions) == 0).all()
+    links = list(Path("/proc/self/fd").iterdir())  # this listing is one of them, and gone
+    assert sum(str(tmp_path) in os.readlink(link) for link in links if link.is_symlink()) <= 2 * open_files
     ref = raw._space.parts[-1]
     os.truncate(tmp_path / "s" / ref.file, ref.offsets[VECTORS] + 20)
     with pytest.raises(CorruptStoreError, match="too short"):

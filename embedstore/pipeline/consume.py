@@ -222,7 +222,7 @@ class ChunkCloser:
                 if len(claims):
                     entry = self._writer.store.manifest.spaces[name]
                     space = self._states[name].space
-                    part = read_array(self._store.path, entry.parts[-1], VECTORS, space.dtype, space.dim)
+                    part = partial(read_array, self._store.path, entry.parts[-1], VECTORS, space.dtype, space.dim)
                     self._states[name].committed(part, claims)
 
     def _changed(self, chunk: Chunk) -> Mask:

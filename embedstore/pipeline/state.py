@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -40,7 +40,7 @@ class SpaceState:
         self._claimed = KeyTable(space.root)
         self.claims = 0
         self._blocks: deque[tuple[Rows, Array]] = deque()
-        self._closed: list[tuple[int, Array, npt.NDArray[np.int32] | None]] = []  # None: each claim is where it is counted
+        self._closed: list[_Closed] = []
         self._closed_until = 0
 
     @property
@@ -126,7 +126,7 @@ class SpaceState:
             claims, block = self._blocks.popleft()
             vectors[claims - self._closed_until] = block
             at[claims - self._closed_until] = claims - self._closed_until
-        self._closed.append((self._closed_until, vectors, _places(at)))
+        self._closed.append(_Closed(self._closed_until, count, lambda: vectors, _places(at)))
         self._closed_until = until
 
     def take_claims(self, claims: Rows) -> Array:
@@ -138,41 +138,62 @@ class SpaceState:
             A claim was neither put nor failed; its vector would be whatever memory held.
         """
         out = np.empty((len(claims), self.space.dim), self.space.dtype)
-        starts = np.array([start for start, _, _ in self._closed], dtype=np.int64)
+        starts = np.array([closed.start for closed in self._closed], dtype=np.int64)
         block_of = np.searchsorted(starts, claims, side="right") - 1
         for i in np.unique(block_of):
-            start, vectors, at = self._closed[i]
+            closed = self._closed[i]
             where = block_of == i
-            found = claims[where] - start
-            found = found if at is None else at[found]
+            found = claims[where] - closed.start
+            found = found if closed.at is None else closed.at[found]
             if (found < 0).any():
                 raise EncoderError(
                     f"{int((found < 0).sum())} payloads of space {self.name!r} got neither a vector nor a failure. "
                     "Nothing of this part was kept; run the command again, and report this as a bug."
                 )
-            out[where] = vectors[found]
+            out[where] = closed.vectors()[found]
         return out
 
-    def committed(self, part: Array, claims: Rows) -> None:
-        """A closed chunk is on disk: read it from `part` and free the memory.
+    def committed(self, part: Callable[[], Array], claims: Rows) -> None:
+        """A closed chunk is on disk: free the memory.
 
         Parameters
         ----------
-        part : (n, dim) memory map
+        part : callable
+            Maps the part, (n, dim), whenever its vectors are wanted: what stays mapped stays resident.
         claims : (n,) int64
             Claim of each vector of the part, -1 for vectors copied from elsewhere.
         """
         for i in reversed(range(len(self._closed))):
-            start, vectors, at = self._closed[i]
-            if isinstance(vectors, np.memmap):
+            start, count, _, at, committed = self._closed[i]
+            if committed:
                 break
-            mine = (claims >= start) & (claims < start + len(vectors))
+            mine = (claims >= start) & (claims < start + count)
             if mine.any():
-                moved = np.full(len(vectors), -1, np.int32)
+                moved = np.full(count, -1, np.int32)
                 positions = np.flatnonzero(mine)
                 moved[claims[positions] - start] = positions
                 if (moved[slice(None) if at is None else at >= 0] >= 0).all():
-                    self._closed[i] = (start, part, _places(moved))
+                    self._closed[i] = _Closed(start, count, part, _places(moved), committed=True)
+
+
+class _Closed(NamedTuple):
+    """The vectors of a chunk's claims.
+
+    Parameters
+    ----------
+    start, size : int
+        Its claims are `start` to `start` + `size` - 1.
+    vectors : callable
+        In memory, or mapped for as long as they are held.
+    at : (size,) int32, optional
+        Where each claim's vector is among them, -1 where there is none; None: in the order of the claims.
+    """
+
+    start: int
+    size: int
+    vectors: Callable[[], Array]
+    at: npt.NDArray[np.int32] | None
+    committed: bool = False
 
 
 def _places(at: npt.NDArray[np.int32]) -> npt.NDArray[np.int32] | None:

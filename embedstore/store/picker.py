@@ -15,7 +15,8 @@ import numpy.typing as npt
 from embedstore.errors import CorruptStoreError
 from embedstore.store.format import PartRef, check_size
 
-OPEN_FILES = 256
+OPEN_FILES = 128
+"""Of a space at once: a store of a hundred million vectors has two thousand parts, and a process may open a thousand files."""
 
 
 class RowPicker:
@@ -46,7 +47,7 @@ class RowPicker:
         weakref.finalize(self, _close, self._open)
 
     def take(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        """Rows (m, width) at `positions` (m,), read-only.
+        """Rows (m, width) at `positions` (m,), not to be written to.
 
         Raises
         ------
@@ -55,26 +56,31 @@ class RowPicker:
         """
         positions = np.asarray(positions)
         part = np.searchsorted(self._starts, positions, side="right") - 1
-        offsets = ((positions - self._starts[part]) * self._row_bytes + self._offsets[part]).tolist()
-        with self._lock:
-            files = self._opened(part.tolist())
-            data = b"" if self._few else self._read(files, offsets)
+        offsets = (positions - self._starts[part]) * self._row_bytes + self._offsets[part]
         if self._few:  # files stay open, other threads need not wait
-            data = self._read(files, offsets)
-        return np.frombuffer(data, self._dtype).reshape(len(files), self._width)
+            with self._lock:
+                files = self._opened(part.tolist())
+            return self._read(files, offsets.tolist())
+        out = np.empty((len(positions), self._width), self._dtype)
+        group = np.unique(part, return_inverse=True)[1].reshape(-1) // OPEN_FILES
+        with self._lock:
+            for number in range(int(group.max(initial=-1)) + 1):
+                at = np.flatnonzero(group == number)
+                _close(self._open)
+                out[at] = self._read(self._opened(part[at].tolist()), offsets[at].tolist())
+            _close(self._open)
+        return out
 
     def _opened(self, parts: list[int]) -> list[int]:
-        if not self._few:
-            _close(self._open)
         for number in set(parts) - self._open.keys():
             self._open[number] = os.open(self._paths[number], os.O_RDONLY)
         return [self._open[number] for number in parts]
 
-    def _read(self, files: list[int], offsets: list[int]) -> bytes:
+    def _read(self, files: list[int], offsets: list[int]) -> npt.NDArray[Any]:
         data = b"".join(map(os.pread, files, [self._row_bytes] * len(files), offsets))
         if len(data) != len(files) * self._row_bytes:
             raise CorruptStoreError(f"A part in {self._paths[0].parent} is too short; 'embedstore verify' says which.")
-        return data
+        return np.frombuffer(data, self._dtype).reshape(len(files), self._width)
 
 
 def _close(files: dict[int, int]) -> None:

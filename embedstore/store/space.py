@@ -20,7 +20,7 @@ from embedstore.errors import CorruptStoreError
 from embedstore.spec import EncoderSpec
 from embedstore.store.format import PartRef, SpaceEntry
 from embedstore.store.parts import HASH, ROW, VECTORS, read_array, read_into, read_table
-from embedstore.store.picker import RowPicker
+from embedstore.store.picker import OPEN_FILES, RowPicker
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -103,6 +103,7 @@ class Space:
         self._root = root
         self._entry = entry
         self._dead = dead
+        self._mapped: dict[int, Array] = {}
 
     def __repr__(self) -> str:
         return f"<Space {self.name!r}: {len(self)} vectors of {self.dim} {self.info.dtype} by {self.spec.label}>"
@@ -173,14 +174,11 @@ class Space:
     def vectors(self) -> Array:
         """All vectors (n, dim), in the order of `rows`. One part without removals is returned as a memory map."""
         if len(self._entry.parts) == 1 and self._live is None:
-            return self._maps[0]
+            return self._map(0)
+        if self._live is None:
+            return self._whole(VECTORS, self.dtype, self.dim)
         out = np.empty((len(self), self.dim), dtype=self.dtype)
         at = 0
-        if self._live is None:
-            for ref in self._entry.parts:
-                read_into(out[at : at + ref.rows], self._root, ref, VECTORS)
-                at += ref.rows
-            return out
         for block in self.blocks():
             out[at : at + len(block)] = block
             at += len(block)
@@ -189,7 +187,8 @@ class Space:
     def blocks(self, size: int = 65536) -> Iterator[Array]:
         """The vectors in order, in blocks of at most `size` rows; blocks do not span parts."""
         start = 0
-        for part in self._maps:
+        for ref in self._entry.parts:
+            part = read_array(self._root, ref, VECTORS, self.dtype, self.dim)
             keep = None if self._live is None else self._live[start : start + len(part)]
             for lo in range(0, len(part), size):
                 block = part[lo : lo + size]
@@ -227,8 +226,8 @@ class Space:
 
     def _at(self, position: Rows) -> Array:
         """Vectors (m, dim) at positions over all parts."""
-        if len(self._maps) == 1:
-            return np.asarray(self._maps[0][position])
+        if len(self._entry.parts) == 1:
+            return np.asarray(self._map(0)[position])
         out = np.empty((len(position), self.dim), dtype=self.dtype)
         if not len(position):
             return out
@@ -237,7 +236,7 @@ class Space:
         parts, firsts = np.unique(part_of if order is None else part_of[order], return_index=True)
         for i, lo, hi in zip(parts, firsts, [*firsts[1:], len(position)], strict=True):
             where = slice(lo, hi) if order is None else order[lo:hi]
-            out[where] = self._maps[i][position[where] - self._starts[i]]
+            out[where] = self._map(int(i))[position[where] - self._starts[i]]
         return out
 
     def hash_of(self, rows: Rows) -> Keys:
@@ -280,9 +279,25 @@ class Space:
         """Row → failure, as in `failures`."""
         return {f["row"]: Failure(**{**f, "hash": f["hash"] or b""}) for f in self.failures.to_pylist()}
 
-    @cached_property
-    def _maps(self) -> list[Array]:
-        return [read_array(self._root, ref, VECTORS, self.dtype, self.dim) for ref in self._entry.parts]
+    def _map(self, number: int) -> Array:
+        """The vectors (n, dim) of a part, mapped; a mapping keeps its file open, so not all of very many are kept."""
+        part = self._mapped.get(number)
+        if part is None:
+            if len(self._mapped) >= OPEN_FILES:
+                self._mapped.clear()
+            part = read_array(self._root, self._entry.parts[number], VECTORS, self.dtype, self.dim)
+            self._mapped[number] = part
+        return part
+
+    def _whole(self, name: str, dtype: Any, *width: int) -> Array:
+        """A dataset of all parts, in memory."""
+        refs = self._entry.parts
+        out = np.empty((sum(ref.rows for ref in refs), *width), dtype)
+        at = 0
+        for ref in refs:
+            read_into(out[at : at + ref.rows], self._root, ref, name)
+            at += ref.rows
+        return out
 
     @cached_property
     def _starts(self) -> Rows:
@@ -290,13 +305,11 @@ class Space:
 
     @cached_property
     def _all_rows(self) -> Rows:
-        parts = [read_array(self._root, ref, ROW, np.int64) for ref in self._entry.parts]
-        return np.concatenate([np.empty(0, np.int64), *parts])
+        return self._whole(ROW, np.int64)
 
     @cached_property
     def _all_hashes(self) -> Keys:
-        parts = [read_array(self._root, ref, HASH, np.uint8, KEY_BYTES) for ref in self._entry.parts]
-        return np.concatenate([np.empty((0, KEY_BYTES), np.uint8), *parts]).view("<u8")
+        return self._whole(HASH, np.uint8, KEY_BYTES).view("<u8")
 
     @cached_property
     def _live(self) -> npt.NDArray[np.bool_] | None:
