@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ Run = tuple[Keys, npt.NDArray[np.int64]]
 
 KEY_BYTES = 16
 _ENTRY_BYTES = KEY_BYTES + 8
+SEGMENT = 65536
 
 
 def hash_payload(payload: bytes) -> bytes:
@@ -89,13 +90,13 @@ class KeyTable:
     folder : path, optional
         Segments are kept in a temporary file there, of which a lookup maps one segment at a time; in memory where it is not
         given or cannot be written to.
-    segment : int
+    segment : int, optional
         The most entries of a segment.
     """
 
-    def __init__(self, folder: Path | None = None, *, segment: int = 65536) -> None:
+    def __init__(self, folder: Path | None = None, *, segment: int | None = None) -> None:
         self._folder = folder
-        self._most = segment
+        self._most = segment or SEGMENT
         self._slots: Slots | None = None
         self._recent: list[Run] = []
         self._segments: list[_Segment] = []
@@ -149,6 +150,17 @@ class KeyTable:
             self._segments += self._joined(segment, part) if len(part[1]) else [segment]
         self._least = np.array([segment.least for segment in self._segments], np.uint64)
         self._least[0] = 0
+        if self._folder is None and self._slots is not None:  # it could not be written: give back the room it takes
+            self._segments = [self._in_memory(segment) for segment in self._segments]
+            self._slots = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        segments = [self._in_memory(segment) for segment in self._segments]
+        return {**vars(self), "_folder": None, "_slots": None, "_segments": segments}
+
+    def _in_memory(self, segment: _Segment) -> _Segment:
+        keys, values = self._run(segment)
+        return segment._replace(run=(keys.copy(), values.copy()), slot=-1)
 
     def _joined(self, segment: _Segment, part: Run) -> list[_Segment]:
         merged = _merged(self._run(segment), part)

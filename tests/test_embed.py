@@ -14,6 +14,7 @@ from helpers import write_csv, write_image
 from PIL import Image
 
 import embedstore as es
+from embedstore import _keys
 from embedstore.encoders.hash import HashEncoder
 from embedstore.encoders.images import ImageTransform
 from embedstore.errors import (
@@ -296,6 +297,38 @@ def test_no_payload_is_dropped_when_the_batch_size_changes_between_two_looks(
     monkeypatch.setattr(SpaceState, "batch_size", property(lambda state: next(sizes), lambda state, size: None), raising=False)
     texts = [f"text {i}" for i in range(300)]
     es.embed(MemorySource({"id": list(map(str, range(300))), "text": texts}), tmp_path / "s", text="hash:8")
+    expected = HashEncoder(8, "text").encode([t.encode() for t in texts])
+    np.testing.assert_array_equal(es.Store.open(tmp_path / "s").space("text").vectors(), expected.astype(np.float16))
+
+
+@pytest.mark.parametrize("method", ["prepare", "encode"])
+@pytest.mark.parametrize("error", [UsageError, EncoderError])
+def test_what_is_wrong_with_the_encoder_is_not_put_down_to_the_items(
+    method: str, error: type[Exception], tmp_path: Path
+) -> None:
+    def failing(self: object, given: object) -> object:
+        raise error("there is no such device")
+
+    broken = type("Broken", (HashEncoder,), {method: failing})
+    source = MemorySource({"id": ["a", "b"], "text": ["x", "y"]})
+    with pytest.raises(error, match="there is no such device"):
+        es.embed(source, tmp_path / "s", text=broken(8, "text", "h"))
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_batch_size_below_one_is_refused(tmp_path: Path) -> None:
+    encoder = type("Stuck", (HashEncoder,), {"batch_size": 0})(8, "text", "h")
+    with pytest.raises(EncoderError, match="h has a batch_size of 0; it should be 1 or more"):
+        es.embed(MemorySource({"id": ["a"], "text": ["x"]}), tmp_path / "s", text=encoder)
+
+
+def test_tables_of_contents_on_disk_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_keys, "SEGMENT", 64)
+    texts = [f"text {i % 1700}" for i in range(4000)]
+    source = MemorySource({"id": [f"i{i}" for i in range(4000)], "text": texts})
+    assert es.embed(source, tmp_path / "s", text="hash:8").spaces["text"].distinct == 1700
+    again = es.embed(source, tmp_path / "s", text={"text": "hash:8", "other": "hash:16"})
+    assert (again.spaces["text"].unchanged, again.spaces["other"].distinct) == (4000, 1700)
     expected = HashEncoder(8, "text").encode([t.encode() for t in texts])
     np.testing.assert_array_equal(es.Store.open(tmp_path / "s").space("text").vectors(), expected.astype(np.float16))
 

@@ -13,8 +13,10 @@ from PIL import Image
 import embedstore as es
 from embedstore.encoders import image_encoder, load_encoder
 from embedstore.encoders.image_encoder import pictures
+from embedstore.encoders.images import ImageTransform
 from embedstore.encoders.jpegs import DeviceJpegs, Jpeg
 from embedstore.encoders.network import agreement
+from embedstore.errors import PayloadError
 from embedstore.sources import MemorySource
 
 pytest.importorskip("torchcodec")
@@ -61,18 +63,41 @@ def test_what_the_device_might_read_otherwise_goes_through_pillow(encoder: Any) 
     assert [encoder.prepare(file).shape for file in others] == [(224, 224, 3)] * 3
 
 
-def test_a_damaged_file_costs_itself_alone(encoder: Any, tmp_path: Path) -> None:
+def test_what_is_cut_off_or_very_thin_goes_through_pillow(encoder: Any) -> None:
+    file = jpeg(photo(0, (300, 200)))
+    with pytest.raises(PayloadError, match="the image is damaged"):
+        encoder.prepare(file[: len(file) // 2])
+    with pytest.raises(PayloadError, match="too long and thin"):
+        encoder.prepare(jpeg(Image.new("RGB", (6, 16_000))))
+
+
+def test_a_damaged_file_costs_itself_alone(encoder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = [jpeg(photo(i, (300, 200 + i))) for i in range(5)]
-    files[3] = files[3][: len(files[3]) // 2]
+    files[3] = files[3][:400] + files[3][-2:]
     paths = [tmp_path / f"{i}.jpg" for i in range(5)]
     for path, file in zip(paths, files, strict=True):
         path.write_bytes(file)
+    seen: list[int] = []
+    transform = ImageTransform.__call__
+    monkeypatch.setattr(
+        ImageTransform, "__call__", lambda self, file, **options: seen.append(len(file)) or transform(self, file, **options)
+    )
     source = MemorySource({"id": list("abcde"), "image": list(map(str, paths))})
     report = es.embed(source, tmp_path / "s", image=encoder)
     assert (report.spaces["image"].embedded, report.spaces["image"].failed) == (4, 1)
     ((_, item, stage, reason),) = report.failures
     assert (item, stage) == ("d", "decode")
     assert reason.startswith("the image is damaged")
+    assert set(seen[8:]) == {402}  # Pillow looks at that one alone, after the eight examples
+
+
+def test_a_decoder_that_never_works_is_not_taken(encoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: Any, **options: Any) -> Any:
+        raise RuntimeError("no nvJPEG here")
+
+    monkeypatch.setattr("torchcodec.decoders.decode_jpeg", refuse)
+    assert isinstance(encoder.prepare(jpeg(photo(0, (300, 200)))), np.ndarray)
+    assert "jpeg" not in encoder.provenance()
 
 
 def test_other_vectors_are_not_taken(encoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,6 +115,6 @@ def test_large_files_are_decoded_in_groups(encoder: Any, monkeypatch: pytest.Mon
     seen: list[int] = []
     pixels = DeviceJpegs._pixels
     monkeypatch.setattr(DeviceJpegs, "_pixels", lambda self, some: seen.append(len(some)) or pixels(self, some))
-    monkeypatch.setattr(jpegs, "GROUP_PIXELS", 130_000)
+    monkeypatch.setattr(jpegs, "GROUP_PIXELS", 200_000)
     np.testing.assert_allclose(encoder.encode([encoder.prepare(file) for file in files]), expected, atol=1e-5)
     assert seen == [2, 2, 1]

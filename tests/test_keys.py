@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import resource
 import tempfile
 import tracemalloc
@@ -74,6 +75,16 @@ def test_a_table_that_cannot_be_written_stays_in_memory(tmp_path: Path) -> None:
     missing.insert(keys, np.arange(1000))
     for table in (missing, full):
         assert (table.lookup(keys) == np.arange(1000)).all()
+    assert not [link for link in Path("/proc/self/fd").iterdir() if str(tmp_path) in str(link.resolve())]  # its room is free
+
+
+def test_a_table_on_disk_can_be_pickled(tmp_path: Path) -> None:
+    keys = np.random.default_rng(0).integers(0, 2**64, (1000, 2), np.uint64)
+    table = KeyTable(tmp_path, segment=64)
+    table.insert(keys[:900], np.arange(900))
+    again = pickle.loads(pickle.dumps(table))
+    again.insert(keys[900:], np.arange(900, 1000))
+    assert (again.lookup(keys) == np.arange(1000)).all()
 
 
 def test_strings_and_payloads_share_one_hash() -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from embedstore.encoders.base import EncoderRequest, Vectors
 from embedstore.encoders.images import ImageTransform, Pixels
 from embedstore.encoders.network import Array, Model, Network, Pending, batch_size_of, on_gpu, open_model
+from embedstore.errors import EmbedstoreError, EncoderError, one_line
 from embedstore.registry import require
 from embedstore.spec import EncoderSpec
 
@@ -81,8 +82,13 @@ class ImageEncoder:
             return None
         from embedstore.encoders.jpegs import open_jpegs
 
-        examples = pictures(*self.transform.size)
-        return open_jpegs(cast("TorchModel", self.model), self.transform, examples, self._request.max_pixels)
+        try:
+            model = cast("TorchModel", self.model)
+        except EmbedstoreError:
+            raise
+        except Exception as error:  # a worker asks: what it raises would be put down to its payload
+            raise EncoderError(f"{self.spec.name} cannot be opened: {one_line(error, 200)}") from error
+        return open_jpegs(model, self.transform, pictures(*self.transform.size), self._request.max_pixels)
 
     def prepare(self, payload: bytes) -> Pixels | Jpeg:
         if self._on_gpu:

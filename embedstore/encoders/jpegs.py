@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import logging
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,14 +19,16 @@ import numpy as np
 from embedstore.encoders.images import ImageTransform, Pixels, shortest
 from embedstore.encoders.network import agreement
 from embedstore.encoders.runtime import AGREEMENT, TorchModel, TorchRuntime
-from embedstore.errors import PayloadError
+from embedstore.errors import EncoderOutOfMemoryError, one_line
 
 if TYPE_CHECKING:
     import torch
 
 LOG = logging.getLogger(__name__)
 GROUP_PIXELS = 1 << 26
-"""Of the files that are decoded at once; three bytes each on the device."""
+"""Of the files that are decoded at once, or of what they are scaled to; three bytes each on the device."""
+MOST_BYTES = 1 << 20
+"""Of a file; hundreds wait for their batch at once."""
 ORIENTATION = 0x0112
 
 
@@ -55,16 +58,22 @@ class DeviceJpegs:
         """`payload` to be decoded with its batch; None where Pillow has to do it."""
         from PIL import Image
 
-        if not payload.startswith(b"\xff\xd8\xff"):
+        whole = payload.startswith(b"\xff\xd8\xff") and payload.endswith(b"\xff\xd9")
+        if not whole or len(payload) > MOST_BYTES:
             return None
         try:
-            image = Image.open(io.BytesIO(payload), formats=["JPEG"])
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                image = Image.open(io.BytesIO(payload), formats=["JPEG"])
             plain = image.mode in ("RGB", "L") and image.info.get("adobe_transform", 1) == 1
+            named = [component[0] for component in getattr(image, "layer", ())]
             upright = image.getexif().get(ORIENTATION, 1) == 1
         except Exception:  # Pillow's readers raise many kinds; it will say what is wrong when it decodes
             return None
-        area = image.width * image.height
-        return Jpeg(payload, area) if plain and upright and area <= self._max_pixels else None
+        across, down = shortest(image.width, image.height, self._transform.resize_to)
+        area = max(image.width * image.height, across * down)
+        fits = image.width * image.height <= self._max_pixels and area <= GROUP_PIXELS
+        return Jpeg(payload, area) if plain and upright and fits and named != list(b"RGB") else None
 
     def stacked(self, batch: Sequence[Pixels | Jpeg]) -> torch.Tensor:
         """Pixels (n, height, width, 3) uint8 on the device, of files and of what Pillow decoded.
@@ -87,18 +96,30 @@ class DeviceJpegs:
                     out[i] = pixels
             return out
 
-    def _pixels(self, payloads: list[bytes]) -> list[torch.Tensor]:
-        """(height, width, 3) uint8 of each file; Pillow's where the decoder refuses one of them."""
-        import torch
+    def decoded(self, payloads: Sequence[bytes]) -> list[torch.Tensor]:
+        """(height, width, 3) uint8 of each file.
+
+        Raises
+        ------
+        RuntimeError
+            The decoder refuses one of them.
+        """
         from torchcodec.decoders import decode_jpeg  # type: ignore[attr-defined,import-not-found,import-untyped,unused-ignore]
 
+        return [self._resized(image) for image in decode_jpeg(list(payloads), mode="RGB", device=self._runtime.device)]
+
+    def _pixels(self, payloads: list[bytes]) -> list[torch.Tensor]:
+        """As `decoded`; Pillow's of those that the decoder refuses."""
+        import torch
+
         try:
-            return [self._resized(image) for image in decode_jpeg(payloads, mode="RGB", device=self._runtime.device)]
+            return self.decoded(payloads)
         except torch.cuda.OutOfMemoryError:
             raise
         except RuntimeError:
-            decoded = [self._transform(payload, max_pixels=self._max_pixels).copy() for payload in payloads]
-            return [self._runtime.tensor(pixels) for pixels in decoded]
+            if len(payloads) > 1:
+                return [pixels for payload in payloads for pixels in self._pixels([payload])]
+            return [self._runtime.tensor(self._transform(payloads[0], max_pixels=self._max_pixels).copy())]
 
     def _resized(self, image: torch.Tensor) -> torch.Tensor:
         """What `ImageTransform.pixels` does, for an image (3, h, w) uint8, in float32."""
@@ -138,6 +159,8 @@ def open_jpegs(model: TorchModel, transform: ImageTransform, examples: Pixels, m
     examples : (n, height, width, 3) uint8
         Images to be saved as JPEG and embedded both ways.
     """
+    import torch
+
     crops = transform.resize == "shortest" and transform.resize_to >= max(transform.size)
     if not (crops or transform.resize == "squash") or transform.interpolation not in ("bicubic", "bilinear"):
         return None
@@ -148,11 +171,13 @@ def open_jpegs(model: TorchModel, transform: ImageTransform, examples: Pixels, m
     files = list(_files(examples))
     try:
         theirs = model(np.stack([transform(payload, max_pixels=max_pixels) for payload in files]))
-        cosine = agreement(model(jpegs.stacked([Jpeg(payload, 0) for payload in files])), theirs)
-    except (RuntimeError, ImportError, PayloadError) as error:
-        LOG.info("JPEGs are decoded on the CPU: %s", str(error).splitlines()[0])
+        with model.runtime.memory_errors(), torch.inference_mode():
+            pixels = torch.stack(jpegs.decoded(files))
+        cosine = agreement(model(pixels), theirs)
+    except (RuntimeError, ImportError, EncoderOutOfMemoryError) as error:
+        LOG.info("JPEGs are decoded on the CPU: %s", one_line(error))
         return None
-    if cosine < AGREEMENT:
+    if not cosine >= AGREEMENT:
         LOG.info("JPEGs are decoded on the CPU: vectors from the GPU's decoder would differ (cosine %.6f).", cosine)
         return None
     return jpegs

@@ -164,7 +164,7 @@ def compiled_model(network: Network, eager: TorchModel) -> TorchModel:
         raise
     except Exception as error:  # compilers fail in many ways
         raise EncoderError(f"{network.name} cannot be compiled: {one_line(error, 200)} Use --runtime torch.") from error
-    if cosine < AGREEMENT:
+    if not cosine >= AGREEMENT:
         raise EncoderError(f"{network.name} gives other vectors when compiled (cosine {cosine:.7f}). Use --runtime torch.")
     return made
 

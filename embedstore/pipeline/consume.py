@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from embedstore.encoders.base import Encoder
 from embedstore.encoders.network import Pending
-from embedstore.errors import EncoderOutOfMemoryError, PayloadError, one_line
+from embedstore.errors import EmbedstoreError, EncoderOutOfMemoryError, PayloadError, one_line
 from embedstore.pipeline.carry import carried, recorded_failures
 from embedstore.pipeline.plan import Chunk, new_item_rows
 from embedstore.pipeline.produce import Batch, ChunkEnd
@@ -53,6 +53,8 @@ def encode_batch(batch: Batch) -> None:
         state.batch_size = len(prepared) // 2
         _in_pieces(batch, state.batch_size)
     except CONTENT_ERRORS as error:
+        if isinstance(error, EmbedstoreError) and not isinstance(error, PayloadError):
+            raise  # of the encoder, not of a payload
         if len(prepared) > 1:
             _in_pieces(batch, 1)
         else:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore._keys import hash_payload, keys_from_bytes
-from embedstore.errors import PayloadError, one_line
+from embedstore.errors import EmbedstoreError, PayloadError, one_line
 from embedstore.pipeline.plan import Chunk, Planner, SpaceWork, chunks
 from embedstore.pipeline.stages import Clock, ordered_map
 from embedstore.pipeline.state import SpaceState
@@ -215,6 +215,8 @@ def _prepare(state: SpaceState, payload: bytes) -> Any:
         return state.encoder.prepare(payload)
     except PayloadError as error:
         return error
+    except EmbedstoreError:  # of the encoder, not of this payload
+        raise
     except Exception as error:  # an encoder's own, or one of a library: it costs this payload alone
         return PayloadError("decode", one_line(error))
 

@@ -34,6 +34,8 @@ class SpaceState:
         self.space = space
         self.encoder = encoder
         self.batch_size = encoder.batch_size
+        if self.batch_size < 1:
+            raise EncoderError(f"{encoder.spec.name} has a batch_size of {self.batch_size}; it should be 1 or more.")
         self.cost: Callable[[Any], int] = getattr(encoder, "cost", len)
         self.failed: dict[int, PayloadError] = {}
         self.encoded = 0

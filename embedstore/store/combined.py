@@ -49,8 +49,9 @@ def write_combined(store: Store) -> None:
         fsync_path(temporary)
         publish(temporary, path)
     except OSError as error:  # derived: the store is whole without it
-        temporary.unlink(missing_ok=True)
         raise StoreError(f"{COMBINED} could not be renewed ({reason_of(error)}); everything committed is safe.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _reserve(path: Path, size: int) -> None:

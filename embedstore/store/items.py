@@ -75,11 +75,18 @@ class Items:
         return table
 
     def longest_id(self) -> int:
-        """Bytes in UTF-8 of the longest id of any item, removed ones too; at least 1."""
+        """Bytes in UTF-8 of the longest id of a live item; at least 1."""
+        import pyarrow as pa
         import pyarrow.compute as pc
 
-        parts = (self._part(i, [ID]).column(ID) for i in range(len(self._parts)))
-        return max((pc.max(pc.binary_length(ids)).as_py() or 1 for ids in parts), default=1)
+        longest = 1
+        for i in range(len(self._parts)):
+            part = self._part(i, [ROW, ID])
+            lengths = pc.binary_length(part.column(ID))
+            if len(self._dead):
+                lengths = lengths.filter(pa.array(np.isin(_column(part, ROW), self._dead, invert=True)))
+            longest = max(longest, pc.max(lengths).as_py() or 0)
+        return longest
 
     def rows_of(self, ids: Sequence[str]) -> Rows:
         """Rows (n,) of `ids`; `UsageError` names the first one that is not there."""

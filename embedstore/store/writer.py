@@ -229,7 +229,7 @@ def orphans(store: Store) -> list[Path]:
     """Files in the store's data folders that its manifest does not name: what a killed writer leaves."""
     known = {store.path / ref.file for ref in store.manifest.refs()}
     known |= {store.path / space_file(name) for name in store.manifest.spaces}
-    found = [store.path / f"{MANIFEST}.tmp"] if (store.path / f"{MANIFEST}.tmp").exists() else []
+    found = [path for name in (MANIFEST, COMBINED) if (path := store.path / f"{name}.tmp").exists()]
     for folder in ("items", "spaces"):
         for parent, _, files in os.walk(store.path / folder):
             if Path(parent).relative_to(store.path).parts[2:3] != ("index",):  # a space may be called so, too
