@@ -220,6 +220,12 @@ def test_memory_does_not_grow_with_a_csv(tmp_path: Path) -> None:
     assert int(large.split()[1]) - int(small.split()[1]) < 130  # 230 MB more data
 
 
+def test_a_csv_whose_first_line_is_no_header_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("x" * 200_000 + "\n", encoding="utf-8")
+    with pytest.raises(SourceError, match=r"a\.csv cannot be read as csv: field larger than field limit"):
+        TableSource(tmp_path / "a.csv")
+
+
 @pytest.mark.parametrize("length", [3_000_000, 5_000_000])
 def test_a_csv_line_longer_than_a_buffer_is_read(tmp_path: Path, length: int) -> None:
     long = "Possible " + "x" * length

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from embedstore.indexing.entries import Entries
 from embedstore.indexing.gpu import cagra_graph
 from embedstore.indexing.links import add_linked, can_relink, relink
-from embedstore.indexing.recipe import RELINKED_UP_TO, TRAIN_PER_LIST, Recipe, n_entries
+from embedstore.indexing.recipe import RELINKED_UP_TO, TRAIN_PER_ENTRY, TRAIN_PER_LIST, Recipe, n_entries
 from embedstore.indexing.vectors import BLOCK, Float, Positions, Vectors, unit_rows
 from embedstore.registry import require
 
@@ -23,7 +23,6 @@ KMEANS_ROUNDS = 8
 GRAPH_CODES = ("RaBitQ2", "SQfp16", "Flat")
 CONSTRUCTION = ((200_000, 200), (10**18, 128))
 """efConstruction for up to so many vectors. With 400 a search tries less, but over more links: it takes as many distances."""
-PER_ENTRY = 32  # vectors that k-means sees
 Progress = Callable[[str], None]
 
 
@@ -116,7 +115,7 @@ def _graph(
 def _entries(vectors: Vectors, wanted: npt.NDArray[np.bool_], seed: int) -> Entries:
     """The medoids of k-means over a sample."""
     count = min(n_entries(int(wanted.sum())), int(wanted.sum()))
-    labels = _sampled(int(wanted.sum()), count * PER_ENTRY, seed)
+    labels = _sampled(int(wanted.sum()), count * TRAIN_PER_ENTRY, seed)
     seen = _picked(vectors, wanted, labels)
     medoids = np.unique(assign(kmeans(seen, count, seed=seed), seen))
     return Entries.of(seen[medoids], labels[medoids])

@@ -21,6 +21,7 @@ RELINKED_UP_TO = 200_000
 Among a million clustered vectors it took twelve minutes and searches were slower.
 """
 LINKS = 32
+TRAIN_PER_ENTRY = 32
 TRAIN_PER_LIST = 64
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 
@@ -95,7 +96,8 @@ class Recipe:
         relinked = n <= RELINKED_UP_TO and not coded.codes.startswith("RaBitQ")
         again = 2 * 8 * self.size * n if relinked else 0  # links of before and of now
         more = n * (code_bytes("RaBitQ2", dim) + 8) if self.codes == "any" else 0
-        return int(1.1 * coded.bytes(n, dim)) + max(again, more) + (320 << 20)
+        seen = 4 * dim * min(n, n_entries(n) * TRAIN_PER_ENTRY)  # by k-means, for where walks begin
+        return int(1.1 * coded.bytes(n, dim)) + max(again, more, seen) + (320 << 20)
 
     def check_fits(self, n: int, dim: int, memory: int) -> None:
         """Raise `UsageError` where `n` vectors cannot be indexed in `memory` bytes."""

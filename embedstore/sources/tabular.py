@@ -127,7 +127,10 @@ class Tabular:
     def _sniffed(self, file: str, text: frozenset[str], longest: int) -> tuple[str, dict[str, str]]:
         """How to scan a CSV without looking at all of it again, and its types."""
         delimiter = self._delimiter()
-        header = self._read(lambda lines: next(csv.reader(lines, delimiter=delimiter), []))
+        try:
+            header = self._read(lambda lines: next(csv.reader(lines, delimiter=delimiter), []))
+        except csv.Error as error:
+            raise self.unreadable(error) from error
         lower = [name.lower() for name in header]
         if twice := [name for i, name in enumerate(header) if name.lower() in lower[:i]]:
             raise SourceError(f"{self.path}: two columns are called {twice[0]!r} (case does not count). Rename one.")
