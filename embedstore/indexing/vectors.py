@@ -86,7 +86,8 @@ def unit_rows(vectors: Array) -> Float:
     if len(x) and not 1e-30 < square.min() <= square.max() < np.inf:  # zeros, or float32 over- or underflows: the slow way
         wide = np.asarray(vectors, dtype=np.float64)
         largest = np.abs(wide).max(axis=1, initial=0.0)
-        wide = wide / np.where(largest > 0, largest, 1)[:, None]
+        with np.errstate(invalid="ignore"):  # infinity becomes NaN, which callers look for
+            wide = wide / np.where(largest > 0, largest, 1)[:, None]
         x, square = wide.astype(np.float32), np.einsum("ij,ij->i", wide, wide)
     norms = np.sqrt(square)
     norms[norms == 0] = 1
