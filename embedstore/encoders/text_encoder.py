@@ -110,12 +110,11 @@ class TextEncoder:
             raise
 
         def wait() -> Vectors:
-            found = _collected(begun)
-            for vectors in found:
+            windows = np.empty((sum(map(len, batch)), self.spec.dim), np.float32)
+            for (rows, _), vectors in zip(begun, _collected(begun), strict=True):
                 if isinstance(vectors, Exception):
                     raise vectors
-            windows = np.concatenate([vectors for vectors in found if not isinstance(vectors, Exception)])
-            windows[np.concatenate([rows for rows, _ in begun])] = windows.copy()
+                windows[rows] = vectors
             return windows if len(windows) == len(batch) else self._mean(batch, windows)
 
         return wait
@@ -124,7 +123,7 @@ class TextEncoder:
         return self.start(batch)()
 
     def _mean(self, batch: Sequence[Windows], windows: Vectors) -> Vectors:
-        """Vector of each text from those of its windows."""
+        """Vector of each text (n, dim) from those of its windows (m, dim)."""
         counts = np.fromiter(map(len, batch), np.int64, len(batch))
         means = np.add.reduceat(windows, np.cumsum(counts) - counts) / counts[:, None]
         if self.spec.normalized:
@@ -176,7 +175,7 @@ def _halved(lengths: Rows, rows: Rows, bearable: int) -> Iterator[Rows]:
 
 
 def _collected(begun: Sequence[tuple[Rows, Pending]]) -> list[Vectors | Exception]:
-    """What each gives or raises, once all are done."""
+    """The vectors (n, dim) that each gives, or what it raises, once all are done."""
     found: list[Vectors | Exception] = []
     for _, pending in begun:
         try:

@@ -23,6 +23,8 @@ from embedstore.indexing.vectors import Float, Positions
 from embedstore.registry import require
 
 NEAREST = 64
+CROWDED = 64
+"""Of a vector that has no room for all links back to it, so many are looked at, the nearest first."""
 SLACK = 1.1
 """A link goes when a kept one's end is nearer to its end by this factor, of squared distances."""
 FAN = 16
@@ -231,7 +233,7 @@ def _prune(graph: _Graph, near: Labels, cosines: Float) -> Labels:
 def _with_ways_back(graph: _Graph, sources: Positions, found: Labels) -> Iterator[tuple[Positions, Labels, Float | None]]:
     """What `found` (m', k) leads to from `sources`: labels (m,), their links and those back, and the cosines to these.
 
-    Where there is room, links are (m, width), in any order and without cosines; else (m, NEAREST), nearest first.
+    Where there is room, links are (m, width), in any order and without cosines; else (m, CROWDED), nearest first.
     """
     for lo in range(0, graph.n, AT_ONCE):
         at, place = np.nonzero((found >= lo) & (found < lo + AT_ONCE))
@@ -251,7 +253,7 @@ def _with_ways_back(graph: _Graph, sources: Positions, found: Labels) -> Iterato
             cosines = graph.cosines(ends[mine], near)
             order = np.lexsort((-cosines, row))
             row, near, cosines = row[order], near[order], cosines[order]
-            yield targets[some], _padded(row, near, NEAREST, -1), _padded(row, cosines, NEAREST, NOTHING)
+            yield targets[some], _padded(row, near, CROWDED, -1), _padded(row, cosines, CROWDED, NOTHING)
 
 
 def _padded(row: Positions, values: npt.NDArray[Any], width: int, fill: float) -> npt.NDArray[Any]:

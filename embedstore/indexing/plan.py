@@ -101,7 +101,7 @@ class Planner:
         self.device = device
         self._points: dict[tuple[int, float | None], Point] = {}
         self._counted: tuple[Mask, int] | None = None
-        self._picked: tuple[Mask, Positions, ExactIndex] | None = None
+        self._picked: tuple[Mask, Positions, ExactIndex | None] | None = None
 
     @cached_property
     def exact(self) -> ExactIndex:
@@ -169,9 +169,9 @@ class Planner:
             return Answer(*_padded(*self.exact.search(unit, k), k), "exact", None)
         if self._picked is None or self._picked[0] is not keep or keep.flags.writeable:
             at = np.flatnonzero(keep)
-            self._picked = keep, at, ExactIndex(Subset(self.vectors, at))
+            self._picked = keep, at, ExactIndex(Subset(self.vectors, at)) if self.device == "cpu" else None
         _, matching, exact = self._picked
-        if self.device != "cpu":  # where all vectors are kept already
+        if exact is None:  # the device keeps all vectors already
             scores, found = self.exact.search(unit, k, subset=matching)
             return Answer(*_padded(scores, found, k), f"exact over {len(matching):,} matching", None)
         scores, found = exact.search(unit, k)

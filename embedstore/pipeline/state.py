@@ -166,16 +166,16 @@ class SpaceState:
             Claim of each vector of the part, -1 for vectors copied from elsewhere.
         """
         for i in reversed(range(len(self._closed))):
-            start, count, _, at, committed = self._closed[i]
+            start, size, _, at, committed = self._closed[i]
             if committed:
                 break
-            mine = (claims >= start) & (claims < start + count)
+            mine = (claims >= start) & (claims < start + size)
             if mine.any():
-                moved = np.full(count, -1, np.int32)
+                moved = np.full(size, -1, np.int32)
                 positions = np.flatnonzero(mine)
                 moved[claims[positions] - start] = positions
                 if (moved[slice(None) if at is None else at >= 0] >= 0).all():
-                    self._closed[i] = _Closed(start, count, part, _places(moved), committed=True)
+                    self._closed[i] = _Closed(start, size, part, _places(moved), committed=True)
 
 
 class _Closed(NamedTuple):
