@@ -278,12 +278,12 @@ def test_batches_are_begun_ahead_and_fail_alone(when: str, tmp_path: Path) -> No
             if any(b"bad" in payload for payload in batch):
                 raise RuntimeError("the model does not like it")
 
-    texts = [f"text {i}" for i in range(3000)]
+    texts = [f"text {i}" for i in range(9000)]
     texts[700], texts[2000] = "text bad", "text large"
     report = es.embed(
-        MemorySource({"id": list(map(str, range(3000))), "text": texts}), tmp_path / "s", text=Ahead(8, "text", "h")
+        MemorySource({"id": list(map(str, range(9000))), "text": texts}), tmp_path / "s", text=Ahead(8, "text", "h")
     )
-    assert counts(report, "text") == (2999, 0, 0, 1)
+    assert counts(report, "text") == (8999, 0, 0, 1)
     space = es.Store.open(tmp_path / "s").space("text")
     assert [f["reason"] for f in space.failures.to_pylist()] == ["the model does not like it"]
     expected = HashEncoder(8, "text").encode([t.encode() for i, t in enumerate(texts) if i != 700])
@@ -392,10 +392,10 @@ def test_what_was_encoded_is_kept_when_the_source_fails(tmp_path: Path) -> None:
             yield from super().batches()
             raise SourceError("the tar is cut off")
 
-    source = Breaks({"id": list(map(str, range(2048))), "text": [f"text {i}" for i in range(2048)]})
+    source = Breaks({"id": list(map(str, range(8192))), "text": [f"text {i}" for i in range(8192)]})
     with pytest.raises(SourceError, match="cut off"):
         es.embed(source, tmp_path / "s", text=Ahead(8, "text", "h"))
-    assert len(es.Store.open(tmp_path / "s").space("text")) == 2048
+    assert len(es.Store.open(tmp_path / "s").space("text")) == 8192
 
 
 def test_a_class_that_changes_encode_alone_is_not_begun_ahead() -> None:
@@ -432,7 +432,7 @@ def test_texts_are_encoded_by_length_and_come_back_in_order(tmp_path: Path) -> N
 
 
 def test_several_chunks_with_repeats_across_them(tmp_path: Path) -> None:
-    n = 5000
+    n = 20_000
     texts = [f"text {i % 700}" for i in range(n)]
     source = MemorySource({"id": [f"i{i}" for i in range(n)], "text": texts})
     report = es.embed(source, tmp_path / "s", text="hash:8")
@@ -478,11 +478,11 @@ def test_full_disk_keeps_what_was_committed(tmp_path: Path, monkeypatch: pytest.
         return real(*args)
 
     monkeypatch.setattr(writer, "write_vectors", failing)
-    source = MemorySource({"id": [f"i{i}" for i in range(5000)], "text": [f"t{i}" for i in range(5000)]})
+    source = MemorySource({"id": [f"i{i}" for i in range(10_000)], "text": [f"t{i}" for i in range(10_000)]})
     with pytest.raises(es.EmbedstoreError, match=r"No space left on device.*everything committed before is safe"):
         es.embed(source, tmp_path / "s", text="hash:8")
-    assert len(es.Store.open(tmp_path / "s").space("text")) == 2048
-    assert es.embed(source, tmp_path / "s", text="hash:8").spaces["text"].unchanged == 2048
+    assert len(es.Store.open(tmp_path / "s").space("text")) == 8192
+    assert es.embed(source, tmp_path / "s", text="hash:8").spaces["text"].unchanged == 8192
     assert es.verify(es.Store.open(tmp_path / "s")).clean
 
 

@@ -145,15 +145,15 @@ def test_damage_is_never_taken_for_the_end(tmp_path: Path) -> None:
 
 def test_a_damaged_shard_keeps_what_was_committed(tmp_path: Path) -> None:
     for shard in range(2):
-        write_tar(tmp_path / f"{shard}.tar", {f"{shard}-{i}.txt": f"{shard} {i}".encode() for i in range(1500)})
+        write_tar(tmp_path / f"{shard}.tar", {f"{shard}-{i}.txt": f"{shard} {i}".encode() for i in range(3500)})
     whole = (tmp_path / "1.tar").read_bytes()
     (tmp_path / "1.tar").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(SourceError, match=r"1\.tar is damaged after '1-\d+\.txt'"):
         es.embed(tmp_path, tmp_path / "s", text="hash:8")
-    assert len(es.Store.open(tmp_path / "s")) == 2048
+    assert len(es.Store.open(tmp_path / "s")) == 4096
     (tmp_path / "1.tar").write_bytes(whole)
     report = es.embed(tmp_path, tmp_path / "s", text="hash:8")
-    assert (report.spaces["text"].embedded, report.spaces["text"].unchanged) == (3000 - 2048, 2048)
+    assert (report.spaces["text"].embedded, report.spaces["text"].unchanged) == (7000 - 4096, 4096)
 
 
 def test_metadata_that_changes_its_type_names_the_sample(tmp_path: Path) -> None:

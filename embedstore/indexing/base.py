@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,13 +14,13 @@ import numpy.typing as npt
 from embedstore.indexing.entries import Entries
 from embedstore.indexing.pages import use_huge_pages
 from embedstore.indexing.recipe import Recipe
+from embedstore.indexing.single import ALL_AT_ONCE, Single
 from embedstore.indexing.vectors import Array, Float, Positions, Vectors, unit_rows
 from embedstore.registry import require
 
 CHUNK = 128
 RERANKED_BYTES = 8 << 20
 INT32 = np.iinfo(np.int32).max
-ALL_AT_ONCE = 2  # FAISS's name for it: a walk begins at all its entries (there is one)
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ class Base:
         self.entries = entries
         self._faiss = require("faiss", extra="cpu")
         self._known_parameters: dict[int, Any] = {}
-        self._buffers = threading.local()
+        self._of_thread = threading.local()
         self._pool: tuple[int, ThreadPoolExecutor] | None = None
 
     def __len__(self) -> int:
@@ -119,42 +118,31 @@ class Base:
         alone = len(unit) <= 4 or threads == 1
         chunk = chunk if alone else min(chunk, -(-len(unit) // threads))
 
-        def part(lo: int) -> tuple[Float, Positions]:
-            return self._part(unit[lo : lo + chunk], k, candidates, parameters)
-
         starts = range(0, max(len(unit), 1), chunk)
-        return self._joined([part(lo) for lo in starts] if alone else list(self._threads(threads).map(part, starts)))
+        found: list[Any] = [None] * len(starts)
+        left = iter(enumerate(starts))
+
+        def work() -> None:
+            for i, lo in left:
+                found[i] = self._part(unit[lo : lo + chunk], k, candidates, parameters)
+
+        others = [] if alone else [self._threads(threads).submit(work) for _ in range(threads - 1)]
+        work()  # this thread too: to wake a sleeping one takes as long as a query
+        for other in others:
+            other.result()
+        return self._joined(found)
 
     def one(self, query: Array, k: int, setting: Setting) -> tuple[Float, Positions] | None:
-        """`search` for one query (dim,), of any length but zero, at the least cost of Python.
-
-        After a walk through a graph every call of NumPy finds cold caches and costs ten times its usual: there are few here,
-        and what FAISS fills is made once a thread. None where the query or the answer needs more care than that.
-        """
-        length = float(query.dot(query))
-        if self.recipe.codes != "Flat" or not 1e-30 < length < 1e30:
+        """`search` for one query (dim,), of any length but zero. None where the query or the answer needs more care."""
+        if self.recipe.codes != "Flat":
             return None
-        buffers = self._buffers
-        if getattr(buffers, "k", None) != k:
-            buffers.k, buffers.query = k, np.empty((1, self.vectors.dim), np.float32)
-            buffers.distances, buffers.labels = np.empty((1, k), np.float32), np.empty((1, k), np.int64)
-            buffers.entry, buffers.nearness = np.zeros(1, np.int64), np.empty(1, np.float32)
-            begin = buffers.entry.view(np.int32)[:: -1 if sys.byteorder == "big" else 1][:1]  # FAISS wants half of what it gave
-            filled = buffers.query, buffers.distances, buffers.labels, buffers.entry, begin, buffers.nearness
-            buffers.at = [self._faiss.swig_ptr(array) for array in filled]
-        np.multiply(query, length**-0.5, out=buffers.query[0])
-        self._faiss.omp_set_num_threads(1)
-        query_at, distances, labels, entry, begin, nearness = buffers.at
-        parameters = self._parameters(max(setting.effort, k), None)
-        if self.entries is None:
-            self.index.search_c(1, query_at, k, distances, labels, parameters)
-        else:
-            self.entries.fill(1, query_at, nearness, entry)
-            self.index.search_level_0(1, query_at, k, begin, nearness, distances, labels, 1, ALL_AT_ONCE, parameters)
-        if buffers.labels[0, -1] < 0:
-            return None
-        scores = 1 - buffers.distances / 2
-        return scores, buffers.labels.copy() if self.plain else self.labels.take(buffers.labels).astype(np.int64)
+        single = getattr(self._of_thread, "single", None)
+        if single is None or single.k != k:
+            single = self._of_thread.single = Single(self.index, self.entries, self.vectors.dim, k)
+        found = single.ask(query, self._parameters(max(setting.effort, k), None))
+        if found is None or self.plain:
+            return found
+        return found[0], self.labels.take(found[1]).astype(np.int64)
 
     def _joined(self, parts: list[tuple[Float, Positions]]) -> tuple[Float, Positions]:
         if len(parts) == 1:

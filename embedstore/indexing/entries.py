@@ -8,6 +8,8 @@ the nearest medoid the same graph takes half as many distances to a recall of 0.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,10 +84,9 @@ class Entries:
     def nearest(self, unit: Float) -> tuple[Labels, Float]:
         """Where to begin for each query (m, dim): a label (m,) int32 and its squared distance (m,)."""
         distances, labels = np.empty(len(unit), np.float32), np.empty(len(unit), np.int64)
-        unit_at, distances_at, labels_at = map(self._faiss.swig_ptr, (unit, distances, labels))
-        self.fill(len(unit), unit_at, distances_at, labels_at)
+        self.call(len(unit), *map(self._faiss.swig_ptr, (unit, distances, labels)))()
         return labels.astype(np.int32), distances
 
-    def fill(self, m: int, unit_at: Any, distances_at: Any, labels_at: Any) -> None:
-        """`nearest` for `m` queries by the small graph, from and to arrays behind FAISS's pointers; labels are int64."""
-        self._index.search_c(m, unit_at, 1, distances_at, labels_at, self._parameters)
+    def call(self, m: int, unit_at: Any, distances_at: Any, labels_at: Any) -> Callable[[], Any]:
+        """What fills `nearest` of `m` queries, from and to arrays behind FAISS's pointers; labels are int64."""
+        return partial(self._index.search_c, m, unit_at, 1, distances_at, labels_at, self._parameters)

@@ -28,15 +28,18 @@ Rows = npt.NDArray[np.int64]
 
 CHUNK_BYTES = 128 << 20
 """A chunk ends with the payload that reaches this many bytes, where payloads come with the items."""
+LEAST_ROWS = 1024
+LEAST_TEXTS = 4096
+"""Of texts alone, which take seconds where pictures take half a minute: one chunk is sorted by length, against padding."""
 
 
-def part_rows(position: int) -> int:
-    """Items of the chunk that begins at `position` of a source: a 64th of what came before, between 1,024 and 65,536.
+def part_rows(position: int, least: int = LEAST_ROWS) -> int:
+    """Items of the chunk that begins at `position` of a source: a 64th of what came before, between `least` and 65,536.
 
     A chunk is the unit of commit. Its bounds depend on the source alone, so that a run that is killed and resumed makes
-    the parts that an uninterrupted one makes; and a kill never costs more than 1/64 of the work done.
+    the parts that an uninterrupted one makes; and a kill never costs more than 1/64 of the work done, or `least` items.
     """
-    return 1 << min(16, max(10, (position // 64).bit_length() - 1))
+    return max(least, 1 << min(16, max(10, (position // 64).bit_length() - 1)))
 
 
 @dataclass
@@ -227,18 +230,18 @@ class Planner:
         return table
 
 
-def chunks(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, pa.Table]]:
+def chunks(batches: Iterable[pa.RecordBatch], least: int = LEAST_ROWS) -> Iterator[tuple[int, pa.Table]]:
     """(start, table) pieces of a source whose sizes follow `part_rows` and `CHUNK_BYTES`."""
     held: list[pa.RecordBatch] = []
     start = rows = size = 0
     for batch in batches:
         while batch.num_rows:
-            taken, added = _fitting(batch, part_rows(start) - rows, CHUNK_BYTES - size)
+            taken, added = _fitting(batch, part_rows(start, least) - rows, CHUNK_BYTES - size)
             held.append(batch.slice(0, taken))
             batch = batch.slice(taken)
             rows += taken
             size += added
-            if rows == part_rows(start) or size >= CHUNK_BYTES:
+            if rows == part_rows(start, least) or size >= CHUNK_BYTES:
                 yield start, _joined(held)
                 start += rows
                 rows = size = 0

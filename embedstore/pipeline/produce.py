@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from embedstore._keys import hash_payload, keys_from_bytes
 from embedstore.errors import EmbedstoreError, PayloadError, one_line
-from embedstore.pipeline.plan import Chunk, Planner, SpaceWork, chunks
+from embedstore.pipeline.plan import LEAST_ROWS, LEAST_TEXTS, Chunk, Planner, SpaceWork, chunks
 from embedstore.pipeline.stages import Clock, ordered_map
 from embedstore.pipeline.state import SpaceState
 from embedstore.sources.base import Source
@@ -26,7 +26,8 @@ __all__ = ["Batch", "ChunkEnd", "Producer", "read_file"]
 
 Positions = npt.NDArray[np.intp]
 
-SORTED_TEXTS = 2048
+SORTED_TEXTS = 1024
+"""Are prepared before the first of them are encoded."""
 
 
 @dataclass
@@ -85,7 +86,8 @@ class Producer:
         self._settled = {} if retry_failed else {state.name: _settled_failures(state) for state in states}
 
     def events(self) -> Iterator[Batch | ChunkEnd]:
-        for start, table in chunks(self._source.batches()):
+        texts_alone = all(state.encoder.spec.modality == "text" for state in self._states)
+        for start, table in chunks(self._source.batches(), LEAST_TEXTS if texts_alone else LEAST_ROWS):
             chunk = self._planner.plan(table, start)
             del table  # it holds the payloads, which are let go as soon as they are read
             for modality in chunk.missing:
