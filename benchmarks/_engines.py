@@ -139,9 +139,16 @@ class Ours(Engine):
         if report.exact:
             return [[{"recall": 1.0}]]
         swept = NPROBE if report.type.startswith("IVF") else EF
-        options = {level.setting.candidates for level in report.levels}
+        settings = [level.setting for level in report.levels]
         tuned: list[Effort] = [{"recall": level.target} for level in report.levels]
-        return [tuned, *([{"effort": e, "re-ranked": c} for e in swept] for c in sorted(options))]
+        looks: list[list[Effort]] = [
+            [{"effort": e, "re-ranked": c} for e in swept] for c in sorted({s.candidates for s in settings})
+        ]
+        for s in settings:  # a second look as tuned, with more or less effort for both
+            if s.again:
+                factor, doubt = s.again / s.effort, {"re-ranked": s.candidates, "doubt": round(s.doubt, 3)}
+                looks.append([{"effort": e, "again": round(e * factor), **doubt} for e in swept if e >= s.effort // 2])
+        return [tuned, *looks]
 
     def search(self, queries: Array, k: int, effort: Effort, threads: int) -> Array:
         from embedstore.indexing.base import Setting
@@ -149,7 +156,8 @@ class Ours(Engine):
 
         if "recall" in effort:
             return self.index.search(queries, k, recall=effort["recall"]).positions
-        base, setting = self.index.base_, Setting(effort["effort"], effort["re-ranked"])
+        look = effort["effort"], effort["re-ranked"], effort.get("again", 0), effort.get("doubt", -1.0)
+        base, setting = self.index.base_, Setting(*look)
         assert base is not None
         if len(queries) == 1 and (found := base.one(queries[0], k, setting)) is not None:
             return found[1]

@@ -13,7 +13,7 @@ from embedstore._index import OPTIONS, index, open_index
 from embedstore._projected import SearchableSpace, spaces_of
 from embedstore._search import Searcher
 from embedstore.errors import EmbedstoreError
-from embedstore.indexing.tune import SAME
+from embedstore.indexing.measure import SAME
 from embedstore.store import Store
 from embedstore.store.compact import compact_parts, worth_compacting
 from embedstore.store.indexes import IndexRecord

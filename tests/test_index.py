@@ -15,10 +15,10 @@ import torch
 from embedstore.errors import UsageError
 from embedstore.indexing.approximate import VectorIndex
 from embedstore.indexing.base import Base, Setting
+from embedstore.indexing.measure import SAME, interval
 from embedstore.indexing.plan import Planner
 from embedstore.indexing.recipe import Recipe, choose, n_lists, parse_bytes, parse_seconds
 from embedstore.indexing.report import IndexReport
-from embedstore.indexing.tune import SAME, interval
 from embedstore.indexing.vectors import as_vectors, unit_rows
 
 Array = npt.NDArray[Any]

@@ -19,10 +19,11 @@ from embedstore.errors import UsageError
 from embedstore.indexing.base import Base
 from embedstore.indexing.build import Progress, add, blocks_of, build
 from embedstore.indexing.entries import Entries
+from embedstore.indexing.measure import QuerySet, exact_latency, kth_scores
 from embedstore.indexing.plan import Answer, Planner
 from embedstore.indexing.recipe import Recipe, choose, parse_bytes, parse_seconds
 from embedstore.indexing.report import IndexReport
-from embedstore.indexing.tune import LEVELS, Level, QuerySet, Tuner, exact_latency, kth_scores
+from embedstore.indexing.tune import LEVELS, Level, Tuner
 from embedstore.indexing.vectors import Array, Positions, Vectors, as_vectors, unit_rows
 
 QUERIES = 1600
@@ -211,9 +212,9 @@ class VectorIndex:
         return replace(
             report,
             type=str(base.recipe),
-            why="asked for" if self._forced else f"{1000 / chosen.p50_ms:,.0f} queries a second, exact {1000 / exact_ms:,.0f}",
+            why="asked for" if self._forced else f"{1000 / chosen.mean_ms:,.0f} queries a second, exact {1000 / exact_ms:,.0f}",
             levels=levels,
-            qps=1000 / chosen.p50_ms,
+            qps=1000 / chosen.mean_ms,
             batch_qps=max(rates.values()),
             threads=max(rates, key=lambda t: rates[t]),
             bytes_per_vector=base.recipe.bytes(n, dim) / n,
@@ -249,8 +250,8 @@ class VectorIndex:
             return ""
         if not reached:
             return f"{recipe} did not reach recall {self.recall} at any effort: exact search instead"
-        if reached[0].p50_ms > PAYS * exact_ms:
-            return f"{recipe} took {reached[0].p50_ms:.2f} ms where exact search takes {exact_ms:.2f}: exact instead"
+        if reached[0].mean_ms > PAYS * exact_ms:
+            return f"{recipe} took {reached[0].mean_ms:.2f} ms where exact search takes {exact_ms:.2f}: exact instead"
         return ""
 
     def _reaching(self, tuner: Tuner, levels: list[Level]) -> tuple[list[Level], list[str]]:
@@ -330,7 +331,7 @@ def _fastest(tried: list[tuple[Tuner, list[Level]]]) -> tuple[Tuner, list[Level]
     if len(able) < 2:
         return (able or tried)[0]
     times = [
-        min(times) for times in zip(*([t.latency(ls[-1].setting)[0] for t, ls in able] for _ in range(ROUNDS)), strict=True)
+        min(times) for times in zip(*([t.latency(ls[-1].setting).mean for t, ls in able] for _ in range(ROUNDS)), strict=True)
     ]
     return able[int(np.argmin(times))]
 

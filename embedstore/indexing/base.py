@@ -33,14 +33,21 @@ class Setting:
         ``efSearch`` of a graph, ``nprobe`` of lists.
     candidates : int
         How many of the best by code are re-ranked by their stored vectors; no less than the results asked for.
+    again : int
+        Effort of a second look, at queries whose best result has a lower score than `doubt`: where nothing is near, walks end
+        too early. 0 for none.
+    doubt : float
     """
 
     effort: int
     candidates: int
+    again: int = 0
+    doubt: float = -1.0
 
     def scaled(self, factor: float) -> Setting:
         """Try `factor` times as hard."""
-        return Setting(int(np.ceil(self.effort * factor)), int(np.ceil(self.candidates * factor)))
+        effort, candidates, again = (int(np.ceil(x * factor)) for x in (self.effort, self.candidates, self.again))
+        return Setting(effort, candidates, again, self.doubt)
 
 
 class Base:
@@ -111,20 +118,24 @@ class Base:
             -1 where there is no result.
         """
         candidates = min(len(self), max(k, setting.candidates))
-        parameters = self._parameters(max(setting.effort, candidates if self.recipe.kind == "hnsw" else 1), keep)
+        least = candidates if self.recipe.kind == "hnsw" else 1
+        parameters = self._parameters(max(setting.effort, least), keep)
+        harder = self._parameters(max(setting.again, least), keep) if setting.again else None
         chunk = CHUNK
         if self.recipe.codes != "Flat":
             chunk = min(chunk, max(1, RERANKED_BYTES // (4 * candidates * self.vectors.dim)))
         alone = len(unit) <= 4 or threads == 1
         chunk = chunk if alone else min(chunk, -(-len(unit) // threads))
-
         starts = range(0, max(len(unit), 1), chunk)
         found: list[Any] = [None] * len(starts)
         left = iter(enumerate(starts))
 
         def work() -> None:
             for i, lo in left:
-                found[i] = self._part(unit[lo : lo + chunk], k, candidates, parameters)
+                part = unit[lo : lo + chunk]
+                scores, positions = found[i] = self._part(part, k, candidates, parameters)
+                if harder is not None and len(doubted := np.flatnonzero(scores[:, 0] < setting.doubt)):
+                    scores[doubted], positions[doubted] = self._part(part[doubted], k, candidates, harder)
 
         others = [] if alone else [self._threads(threads).submit(work) for _ in range(threads - 1)]
         work()  # this thread too: to wake a sleeping one takes as long as a query
@@ -139,7 +150,8 @@ class Base:
         single = getattr(self._of_thread, "single", None)
         if single is None or single.k != k:
             single = self._of_thread.single = Single(self.index, self.entries, self.vectors.dim, k)
-        found = single.ask(query, self._parameters(max(setting.effort, k), None))
+        harder = self._parameters(max(setting.again, k), None) if setting.again else None
+        found = single.ask(query, self._parameters(max(setting.effort, k), None), harder, setting.doubt)
         if found is None or self.plain:
             return found
         return found[0], self.labels.take(found[1]).astype(np.int64)

@@ -7,6 +7,7 @@ out so that min(k, matching) results are returned, always.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -149,7 +150,7 @@ class Planner:
     def _exact_is_faster(self, known: int, share: float) -> bool:
         """Whether gathering what is kept costs less than a search that tries harder by 1 / share, by what tuning measured."""
         exact = GATHER * self.report.exact_ms * known / max(self.report.n, 1)
-        return share < UNFILTERED and (known <= EXACT_SUBSET or exact <= self.report.level(FILTER_RECALL).p50_ms / share)
+        return share < UNFILTERED and (known <= EXACT_SUBSET or exact <= self.report.level(FILTER_RECALL).mean_ms / share)
 
     def _known(self, base: Base, keep: Mask) -> int:
         """How many of the base's vectors are kept; a read-only mask that comes again is not counted again."""
@@ -203,11 +204,11 @@ class Planner:
             return Found(scores, positions, positions[:, -1] < 0)
         if base.recipe.kind == "hnsw":  # is asked for more than k, and what does not match is thrown away
             wanted = min(len(base), int(np.ceil(k / share * 1.3)) + 10)
-            harder = Setting(max(setting.effort, wanted), max(setting.candidates, wanted))
+            harder = replace(setting, effort=max(setting.effort, wanted), candidates=max(setting.candidates, wanted))
             scores, positions = _sifted(*base.search(unit, wanted, harder, threads=threads), keep, k)
             return Found(scores, positions, (positions < 0).any(axis=1) | (positions.shape[1] < k))
         candidates = max(setting.candidates, ENOUGH * k)
-        enough = Setting(setting.effort, candidates)
+        enough = replace(setting, candidates=candidates)
         scores, positions = base.search(unit, candidates, enough, keep=keep, threads=threads)
         return Found(scores[:, :k], positions[:, :k], positions[:, -1] < 0)
 

@@ -55,10 +55,13 @@ class Single:
                 index.search_level_0, 1, query, k, faiss.swig_ptr(half), nearness, distances, labels, 1, ALL_AT_ONCE
             )
 
-    def ask(self, query: Array, parameters: Any) -> tuple[Float, Positions] | None:
+    def ask(
+        self, query: Array, parameters: Any, harder: Any | None = None, doubt: float = -1.0
+    ) -> tuple[Float, Positions] | None:
         """Scores (1, k) float32 and labels (1, k) int64 of `query` (dim,); None where it or the answer needs more care.
 
-        The query may have any length but zero, and numbers of any type. There are fewer than `k` labels, maybe, after a walk.
+        The query may have any length but zero, and numbers of any type; None where it has none, or fewer than `k` were found.
+        If its best score is below `doubt`, it is asked again with the parameters `harder`.
         """
         self._query[0] = query
         squared = self._squared_length()
@@ -70,6 +73,8 @@ class Single:
         if self._begin is not None:
             self._begin()
         self._walk(parameters)
+        if harder is not None and self._distances.item(0) > 2 - 2 * doubt:
+            self._walk(harder)
         if self._labels.item(-1) < 0:
             return None
         self._score()
