@@ -56,10 +56,10 @@ def print_index(report: IndexReport) -> None:
     for level in report.levels:
         for name, score in level.recall.items():
             used = "used" if level is report.level() else ""
-            efforts = f"{level.setting.effort}" + (f", {level.setting.again}" if level.setting.again else "")
+            efforts = f"{level.setting.effort}" + (f" ({level.setting.again})" if level.setting.again else "")
             setting = f"{efforts} / {level.setting.candidates}"
             rows.append((f"{level.target:g}", name, str(score), setting, f"{level.p50_ms:.2f}", f"{level.p95_ms:.2f}", used))
-    columns = ["target", "queries", f"recall@{report.at} [95 %]", "effort / re-ranked", "p50 ms", "p95 ms", ""]
+    columns = ["target", "queries", f"recall@{report.at} [95 %]", "effort (again) / re-ranked", "p50 ms", "p95 ms", ""]
     render.print_table(columns, rows, numeric=["target", "p50 ms", "p95 ms"])
     threads = "thread" if report.threads == 1 else "threads"
     render.out().print(

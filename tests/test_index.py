@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from embedstore.errors import UsageError
+from embedstore.indexing import tune
 from embedstore.indexing.approximate import VectorIndex
 from embedstore.indexing.base import Base, Setting
-from embedstore.indexing.measure import SAME, interval
+from embedstore.indexing.measure import SAME, QuerySet, interval
 from embedstore.indexing.plan import Planner
 from embedstore.indexing.recipe import Recipe, choose, n_lists, parse_bytes, parse_seconds
 from embedstore.indexing.report import IndexReport
@@ -292,6 +293,73 @@ def test_walks_that_begin_at_entries_find_what_those_through_the_layers_find() -
         np.testing.assert_allclose(np.concatenate([answer[0] for answer in one if answer]), scores, atol=1e-6)
     assert found[0] >= found[1] - 0.005
     assert taken[0] < 1.25 * taken[1]  # a gain it is among more vectors
+
+
+@pytest.mark.parametrize("factory", COARSE)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_second_look_is_a_harder_search_for_those_in_doubt(made: dict[str, VectorIndex], factory: str, threads: int) -> None:
+    base, queries = made[factory].base_, unit_rows(points(1, 300))
+    assert base is not None
+    little, much = Setting(10, 20), Setting(60, 20)
+    if base.recipe.kind == "ivf":
+        little, much = Setting(1, 20), Setting(8, 20)
+    first, second = base.search(queries, 10, little), base.search(queries, 10, much)
+    doubt = float(np.median(first[0][:, 0]))
+    both = Setting(little.effort, 20, much.effort, doubt)
+    doubted = first[0][:, :1] < doubt
+    scores, positions = base.search(queries, 10, both, threads=threads)
+    np.testing.assert_allclose(scores, np.where(doubted, second[0], first[0]), atol=1e-6)
+    assert (positions == np.where(doubted, second[1], first[1])).all()
+    for query, expected in zip(queries[:50], scores, strict=False):
+        if (alone := base.one(3 * query, 10, both)) is not None:
+            np.testing.assert_allclose(alone[0][0], expected, atol=1e-5)
+    assert both.scaled(2) == Setting(2 * little.effort, 40, 2 * much.effort, doubt)
+
+
+class Hard:
+    """Stands for a graph in which some queries take more effort than others, and time is effort."""
+
+    recipe = Recipe("hnsw", 32, "Flat")
+    clock = 0.0
+
+    def __init__(self, best_of_hard: float) -> None:
+        self.best_of_hard = best_of_hard
+
+    def __len__(self) -> int:
+        return 100_000
+
+    def one(self, query: Array, k: int, setting: Setting) -> None:
+        return None
+
+    def search(self, unit: Array, k: int, setting: Setting, *, threads: int = 1) -> tuple[Array, Array]:
+        hard = unit[:, 0] > 0
+        score = np.where(hard, self.best_of_hard, 0.9)
+        effort = np.where((score < setting.doubt) & (setting.again > 0), setting.again, setting.effort)
+        self.clock += float(setting.effort * len(unit) + setting.again * (effort == setting.again).sum())
+        right = effort >= np.where(hard, 200, 12)
+        scores = np.repeat(np.where(right, score, score - 0.1)[:, None], k, axis=1)
+        scores[:, 0] = score
+        return scores, np.zeros((len(unit), k), np.int64)
+
+
+@pytest.mark.parametrize("best_of_hard", [0.3, 0.9])
+def test_the_tuner_finds_second_looks_where_scores_tell_who_needs_them(
+    monkeypatch: pytest.MonkeyPatch, best_of_hard: float
+) -> None:
+    base: Any = Hard(best_of_hard)
+    monkeypatch.setattr(tune.time, "perf_counter", lambda: base.clock)
+    hard = np.random.default_rng(0).random(1600) < 0.08
+    kth = np.where(hard, best_of_hard, 0.9).astype(np.float32)
+    queries = QuerySet(np.where(hard, 1, -1)[:, None].astype(np.float32), kth)
+    (level,) = tune.Tuner(base, {"held out": queries}, 10).levels([0.99])
+    assert level.recall["held out"].low > 0.99
+    assert level.setting.effort >= (12 if best_of_hard < 0.9 else 200)
+    if best_of_hard < 0.9:
+        assert level.setting.effort < 130
+        assert level.setting.again >= 200
+        assert 0.2 < level.setting.doubt <= 0.9
+    else:
+        assert not level.setting.again
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])

@@ -200,8 +200,9 @@ class Tuner:
         cost = np.poly1d(np.polyfit(list(measured), list(measured.values()), 1))  # single measurements are noisy
         found, least = None, GAIN * cost(plain.effort)
         for first in firsts:
-            doubts = np.quantile(np.concatenate([look.best for look in looks[first]]), DOUBTED)
-            for share, doubt in zip(DOUBTED, doubts, strict=True):
+            best = np.concatenate([look.best for look in looks[first]])
+            for doubt in np.unique(np.quantile(best, DOUBTED)):
+                share = np.mean(best < doubt)
                 for again in agains:
                     both = zip(looks[first], looks[again], strict=True)
                     joined = [np.where(one.best < doubt, two.right, one.right) for one, two in both]
