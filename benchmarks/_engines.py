@@ -434,8 +434,7 @@ class LancePq(Lance):
         return IvfPq(distance_type="cosine", num_sub_vectors=dim // 8)
 
     def ladders(self) -> list[list[Effort]]:
-        probes = (1, 2, 4, 8, 16, 32, 64, 128)
-        return [[{"nprobes": n, "refine_factor": r} for n in probes] for r in (5, 10, 30)]
+        return [[{"nprobes": n, "refine_factor": r} for n in (8, 16, 32, 64, 128, 256)] for r in (10, 30, 100)]
 
 
 class Qdrant(Engine):

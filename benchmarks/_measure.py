@@ -17,6 +17,7 @@ TARGETS = (0.95, 0.99)
 ROUNDS = 7
 TURN = 0.5  # seconds
 STEPS = 5  # of effort without a gain in recall, after which no more are tried
+PATIENCE = 20.0  # seconds; an engine that takes longer for as many queries at once is not asked them
 BUDGET = 60.0  # seconds that finding one recall may take; a slow engine answers fewer queries
 
 
@@ -114,6 +115,8 @@ def race(efforts: dict[str, list[Effort]], folder: Path, threads: int) -> dict[s
             used = 1 if at_once == 1 else threads
             for name, engine in engines.items():
                 for effort, best in zip(efforts[name], found[name], strict=True):
+                    if at_once > best.get("1", np.inf) * PATIENCE:
+                        continue
                     with limited(used):
                         qps = rate(lambda part: engine.search(part, K, effort, used), parts)  # noqa: B023 (called here)
                     best[str(at_once)] = max(best.get(str(at_once), 0.0), qps)

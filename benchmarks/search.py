@@ -112,7 +112,7 @@ def exact_rates(folder: Path, threads: int, rounds: int) -> dict[str, dict[str, 
 
 
 def fastest(rows: list[dict[str, Any]], target: float, mode: str) -> dict[str, Any] | None:
-    good = [row for row in rows if row["recall"] >= target and "qps" in row]
+    good = [row for row in rows if row["recall"] >= target and mode in row.get("qps", {})]
     return max(good, key=lambda row: row["qps"][mode]) if good else None
 
 
@@ -136,13 +136,17 @@ def line(name: str, entry: dict[str, Any], target: float) -> str:
     return "\n".join(shown)
 
 
+def rounded(qps: float) -> str:
+    return f"{qps:,.0f}" if qps >= 10 else f"{qps:.1f}"
+
+
 def row_of(title: str, rows: list[dict[str, Any]], target: float, cost: str) -> str:
     """One line: the fastest of `rows` that reach `target`."""
     best = {mode: fastest(rows, target, mode) for mode in ("1", "64", "1024")}
     if (one := best["1"]) is None:
         top_recall = max(row["recall"] for row in rows)
         return f"| {title} | {top_recall:.3f} at most | | | | | {cost}"
-    shown = " | ".join(f"{row['qps'][mode]:,.0f}" for mode, row in best.items() if row)
+    shown = " | ".join("–" if row is None else rounded(row["qps"][mode]) for mode, row in best.items())
     return f"| {title} | {one['recall']:.3f} | {setting(one['effort'])} | {shown} | {cost}"
 
 
