@@ -125,9 +125,10 @@ def race(efforts: dict[str, list[Effort]], folder: Path, threads: int) -> dict[s
 
 def rate(call: Callable[[Array], Any], parts: Sequence[Array]) -> float:
     """Queries a second over `parts`, after one in ten to warm up; a slow engine is asked only for as long as a turn takes."""
+    start = time.perf_counter()
     for part in parts[: -(-len(parts) // 10)]:
         call(part)
-        if len(part) > 1:
+        if len(part) > 1 or time.perf_counter() - start > TURN:
             break
     start, done = time.perf_counter(), 0
     for part in parts:
