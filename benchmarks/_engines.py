@@ -148,7 +148,7 @@ class Ours(Engine):
             if s.again:
                 factor, doubt = s.again / s.effort, {"re-ranked": s.candidates, "doubt": round(s.doubt, 3)}
                 looks.append([{"effort": e, "again": round(e * factor), **doubt} for e in swept if e >= s.effort // 2])
-        return [tuned, *looks]
+        return [tuned, *filter(None, looks)]
 
     def search(self, queries: Array, k: int, effort: Effort, threads: int) -> Array:
         from embedstore.indexing.base import Setting

@@ -17,7 +17,7 @@ TARGETS = (0.95, 0.99)
 ROUNDS = 7
 TURN = 0.5  # seconds
 STEPS = 5  # of effort without a gain in recall, after which no more are tried
-PATIENCE = 20.0  # seconds; an engine that takes longer for as many queries at once is not asked them
+PATIENCE = 20.0  # seconds; an engine that would take longer, at its rate of fewer at once, is not asked for a batch
 BUDGET = 60.0  # seconds that finding one recall may take; a slow engine answers fewer queries
 
 
@@ -110,12 +110,13 @@ def race(efforts: dict[str, list[Effort]], folder: Path, threads: int) -> dict[s
     many = np.tile(queries, (-(-1024 // len(queries)), 1))[:1024]
     modes = {1: [query[None] for query in queries[:500]], 64: [many[lo : lo + 64] for lo in range(0, 1024, 64)], 1024: [many]}
     found: dict[str, list[dict[str, float]]] = {name: [{} for _ in tried] for name, tried in efforts.items()}
-    for _ in range(ROUNDS):
+    fewer = {64: "1", 1024: "64"}
+    for turn in range(ROUNDS):
         for at_once, parts in modes.items():
             used = 1 if at_once == 1 else threads
             for name, engine in engines.items():
                 for effort, best in zip(efforts[name], found[name], strict=True):
-                    if at_once > best.get("1", np.inf) * PATIENCE:
+                    if at_once > 1 and (turn or at_once > best.get(fewer[at_once], 0) * PATIENCE) and str(at_once) not in best:
                         continue
                     with limited(used):
                         qps = rate(lambda part: engine.search(part, K, effort, used), parts)  # noqa: B023 (called here)

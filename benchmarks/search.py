@@ -7,9 +7,10 @@
 exact cosine is no less than the exact k-th best − 1e-6, because items tie. Every engine runs in processes of its own, one
 after the other, one to build and one to search, reads the same file of vectors and uses all cores to build and for batches;
 "1 query" is one call a query on one thread, of at least 500 queries. (LanceDB has no switch: its single queries use all
-cores.) Every engine's effort is swept, and the fastest setting is shown whose recall *on these very queries* passes; "as
-tuned" is ours at the level that it chose by itself, on vectors it held out, so that a lower bound passes. Rates are measured
-in one more process with all engines loaded, by turns, because a machine has its moods: the best of seven turns of each.
+cores.) Every engine's effort is swept (ours with each kind of second look that its tuning found, too), and the fastest setting
+is shown whose recall *on these very queries* passes; "as tuned" is ours at the level that it chose by itself, on vectors it
+held out, so that a lower bound passes. Rates are measured in one more process with all engines loaded, by turns, because a
+machine has its moods: the best of seven turns of each. "–": at its rate of fewer at once, so many would have taken 20 s.
 
 Peak memory is the process's (VmHWM) without the pages of the given file, with the interpreter and the libraries (35 to 100
 MiB). Bytes on disk: ours are beside the stored vectors, which it re-ranks from; every peer's hold a copy of the vectors.

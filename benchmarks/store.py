@@ -26,7 +26,7 @@ from embedstore.store.writer import NewVectors, StoreWriter
 
 
 def fill(path: Path, vectors: np.ndarray[Any, Any]) -> es.Store:
-    """A store of `vectors` in parts as `embed` makes them."""
+    """A store of `vectors` in parts as `embed` makes them of pictures: many small ones at first."""
     n, dim = vectors.shape
     es.Store.open(path, create=True)
     with StoreWriter(path) as writer:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import subprocess
 import sys
+import threading
+import warnings
 from typing import Any
 
 import faiss
@@ -26,8 +29,9 @@ Array = npt.NDArray[Any]
 
 N, DIM = 1500, 16
 TARGET = 0.9
-FACTORIES = ("HNSW32", "HNSW16,SQfp16", "HNSW32,RaBitQ2", "IVF16,SQ8", "IVF16,RaBitQ", "IVF16,RaBitQ4", "IVF16,Flat", "Flat")
-COARSE = ("HNSW16,SQfp16", "IVF16,SQ8", "IVF16,RaBitQ", "IVF16,Flat")
+GRAPHS = ("HNSW32", "HNSW16,Flat", "HNSW16,SQfp16", "HNSW32,RaBitQ2")
+FACTORIES = (*GRAPHS, "IVF16,SQ8", "IVF16,RaBitQ", "IVF16,RaBitQ4", "IVF16,Flat", "Flat")
+COARSE = ("HNSW16,Flat", "HNSW16,SQfp16", "IVF16,SQ8", "IVF16,RaBitQ", "IVF16,Flat")
 SHARES = (0.001, 0.01, 0.1, 0.3, 0.5, 0.9, 0.99, 0.999)
 
 
@@ -300,12 +304,12 @@ def test_walks_that_begin_at_entries_find_what_those_through_the_layers_find() -
 def test_a_second_look_is_a_harder_search_for_those_in_doubt(made: dict[str, VectorIndex], factory: str, threads: int) -> None:
     base, queries = made[factory].base_, unit_rows(points(1, 300))
     assert base is not None
-    little, much = Setting(10, 20), Setting(60, 20)
-    if base.recipe.kind == "ivf":
-        little, much = Setting(1, 20), Setting(8, 20)
+    candidates = 10 if base.recipe.codes == "Flat" else 20
+    efforts = (1, 8) if base.recipe.kind == "ivf" else (10, 60)
+    little, much = (Setting(effort, candidates) for effort in efforts)
     first, second = base.search(queries, 10, little), base.search(queries, 10, much)
     doubt = float(np.median(first[0][:, 0]))
-    both = Setting(little.effort, 20, much.effort, doubt)
+    both = Setting(little.effort, candidates, much.effort, doubt)
     doubted = first[0][:, :1] < doubt
     scores, positions = base.search(queries, 10, both, threads=threads)
     np.testing.assert_allclose(scores, np.where(doubted, second[0], first[0]), atol=1e-6)
@@ -313,7 +317,62 @@ def test_a_second_look_is_a_harder_search_for_those_in_doubt(made: dict[str, Vec
     for query, expected in zip(queries[:50], scores, strict=False):
         if (alone := base.one(3 * query, 10, both)) is not None:
             np.testing.assert_allclose(alone[0][0], expected, atol=1e-5)
-    assert both.scaled(2) == Setting(2 * little.effort, 40, 2 * much.effort, doubt)
+    assert both.scaled(2) == Setting(2 * little.effort, 2 * candidates, 2 * much.effort, doubt)
+
+
+def test_who_fails_stops_the_others(made: dict[str, VectorIndex], monkeypatch: pytest.MonkeyPatch) -> None:
+    base, asked = made["HNSW16,Flat"].base_, []
+    assert base is not None
+    both = threading.Barrier(2)
+
+    def failing(self: Base, unit: Array, *_: Any) -> Any:
+        asked.append(len(unit))
+        both.wait(10)
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(Base, "_part", failing)
+    with pytest.raises(OSError, match="the disk is gone"):
+        base.search(unit_rows(points(1, 6400)), 10, Setting(16, 10), threads=2)
+    assert len(asked) == 2  # of fifty
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_child_of_a_process_that_searched_can_search(made: dict[str, VectorIndex]) -> None:
+    base, queries = made["HNSW16,Flat"].base_, unit_rows(points(1, 20))
+    assert base is not None
+    base.search(queries, 10, Setting(16, 10), threads=2)
+    context = multiprocessing.get_context("fork")
+    child = context.Process(target=base.search, args=(queries, 10, Setting(16, 10)), kwargs={"threads": 2})
+    child.start()
+    child.join(20)
+    child.kill()
+    assert child.exitcode == 0
+
+
+def test_one_query_takes_the_effort_of_a_batch() -> None:
+    index = VectorIndex(recall=0.9, factory="IVF64,Flat", threads=1).fit(points(0, N))
+    base, queries = index.base_, unit_rows(points(1, 50))
+    assert base is not None
+    together = base.search(queries, 10, Setting(1, 10))[0]
+    for query, scores in zip(queries, together, strict=True):
+        if (found := base.one(query, 10, Setting(1, 10))) is not None:
+            np.testing.assert_allclose(found[0][0], scores, atol=1e-6)
+
+
+@pytest.mark.parametrize("factory", ["HNSW16,Flat", "IVF16,SQ8"])
+def test_numbers_of_numpy_and_no_queries_at_all(made: dict[str, VectorIndex], factory: str) -> None:
+    queries = points(1, 1)
+    found = made[factory].search(queries, np.int64(7))  # type: ignore[arg-type]
+    np.testing.assert_array_equal(found.positions, made[factory].search(queries, 7).positions)
+    assert made[factory].search(queries[:0], 7).positions.shape == (0, 7)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert made[factory].search(queries.astype(np.float64) * 1e300, 7).positions.shape == (1, 7)
+
+
+def test_one_query_cannot_tune_and_confirm() -> None:
+    with pytest.raises(UsageError, match="'mine' should be 2 or more"):
+        VectorIndex(factory="HNSW16,Flat", threads=1).fit(points(0, N), {"mine": points(1, 1)})
 
 
 class Hard:

@@ -6,6 +6,7 @@ blocks in, positions out; knows no store.
 
 from __future__ import annotations
 
+import operator
 import os
 import time
 from collections.abc import Mapping
@@ -138,6 +139,7 @@ class VectorIndex:
         recall : float, optional
             Another operating point than the target's; 1 for exact search.
         """
+        k = operator.index(k)
         queries = np.asarray(queries)
         queries = queries[None] if queries.ndim == 1 else queries
         if keep is None and (answer := self._planner.one(queries, k, recall)) is not None:
@@ -313,6 +315,8 @@ class VectorIndex:
             given = np.asarray(given)
             if given.ndim != 2 or given.shape[1] != self.vectors_.dim or not len(given):
                 raise UsageError(f"Queries {name!r} should have shape (m, {self.vectors_.dim}). Got {given.shape} instead.")
+            if len(given) < 2:
+                raise UsageError(f"Queries {name!r} should be 2 or more: one half tunes the index, the other confirms. Got 1.")
             if not np.isfinite(given).all():
                 raise UsageError(f"Queries {name!r} hold NaN or infinity.")
             sets[name] = unit_rows(given[np.sort(rng.choice(len(given), min(QUERIES, len(given)), replace=False))])

@@ -119,8 +119,9 @@ class Base:
         """
         candidates = min(len(self), max(k, setting.candidates))
         least = candidates if self.recipe.kind == "hnsw" else 1
-        parameters = self._parameters(max(setting.effort, least), keep)
-        harder = self._parameters(max(setting.again, least), keep) if setting.again else None
+        selector = None if keep is None else self._faiss.IDSelectorBitmap(np.packbits(keep[self.labels], bitorder="little"))
+        parameters = self._parameters(max(setting.effort, least), selector)
+        harder = self._parameters(setting.again, selector) if setting.again > max(setting.effort, least) else None
         chunk = CHUNK
         if self.recipe.codes != "Flat":
             chunk = min(chunk, max(1, RERANKED_BYTES // (4 * candidates * self.vectors.dim)))
@@ -131,16 +132,23 @@ class Base:
         left = iter(enumerate(starts))
 
         def work() -> None:
-            for i, lo in left:
-                part = unit[lo : lo + chunk]
-                scores, positions = found[i] = self._part(part, k, candidates, parameters)
-                if harder is not None and len(doubted := np.flatnonzero(scores[:, 0] < setting.doubt)):
-                    scores[doubted], positions[doubted] = self._part(part[doubted], k, candidates, harder)
+            try:
+                for i, lo in left:
+                    part = unit[lo : lo + chunk]
+                    scores, positions = found[i] = self._part(part, k, candidates, parameters)
+                    if harder is not None and len(doubted := np.flatnonzero(scores[:, 0] < setting.doubt)):
+                        scores[doubted], positions[doubted] = self._part(part[doubted], k, candidates, harder)
+            except BaseException:
+                for _ in left:  # nobody need go on
+                    pass
+                raise
 
-        others = [] if alone else [self._threads(threads).submit(work) for _ in range(threads - 1)]
+        helpers = 0 if alone else min(threads, len(starts)) - 1
+        others = [self._threads(threads).submit(work) for _ in range(helpers)]
         work()  # this thread too: to wake a sleeping one takes as long as a query
         for other in others:
-            other.result()
+            if not other.cancel():  # what has not begun has nothing left to do
+                other.result()
         return self._joined(found)
 
     def one(self, query: Array, k: int, setting: Setting) -> tuple[Float, Positions] | None:
@@ -150,8 +158,9 @@ class Base:
         single = getattr(self._of_thread, "single", None)
         if single is None or single.k != k:
             single = self._of_thread.single = Single(self.index, self.entries, self.vectors.dim, k)
-        harder = self._parameters(max(setting.again, k), None) if setting.again else None
-        found = single.ask(query, self._parameters(max(setting.effort, k), None), harder, setting.doubt)
+        effort = max(setting.effort, k) if self.recipe.kind == "hnsw" else setting.effort
+        harder = self._parameters(setting.again, None) if setting.again > effort else None
+        found = single.ask(query, self._parameters(effort, None), harder, setting.doubt)
         if found is None or self.plain:
             return found
         return found[0], self.labels.take(found[1]).astype(np.int64)
@@ -167,15 +176,15 @@ class Base:
             self._pool = threads, ThreadPoolExecutor(threads, "embedstore-search")
         return self._pool[1]
 
-    def _parameters(self, effort: int, keep: npt.NDArray[np.bool_] | None) -> Any:
+    def _parameters(self, effort: int, selector: Any | None) -> Any:
         faiss = self._faiss
         if self.recipe.kind == "hnsw":
             if effort not in self._known_parameters:
                 self._known_parameters[effort] = faiss.SearchParametersHNSW(efSearch=min(effort, INT32))
             return self._known_parameters[effort]
         options: dict[str, Any] = {"nprobe": min(effort, self.index.nlist)}
-        if keep is not None:
-            options["sel"] = faiss.IDSelectorBitmap(np.packbits(keep[self.labels], bitorder="little"))
+        if selector is not None:
+            options["sel"] = selector
         if self.recipe.codes.startswith("RaBitQ"):
             return faiss.IVFRaBitQSearchParameters(**options)
         return faiss.SearchParametersIVF(**options)
@@ -203,10 +212,10 @@ class Base:
     def _reranked(self, unit: Float, positions: Positions, k: int) -> tuple[Float, Positions]:
         m, candidates = positions.shape
         raw = self.vectors.take(np.maximum(positions, 0).ravel())
-        rows = np.asarray(raw, np.float32).reshape(m, candidates, -1)
+        rows = np.asarray(raw, np.float32).reshape(m, candidates, self.vectors.dim)
         lengths = np.sqrt(np.einsum("mcd,mcd->mc", rows, rows))
         if not np.isfinite(lengths).all() or (lengths < 1e-15).any():  # as in `unit_rows`
-            rows, lengths = unit_rows(raw).reshape(m, candidates, -1), np.ones((m, candidates), np.float32)
+            rows, lengths = unit_rows(raw).reshape(m, candidates, self.vectors.dim), np.ones((m, candidates), np.float32)
         scores = np.matmul(rows, unit[:, :, None])[..., 0]
         scores /= lengths
         scores[positions < 0] = -np.inf

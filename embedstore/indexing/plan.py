@@ -26,6 +26,7 @@ EXACT_SUBSET = 2_000
 GATHER = 2.0  # picking a vector costs so much more than passing it
 GRAPH_SHARE = 0.2  # below, a graph loses its way among vectors that do not match
 FILTER_RECALL = 0.99
+FEW_IN_DOUBT = 0.3  # lists: with fewer vectors kept a second look is for most queries
 UNFILTERED = 0.9995  # a few removed vectors are no filter
 WIDE = (np.float32, np.float64)
 ENOUGH = 4  # lists: so many times k matching vectors must turn up, or the neighbourhood was missed
@@ -144,13 +145,19 @@ class Planner:
         if not 1 <= k <= len(base) or (recall is not None and recall >= 1):
             return None
         point = self._point(k, recall)
-        found = base.one(queries[0], k, point.setting)
+        query = queries[0]
+        if query.dtype != np.float32:
+            with np.errstate(over="ignore"):
+                query = query.astype(np.float32)
+        found = base.one(query, k, point.setting)
         return None if found is None else Answer(*found, self.report.type, point.recall)
 
     def _exact_is_faster(self, known: int, share: float) -> bool:
         """Whether gathering what is kept costs less than a search that tries harder by 1 / share, by what tuning measured."""
         exact = GATHER * self.report.exact_ms * known / max(self.report.n, 1)
-        return share < UNFILTERED and (known <= EXACT_SUBSET or exact <= self.report.level(FILTER_RECALL).mean_ms / share)
+        level = self.report.level(FILTER_RECALL)
+        looks = 2 if level.setting.again and share < FEW_IN_DOUBT else 1
+        return share < UNFILTERED and (known <= EXACT_SUBSET or exact <= looks * level.mean_ms / share)
 
     def _known(self, base: Base, keep: Mask) -> int:
         """How many of the base's vectors are kept; a read-only mask that comes again is not counted again."""
@@ -209,6 +216,8 @@ class Planner:
             return Found(scores, positions, (positions < 0).any(axis=1) | (positions.shape[1] < k))
         candidates = max(setting.candidates, ENOUGH * k)
         enough = replace(setting, candidates=candidates)
+        if setting.again and share < FEW_IN_DOUBT:  # the best of those kept is worse than the best of all, so nearly all are
+            enough = replace(enough, effort=setting.again, again=0)
         scores, positions = base.search(unit, candidates, enough, keep=keep, threads=threads)
         return Found(scores[:, :k], positions[:, :k], positions[:, -1] < 0)
 

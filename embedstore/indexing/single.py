@@ -60,7 +60,7 @@ class Single:
     ) -> tuple[Float, Positions] | None:
         """Scores (1, k) float32 and labels (1, k) int64 of `query` (dim,); None where it or the answer needs more care.
 
-        The query may have any length but zero, and numbers of any type; None where it has none, or fewer than `k` were found.
+        The query may have any length but zero; None where it has none, or fewer than `k` were found.
         If its best score is below `doubt`, it is asked again with the parameters `harder`.
         """
         self._query[0] = query

@@ -46,7 +46,7 @@ class Level:
         Measured on queries that took no part in finding the setting; one that fails on them is made stronger, so that the
         figure leans a little to the good side.
     mean_ms, p50_ms, p95_ms : float
-        Of single queries, one thread.
+        Of single queries, one thread, each asked several times; the mean is of each one's median.
     """
 
     target: float
@@ -238,6 +238,6 @@ class Tuner:
             half = queries.half(second)
             start = time.perf_counter()
             scores, _ = self.base.search(queries.unit[half], self.at, setting, threads=self.threads)
-            self._cost[setting] = (time.perf_counter() - start) / len(queries.unit[half])
-            self._seen[key] = _Look(np.mean(scores >= queries.kth[half, None] - SAME, axis=1), scores[:, 0])
+            self._cost[setting] = (time.perf_counter() - start) / max(len(queries.unit[half]), 1)
+            self._seen[key] = _Look(np.mean(scores >= queries.kth[half, None] - SAME, axis=1), scores[:, 0].copy())
         return self._seen[key]

@@ -30,14 +30,15 @@ CHUNK_BYTES = 128 << 20
 """A chunk ends with the payload that reaches this many bytes, where payloads come with the items."""
 LEAST_ROWS = 1024
 LEAST_TEXTS = 4096
-"""Of texts alone, which take seconds where pictures take half a minute: one chunk is sorted by length, against padding."""
+"""Of texts alone, which take less time than pictures: a chunk is sorted by length, and one of few texts is more padding."""
 
 
 def part_rows(position: int, least: int = LEAST_ROWS) -> int:
     """Items of the chunk that begins at `position` of a source: a 64th of what came before, between `least` and 65,536.
 
-    A chunk is the unit of commit. Its bounds depend on the source alone, so that a run that is killed and resumed makes
-    the parts that an uninterrupted one makes; and a kill never costs more than 1/64 of the work done, or `least` items.
+    A chunk is the unit of commit. Its bounds depend on the source and the modalities alone, so that a run that is killed and
+    resumed makes the parts that an uninterrupted one makes; and a kill never costs more than 1/64 of the work done, or `least`
+    items.
     """
     return max(least, 1 << min(16, max(10, (position // 64).bit_length() - 1)))
 

@@ -140,8 +140,9 @@ class Producer:
             work.claim[to_read[mine]], work.copy[to_read[mine]] = claim, copy
             lengths = np.fromiter((len(payloads[i]) for i in mine[first]), np.int64, len(first))
             order = first[np.argsort(lengths, kind="stable")]
-            for lo in range(0, len(order), SORTED_TEXTS):
-                some = order[lo : lo + SORTED_TEXTS]
+            step = max(SORTED_TEXTS, state.batch_size)
+            for lo in range(0, len(order), step):
+                some = order[lo : lo + step]
                 with self._clock.measure("decode"):
                     prepared = [_prepare(state, payloads[i]) for i in mine[some]]
                 for i in [i for i, p in enumerate(prepared) if isinstance(p, PayloadError)]:
