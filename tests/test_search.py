@@ -26,16 +26,17 @@ from embedstore.sources import MemorySource
 @pytest.mark.parametrize("subset", [False, True])
 def test_exact_index_equals_float64(queries: int, subset: bool) -> None:
     rng = np.random.default_rng(0)
-    base = rng.standard_normal((5000, 48)).astype(np.float16)
+    base = rng.standard_normal((20_000, 48)).astype(np.float16)
     asked = rng.standard_normal((queries, 48))
-    positions = np.sort(rng.choice(5000, 700, replace=False)) if subset else np.arange(5000)
+    positions = np.sort(rng.choice(20_000, 700, replace=False)) if subset else np.arange(20_000)
     index = ExactIndex(base)
-    scores, found = index.search(asked, 10, subset=positions if subset else None)
     unit = lambda x: x / np.linalg.norm(x, axis=1, keepdims=True)  # noqa: E731
     expected = unit(asked) @ unit(base[positions].astype(np.float64)).T
     order = np.argsort(-expected, axis=1)[:, :10]
-    np.testing.assert_array_equal(found, positions[order])
-    np.testing.assert_allclose(scores, np.take_along_axis(expected, order, axis=1), atol=1e-5)
+    for _ in range(3):  # the second search keeps columns, the third finds them
+        scores, found = index.search(asked, 10, subset=positions if subset else None)
+        np.testing.assert_array_equal(found, positions[order])
+        np.testing.assert_allclose(scores, np.take_along_axis(expected, order, axis=1), atol=1e-5)
 
 
 def test_exact_index_edges() -> None:
