@@ -83,12 +83,13 @@ def sweep(engine: Engine, scorer: Scorer, queries: Array, kth: Array, threads: i
 
 
 def promising(rows: list[dict[str, Any]], target: float) -> list[dict[str, Any]]:
-    """The least effort of each ladder that reaches `target`, of the three ladders where it took least time."""
+    """The least effort of each ladder that reaches `target`, of the three where it took least time and of what was tuned."""
     first: dict[int, dict[str, Any]] = {}
     for row in rows:
         if row["recall"] >= target:
             first.setdefault(row["ladder"], row)
-    return sorted(first.values(), key=lambda row: row["cost"])[:3]
+    ordered = sorted(first.values(), key=lambda row: row["cost"])
+    return ordered[:3] + [row for row in ordered[3:] if "recall" in row["effort"]]
 
 
 def searched(engine: Engine, data: Data, folder: Path, home: Path) -> dict[str, Any]:
