@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -76,7 +77,7 @@ class Base:
         self._faiss = require("faiss", extra="cpu")
         self._known_parameters: dict[int, Any] = {}
         self._of_thread = threading.local()
-        self._pool: tuple[int, ThreadPoolExecutor] | None = None
+        self._pool: tuple[tuple[int, int], ThreadPoolExecutor] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -171,9 +172,13 @@ class Base:
         return np.concatenate([scores for scores, _ in parts]), np.concatenate([positions for _, positions in parts])
 
     def _threads(self, threads: int) -> ThreadPoolExecutor:
-        """Our own threads, each with one of FAISS's: every caller of FAISS would otherwise start a pool of its own."""
-        if self._pool is None or self._pool[0] != threads:
-            self._pool = threads, ThreadPoolExecutor(threads, "embedstore-search")
+        """Our own threads, each with one of FAISS's: every caller of FAISS would otherwise start a pool of its own.
+
+        A forked process has none of the threads of its parent, and makes a pool of its own.
+        """
+        key = threads, os.getpid()
+        if self._pool is None or self._pool[0] != key:
+            self._pool = key, ThreadPoolExecutor(threads, "embedstore-search")
         return self._pool[1]
 
     def _parameters(self, effort: int, selector: Any | None) -> Any:
