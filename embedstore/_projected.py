@@ -19,6 +19,7 @@ from embedstore.errors import EmbedstoreError
 from embedstore.spec import EncoderSpec
 from embedstore.store import Space, Store
 from embedstore.store.format import PartRef
+from embedstore.store.parts import row_numbers
 from embedstore.store.space import RawVectors
 
 __all__ = ["ProjectedSpace", "SearchableSpace", "projected_name", "query_space", "skipped_aligners", "spaces_of"]
@@ -112,7 +113,7 @@ class ProjectedSpace:
 
         table = pq.read_table(io.BytesIO(read_extra(self.root / "heads" / self.head, "split.parquet")))
         fitted = np.asarray(table.column("split").to_pylist()) != "test"
-        return np.asarray(table.column("row").to_numpy()[fitted], np.int64)
+        return row_numbers(table)[np.flatnonzero(fitted)]
 
     @cached_property
     def spec(self) -> EncoderSpec:

@@ -426,7 +426,7 @@ def test_every_float16_is_rounded_as_numpy_does() -> None:
     rows = values[: len(values) // 8 * 8].reshape(-1, 8)
     out = Packed.empty(len(rows), 8, np.float16, lengths=True)
     with importing.ThreadPoolExecutor(2) as pool:
-        pack([rows[:100], rows[100:]], out, pool, threads=2)
+        pack([([rows[:100], rows[100:]], out)], pool, threads=2)
     np.testing.assert_array_equal(out.vectors.view(np.uint16), rows.astype(np.float16).view(np.uint16))
     np.testing.assert_array_equal(out.largest, np.abs(rows).max(axis=1))
     finite = np.isfinite(out.vectors).all(axis=1)

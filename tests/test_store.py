@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import hashlib
 import json
 import os
 import resource
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from io import FileIO
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -17,6 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import embedstore as es
+from embedstore._files import DIRECT_BYTES, _write_directly, write_hashed
 from embedstore._keys import hash_strings
 from embedstore.encoders.hash import HashEncoder
 from embedstore.errors import (
@@ -289,3 +296,58 @@ def test_a_disk_too_full_for_embeddings_h5_costs_nothing_else(store: es.Store, l
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert (store.path / "embeddings.h5").read_bytes() == before
     assert not list(store.path.glob("*.tmp"))
+
+
+@pytest.mark.parametrize("extra", [-1, 0, 1, 4096 + 5, DIRECT_BYTES + 2048])
+def test_large_files_are_written_whole_however_they_are_cut(tmp_path: Path, extra: int) -> None:
+    data = np.random.default_rng(0).bytes(DIRECT_BYTES + extra)
+    pieces = [data[:2048], b"", memoryview(data)[2048:-300], data[-300:]]
+    assert write_hashed(tmp_path / "part", pieces) == hashlib.sha256(data).hexdigest()
+    assert (tmp_path / "part").read_bytes() == data
+    assert [path.name for path in tmp_path.iterdir()] == ["part"]
+
+
+def test_a_file_system_without_direct_writes_gets_the_same_bytes(tmp_path: Path) -> None:
+    class Refusing(FileIO):
+        refused = 0
+
+        def write(self, data: Any) -> int:
+            if fcntl.fcntl(self, fcntl.F_GETFL) & os.O_DIRECT:
+                self.refused += 1
+                raise OSError(errno.EINVAL, "Invalid argument")
+            return super().write(memoryview(data)[:1_000_003])  # a short write
+
+    data = np.random.default_rng(0).bytes(2 * DIRECT_BYTES + 5)
+    with Refusing(tmp_path / "part", "wb") as file:
+        _write_directly(file, [data])
+        assert file.refused == 1
+    assert (tmp_path / "part").read_bytes() == data
+
+
+def test_a_disk_too_full_for_a_large_part_is_said(tmp_path: Path) -> None:
+    class Full(FileIO):
+        def write(self, data: Any) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with Full(tmp_path / "part", "wb") as file, pytest.raises(OSError, match="No space left"):
+        _write_directly(file, [bytes(DIRECT_BYTES)])
+
+
+def test_two_threads_make_two_stores(tmp_path: Path) -> None:
+    vectors = np.random.default_rng(0).standard_normal((3000, 8), dtype=np.float32)
+    with ThreadPoolExecutor(4) as pool:
+        stores = [tmp_path / str(i) for i in range(16)]
+        # parts of sizes of their own: each needs an HDF5 frame of its own
+        made = [pool.submit(es.import_vectors, vectors[: 2000 + i], path, space="image") for i, path in enumerate(stores)]
+        assert [report.result().items for report in made] == [2000 + i for i in range(16)]
+
+
+def test_spaces_of_the_same_items_share_their_ids_in_embeddings_h5(tmp_path: Path) -> None:
+    vectors = np.random.default_rng(0).standard_normal((30, 8), dtype=np.float32)
+    store = es.Store.open(tmp_path / "s", create=True)
+    for space, rows in (("image", 30), ("text", 30), ("audio", 20)):
+        es.import_vectors(vectors[:rows], store, space=space, ids=[f"ä{i}" for i in range(rows)])
+    with h5py.File(tmp_path / "s" / "embeddings.h5") as h5:
+        assert h5["image/id"] == h5["text/id"] != h5["audio/id"]
+        assert h5["text/id"].asstr()[:].tolist() == [f"ä{i}" for i in range(30)]
+        assert h5["audio/id"].asstr()[:].tolist() == [f"ä{i}" for i in range(20)]

@@ -18,7 +18,7 @@ from embedstore.pipeline.carry import carried
 from embedstore.pipeline.pack import Packed, pack
 from embedstore.pipeline.plan import Chunk, Planner, new_item_rows
 from embedstore.pipeline.report import Progress, ProgressCallback
-from embedstore.pipeline.stages import Background
+from embedstore.pipeline.stages import Background, RunAhead
 from embedstore.sources.matrices import Block, Matrix
 from embedstore.sources.vectors import VectorSource
 from embedstore.store.items import ID, ROW
@@ -165,15 +165,16 @@ class VectorImporter:
         start = 0
         spare: deque[dict[str, Packed]] = deque()
         try:
-            with ThreadPoolExecutor(threads, thread_name_prefix="embedstore-pack") as pool:
-                for table, blocks in self._blocks(size):
+            with (
+                ThreadPoolExecutor(threads, thread_name_prefix="embedstore-pack") as pool,
+                RunAhead(self._blocks(size), depth=1) as ahead,
+            ):
+                for table, blocks in ahead:
                     whole = spare.popleft() if spare else self._buffers(size)
                     packed = {name: buffer[: table.num_rows] for name, buffer in whole.items()}
-                    for name, (rows, _) in blocks.items():
-                        pack(rows, packed[name], pool, threads=threads)
+                    pack([(rows, packed[name]) for name, (rows, _) in blocks.items()], pool, threads=threads)
                     present = {name: mask for name, (_, mask) in blocks.items()}
-                    prepared = self._prepared(start, table, packed, present)
-                    background.submit(partial(self._commit, *prepared, then=partial(spare.append, whole)))
+                    background.submit(partial(self._commit, start, table, packed, present, then=partial(spare.append, whole)))
                     start += table.num_rows
                     on_progress(Progress(start, self._found.count, sum(s.imported for s in self._report.spaces.values())))
         finally:
@@ -192,8 +193,15 @@ class VectorImporter:
             yield pa.table({ID: ids, **columns}).combine_chunks(), dict(zip(names, blocks, strict=True))
 
     def _commit(
-        self, items: pa.Table | None, removed: Rows, vectors: Mapping[str, NewVectors], *, then: Callable[[], None]
+        self,
+        start: int,
+        table: pa.Table,
+        packed: Mapping[str, Packed],
+        present: Mapping[str, Mask | None],
+        *,
+        then: Callable[[], None],
     ) -> None:
+        items, removed, vectors = self._prepared(start, table, packed, present)
         self._writer.commit(items, removed=removed, vectors=vectors)
         then()
 

@@ -17,7 +17,7 @@ from embedstore._keys import Keys, hash_rows
 
 Array = npt.NDArray[Any]
 
-PIECE_BYTES = 1 << 19
+PIECE_BYTES = 1 << 20
 _SUBNORMAL = np.uint32(0x38800000)
 """float32 bits of 2^-14: smaller values are subnormal in float16."""
 _ROUND = np.uint32(0x0FFF - (112 << 23) & 0xFFFFFFFF)
@@ -55,16 +55,20 @@ class Packed:
         return Packed(self.vectors[rows], self.hashes[rows], self.largest[rows], lengths)
 
 
-def pack(pieces: Sequence[Array], out: Packed, pool: ThreadPoolExecutor, *, threads: int) -> None:
-    """Fill `out` from rows in pieces (m, dim) of float16, float32 or float64; what its dtype cannot hold becomes infinite."""
+def pack(blocks: Sequence[tuple[Sequence[Array], Packed]], pool: ThreadPoolExecutor, *, threads: int) -> None:
+    """Fill each `Packed` from rows in pieces (m, dim) of float16, float32 or float64.
+
+    What its dtype cannot hold becomes infinite.
+    """
     work: list[tuple[Array, Packed, int]] = []
-    at = 0
-    for rows in pieces:
-        step = max(1, PIECE_BYTES // max(rows[:1].nbytes, 1))
-        share = max(-(-len(rows) // (threads * step)) * step, 1)
-        to = out[at : at + len(rows)]
-        work += [(rows[lo : lo + share], to[lo : lo + share], step) for lo in range(0, len(rows), share)]
-        at += len(rows)
+    for pieces, out in blocks:
+        at = 0
+        for rows in pieces:
+            step = max(1, PIECE_BYTES // max(rows[:1].nbytes, 1))
+            share = max(-(-len(rows) // (threads * step)) * step, 1)
+            to = out[at : at + len(rows)]
+            work += [(rows[lo : lo + share], to[lo : lo + share], step) for lo in range(0, len(rows), share)]
+            at += len(rows)
     list(pool.map(lambda given: _pack(*given), work))
 
 

@@ -21,6 +21,7 @@ from embedstore.pipeline.stages import Clock, ordered_map
 from embedstore.pipeline.state import SpaceState
 from embedstore.sources.base import Source
 from embedstore.sources.files import TIMEOUT, read_file, read_payload
+from embedstore.store.parts import row_numbers
 
 __all__ = ["Batch", "ChunkEnd", "Producer", "read_file"]
 
@@ -265,4 +266,4 @@ def _settled_failures(state: SpaceState) -> npt.NDArray[np.int64]:
     """Rows that failed for a reason which only another payload can change: all but failures to read."""
     table = state.space.failures
     stages = np.asarray(table.column("stage").to_pylist(), dtype=object)
-    return np.asarray(table.column("row").to_numpy()[stages != "read"], dtype=np.int64)
+    return row_numbers(table)[np.flatnonzero(stages != "read")]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from embedstore._encoding import encoding
 from embedstore._files import fsync_path, publish
 from embedstore.errors import StoreError, reason_of
 from embedstore.store.format import COMBINED
-from embedstore.store.parts import HASH, VECTORS
+from embedstore.store.parts import HASH, VECTORS, in_memory
 from embedstore.store.reader import Store
 
 if TYPE_CHECKING:
@@ -44,8 +45,14 @@ def write_combined(store: Store) -> None:
         _reserve(temporary, (1 << 20) + size)
         with h5py.File(temporary, "r+", libver="latest") as h5:
             h5.attrs.update({**encoding("embedstore-combined"), "generation": store.generation})
-            for name, space in store.spaces.items():
-                _write_space(h5.create_group(name), store, space, width)
+            spaces = list(store.spaces.values())
+            for i, space in enumerate(spaces):
+                group = h5.create_group(space.name)
+                _write_vectors(group, space)
+                if (same := next((other for other in spaces[:i] if _same_rows(space, other)), None)) is not None:
+                    group["id"] = h5[same.name]["id"]  # a link
+                else:
+                    _write_ids(group, store, space, width)
         fsync_path(temporary)
         publish(temporary, path)
     except OSError as error:  # derived: the store is whole without it
@@ -56,9 +63,7 @@ def write_combined(store: Store) -> None:
 
 def _reserve(path: Path, size: int) -> None:
     """An empty HDF5 file at `path` with room on the disk for `size` bytes: HDF5 does not survive a full disk."""
-    import h5py
-
-    with h5py.File(COMBINED, "w", driver="core", backing_store=False, libver="latest") as h5:
+    with in_memory("latest") as h5:
         h5.flush()
         image = h5.id.get_file_image()
     with open(path, "wb", buffering=0) as file:
@@ -74,7 +79,13 @@ def _most_bytes(space: Space, width: int) -> int:
     return len(space) * width + (1 << 16) + sum(3 * (256 + len(file)) for file, *_ in space.live_ranges())
 
 
-def _write_space(group: h5py.Group, store: Store, space: Space, width: int) -> None:
+def _same_rows(space: Space, other: Space) -> bool:
+    """Whether both hold vectors of the same items in the same order, in parts of the same sizes."""
+    blocks = zip_longest(space.row_blocks(), other.row_blocks())
+    return all(a is not None and b is not None and np.array_equal(a, b) for a, b in blocks)
+
+
+def _write_vectors(group: h5py.Group, space: Space) -> None:
     import h5py
 
     group.attrs.update(
@@ -103,7 +114,6 @@ def _write_space(group: h5py.Group, store: Store, space: Space, width: int) -> N
             group.create_virtual_dataset(key, layout)
         else:
             group.create_dataset(key, shape=layout.shape, dtype=layout.dtype)
-    _write_ids(group, store, space, width)
 
 
 def _write_ids(group: h5py.Group, store: Store, space: Space, width: int) -> None:

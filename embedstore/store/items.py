@@ -21,7 +21,7 @@ from embedstore._sql import connect, literal
 from embedstore.errors import StoreError, UsageError, one_line
 from embedstore.sources.base import RESERVED, glob_escape
 from embedstore.store.format import PartRef
-from embedstore.store.parts import read_table
+from embedstore.store.parts import read_table, row_numbers
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -47,7 +47,7 @@ class Items:
         """Live rows (n,) int64, ascending."""
         if not self._parts:
             return np.empty(0, dtype=np.int64)
-        every = np.concatenate([_column(self._part(i, [ROW]), ROW) for i in range(len(self._parts))])
+        every = np.concatenate([row_numbers(self._part(i, [ROW])) for i in range(len(self._parts))])
         return np.setdiff1d(every, self._dead, assume_unique=True)
 
     def __len__(self) -> int:
@@ -68,7 +68,7 @@ class Items:
         table = KeyTable(self._root)
         for i in range(len(self._parts)):
             part = self._part(i, [ROW, ID])
-            rows = _column(part, ROW)
+            rows = row_numbers(part)
             live = np.isin(rows, self._dead, invert=True)
             keys = hash_strings(part.column(ID).to_pylist())
             table.insert(keys[live], rows[live])
@@ -84,7 +84,7 @@ class Items:
             part = self._part(i, [ROW, ID])
             lengths = pc.binary_length(part.column(ID))
             if len(self._dead):
-                lengths = lengths.filter(pa.array(np.isin(_column(part, ROW), self._dead, invert=True)))
+                lengths = lengths.filter(pa.array(np.isin(row_numbers(part), self._dead, invert=True)))
             longest = max(longest, pc.max(lengths).as_py() or 0)
         return longest
 
@@ -106,7 +106,7 @@ class Items:
             names = part.column(ID).to_pylist()
             if found.keys().isdisjoint(names):
                 continue
-            rows = _column(part, ROW)
+            rows = row_numbers(part)
             live = np.isin(rows, self._dead, invert=True)
             found.update((name, int(rows[at])) for at, name in enumerate(names) if name in found and live[at])
         return np.asarray([found[name] for name in ids], np.int64)
@@ -140,7 +140,7 @@ class Items:
         for i in np.unique(at):
             where = np.flatnonzero(at == i)
             part = self._part(int(i), None if columns is None else [ROW, *columns])
-            part_rows = _column(part, ROW)
+            part_rows = row_numbers(part)
             offsets = np.searchsorted(part_rows, rows[where])
             found = offsets < len(part_rows)
             found[found] = part_rows[offsets[found]] == rows[where][found]
@@ -211,10 +211,6 @@ class Items:
         types = self.column_types()
         names = list(types) if columns is None else [c for c in columns if c in types]
         return pa.table({name: pa.array([], type=types[name]) for name in names})
-
-
-def _column(table: pa.Table, name: str) -> npt.NDArray[Any]:
-    return np.asarray(table.column(name).to_numpy())
 
 
 def _picked(table: pa.Table, at: npt.NDArray[Any]) -> pa.Table:

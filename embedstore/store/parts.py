@@ -5,6 +5,9 @@ A part is written beside its final name, flushed to disk, then renamed. Nothing 
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,11 +22,14 @@ from embedstore.errors import CorruptStoreError
 from embedstore.store.format import PartRef, check_size
 
 if TYPE_CHECKING:
+    import h5py
     import pyarrow as pa
 
 Array = npt.NDArray[Any]
 
 VECTORS, ROW, HASH = "vectors", "row", "hash"
+UNIQUE = ("row", "id")
+"""Columns of tables in which nothing repeats: a dictionary of their values would double them."""
 
 
 def write_vectors(root: Path, file: str, vectors: Array, rows: Array, hashes: Keys) -> PartRef:
@@ -54,9 +60,7 @@ def _frame(datasets: tuple[tuple[str, tuple[int, ...], str], ...]) -> tuple[list
     HDF5 makes them in memory, around zeros: it does not survive a full disk, a plain write does; and the same frame serves all
     parts of one size, whose bytes are then copied nowhere.
     """
-    import h5py
-
-    with h5py.File("part", "w", driver="core", backing_store=False, libver=("earliest", "v110")) as h5:
+    with in_memory(("earliest", "v110")) as h5:
         h5.attrs.update(encoding("embedstore-vectors"))
         for name, shape, dtype in datasets:
             h5.create_dataset(name, data=np.zeros(shape, dtype))  # no chunks, no compression: contiguous
@@ -67,6 +71,15 @@ def _frame(datasets: tuple[tuple[str, tuple[int, ...], str], ...]) -> tuple[list
     offsets = dict(sorted(((name, offset) for name, offset in at.items() if offset is not None), key=lambda entry: entry[1]))
     ends = [0, *(offset + sizes[name] for name, offset in offsets.items())]
     return [image[lo:hi] for lo, hi in zip(ends, [*offsets.values(), len(image)], strict=True)], offsets
+
+
+@contextmanager
+def in_memory(libver: str | tuple[str, str]) -> Iterator[h5py.File]:
+    """A new HDF5 file in memory alone. Its name is the thread's: HDF5 opens no two files of one name at once, there either."""
+    import h5py
+
+    with h5py.File(str(threading.get_ident()), "w", driver="core", backing_store=False, libver=libver) as h5:
+        yield h5
 
 
 def read_array(root: Path, ref: PartRef, name: str, dtype: Any, width: int | None = None) -> Array:
@@ -125,10 +138,21 @@ def write_table(root: Path, file: str, table: pa.Table, kind: str, *, first_row:
     path = root / file
     temporary = path.with_name(path.name + ".tmp")
     stamped = table.replace_schema_metadata({key: str(value) for key, value in encoding(kind).items()})
-    pq.write_table(stamped, temporary, compression="zstd")
+    repeating = [name for name in table.column_names if name not in UNIQUE]
+    pq.write_table(stamped, temporary, compression="zstd", use_dictionary=repeating)
     fsync_path(temporary)
     publish(temporary, path)
     return PartRef.of(root, file, table.num_rows, first_row=first_row)
+
+
+def row_numbers(table: pa.Table) -> npt.NDArray[np.int64]:
+    """Column ``row`` (n,) of an items, tombstones or failures table.
+
+    Arrow's own `to_numpy` imports pandas where that is installed, which takes longer than a search.
+    """
+    chunks = [chunk for chunk in table.column(ROW).chunks if len(chunk)]
+    rows = [np.frombuffer(chunk.buffers()[1], np.int64)[chunk.offset : chunk.offset + len(chunk)] for chunk in chunks]
+    return rows[0] if len(rows) == 1 else np.concatenate([np.empty(0, np.int64), *rows])
 
 
 def read_table(root: Path, ref: PartRef, kind: str, columns: list[str] | None = None) -> pa.Table:

@@ -16,7 +16,7 @@ from embedstore._files import write_json
 from embedstore.errors import StoreError, UsageError, reason_of
 from embedstore.store.format import MANIFEST, Manifest, read_manifest
 from embedstore.store.items import Items, Rows
-from embedstore.store.parts import read_table
+from embedstore.store.parts import read_table, row_numbers
 from embedstore.store.space import Space, read_space_info
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class Store:
     def dead(self) -> Rows:
         """Rows (n,) that were removed or replaced, ascending."""
         tables = [read_table(self.path, ref, "embedstore-tombstones") for ref in self.manifest.tombstones]
-        rows = [np.asarray(table.column("row").to_numpy()) for table in tables]
+        rows = [row_numbers(table) for table in tables]
         return np.unique(np.concatenate([np.empty(0, dtype=np.int64), *rows]))
 
     @cached_property

@@ -19,7 +19,7 @@ from embedstore._keys import KEY_BYTES, Keys, KeyTable
 from embedstore.errors import CorruptStoreError
 from embedstore.spec import EncoderSpec
 from embedstore.store.format import PartRef, SpaceEntry
-from embedstore.store.parts import HASH, ROW, VECTORS, read_array, read_into, read_table
+from embedstore.store.parts import HASH, ROW, VECTORS, read_array, read_into, read_table, row_numbers
 from embedstore.store.picker import OPEN_FILES, RowPicker
 
 if TYPE_CHECKING:
@@ -268,7 +268,7 @@ class Space:
         if not parts:
             return failures_table([])
         every = pa.concat_tables(parts)
-        rows = np.asarray(every.column("row").to_numpy())
+        rows = row_numbers(every)
         _, last = np.unique(rows[::-1], return_index=True)
         keep = np.sort(len(rows) - 1 - last)
         keep = keep[~np.isin(rows[keep], self._dead) & ~self.has(rows[keep])]

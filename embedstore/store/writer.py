@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Rows = npt.NDArray[np.int64]
+
+FILES_AT_ONCE = 4
+"""Of one commit are written at the same time: while one waits for the disk, another is hashed."""
 
 
 @dataclass(frozen=True)
@@ -150,12 +154,17 @@ class StoreWriter:
             for name, info in self._new_spaces.items():
                 new = new.with_space(name, self._make_space(info))
             self._new_spaces = {}
-            if items is not None and items.num_rows:
-                new = self._add_items(new, items)
-            if removed is not None and len(removed):
-                new = replace(new, tombstones=(*new.tombstones, self._tombstones(removed)))
-            for name, added in (vectors or {}).items():
-                new = new.with_space(name, self._add_vectors(name, new.spaces[name], added))
+            with ThreadPoolExecutor(FILES_AT_ONCE, thread_name_prefix="embedstore-commit") as pool:
+                entries = {
+                    name: pool.submit(self._add_vectors, name, new.spaces[name], added)
+                    for name, added in (vectors or {}).items()
+                }
+                if items is not None and items.num_rows:
+                    new = self._add_items(new, items)
+                if removed is not None and len(removed):
+                    new = replace(new, tombstones=(*new.tombstones, self._tombstones(removed)))
+                for name, entry in entries.items():
+                    new = new.with_space(name, entry.result())
             if new == replace(old, generation=new.generation):
                 return
             self._publish(new)
