@@ -25,7 +25,7 @@ from embedstore.errors import (
     SourceError,
     UsageError,
 )
-from embedstore.pipeline import consume
+from embedstore.pipeline import consume, produce
 from embedstore.pipeline.consume import Encoding
 from embedstore.pipeline.produce import Batch, ChunkEnd
 from embedstore.pipeline.stages import Clock
@@ -442,6 +442,27 @@ def test_several_chunks_with_repeats_across_them(tmp_path: Path) -> None:
     expected = HashEncoder(8, "text").encode([t.encode() for t in texts])
     np.testing.assert_array_equal(store.space("text").vectors(), expected.astype(np.float16))
     assert es.verify(store).clean
+
+
+@pytest.mark.parametrize(("group", "most"), [(1, 1 << 20), (7, 1 << 20), (32, 1 << 20), (1000, 50)])
+def test_files_claimed_a_few_at_a_time_get_their_own_vectors(
+    group: int, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(produce, "GROUP", group)
+    monkeypatch.setattr(produce, "GROUP_BYTES", most)
+    contents = [f"content {i % 40}".encode() for i in range(100)]
+    for i, content in enumerate(contents):
+        if i % 10:
+            (tmp_path / str(i)).write_bytes(content)
+    files = [str(tmp_path / str(i)) for i in range(100)]
+    report = es.embed(MemorySource({"id": list(map(str, range(100))), "image": files}), tmp_path / "s", image="hash:16")
+    assert counts(report, "image") == (90, 0, 0, 10)
+    assert report.spaces["image"].distinct == 36
+    space = es.Store.open(tmp_path / "s").spaces["image"]
+    assert space.rows.tolist() == [i for i in range(100) if i % 10]
+    encoder = HashEncoder(16, "image")
+    expected = encoder.encode([encoder.prepare(contents[i]) for i in range(100) if i % 10])
+    np.testing.assert_array_equal(space.vectors(), expected.astype(np.float16))
 
 
 def test_usage_errors_say_what_to_do(table: Path, tmp_path: Path) -> None:

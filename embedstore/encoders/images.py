@@ -125,6 +125,7 @@ def decode_rgb(payload: bytes, *, max_pixels: int, draft: int | None = None) -> 
                 raise _too_large(f"{image.width} × {image.height} = {image.width * image.height:,} pixels", max_pixels)
             if draft is not None:
                 image.draft(None, (draft, draft))
+            image.load()
             ImageOps.exif_transpose(image, in_place=True)
             return _to_rgb(image)
     except UnidentifiedImageError:
@@ -159,7 +160,7 @@ def _to_rgb(image: Any) -> Any:
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         layer = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _eight_bit(image: Any) -> Any:

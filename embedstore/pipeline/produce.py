@@ -26,9 +26,13 @@ from embedstore.store.parts import row_numbers
 __all__ = ["Batch", "ChunkEnd", "Producer", "read_file"]
 
 Positions = npt.NDArray[np.intp]
+_Read = tuple[bytes, npt.NDArray[np.uint64]] | PayloadError
+"""A payload and its content hash (2,), or why it could not be read."""
 
 SORTED_TEXTS = 1024
 """Are prepared before the first of them are encoded."""
+GROUP, GROUP_BYTES = 32, 16 << 20
+"""So many files, or files of so many bytes, are claimed at once."""
 
 
 @dataclass
@@ -166,24 +170,46 @@ class Producer:
         """Files: read and hashed by the workers, decoded by them where no identical payload was claimed before."""
         reads = ordered_map(self._pool, self._read, _to_read(chunk, modality, to_read), window=4 * self._workers + 4)
         batchers = {state.name: _Batcher(state) for state in states}
-        for i, result in zip(to_read, reads, strict=True):
+        for rows, payloads in self._groups(chunk, modality, zip(to_read.tolist(), reads, strict=True)):
+            digests = chunk.hashes[modality][rows]
+            for state in states:
+                mine = [
+                    k
+                    for k, i in enumerate(rows)
+                    if wanted[state.name][i] and not self._has_failed(state, int(chunk.old_row[i]), digests[k])
+                ]
+                claim, copy, first = state.claim(digests[mine])
+                work = chunk.work[state.name]
+                at = [rows[k] for k in mine]
+                work.claim[at], work.copy[at] = claim, copy
+                for k in first.tolist():
+                    future = self._pool.submit(self._timed_prepare, state, payloads[mine[k]])
+                    yield from batchers[state.name].add(int(claim[k]), future)
+        for batcher in batchers.values():
+            yield from batcher.flush()
+
+    def _groups(
+        self, chunk: Chunk, modality: str, reads: Iterable[tuple[int, _Read]]
+    ) -> Iterator[tuple[list[int], list[bytes]]]:
+        """Positions and bytes of what could be read, a few at a time: to claim one by one takes longer than to read."""
+        rows: list[int] = []
+        payloads: list[bytes] = []
+        held = 0
+        for i, result in reads:
             if isinstance(result, PayloadError):
-                chunk.read_failures[modality][int(i)] = result
+                chunk.read_failures[modality][i] = result
                 continue
             payload, digest = result
             chunk.hashes[modality][i] = digest
             chunk.was_read[modality][i] = True
-            for state in states:
-                if not wanted[state.name][i] or self._has_failed(state, int(chunk.old_row[i]), digest):
-                    continue
-                claim, copy, first = state.claim(digest.reshape(1, 2))
-                work = chunk.work[state.name]
-                work.claim[i], work.copy[i] = claim[0], copy[0]
-                if len(first):
-                    future = self._pool.submit(self._timed_prepare, state, payload)
-                    yield from batchers[state.name].add(int(claim[0]), future)
-        for batcher in batchers.values():
-            yield from batcher.flush()
+            rows.append(i)
+            payloads.append(payload)
+            held += len(payload)
+            if len(rows) >= GROUP or held >= GROUP_BYTES:
+                yield rows, payloads
+                rows, payloads, held = [], [], 0
+        if rows:
+            yield rows, payloads
 
     def _has_failed(self, state: SpaceState, row: int, digest: npt.NDArray[np.uint64]) -> bool:
         """Whether the row's recorded failure is of this very payload, and it is not to be tried again."""
@@ -192,7 +218,7 @@ class Producer:
         before = state.space.failures_by_row.get(row)
         return before is not None and before.stage != "read" and before.hash == digest.tobytes()
 
-    def _read(self, work: tuple[str, bytes | None]) -> tuple[bytes, npt.NDArray[np.uint64]] | PayloadError:
+    def _read(self, work: tuple[str, bytes | None]) -> _Read:
         uri, payload = work
         with self._clock.measure("read"):
             try:
