@@ -5,7 +5,7 @@
 One float32 ``.npy`` of generated unit vectors becomes a store of float16 parts, and a clip-retrieval folder (float16 image and
 text vectors, Parquet metadata) becomes another. The ceiling, "copy", reads each source in blocks and writes as many bytes as
 the store keeps of it, flushing each block to the disk: no conversion, no digest, no item. Each import runs in a process of its
-own ("whole process" counts the start of Python and its packages). Then the store is searched and a head is trained on it, and
+own ("whole process" counts the start of Python and its packages). Neither begins before the disk has written what came before. Then the store is searched and a head is trained on it, and
 the import is run again, which compares every vector and adds none. GB are 10⁹ bytes of the source's vectors.
 """
 
@@ -80,6 +80,7 @@ def write_labels(path: Path, n: int) -> Path:
 def copied(files: list[Path], target: Path, kept: float) -> float:
     """Seconds to read `files` in blocks and write `kept` of their bytes in parts, each flushed to the disk."""
     target.mkdir()
+    os.sync()
     buffer = memoryview(bytearray(128 << 20))
     start = time.perf_counter()
     for number, file in enumerate(files):
@@ -93,6 +94,7 @@ def copied(files: list[Path], target: Path, kept: float) -> float:
 
 def imported(source: Path, store: Path, *options: str) -> tuple[float, dict[str, Any]]:
     """Seconds of ``embedstore import`` in a process of its own, and its report."""
+    os.sync()
     start = time.perf_counter()
     command = [sys.executable, "-c", RUN, "import", str(source), str(store), *options, "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -6,15 +6,19 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import mmap
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from embedstore.errors import CorruptStoreError, StoreError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -54,7 +58,16 @@ def write_bytes(path: Path, data: bytes) -> None:
 DIRECT_BYTES = 8 << 20
 """A file of so many bytes goes past the page cache, so many at a time: the kernel's copying would take half of an import."""
 ALIGNED = 4096
-"""What the disk is given then begins and ends at multiples of this; no disk's blocks are larger."""
+"""What the disk is given then begins and ends at multiples of this, in memory and in the file; no disk's blocks are larger."""
+
+
+def aligned_empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """As `numpy.empty`; `write_hashed` need not copy it to write it past the page cache."""
+    import numpy as np
+
+    count = math.prod(shape)
+    memory = mmap.mmap(-1, max(1, count * np.dtype(dtype).itemsize), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # begins at a page
+    return np.frombuffer(memory, dtype, count).reshape(shape)
 
 
 def write_hashed(path: Path, pieces: Sequence[bytes | memoryview]) -> str:
@@ -77,23 +90,27 @@ def _write_directly(file: FileIO, pieces: Iterable[bytes | memoryview]) -> None:
     """Write `pieces` to an empty file, past the page cache where the file system can."""
     import numpy as np
 
-    block = memoryview(mmap.mmap(-1, DIRECT_BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))  # begins at a page
-    copied_to = np.frombuffer(block, np.uint8)  # NumPy copies without the GIL
+    block = aligned_empty((DIRECT_BYTES,), np.uint8)
     _set_direct(file, True)
     held = 0
     for piece in pieces:
         left = np.frombuffer(piece, np.uint8)
+        if not held % ALIGNED and not left.ctypes.data % ALIGNED:  # as it is
+            _write_all(file, block[:held].data)
+            whole, held = len(left) // ALIGNED * ALIGNED, 0
+            _write_all(file, left[:whole].data)
+            left = left[whole:]
         while len(left):
             count = min(len(left), DIRECT_BYTES - held)
-            copied_to[held : held + count] = left[:count]
+            block[held : held + count] = left[:count]  # without the GIL
             left, held = left[count:], held + count
             if held == DIRECT_BYTES:
-                _write_all(file, block)
+                _write_all(file, block.data)
                 held = 0
     whole = held // ALIGNED * ALIGNED
-    _write_all(file, block[:whole])
+    _write_all(file, block[:whole].data)
     _set_direct(file, False)
-    _write_all(file, block[whole:held])
+    _write_all(file, block[whole:held].data)
 
 
 def _write_all(file: FileIO, data: memoryview) -> None:

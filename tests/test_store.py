@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import embedstore as es
-from embedstore._files import DIRECT_BYTES, _write_directly, write_hashed
+from embedstore._files import ALIGNED, DIRECT_BYTES, _write_directly, aligned_empty, write_hashed
 from embedstore._keys import hash_strings
 from embedstore.encoders.hash import HashEncoder
 from embedstore.errors import (
@@ -36,7 +36,7 @@ from embedstore.errors import (
 )
 from embedstore.store.combined import write_combined
 from embedstore.store.format import PartRef
-from embedstore.store.parts import VECTORS, read_array
+from embedstore.store.parts import VECTORS, read_array, write_vectors
 from embedstore.store.writer import NewVectors, StoreWriter
 
 ARCHIVE = Path(__file__).parent / "data" / "store-v1"
@@ -299,9 +299,12 @@ def test_a_disk_too_full_for_embeddings_h5_costs_nothing_else(store: es.Store, l
 
 
 @pytest.mark.parametrize("extra", [-1, 0, 1, 4096 + 5, DIRECT_BYTES + 2048])
-def test_large_files_are_written_whole_however_they_are_cut(tmp_path: Path, extra: int) -> None:
+@pytest.mark.parametrize("first", [2048, 4096, 8191])
+def test_large_files_are_written_whole_however_they_are_cut(tmp_path: Path, extra: int, first: int) -> None:
     data = np.random.default_rng(0).bytes(DIRECT_BYTES + extra)
-    pieces = [data[:2048], b"", memoryview(data)[2048:-300], data[-300:]]
+    middle = aligned_empty((len(data) - first - 300,), np.uint8)
+    middle[:] = np.frombuffer(data, np.uint8)[first:-300]
+    pieces = [data[:first], b"", middle.data, data[-300:]]
     assert write_hashed(tmp_path / "part", pieces) == hashlib.sha256(data).hexdigest()
     assert (tmp_path / "part").read_bytes() == data
     assert [path.name for path in tmp_path.iterdir()] == ["part"]
@@ -322,6 +325,18 @@ def test_a_file_system_without_direct_writes_gets_the_same_bytes(tmp_path: Path)
         _write_directly(file, [data])
         assert file.refused == 1
     assert (tmp_path / "part").read_bytes() == data
+
+
+def test_large_parts_need_no_copy_on_their_way_to_the_disk(tmp_path: Path) -> None:
+    vectors = aligned_empty((DIRECT_BYTES // 64, 32), np.float16)
+    vectors[...] = np.random.default_rng(0).standard_normal(vectors.shape)
+    rows = np.arange(len(vectors))
+    ref = write_vectors(tmp_path, "part-000000.h5", vectors, rows, np.zeros((len(vectors), 2), np.uint64))
+    assert ref.offsets[VECTORS] % ALIGNED == 0
+    with h5py.File(tmp_path / ref.file) as h5:
+        np.testing.assert_array_equal(h5[VECTORS][:], vectors)
+        np.testing.assert_array_equal(h5["row"][:], rows)
+    assert PartRef.of(tmp_path, ref.file, ref.rows).sha256 == ref.sha256
 
 
 def test_a_disk_too_full_for_a_large_part_is_said(tmp_path: Path) -> None:

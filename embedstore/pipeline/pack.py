@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from embedstore._files import aligned_empty
 from embedstore._keys import Keys, hash_rows
 
 Array = npt.NDArray[Any]
@@ -47,7 +48,10 @@ class Packed:
     @classmethod
     def empty(cls, n: int, dim: int, dtype: Any, *, lengths: bool = False) -> Packed:
         return cls(
-            np.empty((n, dim), dtype), np.empty((n, 2), np.uint64), np.empty(n), np.empty(n, np.float32) if lengths else None
+            aligned_empty((n, dim), dtype),
+            np.empty((n, 2), np.uint64),
+            np.empty(n),
+            np.empty(n, np.float32) if lengths else None,
         )
 
     def __getitem__(self, rows: slice) -> Packed:

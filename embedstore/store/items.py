@@ -214,9 +214,11 @@ class Items:
 
 
 def _picked(table: pa.Table, at: npt.NDArray[Any]) -> pa.Table:
-    """Rows of `table` at `at`. A few are sliced, which spares a search the import of Arrow's compute functions."""
+    """Rows of `table` at `at`. A run is sliced; so are a few, which spares a search the import of Arrow's compute functions."""
     import pyarrow as pa
 
+    if len(at) and (np.diff(at) == 1).all():
+        return table.slice(int(at[0]), len(at))
     if len(at) > FEW:
         return table.take(pa.array(at))
     return pa.concat_tables([table.slice(0, 0), *(table.slice(int(i), 1) for i in at)])

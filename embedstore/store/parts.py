@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore._encoding import check_encoding, encoding
-from embedstore._files import fsync_path, publish, write_hashed
+from embedstore._files import ALIGNED, DIRECT_BYTES, fsync_path, publish, write_hashed
 from embedstore._keys import KEY_BYTES, Keys
 from embedstore.errors import CorruptStoreError
 from embedstore.store.format import PartRef, check_size
@@ -75,10 +75,14 @@ def _frame(datasets: tuple[tuple[str, tuple[int, ...], str], ...]) -> tuple[list
 
 @contextmanager
 def in_memory(libver: str | tuple[str, str]) -> Iterator[h5py.File]:
-    """A new HDF5 file in memory alone. Its name is the thread's: HDF5 opens no two files of one name at once, there either."""
+    """A new HDF5 file in memory alone; large datasets begin where they can be written past the page cache.
+
+    Its name is the thread's: HDF5 opens no two files of one name at once, there either.
+    """
     import h5py
 
-    with h5py.File(str(threading.get_ident()), "w", driver="core", backing_store=False, libver=libver) as h5:
+    aligned = {"alignment_threshold": DIRECT_BYTES // 2, "alignment_interval": ALIGNED}
+    with h5py.File(str(threading.get_ident()), "w", driver="core", backing_store=False, libver=libver, **aligned) as h5:
         yield h5
 
 
