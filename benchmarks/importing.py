@@ -2,11 +2,12 @@
 
     python -m benchmarks.importing [--tiny] [--vectors 1000000] [--dim 512] [--folder FOLDER]
 
-One float32 ``.npy`` of generated unit vectors becomes a store of float16 parts, and a clip-retrieval folder (float16 image and
-text vectors, Parquet metadata) becomes another. The ceiling, "copy", reads each source in blocks and writes as many bytes as
-the store keeps of it, flushing each block to the disk: no conversion, no digest, no item. Each import runs in a process of its
-own ("whole process" counts the start of Python and its packages). Neither begins before the disk has written what came before. Then the store is searched and a head is trained on it, and
-the import is run again, which compares every vector and adds none. GB are 10⁹ bytes of the source's vectors.
+One float32 ``.npy`` of generated unit vectors becomes a store of float16 parts, and a clip-retrieval folder (float16 image
+and text vectors, Parquet metadata) becomes another. The ceiling, "copy", reads each source in blocks and writes as many bytes
+as the store keeps of it, flushing each block to the disk: no conversion, no digest, no item. Each import runs in a process of
+its own ("whole process" counts the start of Python and its packages). Neither begins before the disk has written what came
+before. Then the store is searched and a head is trained on it, and the import is run again, which compares every vector and
+adds none. GB are 10⁹ bytes of the source's vectors.
 """
 
 from __future__ import annotations
