@@ -110,7 +110,8 @@ class ImageEncoder:
 
     def provenance(self) -> Mapping[str, str]:
         decoder = {} if self._jpegs is None else {"jpeg": "nvjpeg"}
-        return {**self.model.provenance(), **decoder, self._library: str(require(self._library).__version__)}
+        versions = {name: str(require(name).__version__) for name in ("PIL", self._library)}
+        return {**self.model.provenance(), **decoder, **versions}
 
     def _examples(self) -> list[tuple[Array, ...]]:
         images = pictures(*self.transform.size)
