@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore._keys import hash_payload
+from embedstore._ordered import ordered_map
 from embedstore.encoders.thumbnail import SIDE, Thumbnail, thumbnail
 from embedstore.errors import PayloadError
 from embedstore.indexing.pixels import Thumbnails
 from embedstore.pipeline.produce import read_file
-from embedstore.pipeline.stages import ordered_map
 from embedstore.store import Space, Store
 
 __all__ = ["ReadThumbnails", "read_thumbnails"]

@@ -12,7 +12,7 @@ import embedstore
 PACKAGE = Path(embedstore.__file__).parent
 
 LAYERS = [
-    {"errors", "_slots"},
+    {"errors", "_ordered", "_slots"},
     {"registry", "spec", "splits", "_arguments", "_columns", "_encoding", "_keys", "_files", "_sql"},
     {"_digests"},
     {"sources", "encoders", "evaluation"},

@@ -6,16 +6,20 @@ and FAISS's heaps keep the best. Arrays in, arrays out; knows no store.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from embedstore._ordered import ordered_map
 from embedstore.indexing.gpu import FlatOnGpu
 from embedstore.indexing.vectors import BLOCK, Array, Float, Positions, Vectors, as_vectors, unit_rows
 from embedstore.registry import require
 
 RESIDENT_BYTES = 4 << 30
+MOST_THREADS = 4  # they wait for memory by then
 SCORES = 1 << 19  # about this many at once: they should stay in the cache until the heaps have seen them
 
 
@@ -89,12 +93,13 @@ class ExactIndex:
         keep = self._asked and len(self) * self._vectors.dim * 4 <= self._resident_bytes
         self._asked = True
         kept: list[Float] = []
-        for raw in self._vectors.blocks(BLOCK):
-            columns = unit_rows(raw).T
-            if keep:
-                columns = np.ascontiguousarray(columns)
-                kept.append(columns)
-            yield columns
+        threads = min(MOST_THREADS, os.cpu_count() or 1)
+        with ThreadPoolExecutor(threads, thread_name_prefix="embedstore-unit") as pool:
+            for rows in ordered_map(pool, unit_rows, self._vectors.blocks(BLOCK), window=threads + 1):
+                columns = np.ascontiguousarray(rows.T) if keep else rows.T
+                if keep:
+                    kept.append(columns)
+                yield columns
         self._kept = kept if keep else None
 
     def _picked(self, subset: Positions) -> Iterator[Float]:

@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore._keys import hash_payload, keys_from_bytes
+from embedstore._ordered import ordered_map
 from embedstore.errors import EmbedstoreError, PayloadError, one_line
 from embedstore.pipeline.plan import LEAST_ROWS, LEAST_TEXTS, Chunk, Planner, SpaceWork, chunks
-from embedstore.pipeline.stages import Clock, ordered_map
+from embedstore.pipeline.stages import Clock
 from embedstore.pipeline.state import SpaceState
 from embedstore.sources.base import Source
 from embedstore.sources.files import TIMEOUT, read_file, read_payload

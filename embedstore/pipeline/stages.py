@@ -1,4 +1,4 @@
-"""The concurrency of the pipeline: ordered maps over a thread pool, iterators that run ahead, stage clocks.
+"""The concurrency of the pipeline: iterators that run ahead, jobs in the background, stage clocks.
 
 Every queue is bounded, so that memory does not grow with the dataset; nothing here knows what flows through.
 """
@@ -9,7 +9,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from types import TracebackType
@@ -42,21 +42,6 @@ class Clock:
         """Fraction of `wall` seconds that each stage was busy; `workers` threads read and decode."""
         threads = {"read": workers, "decode": workers, "encode": 1, "write": 1}
         return {stage: min(1.0, self.busy[stage] / max(wall * threads[stage], 1e-9)) for stage in STAGES}
-
-
-def ordered_map(pool: ThreadPoolExecutor, function: Callable[[T], R], items: Iterable[T], *, window: int) -> Iterator[R]:
-    """`function` of each item in order, computed by `pool` at most `window` items ahead."""
-    pending: deque[Future[R]] = deque()
-    try:
-        for item in items:
-            pending.append(pool.submit(function, item))
-            if len(pending) >= window:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        for future in pending:
-            future.cancel()
 
 
 class _End:
