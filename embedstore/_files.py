@@ -56,9 +56,9 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 DIRECT_BYTES = 8 << 20
-"""A file of so many bytes goes past the page cache, so many at a time: the kernel's copying would take half of an import."""
+"""A file of so many bytes goes past the page cache: the kernel's copying would take half of an import's time."""
 ALIGNED = 4096
-"""What the disk is given then begins and ends at multiples of this, in memory and in the file; no disk's blocks are larger."""
+"""What goes past it begins and ends at multiples of this, in memory and in the file; where a disk wants more, it does not."""
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
@@ -71,7 +71,7 @@ def aligned_empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[A
 
 
 def write_hashed(path: Path, pieces: Sequence[bytes | memoryview]) -> str:
-    """Replace `path` atomically and durably by `pieces`, one after the other; their hexadecimal SHA-256."""
+    """Replace `path` atomically and durably by `pieces` (of bytes), one after the other; their hexadecimal SHA-256."""
     temporary = path.with_name(path.name + ".tmp")
     with ThreadPoolExecutor(1) as pool, open(temporary, "wb", buffering=0) as file:
         hashing = pool.submit(_sha256, pieces)
@@ -87,7 +87,10 @@ def write_hashed(path: Path, pieces: Sequence[bytes | memoryview]) -> str:
 
 
 def _write_directly(file: FileIO, pieces: Iterable[bytes | memoryview]) -> None:
-    """Write `pieces` to an empty file, past the page cache where the file system can."""
+    """Write `pieces` to an empty file, past the page cache where the file system can.
+
+    A piece that is aligned in memory and comes to lie so in the file is written as it is, others by way of a block.
+    """
     import numpy as np
 
     block = aligned_empty((DIRECT_BYTES,), np.uint8)
@@ -95,7 +98,7 @@ def _write_directly(file: FileIO, pieces: Iterable[bytes | memoryview]) -> None:
     held = 0
     for piece in pieces:
         left = np.frombuffer(piece, np.uint8)
-        if not held % ALIGNED and not left.ctypes.data % ALIGNED:  # as it is
+        if not held % ALIGNED and not left.ctypes.data % ALIGNED:
             _write_all(file, block[:held].data)
             whole, held = len(left) // ALIGNED * ALIGNED, 0
             _write_all(file, left[:whole].data)
@@ -117,13 +120,13 @@ def _write_all(file: FileIO, data: memoryview) -> None:
     while data:
         try:
             data = data[file.write(data) :]
-        except OSError as error:
+        except OSError as error:  # what is not aligned as the file system wants it goes through the page cache
             if error.errno != errno.EINVAL or not _set_direct(file, False):
                 raise
 
 
 def _set_direct(file: FileIO, direct: bool) -> bool:
-    """Have `file` written past the page cache, or not; whether that changed anything. Some file systems cannot."""
+    """Have `file` written past the page cache, or not; True where it was not so before. Some file systems cannot."""
     if not hasattr(os, "O_DIRECT"):
         return False
     import fcntl

@@ -444,6 +444,18 @@ def test_several_chunks_with_repeats_across_them(tmp_path: Path) -> None:
     assert es.verify(store).clean
 
 
+def test_a_finished_space_is_not_looked_through_beside_a_new_one(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    es.embed(table, tmp_path / "s", image="hash:8")
+    claimed = []
+    claim = SpaceState.claim
+    monkeypatch.setattr(SpaceState, "claim", lambda state, hashes: claimed.append(state.name) or claim(state, hashes))
+    report = es.embed(table, tmp_path / "s", image={"image": "hash:8", "two": "hash:16"})
+    assert (counts(report, "image")[:2], counts(report, "two")[:2]) == ((0, 12), (12, 0))
+    assert set(claimed) == {"two"}
+
+
 @pytest.mark.parametrize(("group", "most"), [(1, 1 << 20), (7, 1 << 20), (32, 1 << 20), (1000, 50)])
 def test_files_claimed_a_few_at_a_time_get_their_own_vectors(
     group: int, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

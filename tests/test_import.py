@@ -417,6 +417,15 @@ def test_float16_overflow_names_the_way_out(tmp_path: Path) -> None:
     assert stored(tmp_path / "s")[1][2, 1] == -7e4
 
 
+def test_the_last_progress_is_of_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importing, "PART_BYTES", SMALL_PARTS)
+    seen: list[tuple[int, int | None, int]] = []
+    vectors = made(5000)
+    es.import_vectors(vectors, tmp_path / "s", space="image", on_progress=lambda p: seen.append((p.done, p.total, p.encoded)))
+    assert seen[-1] == (5000, 5000, 5000)
+    assert seen == sorted(seen)
+
+
 def test_every_float16_is_rounded_as_numpy_does() -> None:
     halves = np.arange(0x7C00, dtype=np.uint16).view(np.float16).astype(np.float32)
     middles = ((halves[:-1].astype(np.float64) + halves[1:]) / 2).astype(np.float32)

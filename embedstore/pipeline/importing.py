@@ -126,6 +126,8 @@ def rows_a_part(spaces: Sequence[Space]) -> int:
 class VectorImporter:
     """One import: blocks of the source into commits. The next block is packed while one is committed.
 
+    What is counted, planned and numbered belongs to the thread that commits, until the last commit is done.
+
     Parameters
     ----------
     found : VectorSource
@@ -174,11 +176,16 @@ class VectorImporter:
                     packed = {name: buffer[: table.num_rows] for name, buffer in whole.items()}
                     pack([(rows, packed[name]) for name, (rows, _) in blocks.items()], pool, threads=threads)
                     present = {name: mask for name, (_, mask) in blocks.items()}
+                    blocks.clear()  # the next ones are being read
                     background.submit(partial(self._commit, start, table, packed, present, then=partial(spare.append, whole)))
                     start += table.num_rows
-                    on_progress(Progress(start, self._found.count, sum(s.imported for s in self._report.spaces.values())))
+                    on_progress(self._progress(start))
         finally:
             background.finish()
+        on_progress(self._progress(start))
+
+    def _progress(self, done: int) -> Progress:
+        return Progress(done, self._found.count, sum(space.imported for space in self._report.spaces.values()))
 
     def _buffers(self, size: int) -> dict[str, Packed]:
         return {n: Packed.empty(size, s.dim, s.dtype, lengths=s.spec.normalized) for n, s in self._spaces.items()}

@@ -59,13 +59,13 @@ class Packed:
         return Packed(self.vectors[rows], self.hashes[rows], self.largest[rows], lengths)
 
 
-def pack(blocks: Sequence[tuple[Sequence[Array], Packed]], pool: ThreadPoolExecutor, *, threads: int) -> None:
+def pack(given: Sequence[tuple[Sequence[Array], Packed]], pool: ThreadPoolExecutor, *, threads: int) -> None:
     """Fill each `Packed` from rows in pieces (m, dim) of float16, float32 or float64.
 
     What its dtype cannot hold becomes infinite.
     """
     work: list[tuple[Array, Packed, int]] = []
-    for pieces, out in blocks:
+    for pieces, out in given:
         at = 0
         for rows in pieces:
             step = max(1, PIECE_BYTES // max(rows[:1].nbytes, 1))
@@ -73,7 +73,7 @@ def pack(blocks: Sequence[tuple[Sequence[Array], Packed]], pool: ThreadPoolExecu
             to = out[at : at + len(rows)]
             work += [(rows[lo : lo + share], to[lo : lo + share], step) for lo in range(0, len(rows), share)]
             at += len(rows)
-    list(pool.map(lambda given: _pack(*given), work))
+    list(pool.map(lambda some: _pack(*some), work))
 
 
 def _pack(rows: Array, out: Packed, step: int) -> None:

@@ -27,7 +27,7 @@ from embedstore.store.parts import row_numbers
 __all__ = ["Batch", "ChunkEnd", "Producer", "read_file"]
 
 Positions = npt.NDArray[np.intp]
-_Read = tuple[bytes, npt.NDArray[np.uint64]] | PayloadError
+ReadPayload = tuple[bytes, npt.NDArray[np.uint64]] | PayloadError
 """A payload and its content hash (2,), or why it could not be read."""
 
 SORTED_TEXTS = 1024
@@ -171,17 +171,19 @@ class Producer:
         """Files: read and hashed by the workers, decoded by them where no identical payload was claimed before."""
         reads = ordered_map(self._pool, self._read, _to_read(chunk, modality, to_read), window=4 * self._workers + 4)
         batchers = {state.name: _Batcher(state) for state in states}
-        for rows, payloads in self._groups(chunk, modality, zip(to_read.tolist(), reads, strict=True)):
-            digests = chunk.hashes[modality][rows]
+        for positions, payloads in self._groups(chunk, modality, zip(to_read.tolist(), reads, strict=True)):
+            digests = chunk.hashes[modality][positions]
             for state in states:
                 mine = [
                     k
-                    for k, i in enumerate(rows)
+                    for k, i in enumerate(positions)
                     if wanted[state.name][i] and not self._has_failed(state, int(chunk.old_row[i]), digests[k])
                 ]
+                if not mine:
+                    continue
                 claim, copy, first = state.claim(digests[mine])
                 work = chunk.work[state.name]
-                at = [rows[k] for k in mine]
+                at = [positions[k] for k in mine]
                 work.claim[at], work.copy[at] = claim, copy
                 for k in first.tolist():
                     future = self._pool.submit(self._timed_prepare, state, payloads[mine[k]])
@@ -190,10 +192,13 @@ class Producer:
             yield from batcher.flush()
 
     def _groups(
-        self, chunk: Chunk, modality: str, reads: Iterable[tuple[int, _Read]]
+        self, chunk: Chunk, modality: str, reads: Iterable[tuple[int, ReadPayload]]
     ) -> Iterator[tuple[list[int], list[bytes]]]:
-        """Positions and bytes of what could be read, a few at a time: to claim one by one takes longer than to read."""
-        rows: list[int] = []
+        """Positions and bytes of what could be read, a few at a time: to claim one by one takes longer than to read.
+
+        Notes in `chunk` what was read, its hash, and what could not be read.
+        """
+        positions: list[int] = []
         payloads: list[bytes] = []
         held = 0
         for i, result in reads:
@@ -203,14 +208,14 @@ class Producer:
             payload, digest = result
             chunk.hashes[modality][i] = digest
             chunk.was_read[modality][i] = True
-            rows.append(i)
+            positions.append(i)
             payloads.append(payload)
             held += len(payload)
-            if len(rows) >= GROUP or held >= GROUP_BYTES:
-                yield rows, payloads
-                rows, payloads, held = [], [], 0
-        if rows:
-            yield rows, payloads
+            if len(positions) >= GROUP or held >= GROUP_BYTES:
+                yield positions, payloads
+                positions, payloads, held = [], [], 0
+        if positions:
+            yield positions, payloads
 
     def _has_failed(self, state: SpaceState, row: int, digest: npt.NDArray[np.uint64]) -> bool:
         """Whether the row's recorded failure is of this very payload, and it is not to be tried again."""
@@ -219,7 +224,7 @@ class Producer:
         before = state.space.failures_by_row.get(row)
         return before is not None and before.stage != "read" and before.hash == digest.tobytes()
 
-    def _read(self, work: tuple[str, bytes | None]) -> _Read:
+    def _read(self, work: tuple[str, bytes | None]) -> ReadPayload:
         uri, payload = work
         with self._clock.measure("read"):
             try:

@@ -18,6 +18,8 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
+PATIENCE = 1.0
+"""Seconds that an error waits for a source to give its next item."""
 STAGES = ("read", "decode", "encode", "write")
 
 
@@ -66,7 +68,7 @@ class RunAhead(Generic[T]):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._stop.set()
-        self._thread.join()
+        self._thread.join(None if error is None else PATIENCE)  # Ctrl-C does not wait for a slow source
 
     def __iter__(self) -> Iterator[T]:
         while True:

@@ -80,7 +80,9 @@ def _most_bytes(space: Space, width: int) -> int:
 
 
 def _same_rows(space: Space, other: Space) -> bool:
-    """Whether both hold vectors of the same items in the same order, in parts of the same sizes."""
+    """Whether both hold vectors of the same items in the same order, as far as that can be seen part by part."""
+    if len(space) != len(other):
+        return False
     blocks = zip_longest(space.row_blocks(), other.row_blocks())
     return all(a is not None and b is not None and np.array_equal(a, b) for a, b in blocks)
 

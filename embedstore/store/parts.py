@@ -30,6 +30,7 @@ Array = npt.NDArray[Any]
 VECTORS, ROW, HASH = "vectors", "row", "hash"
 UNIQUE = ("row", "id")
 """Columns of tables in which nothing repeats: a dictionary of their values would double them."""
+_MAKING = threading.Lock()
 
 
 def write_vectors(root: Path, file: str, vectors: Array, rows: Array, hashes: Keys) -> PartRef:
@@ -44,7 +45,8 @@ def write_vectors(root: Path, file: str, vectors: Array, rows: Array, hashes: Ke
     """
     digests = np.ascontiguousarray(hashes).view(np.uint8).reshape(len(rows), KEY_BYTES)
     arrays = {VECTORS: np.ascontiguousarray(vectors), ROW: np.ascontiguousarray(rows, "<i8"), HASH: digests}
-    frame, offsets = _frame(tuple((name, array.shape, array.dtype.str) for name, array in arrays.items()))
+    with _MAKING:  # threads that miss the cache at once would each make it
+        frame, offsets = _frame(tuple((name, array.shape, array.dtype.str) for name, array in arrays.items()))
     pieces: list[bytes | memoryview] = [frame[0]]
     for name, between in zip(offsets, frame[1:], strict=True):
         pieces += [arrays[name].reshape(-1).view(np.uint8).data, between]
@@ -58,7 +60,7 @@ def _frame(datasets: tuple[tuple[str, tuple[int, ...], str], ...]) -> tuple[list
     """The bytes of an HDF5 file around its contiguous datasets, and the offset of each, in the order of the file.
 
     HDF5 makes them in memory, around zeros: it does not survive a full disk, a plain write does; and the same frame serves all
-    parts of one size, whose bytes are then copied nowhere.
+    parts of one size.
     """
     with in_memory(("earliest", "v110")) as h5:
         h5.attrs.update(encoding("embedstore-vectors"))
@@ -75,13 +77,13 @@ def _frame(datasets: tuple[tuple[str, tuple[int, ...], str], ...]) -> tuple[list
 
 @contextmanager
 def in_memory(libver: str | tuple[str, str]) -> Iterator[h5py.File]:
-    """A new HDF5 file in memory alone; large datasets begin where they can be written past the page cache.
+    """A new HDF5 file in memory alone, one at a time in a thread; large datasets begin at a multiple of `ALIGNED`.
 
     Its name is the thread's: HDF5 opens no two files of one name at once, there either.
     """
     import h5py
 
-    aligned = {"alignment_threshold": DIRECT_BYTES // 2, "alignment_interval": ALIGNED}
+    aligned = {"alignment_threshold": DIRECT_BYTES, "alignment_interval": ALIGNED}
     with h5py.File(str(threading.get_ident()), "w", driver="core", backing_store=False, libver=libver, **aligned) as h5:
         yield h5
 
@@ -137,12 +139,14 @@ def _read_hdf5(path: Path, name: str, shape: tuple[int, ...], dtype: Any) -> Arr
 
 def write_table(root: Path, file: str, table: pa.Table, kind: str, *, first_row: int = -1) -> PartRef:
     """Write `table` as a Parquet part whose schema metadata carries the encoding type and version."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     path = root / file
     temporary = path.with_name(path.name + ".tmp")
     stamped = table.replace_schema_metadata({key: str(value) for key, value in encoding(kind).items()})
-    repeating = [name for name in table.column_names if name not in UNIQUE]
+    nested = any(pa.types.is_nested(field.type) for field in table.schema)  # whose leaves have names of their own
+    repeating = nested or [name for name in table.column_names if name not in UNIQUE]
     pq.write_table(stamped, temporary, compression="zstd", use_dictionary=repeating)
     fsync_path(temporary)
     publish(temporary, path)
@@ -150,11 +154,16 @@ def write_table(root: Path, file: str, table: pa.Table, kind: str, *, first_row:
 
 
 def row_numbers(table: pa.Table) -> npt.NDArray[np.int64]:
-    """Column ``row`` (n,) of an items, tombstones or failures table.
+    """Column ``row`` (n,) of a table of items, tombstones, failures or splits; read-only.
 
     Arrow's own `to_numpy` imports pandas where that is installed, which takes longer than a search.
     """
-    chunks = [chunk for chunk in table.column(ROW).chunks if len(chunk)]
+    import pyarrow as pa
+
+    column = table.column(ROW)
+    if column.type != pa.int64():
+        column = column.cast(pa.int64())
+    chunks = [chunk for chunk in column.chunks if len(chunk)]
     rows = [np.frombuffer(chunk.buffers()[1], np.int64)[chunk.offset : chunk.offset + len(chunk)] for chunk in chunks]
     return rows[0] if len(rows) == 1 else np.concatenate([np.empty(0, np.int64), *rows])
 

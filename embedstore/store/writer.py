@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 Rows = npt.NDArray[np.int64]
 
 FILES_AT_ONCE = 4
-"""Of one commit are written at the same time: while one waits for the disk, another is hashed."""
+"""Vector files of one commit that are written at the same time: while one waits for the disk, another is hashed."""
 
 
 @dataclass(frozen=True)
