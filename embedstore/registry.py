@@ -9,7 +9,8 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points
+from importlib.metadata import version as metadata_version
 from types import ModuleType
 from typing import Any
 
@@ -43,6 +44,14 @@ class Registry:
             raise UsageError(f"No {self.kind} is called {name!r}. Known: {', '.join(self.names())}.")
         plugin: Callable[..., Any] = self._entry_points[name].load()
         return plugin
+
+
+def version(distribution: str) -> str:
+    """The installed version of a package, which is not imported."""
+    try:
+        return metadata_version(distribution)
+    except PackageNotFoundError:
+        return "unknown"
 
 
 def require(module: str, *, extra: str | None = None) -> ModuleType:

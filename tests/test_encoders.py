@@ -461,6 +461,24 @@ def test_texts_are_encoded_without_torch(tmp_path: Path) -> None:
     assert done.stdout.splitlines() == ["(1, 384) cpu", "[]"]
 
 
+@pytest.mark.offline_models
+def test_images_are_embedded_without_torch(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    encoder = load_encoder("effnet-lite0", "image")
+    encoder.encode([encoder.prepare(encoded(picture(0)))])  # converted, if it was not
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(encoded(picture(1)))
+    code = (
+        f"import sys\nimport embedstore as es\nfolder = {str(tmp_path)!r}\n"
+        "report = es.embed(folder + '/images', folder + '/s', image='effnet-lite0')\n"
+        "space = es.Store.open(folder + '/s').spaces['image']\n"
+        "print(report.spaces['image'].embedded, sorted(space.info.provenance))\n"
+        "print([m for m in ('torch', 'timm', 'torchvision', 'transformers', 'faiss') if sys.modules.get(m)])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["1 ['cosine_to_torch', 'device', 'openvino', 'pillow', 'precision', 'timm']", "[]"]
+
+
 def test_precision_and_device_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     from embedstore.encoders import runtime
 

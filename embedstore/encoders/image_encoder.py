@@ -13,7 +13,7 @@ from embedstore.encoders.base import EncoderRequest, Vectors
 from embedstore.encoders.images import ImageTransform, Pixels
 from embedstore.encoders.network import Array, Model, Network, Pending, batch_size_of, on_gpu, open_model
 from embedstore.errors import EmbedstoreError, EncoderError, one_line
-from embedstore.registry import require
+from embedstore.registry import version
 from embedstore.spec import EncoderSpec
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class ImageEncoder:
         Makes the torch model; called at most once, when first needed.
     request : EncoderRequest
     library : str
-        The module that the model comes from; its version is kept as provenance.
+        The package that the model comes from; its version is kept as provenance.
     forward : callable, optional
         (model, images (n, 3, h, w)) → (n, dim); default: calls the model.
     """
@@ -110,7 +110,7 @@ class ImageEncoder:
 
     def provenance(self) -> Mapping[str, str]:
         decoder = {} if self._jpegs is None else {"jpeg": "nvjpeg"}
-        versions = {name: str(require(name).__version__) for name in ("PIL", self._library)}
+        versions = {name: version(name) for name in ("pillow", self._library)}
         return {**self.model.provenance(), **decoder, **versions}
 
     def _examples(self) -> list[tuple[Array, ...]]:

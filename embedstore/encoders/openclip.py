@@ -21,7 +21,7 @@ from embedstore.encoders.network import Array, Model, Network, Pending, batch_si
 from embedstore.encoders.runtime import load_weights, state_digest
 from embedstore.encoders.texts import EXAMPLE_TEXTS, decode_text
 from embedstore.errors import EncoderError, UsageError
-from embedstore.registry import require
+from embedstore.registry import version
 from embedstore.spec import EncoderSpec
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class ClipTextEncoder:
         return self.start(batch)()
 
     def provenance(self) -> Mapping[str, str]:
-        return {**self.model.provenance(), "open_clip": str(require("open_clip").__version__)}
+        return {**self.model.provenance(), "open_clip_torch": version("open_clip_torch")}
 
     def _examples(self) -> list[tuple[Array, ...]]:
         return [(self.tokens(texts),) for texts in (EXAMPLE_TEXTS, EXAMPLE_TEXTS[2:3])]
@@ -134,7 +134,7 @@ def load(request: EncoderRequest) -> ImageEncoder | ClipTextEncoder:
         clip.transform,
         lambda: clip.model,
         request,
-        library="open_clip",
+        library="open_clip_torch",
         forward=lambda model, images: model.encode_image(images, normalize=True),
     )
 

@@ -14,7 +14,7 @@ from embedstore._files import read_json
 from embedstore.encoders.base import EncoderRequest, Vectors
 from embedstore.encoders.network import Array, Model, Network, Pending, batch_size_of, on_gpu, open_model
 from embedstore.encoders.texts import EXAMPLE_TEXTS, decode_text
-from embedstore.registry import require
+from embedstore.registry import require, version
 from embedstore.spec import EncoderSpec
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ class TextEncoder:
         return ids, mask.astype(np.int64)
 
     def provenance(self) -> Mapping[str, str]:
-        return {**self.model.provenance(), "tokenizers": str(require("tokenizers", extra="st").__version__)}
+        return {**self.model.provenance(), "tokenizers": version("tokenizers")}
 
     def _examples(self) -> list[tuple[Array, ...]]:
         prepared = [[self._tokenizer.encode(text).ids] for text in EXAMPLE_TEXTS]
