@@ -10,7 +10,7 @@ import typer
 from .commands import Json, Store, Where
 
 if TYPE_CHECKING:
-    from embedstore._dedup import DuplicateCluster, DuplicateReport
+    from embedstore._duplicate_report import DuplicateCluster, DuplicateReport
 
 SHOWN = 10
 
@@ -39,7 +39,8 @@ def dedup(
 ) -> None:
     """Find exact and near duplicates, and remove them."""
     import embedstore as es
-    from embedstore._dedup import check_output, find_duplicates, remove_duplicates
+    from embedstore._dedup import find_duplicates, remove_duplicates
+    from embedstore._duplicate_report import check_output
 
     from . import render
 

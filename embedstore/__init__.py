@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from embedstore._align import AlignReport, align
     from embedstore._batch import BatchReport, search_batch
     from embedstore._compact import CompactReport, compact
-    from embedstore._dedup import DuplicateReport, find_duplicates, remove_duplicates
+    from embedstore._dedup import find_duplicates, remove_duplicates
+    from embedstore._duplicate_report import DuplicateReport
     from embedstore._embed import EmbedReport, embed
     from embedstore._eval_search import SearchEvaluation, eval_search
     from embedstore._evaluate import evaluate
@@ -32,7 +33,7 @@ _HOMES = {
     "AlignReport": "embedstore._align",
     "BatchReport": "embedstore._batch",
     "CompactReport": "embedstore._compact",
-    "DuplicateReport": "embedstore._dedup",
+    "DuplicateReport": "embedstore._duplicate_report",
     "EmbedReport": "embedstore._embed",
     "EmbedstoreError": "embedstore.errors",
     "EncoderSpec": "embedstore.spec",

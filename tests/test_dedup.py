@@ -15,7 +15,8 @@ from PIL import Image, ImageDraw
 
 import embedstore as es
 from embedstore import _dedup
-from embedstore._dedup import DuplicateReport, find_duplicates, remove_duplicates
+from embedstore._dedup import find_duplicates, remove_duplicates
+from embedstore._duplicate_report import DuplicateReport
 from embedstore.encoders.hash import HashEncoder
 from embedstore.encoders.images import decode_rgb
 from embedstore.encoders.thumbnail import thumbnail

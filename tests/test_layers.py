@@ -14,7 +14,7 @@ PACKAGE = Path(embedstore.__file__).parent
 LAYERS = [
     {"errors", "_ordered", "_slots"},
     {"registry", "spec", "splits", "_arguments", "_columns", "_encoding", "_keys", "_files", "_sql"},
-    {"_digests"},
+    {"_digests", "_duplicate_report"},
     {"sources", "encoders", "evaluation"},
     {"store", "indexing", "heads"},
     {"pipeline"},

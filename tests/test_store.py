@@ -382,11 +382,11 @@ def test_a_disk_too_full_for_a_large_part_is_said(tmp_path: Path) -> None:
         _write_directly(file, [bytes(DIRECT_BYTES)])
 
 
-def test_two_threads_make_two_stores(tmp_path: Path) -> None:
+def test_threads_write_stores_of_their_own(tmp_path: Path) -> None:
     vectors = np.random.default_rng(0).standard_normal((3000, 8), dtype=np.float32)
     with ThreadPoolExecutor(4) as pool:
         stores = [tmp_path / str(i) for i in range(16)]
-        # parts of sizes of their own: each needs an HDF5 frame of its own
+        # Parts of other sizes each need another HDF5 frame.
         made = [pool.submit(es.import_vectors, vectors[: 2000 + i], path, space="image") for i, path in enumerate(stores)]
         assert [report.result().items for report in made] == [2000 + i for i in range(16)]
 
