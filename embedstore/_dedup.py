@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore._arguments import strings
+from embedstore._distinct import distinct
 from embedstore._duplicate_report import Duplicate, DuplicateCluster, DuplicateReport
 from embedstore._search import Searcher
 from embedstore._thumbnails import read_thumbnails
@@ -332,7 +333,7 @@ def _clusters(
     score = np.where(same, 1.0, scores[members])
     difference = np.where(same, np.nan, differences[members])
     order = np.lexsort((members, -score, difference, ~same))
-    named = np.union1d(members, kept[members])
+    named = distinct(np.concatenate([members, kept[members]]))
     ids = dict(zip(named.tolist(), store.items.take(rows[named], ["id"]).column("id").to_pylist(), strict=True))
     found: dict[int, list[Duplicate]] = {}
     columns = (kept[members], members, score, same, difference)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from embedstore._distinct import distinct
 from embedstore._keys import hash_strings
 from embedstore._projected import SearchableSpace
 from embedstore._search import Searcher
@@ -297,7 +298,7 @@ def _chosen(
         why = "an item has no vector, is kept out by --where, or would be its own answer"
         notes.append(f"{unusable:,} of {len(usable):,} pairs take no part: {why}")
     names, of = np.unique(queries, return_inverse=True)
-    able = np.unique(of[usable])
+    able = distinct(of[usable])
     drawn = sample.draw(able, notes)
     used = usable & np.isin(of, drawn)
     judged = PairedAnswers.of(np.searchsorted(drawn, of[used]), answers[used], pairs.grades[used], len(drawn))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,8 +20,8 @@ from embedstore._slots import Slots
 Keys = npt.NDArray[np.uint64]
 """Shape (n, 2), dtype uint64: one 128-bit key a row."""
 
-Run = tuple[Keys, npt.NDArray[np.int64]]
-"""Keys in ascending order of their first half, and their values."""
+Halves = npt.NDArray[np.uint64]
+"""Shape (n,), dtype uint64: the first or the second half of each key."""
 
 KEY_BYTES = 16
 _ENTRY_BYTES = KEY_BYTES + 8
@@ -69,12 +70,30 @@ def _multipliers(words: int) -> npt.NDArray[np.uint64]:
     return numbers
 
 
+class _Run(NamedTuple):
+    """Entries in ascending order of the first halves of their keys; arrays (n,)."""
+
+    first: Halves
+    second: Halves
+    values: npt.NDArray[np.int64]
+
+    @property
+    def size(self) -> int:
+        return len(self.values)
+
+    def between(self, lo: int, hi: int) -> _Run:
+        return _Run(self.first[lo:hi], self.second[lo:hi], self.values[lo:hi])
+
+    def copy(self) -> _Run:
+        return _Run(self.first.copy(), self.second.copy(), self.values.copy())
+
+
 class _Segment(NamedTuple):
     """A sorted run of a range of keys of its own, from `least` on: in memory, or in a slot."""
 
     least: np.uint64
     rows: int
-    run: Run | None
+    run: _Run | None
     slot: int = -1
 
 
@@ -98,56 +117,55 @@ class KeyTable:
         self._folder = folder
         self._most = segment or SEGMENT
         self._slots: Slots | None = None
-        self._recent: list[Run] = []
+        self._recent: list[_Run] = []
         self._segments: list[_Segment] = []
         self._least = np.empty(0, np.uint64)  # no key of a segment is less
 
     def __len__(self) -> int:
-        return sum(len(values) for _, values in self._recent) + sum(segment.rows for segment in self._segments)
+        return sum(run.size for run in self._recent) + sum(segment.rows for segment in self._segments)
 
     def insert(self, keys: Keys, values: npt.NDArray[np.int64]) -> None:
         """Add `keys` (n, 2), not yet present and unique, with `values` (n,)."""
         if not len(keys):
             return
-        new = _sorted(np.asarray(keys), np.asarray(values, dtype=np.int64))
-        while self._recent and len(self._recent[-1][1]) <= 2 * len(new[1]):
+        new = _sorted(keys[:, 0], keys[:, 1], np.asarray(values, dtype=np.int64))
+        while self._recent and self._recent[-1].size <= 2 * new.size:
             new = _merged(self._recent.pop(), new)
         self._recent.append(new)
-        if len(self._recent[0][1]) > max(self._most, len(self._segments) * self._most // 16):
+        if self._recent[0].size > max(self._most, len(self._segments) * self._most // 16):
             self._settle()
 
     def lookup(self, keys: Keys, default: int = -1) -> npt.NDArray[np.int64]:
         """Values (n,) of `keys` (n, 2); `default` where a key is absent."""
         found = np.full(len(keys), default, dtype=np.int64)
-        for (run_keys, run_values), asked in self._places(keys):
-            at, hit = _find(run_keys, keys[asked])
-            found[asked[hit]] = run_values[at[hit]]
+        order = np.argsort(keys[:, 0])  # what is sought next is found nearby
+        asked = keys[order]
+        for run, lo, hi in self._places(asked[:, 0]):
+            at, hit = _find(run, asked[lo:hi])
+            found[order[lo:hi][hit]] = run.values[at[hit]]
         return found
 
-    def _places(self, keys: Keys) -> Iterator[tuple[Run, npt.NDArray[np.intp]]]:
-        """Runs and segments, and which of `keys` may be in each."""
-        everywhere = np.arange(len(keys))
-        for run in self._recent:
-            yield run, everywhere
-        if not self._segments or not len(keys):
+    def _places(self, first: Halves) -> Iterator[tuple[_Run, int, int]]:
+        """Runs and segments, and from where to where their entries may be among `first`, which ascends."""
+        if not len(first):
             return
-        segment = np.searchsorted(self._least, keys[:, 0], side="right") - 1
-        order = np.argsort(segment, kind="stable")
-        numbers, starts = np.unique(segment[order], return_index=True)
-        for number, asked in zip(numbers, np.split(order, starts[1:]), strict=True):
-            yield self._run(self._segments[number]), asked
+        for run in self._recent:
+            yield run, 0, len(first)
+        cuts = [0, *np.searchsorted(first, self._least[1:]).tolist(), len(first)]
+        for segment, (lo, hi) in zip(self._segments, pairwise(cuts), strict=False):
+            if lo < hi:
+                yield self._run(segment), lo, hi
 
     def _settle(self) -> None:
         """Merge what is recent into the segments; those that grow too long are halved."""
         new = self._recent.pop(0)
         while self._recent:
             new = _merged(new, self._recent.pop())
-        cuts = np.searchsorted(new[0][:, 0], self._least[1:])
-        parts = zip(np.split(new[0], cuts), np.split(new[1], cuts), strict=True)
+        cuts = [0, *np.searchsorted(new.first, self._least[1:]).tolist(), new.size]
         old, self._segments = self._segments, []
-        for part in parts:
-            segment = old.pop(0) if old else _Segment(np.uint64(0), 0, (new[0][:0], new[1][:0]))  # let go once it is merged
-            self._segments += self._joined(segment, part) if len(part[1]) else [segment]
+        for lo, hi in pairwise(cuts):
+            segment = old.pop(0) if old else _Segment(np.uint64(0), 0, new.between(0, 0))  # let go once it is merged
+            self._segments += self._joined(segment, new.between(lo, hi)) if lo < hi else [segment]
         self._least = np.array([segment.least for segment in self._segments], np.uint64)
         self._least[0] = 0
         if self._folder is None and self._slots is not None:  # it could not be written: give back the room it takes
@@ -159,17 +177,16 @@ class KeyTable:
         return {**vars(self), "_folder": None, "_slots": None, "_segments": segments}
 
     def _in_memory(self, segment: _Segment) -> _Segment:
-        keys, values = self._run(segment)
-        return segment._replace(run=(keys.copy(), values.copy()), slot=-1)
+        return segment._replace(run=self._run(segment).copy(), slot=-1)
 
-    def _joined(self, segment: _Segment, part: Run) -> list[_Segment]:
+    def _joined(self, segment: _Segment, part: _Run) -> list[_Segment]:
         merged = _merged(self._run(segment), part)
         if self._slots is not None and segment.run is None:
             self._slots.free(segment.slot)
         return [self._kept(run) for run in _halved(merged, self._most)]
 
-    def _kept(self, run: Run) -> _Segment:
-        least, rows = run[0][0, 0], len(run[1])
+    def _kept(self, run: _Run) -> _Segment:
+        least, rows = run.first[0], run.size
         if self._folder is not None and rows <= self._most:
             try:
                 if self._slots is None:
@@ -179,50 +196,47 @@ class KeyTable:
                 self._folder = None
         return _Segment(least, rows, run)
 
-    def _run(self, segment: _Segment) -> Run:
+    def _run(self, segment: _Segment) -> _Run:
         if segment.run is not None:
             return segment.run
         if self._slots is None:
             raise AssertionError("a segment without its slots")
         held, n = self._slots.get(segment.slot), segment.rows
-        return np.frombuffer(held, "<u8", 2 * n).reshape(n, 2), np.frombuffer(held, "<i8", n, KEY_BYTES * n)
+        return _Run(*(np.frombuffer(held, kind, n, 8 * n * i) for i, kind in enumerate(("<u8", "<u8", "<i8"))))
 
 
-def _merged(one: Run, other: Run) -> Run:
-    return _sorted(np.concatenate([one[0], other[0]]), np.concatenate([one[1], other[1]]))
+def _merged(one: _Run, other: _Run) -> _Run:
+    return _sorted(*(np.concatenate(pair) for pair in zip(one, other, strict=True)))
 
 
-def _halved(run: Run, most: int) -> list[Run]:
+def _halved(run: _Run, most: int) -> list[_Run]:
     """`run` in pieces of at most `most` entries where keys that share their first half allow it; copies, not views."""
-    keys, values = run
-    middle = int(np.searchsorted(keys[:, 0], keys[len(keys) // 2, 0]))
-    if len(values) <= most or not middle:
+    middle = int(np.searchsorted(run.first, run.first[run.size // 2]))
+    if run.size <= most or not middle:
         return [run]
-    pieces = ((keys[:middle].copy(), values[:middle].copy()), (keys[middle:].copy(), values[middle:].copy()))
+    pieces = (run.between(0, middle).copy(), run.between(middle, run.size).copy())
     return [half for piece in pieces for half in _halved(piece, most)]
 
 
-def _sorted(keys: Keys, values: npt.NDArray[np.int64]) -> Run:
-    order = np.argsort(keys[:, 0], kind="stable")
-    return keys[order], values[order]
+def _sorted(first: Halves, second: Halves, values: npt.NDArray[np.int64]) -> _Run:
+    order = np.argsort(first)
+    return _Run(first[order], second[order], values[order])
 
 
-def _find(run_keys: Keys, keys: Keys) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """Position of each key in a run sorted by its first half, and whether it is there.
+def _find(run: _Run, keys: Keys) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Position of each key in `run`, and whether it is there.
 
     Two different keys that share their first 64 bits are told apart by the second half; the run is then scanned on, so
     that a collision never returns another key's value.
     """
-    first = run_keys[:, 0]
-    at = np.searchsorted(first, keys[:, 0]).astype(np.int64)
-    inside = at < len(first)
-    hit = np.zeros(len(keys), dtype=bool)
-    hit[inside] = (run_keys[at[inside]] == keys[inside]).all(axis=1)
-    same_first = inside & ~hit
-    same_first[inside & ~hit] = first[at[inside & ~hit]] == keys[inside & ~hit, 0]
-    for i in np.flatnonzero(same_first):
-        stop = np.searchsorted(first, keys[i, 0], side="right")
-        matches = np.flatnonzero(run_keys[at[i] : stop, 1] == keys[i, 1])
+    at = np.searchsorted(run.first, keys[:, 0]).astype(np.int64)
+    same = at < run.size
+    same[same] = run.first[at[same]] == keys[same, 0]
+    hit = same.copy()
+    hit[same] = run.second[at[same]] == keys[same, 1]
+    for i in np.flatnonzero(same & ~hit):
+        stop = np.searchsorted(run.first, keys[i, 0], side="right")
+        matches = np.flatnonzero(run.second[at[i] : stop] == keys[i, 1])
         if len(matches):
             at[i] += matches[0]
             hit[i] = True

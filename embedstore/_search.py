@@ -9,11 +9,10 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import numpy.typing as npt
-from typing_extensions import TypedDict, Unpack
 
 from embedstore._arguments import strings
 from embedstore._index import OpenIndex, open_index

@@ -15,6 +15,7 @@ from PIL import Image
 
 import embedstore as es
 from embedstore import _keys
+from embedstore._keys import KeyTable
 from embedstore.encoders.hash import HashEncoder
 from embedstore.encoders.images import ImageTransform
 from embedstore.errors import (
@@ -31,6 +32,7 @@ from embedstore.pipeline.produce import Batch, ChunkEnd
 from embedstore.pipeline.stages import Clock
 from embedstore.pipeline.state import SpaceState
 from embedstore.sources import MemorySource
+from embedstore.store.space import Space
 
 TRANSFORM = ImageTransform((8, 8), "shortest", 8, "bicubic", (0.5,) * 3, (0.5,) * 3)
 
@@ -51,6 +53,24 @@ class PixelEncoder(HashEncoder):
 def counts(report: es.EmbedReport, space: str) -> tuple[int, int, int, int]:
     s = report.spaces[space]
     return s.embedded, s.unchanged, s.missing, s.failed
+
+
+def test_a_run_without_anything_new_looks_at_no_payload_and_says_what_took_its_time(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(space: Space) -> KeyTable:
+        raise AssertionError("the content hashes of a whole space were gathered")
+
+    path = tmp_path / "s.store"
+    es.embed(table, path, text="hash:64")
+    monkeypatch.setattr(Space, "hash_table", property(refuse))
+    clock = Clock()
+    monkeypatch.setattr("embedstore._embed.Clock", lambda: clock)
+    report = es.embed(table, path, text="hash:64")
+    assert report.spaces["text"].unchanged + report.spaces["text"].missing == report.items
+    assert clock.busy["compare"] > 0
+    assert clock.busy["encode"] == 0
+    assert set(report.shares) == {"read", "compare", "decode", "encode", "write"}
 
 
 def edit(path: Path, change: Mapping[int, Mapping[str, str]]) -> None:

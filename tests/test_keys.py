@@ -6,6 +6,7 @@ import os
 import pickle
 import resource
 import tempfile
+import time
 import tracemalloc
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from embedstore._distinct import distinct
 from embedstore._keys import KeyTable, hash_payload, hash_strings, keys_from_bytes
 
 halves = st.integers(0, 5)  # few values, so that first halves collide
@@ -93,6 +95,23 @@ def test_a_table_on_disk_can_be_pickled(tmp_path: Path) -> None:
     again = pickle.loads(pickle.dumps(table))
     again.insert(keys[900:], np.arange(900, 1000))
     assert (again.lookup(keys) == np.arange(1000)).all()
+
+
+@given(st.lists(st.integers(-5, 5)))
+def test_distinct_values_are_those_of_a_set(values: list[int]) -> None:
+    assert distinct(np.array(values, np.int64)).tolist() == sorted(set(values))
+
+
+def test_distinct_values_of_many_cost_little_more_than_sorting_them() -> None:
+    values = np.random.default_rng(0).integers(0, 2**40, 1_000_000)
+    took = {}
+    for name, function in (("sort", np.sort), ("distinct", distinct)):
+        start = time.process_time()
+        for _ in range(3):
+            function(values)
+        took[name] = time.process_time() - start
+    assert took["distinct"] < 10 * took["sort"]
+    assert (distinct(values) == np.unique(values)).all()
 
 
 def test_strings_and_payloads_share_one_hash() -> None:

@@ -11,11 +11,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, product
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
-from typing_extensions import Self
 
 from embedstore.errors import HeadError
 from embedstore.evaluation.paired import Codes, Ranking, content_codes, copy_groups, rank_distinct, rank_pairs

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from embedstore._distinct import distinct
 from embedstore.errors import HeadError
 from embedstore.evaluation.bootstrap import Bootstrap, Score
 from embedstore.heads.base import Array, Codes, Data, Float, Head, HeadState, class_folds, log_softmax, set_aside
@@ -194,7 +195,7 @@ class _Climb:
         done: list[int] = []
         for fold in range(self._k):
             inside, outside = self._folds != fold, self._folds == fold
-            if len(np.unique(data.codes[inside])) > 1 and outside.any():
+            if len(distinct(data.codes[inside])) > 1 and outside.any():
                 head = self._make(kind, **SHORT)
                 head.fit_data(*set_aside(data.take(inside), seed=self._seed), self._classes)
                 log_p[outside] = head.log_proba(data.take(outside))

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
-from typing_extensions import Self
 
+from embedstore._distinct import distinct
 from embedstore.errors import HeadError
 from embedstore.heads.params import Params
 
@@ -304,7 +304,7 @@ def set_aside(data: Data, *, share: float = VALIDATION_SHARE, seed: int = 0) -> 
     Where classes are too small for a share of each, items of any class of two or more are taken at random.
     """
     aside = class_folds(data.codes, max(2, round(1 / share)), seed=seed) == 0
-    if len(data) < 2 * len(np.unique(data.codes)):
+    if len(data) < 2 * len(distinct(data.codes)):
         return data, data
     if aside.sum() < share * len(data) / 2:
         spare = np.flatnonzero(class_folds(data.codes, len(data), seed=seed) != len(data) - 1)  # all but one of every class

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from embedstore._distinct import distinct
 from embedstore.errors import HeadError
 from embedstore.heads.base import Array, Codes, Data, Float, Head, HeadState, class_folds, log_softmax, nll, set_aside
 
@@ -168,7 +169,7 @@ def out_of_fold(
     out = np.full((len(data), len(classes)), -np.log(len(classes)))
     for fold in range(k):
         inside = data.take(folds != fold)
-        if len(np.unique(inside.codes)) < 2 or len(inside) == len(data):
+        if len(distinct(inside.codes)) < 2 or len(inside) == len(data):
             continue  # nothing to learn from, or nothing left out: such items stay undecided
         head = make(tuned).fit_data(*set_aside(inside, seed=seed), classes)
         out[folds == fold] = head.log_proba(data.take(folds == fold))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
-
-from typing_extensions import Self
+from typing import Any, Self
 
 from embedstore.errors import HeadError
 

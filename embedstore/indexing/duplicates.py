@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from embedstore._distinct import distinct
 from embedstore.errors import UsageError
 from embedstore.indexing.vectors import unit_rows
 
@@ -128,7 +129,7 @@ def score_pairs(spaces: Sequence[Array], left: Positions, right: Positions, *, b
     """The pairs (`left`, `right`), given in any order and any number of times, each once with its lowest cosine."""
     n = len(spaces[0])
     keep = left != right
-    codes = np.unique(np.minimum(left, right)[keep] * n + np.maximum(left, right)[keep])
+    codes = distinct(np.minimum(left, right)[keep] * n + np.maximum(left, right)[keep])
     left, right = np.divmod(codes, n)
     return Pairs(left, right, lowest_cosines(spaces, left, right, block=block))
 

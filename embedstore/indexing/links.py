@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from embedstore._distinct import distinct
 from embedstore.indexing.vectors import Float, Positions
 from embedstore.registry import require
 
@@ -91,11 +92,11 @@ def add_linked(index: Any, unit: Float, keys: npt.NDArray[np.uint64], begin: Pos
 def _reached(links: Labels, begin: Positions) -> int:
     """How many vectors can be reached from those at `begin`."""
     seen = np.zeros(len(links), bool)
-    new = np.unique(begin)
+    new = distinct(begin)
     while len(new):
         seen[new] = True
         near = links[new]
-        new = np.unique(near[near >= 0])
+        new = distinct(near[near >= 0].astype(np.int64))
         new = new[~seen[new]]
     return int(seen.sum())
 
@@ -238,11 +239,11 @@ def _with_ways_back(graph: _Graph, sources: Positions, found: Labels) -> Iterato
     for lo in range(0, graph.n, AT_ONCE):
         at, place = np.nonzero((found >= lo) & (found < lo + AT_ONCE))
         ends, others = found[at, place].astype(np.int64), sources[at]
-        targets = np.unique(ends)
+        targets = distinct(ends)
         before = graph.links(targets)
         at, place = np.nonzero(before >= 0)
         ends, others = np.concatenate([targets[at], ends]), np.concatenate([before[at, place], others])
-        ends, others = np.divmod(np.unique(ends * graph.n + others), graph.n)
+        ends, others = np.divmod(distinct(ends * graph.n + others), graph.n)
         room = np.bincount(np.searchsorted(targets, ends)) <= graph.width
         for some in (room, ~room):
             mine = some[np.searchsorted(targets, ends)]

@@ -141,7 +141,6 @@ class Planner:
         self._source = source_name
         self._hint = duplicate_hint or (lambda first, second: "Make ids unique.")
         self._rehash = rehash
-        self._known = items.id_table
         self._seen = None if unique_ids else KeyTable(items.root)
         self._types = items.column_types()
 
@@ -191,7 +190,7 @@ class Planner:
         keys = hash_strings(ids)
         if self._seen is not None:
             self._refuse_duplicates(self._seen, keys, ids, start)
-        return self._known.lookup(keys)
+        return self._items.id_table.lookup(keys)
 
     def _refuse_duplicates(self, seen: KeyTable, keys: Keys, ids: list[str], start: int) -> None:
         _, first, inverse = np.unique(keys, axis=0, return_index=True, return_inverse=True)

@@ -94,7 +94,8 @@ class Producer:
     def events(self) -> Iterator[Batch | ChunkEnd]:
         texts_alone = all(state.encoder.spec.modality == "text" for state in self._states)
         for start, table in chunks(self._source.batches(), LEAST_TEXTS if texts_alone else LEAST_ROWS):
-            chunk = self._planner.plan(table, start)
+            with self._clock.measure("compare"):
+                chunk = self._planner.plan(table, start)
             del table  # it holds the payloads, which are let go as soon as they are read
             for modality in chunk.missing:
                 yield from self._modality(chunk, modality)
@@ -141,7 +142,8 @@ class Producer:
         chunk.was_read["text"][to_read] = True
         for state in states:
             mine = np.flatnonzero(wanted[state.name][to_read])
-            claim, copy, first = state.claim(hashes[mine])
+            with self._clock.measure("compare"):
+                claim, copy, first = state.claim(hashes[mine])
             work = chunk.work[state.name]
             work.claim[to_read[mine]], work.copy[to_read[mine]] = claim, copy
             lengths = np.fromiter((len(payloads[i]) for i in mine[first]), np.int64, len(first))
@@ -181,7 +183,8 @@ class Producer:
                 ]
                 if not mine:
                     continue
-                claim, copy, first = state.claim(digests[mine])
+                with self._clock.measure("compare"):
+                    claim, copy, first = state.claim(digests[mine])
                 work = chunk.work[state.name]
                 at = [positions[k] for k in mine]
                 work.claim[at], work.copy[at] = claim, copy

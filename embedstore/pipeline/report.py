@@ -10,6 +10,7 @@ from embedstore.pipeline.stages import STAGES
 
 ADVICE = {
     "read": "more --workers, or a faster disk or network, would help",
+    "compare": "a source of no more than what is new or changed would help",
     "decode": "more --workers would help, up to one a CPU",
     "encode": "a GPU (--device cuda) or a smaller model would help",
     "write": "a faster disk under the store would help",
@@ -58,7 +59,8 @@ class EmbedReport:
     spaces : mapping of space name to SpaceReport
     seconds : float
     shares : mapping of stage to float
-        Fraction of the time that ``read``, ``decode``, ``encode`` and ``write`` were busy.
+        Fraction of the time that each stage was busy: ``read``, ``compare`` (with what the store holds), ``decode``,
+        ``encode`` and ``write``.
     failures : list of (space, id, stage, reason)
         The first few of this run.
     """

@@ -20,7 +20,7 @@ R = TypeVar("R")
 
 PATIENCE = 1.0
 """Seconds that an error waits for a source to give its next item."""
-STAGES = ("read", "decode", "encode", "write")
+STAGES = ("read", "compare", "decode", "encode", "write")
 
 
 class Clock:
@@ -42,7 +42,7 @@ class Clock:
 
     def shares(self, wall: float, workers: int) -> dict[str, float]:
         """Fraction of `wall` seconds that each stage was busy; `workers` threads read and decode."""
-        threads = {"read": workers, "decode": workers, "encode": 1, "write": 1}
+        threads = {"read": workers, "compare": 1, "decode": workers, "encode": 1, "write": 1}
         return {stage: min(1.0, self.busy[stage] / max(wall * threads[stage], 1e-9)) for stage in STAGES}
 
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from embedstore._distinct import distinct
 from embedstore._keys import Keys, KeyTable
 from embedstore.encoders.base import Encoder
 from embedstore.errors import EncoderError, PayloadError
@@ -70,8 +71,10 @@ class SpaceState:
         first : (m,) positions
             Those claimed now: the caller must bring each to `put` or `fail`.
         """
-        copy = self.space.hash_table.lookup(hashes)
         claim = np.full(len(hashes), -1, np.int64)
+        if not len(hashes):
+            return claim, claim.copy(), np.empty(0, np.intp)
+        copy = self.space.hash_table.lookup(hashes)
         todo = np.flatnonzero(copy < 0)
         found = self._claimed.lookup(hashes[todo])
         claim[todo] = found
@@ -142,7 +145,7 @@ class SpaceState:
         out = np.empty((len(claims), self.space.dim), self.space.dtype)
         starts = np.array([closed.start for closed in self._closed], dtype=np.int64)
         block_of = np.searchsorted(starts, claims, side="right") - 1
-        for i in np.unique(block_of):
+        for i in distinct(block_of):
             closed = self._closed[i]
             where = block_of == i
             found = claims[where] - closed.start

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore._arguments import strings
+from embedstore._distinct import distinct
 from embedstore._keys import KeyTable, hash_strings
 from embedstore._sql import connect, literal
 from embedstore.errors import StoreError, UsageError, one_line
@@ -137,7 +138,7 @@ class Items:
         at = np.searchsorted(self._first_rows, rows, side="right") - 1
         pieces: list[pa.Table] = []
         positions: list[npt.NDArray[np.intp]] = []
-        for i in np.unique(at):
+        for i in distinct(at):
             where = np.flatnonzero(at == i)
             part = self._part(int(i), None if columns is None else [ROW, *columns])
             part_rows = row_numbers(part)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedstore._arguments import strings
+from embedstore._distinct import distinct
 from embedstore._files import write_json
 from embedstore.errors import StoreError, UsageError, reason_of
 from embedstore.store.format import MANIFEST, Manifest, read_manifest
@@ -95,7 +96,7 @@ class Store:
         """Rows (n,) that were removed or replaced, ascending."""
         tables = [read_table(self.path, ref, "embedstore-tombstones") for ref in self.manifest.tombstones]
         rows = [row_numbers(table) for table in tables]
-        return np.unique(np.concatenate([np.empty(0, dtype=np.int64), *rows]))
+        return distinct(np.concatenate([np.empty(0, dtype=np.int64), *rows]))
 
     @cached_property
     def items(self) -> Items:
@@ -139,7 +140,7 @@ class Store:
         """Remove items by id (tombstones; the rows are never reused) and return the new generation."""
         with self.writer() as writer:
             rows = writer.store.items.rows_of(ids)
-            writer.commit(removed=np.unique(rows))
+            writer.commit(removed=distinct(rows))
         return self.refresh()
 
     @property

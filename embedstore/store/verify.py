@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from embedstore._distinct import distinct
 from embedstore._encoding import check_encoding
 from embedstore._files import read_json, sha256_file
 from embedstore.errors import EmbedstoreError
@@ -112,10 +113,10 @@ def _check_space(store: Store, space: Space) -> Iterator[str]:
         if not np.isfinite(block).all():
             yield f"space {space.name!r}: a vector is not finite."
             break
-    rows = space.rows
-    if len(np.unique(rows)) != len(rows):
+    rows = distinct(space.rows)
+    if len(rows) != len(space.rows):
         yield f"space {space.name!r}: a row has two vectors."
-    if len(unknown := np.setdiff1d(rows, store.items.rows)):
+    if len(unknown := np.setdiff1d(rows, store.items.rows, assume_unique=True)):
         yield f"space {space.name!r}: row {unknown[0]} is no item's."
 
 

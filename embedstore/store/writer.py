@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from embedstore._distinct import distinct
 from embedstore._files import write_bytes, write_json
 from embedstore._keys import Keys
 from embedstore.errors import FingerprintError, StoreError, StoreLockedError, UsageError, reason_of
@@ -198,7 +199,7 @@ class StoreWriter:
         (self._root / "items").mkdir(exist_ok=True)
         manifest = self.store.manifest
         file = f"items/tombstones-{next_number(manifest.tombstones, manifest.next_file):06d}.parquet"
-        table = pa.table({"row": pa.array(np.unique(rows), pa.int64())})
+        table = pa.table({"row": pa.array(distinct(rows), pa.int64())})
         return write_table(self._root, file, table, "embedstore-tombstones")
 
     def _add_vectors(self, name: str, entry: SpaceEntry, added: NewVectors) -> SpaceEntry:
