@@ -112,7 +112,7 @@ class ImportReport:
             "spaces": {name: dict(vars(space)) for name, space in self.spaces.items()},
             "bytes": self.bytes,
             "seconds": round(self.seconds, 3),
-            "gb_per_s": round(self.gb_per_s, 3),
+            "gb_per_s": round(self.gb_per_s, 6),
             "notes": list(self.notes),
         }
 
