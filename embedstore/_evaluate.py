@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,20 @@ import numpy.typing as npt
 from embedstore._numbers import REGRESSION, JudgedNumbers, number_target
 from embedstore._predict import check_fingerprints, fitted_ids, open_head
 from embedstore._report import report_data
-from embedstore._trial import HEAD, KNN, MAJORITY, Codes, Judged, Labels, Scores, frequencies, over_classes, plain_knn
+from embedstore._trial import (
+    HEAD,
+    KNN,
+    MAJORITY,
+    Codes,
+    Judged,
+    Labels,
+    Scores,
+    drawn,
+    frequencies,
+    knn_share,
+    over_classes,
+    plain_knn,
+)
 from embedstore.errors import HeadError, UsageError, reason_of
 from embedstore.evaluation.metrics import Score, scores_to_dict
 from embedstore.evaluation.overlap import EVERY, Copies, find_copies
@@ -181,17 +194,20 @@ def _judge(
         alone = {n: m & (n == name) for n, m in present.items()}
         log_p[f"only {name}"] = over_classes(head, head.predict_log_proba(inputs, present=alone), classes)
     copies = Copies.none()
+    notes: list[str] = []
     if len(train) and train.target is not None:
         position = {label: i for i, label in enumerate(classes.tolist())}
         counts = np.bincount([position[label] for label in train.target.tolist()], minlength=len(classes))
         log_p[MAJORITY] = frequencies(counts, len(test))
         copies = _copies(view, test, train)
         if (counts > 0).sum() > 1:
+            known, notes = _knn_training(train, len(test))
+            some = train.select(known)
             knn = plain_knn()
-            knn.fit(train.inputs, train.target, present=train.present)
+            knn.fit(some.inputs, train.target[known], present=some.present)
             log_p[KNN] = over_classes(knn, knn.predict_log_proba(inputs, present=present), classes)
     labels_of = Labels(target, classes, codes)
-    return _judged(Judged, view, record, log_p, codes[test], test, fitted, len(ids), copies), labels_of
+    return replace(_judged(Judged, view, record, log_p, codes[test], test, fitted, len(ids), copies), notes=notes), labels_of
 
 
 def _judge_numbers(
@@ -209,11 +225,15 @@ def _judge_numbers(
     known = number_target(train)
     values["mean"] = np.full(len(test), known.mean() if len(known) else 0.0)
     copies = Copies.none()
+    notes: list[str] = []
     if len(train) > 1:
-        values[KNN] = KnnRegressor().fit(train.inputs, known, present=train.present).predict(inputs, present=present)
+        some, notes = _knn_training(train, len(test))
+        some_of = train.select(some)
+        knn = KnnRegressor().fit(some_of.inputs, known[some], present=some_of.present)
+        values[KNN] = knn.predict(inputs, present=present)
         copies = _copies(view, test, train)
     judged = _judged(JudgedNumbers, view, record, values, target[test], test, fitted, len(ids), copies)
-    return judged, Labels(target, np.empty(0), target)
+    return replace(judged, notes=notes), Labels(target, np.empty(0), target)
 
 
 def _judged(
@@ -243,6 +263,12 @@ def _judged(
     )
 
 
+def _knn_training(train: View, asked: int) -> tuple[Codes, list[str]]:
+    """Positions of what a plain kNN of `asked` items knows of `train`, and what to say about it."""
+    share, notes = knn_share(len(train), asked, sum(x.shape[-1] for x in train.inputs.values()))
+    return drawn(np.arange(len(train)), share, 0), notes
+
+
 def _copies(view: View, test: Codes, train: View) -> Copies:
     """Copies of the evaluated items among those the head was fitted on, wherever they are stored."""
     evaluated = view.select(test)
@@ -261,7 +287,7 @@ def _copies(view: View, test: Codes, train: View) -> Copies:
 
 
 def _notes(view: View, labels: Labels, record: HeadRecord, judged: Judged, seen: int) -> list[str]:
-    notes = []
+    notes = [*judged.notes]
     if seen:
         notes.append(f"{seen:,} of the {len(judged.test):,} items were fitted on: these scores flatter")
     if found := int(judged.copies.near[EVERY].sum()):

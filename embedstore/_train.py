@@ -266,7 +266,7 @@ def _learned(head: Head) -> dict[str, Any]:
 
 
 def _notes(view: View, labels: npt.NDArray[Any], judged: Judged) -> list[str]:
-    notes = []
+    notes = [*judged.notes]
     copies = judged.copies
     if found := int(copies.near[EVERY].sum()):
         accuracy = judged.accuracy_without_copies(view, 0)

@@ -24,6 +24,9 @@ Scores = dict[str, Score]
 Say = Callable[[str], None]
 
 HEAD, MAJORITY, KNN = "head", "majority", "knn"
+KNN_PRODUCTS, LEAST_KNN = 5e11, 20_000
+"""A kNN baseline that compares every item with all of a million would take longer than everything else: it may multiply and add
+so often (some seconds on two cores), but knows at least so many items."""
 VALIDATION_SHARE = 0.15
 SEEDS = 5
 IMPOSSIBLE = -30.0
@@ -68,6 +71,8 @@ class Judged:
         Of the head alone.
     witness : (Head, fitted on, test)
         A head like `head` for closer looks, and the items it was and was not fitted on.
+    notes : sequence of str
+        What people should know about the baselines.
     """
 
     head: Head
@@ -82,6 +87,7 @@ class Judged:
     copies: Copies
     fit_seconds: float
     witness: tuple[Head, Codes, Codes]
+    notes: Sequence[str] = ()
 
     def bootstrap(self, view: View, seed: int) -> Bootstrap:
         """Resamples of the test items, or of their groups."""
@@ -143,6 +149,7 @@ class Trial:
         self._seeds = seeds
         self._say = say
         self._fit_seconds = 0.0
+        self._notes: list[str] = []
         self._hashes = {name: space.hash_of(view.rows) for name, space in view.spaces.items()}
 
     def _labels(self, view: View) -> Labels:
@@ -168,6 +175,7 @@ class Trial:
             copies=self._copies(every, test),
             fit_seconds=self._fit_seconds,
             witness=(head, every, test),
+            notes=self._notes,
         )
 
     def cross_validate(self, k: int) -> Judged:
@@ -206,6 +214,7 @@ class Trial:
             copies=copies or Copies.none(),
             fit_seconds=self._fit_seconds,
             witness=witness,
+            notes=self._notes,
         )
 
     def _fold(self, fit: Codes, val: Codes, test: Codes, where: str) -> tuple[Head, dict[str, Float]]:
@@ -218,7 +227,9 @@ class Trial:
         log_p = {HEAD: self._predict(head, test, names)}
         log_p[self.constant] = self._constant(np.concatenate([fit, val]), len(test))
         self._say(f"kNN{where}")
-        log_p[KNN] = self._predict(self._fit(self._plain_knn(), fit, val, names), test, names)
+        share, self._notes = knn_share(len(fit) + len(val), len(test), sum(self._view.inputs[name].shape[-1] for name in names))
+        knn = self._fit(self._plain_knn(), drawn(fit, share, self._seed), drawn(val, share, self._seed), names)
+        log_p[KNN] = self._predict(knn, test, names)
         for name in names if len(names) > 1 else ():
             self._say(f"{name} alone{where}")
             log_p[name] = self._predict(self._fit(self._plain_linear(), fit, val, [name]), test, [name])
@@ -302,6 +313,21 @@ def frequencies(counts: npt.NDArray[Any], n: int) -> Float:
 def plain_knn() -> KnnHead:
     """The kNN baseline: nothing about it is tuned."""
     return KnnHead(ks=(8,), temperatures=(0.1,), weights="equal")
+
+
+def knn_share(train: int, asked: int, width: int) -> tuple[float, list[str]]:
+    """The share of `train` items that the kNN baseline of `asked` items knows, and what to say about it."""
+    share = min(1.0, max(LEAST_KNN, KNN_PRODUCTS / max(asked * width, 1)) / max(train, 1))
+    if share == 1:
+        return share, []
+    return share, [f"the plain kNN knows {round(share * train):,} of the {train:,} training items, drawn at random"]
+
+
+def drawn(items: Codes, share: float, seed: int) -> Codes:
+    """A `share` of `items`, at random, in their order."""
+    if share == 1:
+        return items
+    return np.sort(np.random.default_rng(seed).permutation(items)[: max(1, round(share * len(items)))])
 
 
 def over_classes(head: Head, log_p: Float, classes: npt.NDArray[Any]) -> Float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from sklearn.linear_model import LogisticRegression
 import embedstore as es
 from embedstore.demo import extract
 from embedstore.errors import CorruptStoreError, FingerprintError, HeadError, UsageError
+from embedstore.heads import knn
 from embedstore.heads._features import Standardizer
 from embedstore.heads._logistic import LogisticProblem
 from embedstore.heads.base import Data, log_softmax
@@ -264,3 +266,31 @@ def test_unknown_names(tmp_path: Path) -> None:
         es.train(store, "label", inputs=["nope"])
     with pytest.raises(UsageError, match="cv must be between 2"):
         es.train(store, "label", cv=1)
+
+
+@pytest.mark.parametrize("scores", [1, 1 << 10, 1 << 14, 1 << 24])
+@pytest.mark.parametrize(("n", "q", "k"), [(5000, 300, 8), (5, 3, 8), (1000, 7, 1), (40, 40, 40)])
+def test_nearest_training_items_are_those_of_all_products(
+    scores: int, n: int, q: int, k: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(knn, "SCORES", scores)
+    rng = np.random.default_rng(0)
+    known = [rng.normal(size=(n, d)).astype(np.float16) for d in (12, 5)]
+    asked, never = rng.normal(size=(q, 17)).astype(np.float32), rng.integers(0, n, q)
+    products = asked @ np.concatenate(known, axis=1).astype(np.float32).T
+    products[np.arange(q), never] = -np.inf
+    near, found = knn.nearest(known, asked, k, never=never)
+    assert near.shape == (q, min(k, n))
+    np.testing.assert_allclose(found, -np.sort(-products, axis=1)[:, :k], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(np.take_along_axis(products, near, axis=1), found, rtol=1e-4, atol=1e-5)
+
+
+def test_nearest_neighbours_of_many_take_little_memory() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(60_000, 8)).astype(np.float32), np.arange(60_000) % 3
+    head = es.make_head("knn", ks=(8,), temperatures=(0.1,), weights="equal").fit(x, y)
+    tracemalloc.start()
+    head.predict(x[:4096])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 320e6  # all similarities of a block of 2,048 and their order would be 1.5 GB

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -356,6 +357,23 @@ class TestHardLabels:
         assert majority["balanced_accuracy"].value == 0.5
         assert result.metrics["balanced_accuracy"].value > 0.9
         assert result.metrics["macro_f1"].value > 0.9
+
+
+@pytest.mark.parametrize("cv", [None, 2])
+def test_a_knn_baseline_that_knows_some_of_the_items_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cv: int | None
+) -> None:
+    monkeypatch.setattr("embedstore._trial.KNN_PRODUCTS", 0)
+    monkeypatch.setattr("embedstore._trial.LEAST_KNN", 50)
+    store = TestRegression().store(tmp_path / "s", word=["x", "y"] * 150)
+    for target in ("word", "price"):
+        result = es.train(store, target, cv=cv, report=False)
+        assert any(re.search(r"the plain kNN knows \d+ of the \d+ training items", note) for note in result.notes)
+        assert "knn" in result.baselines
+        if cv is None:
+            found = es.evaluate(store, target)
+            assert any("the plain kNN knows 50 of the" in note for note in found.notes)
+            assert found.baselines["knn"].keys() == result.baselines["knn"].keys()
 
 
 class TestRegression:

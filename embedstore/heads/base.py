@@ -133,7 +133,7 @@ class Head(Params):
             check_inputs(v_inputs, v_masks, self.dims_)
             labels = np.concatenate([y, checked_labels(validation[1], len(next(iter(v_inputs.values()))))])
         try:
-            self.classes_ = np.unique(labels)
+            self.classes_ = np.array(sorted(set(labels.tolist())), object) if labels.dtype == object else np.unique(labels)
         except TypeError as error:
             raise HeadError("y holds labels of kinds that have no order among them, such as text and numbers.") from error
         if len(self.classes_) < 2:

@@ -15,6 +15,9 @@ from embedstore.heads._features import Standardizer
 from embedstore.heads.base import Array, Codes, Data, Float, Head, HeadState, log_softmax, nll
 
 BLOCK = 2048
+"""Items that are asked about at once."""
+SCORES = 1 << 24
+"""Similarities that are held at once, whatever the number of training items."""
 SAMPLE = 2048
 """Items that k, temperature and weights are chosen on, by leave-one-out."""
 ALL_PAIRS = 20_000
@@ -78,12 +81,9 @@ class KnnHead(Head):
         """Weights, k and temperature with the lowest leave-one-out loss on a sample."""
         sample = np.sort(np.random.default_rng(0).permutation(len(data))[:SAMPLE])
         queries = data.take(sample)
-        similarities = {name: self._similarity(name, x) for name, x in self._unit(queries).items()}
         losses = {}
         for weights in tried:
-            total = self._combine(similarities, queries, dict(zip(similarities, weights, strict=True)))
-            total[np.arange(len(sample)), sample] = -np.inf
-            found = nearest(total, max(self.ks))
+            found = self._nearest(queries, dict(zip(self.vectors_, weights, strict=True)), max(self.ks), never=sample)
             for k, temperature in product(self.ks, self.temperatures):
                 log_p = log_softmax(self._vote(*found, int(k), float(temperature)))
                 losses[weights, int(k), float(temperature)] = nll(log_p, queries.codes)
@@ -101,18 +101,20 @@ class KnnHead(Head):
         blocks = self.standardizer_.blocks(data)
         return {name: x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for name, x in blocks.items()}
 
-    def _similarity(self, name: str, queries: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        return np.asarray(queries @ self.vectors_[name].astype(np.float32).T)
+    def _nearest(
+        self, data: Data, weights: dict[str, float], k: int, *, never: Codes | None = None
+    ) -> tuple[Codes, npt.NDArray[np.float32]]:
+        """The k nearest training items (q, k) and their similarities, over the modalities that the item itself has.
 
-    def _combine(
-        self, similarities: dict[str, npt.NDArray[np.float32]], data: Data, weights: dict[str, float]
-    ) -> npt.NDArray[np.float32]:
-        """Similarity (q, n) over the modalities that the query has (a training item without one scores zero there)."""
-        total = sum(weights[name] * s for name, s in similarities.items())
-        share = sum(weights[name] * data.present[name] for name in similarities)
-        out = total / np.maximum(share, 1e-6)[:, None]
-        out[share <= 0] = -np.inf  # nothing is known of such an item: nobody votes
-        return np.asarray(out, np.float32)
+        A training item without one scores zero there; `never` (q,) is each one's own number among them.
+        """
+        unit = self._unit(data)
+        asked = np.concatenate([weights[name] * x for name, x in unit.items()], axis=1, dtype=np.float32)
+        near, total = nearest([self.vectors_[name] for name in unit], asked, k, never=never)
+        share = np.asarray(sum(weights[name] * data.present[name] for name in unit))
+        similarity = total / np.maximum(share, 1e-6)[:, None]
+        similarity[share <= 0] = -np.inf  # nothing is known of such an item: nobody votes
+        return near, similarity.astype(np.float32)
 
     def _vote(self, near: Codes, similarity: npt.NDArray[np.float32], k: int, temperature: float) -> Float:
         """Log of the first k neighbours' votes (q, c), with a little of every class so that none is impossible."""
@@ -134,11 +136,9 @@ class KnnHead(Head):
         out = []
         for lo in range(0, len(data), BLOCK):
             block = data.take(np.arange(lo, min(lo + BLOCK, len(data))))
-            similarities = {name: self._similarity(name, x) for name, x in self._unit(block).items()}
-            total = self._combine(similarities, block, self.weights_)
-            if others:
-                total[np.arange(len(block)), lo + np.arange(len(block))] = -np.inf
-            out.append(self._vote(*nearest(total, self.k_), self.k_, self.temperature_))
+            never = lo + np.arange(len(block)) if others else None
+            found = self._nearest(block, self.weights_, self.k_, never=never)
+            out.append(self._vote(*found, self.k_, self.temperature_))
         return np.concatenate(out)
 
     def _state(self) -> HeadState:
@@ -154,13 +154,67 @@ class KnnHead(Head):
         self.standardizer_ = Standardizer.from_tensors(state.tensors, list(self.dims_))
 
 
-def nearest(similarity: npt.NDArray[np.float32], k: int) -> tuple[Codes, npt.NDArray[np.float32]]:
-    """The k most similar training items (q, k) and their similarities, best first; -inf never counts."""
-    k = min(k, similarity.shape[1])
-    near = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
-    found = np.take_along_axis(similarity, near, axis=1)
-    order = np.argsort(-found, axis=1)
+def nearest(
+    known: Sequence[npt.NDArray[np.float16]], asked: npt.NDArray[np.float32], k: int, *, never: Codes | None = None
+) -> tuple[Codes, npt.NDArray[np.float32]]:
+    """The k training items with the largest inner products, and these, best first; in little memory, however many there are.
+
+    Parameters
+    ----------
+    known : sequence of (n, d)
+        Side by side they are the training items.
+    asked : (q, Σd)
+    never : (q,) int64, optional
+        A training item that scores -inf.
+
+    Returns
+    -------
+    near : (q, k') int64
+        k' = min(k, n).
+    products : (q, k') float32
+    """
+    q, n = len(asked), len(known[0])
+    k = min(k, n)
+    size = max(k, SCORES // max(q, 1))
+    near, best = np.empty((q, 0), np.int64), np.empty((q, 0), np.float32)
+    for lo in range(0, n, size):
+        products = asked @ np.concatenate([x[lo : lo + size] for x in known], axis=1, dtype=np.float32).T
+        if never is not None:
+            inside = np.flatnonzero((never >= lo) & (never < lo + size))
+            products[inside, never[inside] - lo] = -np.inf
+        if best.shape[1] < k:
+            near, best = _first(products, k)
+            near += lo
+        else:
+            near, best = _better(near, best, products, lo)
+    return near, best
+
+
+def _first(products: npt.NDArray[np.float32], k: int) -> tuple[Codes, npt.NDArray[np.float32]]:
+    """Columns (q, k) of the largest `products` (q, m), best first, and these."""
+    near = (
+        np.argpartition(-products, k - 1, axis=1)[:, :k] if products.shape[1] > k else np.tile(np.arange(k), (len(products), 1))
+    )
+    found = np.take_along_axis(products, near, axis=1)
+    order = np.argsort(-found, axis=1, kind="stable")
     return np.take_along_axis(near, order, axis=1), np.take_along_axis(found, order, axis=1)
+
+
+def _better(
+    near: Codes, best: npt.NDArray[np.float32], products: npt.NDArray[np.float32], start: int
+) -> tuple[Codes, npt.NDArray[np.float32]]:
+    """`near` and `best` (q, k), best first, after a look at `products` (q, m) of those from `start` on: few are better."""
+    q, k = best.shape
+    row, column = np.divmod(np.flatnonzero(products > best[:, -1:]), products.shape[1])
+    if not len(row):
+        return near, best
+    rows = np.concatenate([np.repeat(np.arange(q), k), row])
+    scores = np.concatenate([best.ravel(), products[row, column]])
+    labels = np.concatenate([near.ravel(), start + column])
+    order = np.lexsort((labels, -scores, rows))
+    starts = np.searchsorted(rows[order], np.arange(q))
+    kept = order[(starts[:, None] + np.arange(k)).ravel()]
+    return labels[kept].reshape(q, k), scores[kept].reshape(q, k)
 
 
 def weightings(m: int) -> list[tuple[float, ...]]:

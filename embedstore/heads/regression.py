@@ -192,11 +192,10 @@ class KnnRegressor(Regressor):
         return np.concatenate([x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in blocks], axis=1)
 
     def values(self, data: Data) -> Float:
-        known = self.vectors_.astype(np.float32).T
         out = []
         for lo in range(0, len(data), BLOCK):
             block = data.take(np.arange(lo, min(lo + BLOCK, len(data))))
-            near, _ = nearest(self._unit(block) @ known, self.k)
+            near, _ = nearest([self.vectors_], self._unit(block), self.k)
             anything = np.any(list(block.present.values()), axis=0)
             out.append(np.where(anything, self.targets_[near].mean(axis=1), self.targets_.mean()))
         return np.concatenate(out)
