@@ -35,6 +35,7 @@ from embedstore.errors import (
     StoreLockedError,
     UsageError,
 )
+from embedstore.sources import MemorySource
 from embedstore.store.combined import write_combined
 from embedstore.store.format import PartRef
 from embedstore.store.parts import VECTORS, _frame, read_array, row_numbers, write_table, write_vectors
@@ -297,6 +298,19 @@ def test_a_disk_too_full_for_embeddings_h5_costs_nothing_else(store: es.Store, l
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert (store.path / "embeddings.h5").read_bytes() == before
     assert not list(store.path.glob("*.tmp"))
+
+
+def test_a_disk_too_full_for_the_first_commit_leaves_nothing_in_the_way(tmp_path: Path) -> None:
+    source = MemorySource({"id": [f"i{i}" for i in range(60)], "text": [f"text {i}" for i in range(60)]})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, hard))
+    try:
+        with pytest.raises(StoreError, match="Make room"):
+            es.embed(source, tmp_path / "s", text="hash:4096")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not (tmp_path / "s").exists()
+    assert es.embed(source, tmp_path / "s", text="hash:4096").added == 60
 
 
 @pytest.mark.parametrize("extra", [-1, 0, 1, 4096 + 5, DIRECT_BYTES + 2048])

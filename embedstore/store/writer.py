@@ -94,6 +94,7 @@ class StoreWriter:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
             if error is not None and self.store.generation == 0 and self._discard_if_empty:
+                _remove_orphans(self.store)
                 discard_empty(self._root)
             elif not combined_is_current(self.store):
                 write_combined(self.store)
