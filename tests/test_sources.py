@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
+import io
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +20,8 @@ from helpers import write_csv, write_image
 
 from embedstore.errors import DuplicateIdError, SourceError, UsageError
 from embedstore.sources import FolderSource, MemorySource, Source, TableSource, open_source, tabular
+from embedstore.sources.columns import TextColumns
+from embedstore.sources.lines import LinesSource
 
 
 def rows_of(source: Source) -> list[dict[str, object]]:
@@ -258,3 +264,132 @@ def test_types_of_a_csv_are_those_of_all_its_rows(tmp_path: Path) -> None:
     batch = list(TableSource(tmp_path / "a.csv").batches())[-1]
     assert batch.column("n").to_pylist()[-2:] == ["1", "word"]
     assert str(batch.column("day")[-1]) == "2024-03-27"
+
+
+def test_number_signs_in_a_csv_are_data(tmp_path: Path) -> None:
+    (tmp_path / "h.csv").write_text("id,text\n9,#hash only\n8,tail #hash\n#10,comment?\n13,\n")
+    expected = [("9", "#hash only"), ("8", "tail #hash"), ("#10", "comment?"), ("13", None)]
+    assert [(row["id"], row["text"]) for row in rows_of(TableSource(tmp_path / "h.csv"))] == expected
+    columns = TextColumns(tmp_path / "h.csv", ["id"])  # as the import of vectors reads them
+    assert columns.files[0][1] == 4
+    assert pa.concat_tables(columns.blocks(9, ["id"])).to_pydict() == {"id": ["9", "8", "#10", "13"]}
+    (tmp_path / "one.csv").write_text("text\n#a\n#b\nc\n")
+    assert [row["text"] for row in rows_of(TableSource(tmp_path / "one.csv"))] == ["#a", "#b", "c"]
+
+
+def test_no_row_of_a_csv_is_skipped(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("id,text\n1,x\nid,text,label\n2,y,z\n3,y,z\n4,y,z\n")
+    said = error_of(lambda: rows_of(TableSource(tmp_path / "a.csv")))
+    assert "a.csv cannot be read as csv: the row that ends in line 3 has 3 values, but the header has 2." in said
+
+
+UUID = "0AB3C9D2-1111-2222-3333-44445555666"
+VERBATIM: list[list[dict[str, object]]] = [
+    [{"id": UUID + c, "text": t, "day": d} for c, t, d in (("A", "3:04", "2024-01-02"), ("B", "13:04", "2024-01-03"))],
+    [{"id": i, "text": f"2024-01-0{n} 10:00", "at": "2024-01-02T03:04:05Z"} for n, i in enumerate((1, 2.5, "x"), 1)],
+    [{"id": i, "text": i, "m": m} for i, m in ((2**64 + 1, "x"), (2**64 + 2, 3), (2**70, None))],
+    [{"id": i, "text": None if i else "2024-01-01", "n": i / 2, "b": i > 0, "void": None} for i in range(3)],
+    [{"id": i, "text": "t", **{f"k{i}-{j}": j for j in range(100)}} for i in range(3)],  # more keys than DuckDB's records have
+]
+
+
+@pytest.mark.parametrize("rows", VERBATIM, ids=range(len(VERBATIM)))
+def test_json_lines_are_read_as_they_are(tmp_path: Path, rows: list[dict[str, object]]) -> None:
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "a.jsonl").write_text(lines)
+    streamed = rows_of(LinesSource(io.BytesIO(lines.encode())))
+    assert [{k: v for k, v in row.items() if k != "void"} for row in rows_of(TableSource(tmp_path / "a.jsonl"))] == streamed
+    ids = pa.concat_tables(TextColumns(tmp_path / "a.jsonl", ["id"]).blocks(9, ["id"])).column(0).to_pylist()
+    assert ids == [str(row["id"]) for row in rows]
+
+
+def test_types_of_json_metadata(tmp_path: Path) -> None:
+    odd = "a'b \"c"
+    nested = {"day": "2024-01-02", odd: [1, 2.5], "mixed": [1, "x"], "in": {"u": UUID + "A"}}
+    rows = [{"id": "a", "text": "x", "n": 1, "f": 1, "o": nested, odd: "x"}, {"id": "b", "text": "y", "n": 2, "f": 0.5, odd: 3}]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = rows_of(TableSource(tmp_path / "a.jsonl"))
+    assert [(row["n"], row["f"], row[odd]) for row in found] == [(1, 1.0, "x"), (2, 0.5, "3")]
+    assert found[0]["o"] == {"day": "2024-01-02", odd: [1.0, 2.5], "mixed": ["1", "x"], "in": {"u": UUID + "A"}}
+
+
+def test_json_in_parquet_is_without_quotation_marks(tmp_path: Path) -> None:
+    said = """'a' AS id, 't' AS text, '"x"'::JSON AS m"""
+    duckdb = pytest.importorskip("duckdb")
+    duckdb.connect().execute(f"COPY (SELECT {said}) TO '{tmp_path / 'a.parquet'}'")
+    assert rows_of(TableSource(tmp_path / "a.parquet")) == [{"id": "a", "text": "t", "m": "x"}]
+
+
+def test_keys_that_differ_in_case_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"id": 1, "text": "x", "text_1": 5}\n')
+    assert rows_of(TableSource(tmp_path / "a.jsonl")) == [{"id": "1", "text": "x", "text_1": 5}]
+    (tmp_path / "b.jsonl").write_text('{"id": 1, "text": "x"}\n{"ID": 2, "text": "y"}\n')
+    assert "two keys are called 'ID' (case does not count). Rename one." in error_of(lambda: TableSource(tmp_path / "b.jsonl"))
+
+
+GOOD = b'{"id": "a", "text": "x"}\n'
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (GOOD + b'{"id": "b", "text": "y"\n', "line 2 is not JSON (Expecting ',' delimiter, column 24)"),
+        (GOOD + b'{"id": "b", "text": "y', "line 2 is not JSON"),
+        (b"hello\n" + GOOD, "line 1 is not JSON"),
+        (GOOD + b"\n \n" + b'{"id" "b"}\n' + GOOD, "line 4 is not JSON"),
+        (GOOD + b'{"id": "b", \n "text": "y"}\n', "line 2 is not JSON"),
+        (GOOD + GOOD.strip() + b" " + GOOD, "line 2 is not JSON (Extra data"),
+        (GOOD + b'\n{"id": "\\ud800", "text": "y"}\n', "line 3 holds '\\ud800', which is not valid Unicode text."),
+        (GOOD + b'{"id": "caf\xe9", "text": "y"}\n', "line 2 is not JSON ('utf-8' codec can't decode byte 0xe9"),
+        (GOOD + b"\n5\n", "line 3 is 5; expected a JSON object."),
+        (b"{}\n", "no line has a key."),
+        (GOOD + b'{"": 1}\n', "line 2 has an empty key."),
+    ],
+)
+def test_malformed_json_names_its_line(tmp_path: Path, lines: bytes, words: str) -> None:
+    (tmp_path / "a.jsonl").write_bytes(lines)
+    assert f"a.jsonl cannot be read as json: {words}" in error_of(lambda: rows_of(TableSource(tmp_path / "a.jsonl")))
+
+
+@pytest.mark.parametrize("half", [b"\\ud800", b"\\uDC00 x", b"\xed\xa0\x80"])
+def test_half_a_character_on_standard_input_names_its_line(half: bytes) -> None:
+    lines = GOOD + b'{"id": "b", "text": "\\ud83d\\ude00 \xed\x95\x9c"}\n\n{"id": "c", "text": "%s"}\n' % half
+    assert "line 4 holds '\\ud" in error_of(lambda: rows_of(LinesSource(io.BytesIO(lines))))
+    assert len(rows_of(LinesSource(io.BytesIO(lines[: lines.index(b"\n\n") + 1])))) == 2
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_tables_at_http(tmp_path: Path) -> None:
+    pytest.importorskip("aiohttp", reason="fsspec reads http with aiohttp")
+    for suffix in (".csv", ".jsonl"):
+        write_table(tmp_path, suffix)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=str(tmp_path))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for suffix in (".csv", ".jsonl"):
+            rows = rows_of(TableSource(f"http://127.0.0.1:{server.server_port}/t{suffix}"))
+            assert [row["id"] for row in rows] == ["007", "8", "ü", "1e5"]
+        server.shutdown()
+
+
+def test_tables_on_a_filesystem_that_does_not_know_when_they_were_modified(tmp_path: Path) -> None:
+    fsspec = pytest.importorskip("fsspec")
+    memory = fsspec.get_filesystem_class("memory")
+
+    class Timeless(memory):  # type: ignore[misc, valid-type]
+        protocol = "timeless"
+        store: dict[str, object] = {}  # noqa: RUF012
+        pseudo_dirs = [""]  # noqa: RUF012
+        modified = fsspec.AbstractFileSystem.modified
+
+        @classmethod
+        def _strip_protocol(cls, path: str) -> str:
+            return str(memory._strip_protocol(path.replace("timeless://", "memory://")))
+
+    fsspec.register_implementation("timeless", Timeless, clobber=True)
+    for suffix in (".csv", ".jsonl", ".parquet"):
+        fsspec.filesystem("timeless").pipe(f"/t{suffix}", write_table(tmp_path, suffix).read_bytes())
+        assert [row["id"] for row in rows_of(TableSource(f"timeless://t{suffix}"))] == ["007", "8", "ü", "1e5"]

@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 from embedstore.errors import SourceError, UsageError
 from embedstore.sources.base import ID, free_name
 from embedstore.sources.files import relative_to
-from embedstore.sources.records import SNIFFED, JsonColumns, as_batches, as_text
+from embedstore.sources.records import SNIFFED, JsonColumns, as_batches, as_text, half_character
 from embedstore.spec import MODALITIES
 
 if TYPE_CHECKING:
@@ -109,4 +109,8 @@ class LinesSource:
                 raise SourceError(f"{self._name}: line {n} is not JSON ({error}); expected one JSON object a line.") from error
             if not isinstance(record, dict):
                 raise SourceError(f"{self._name}: line {n} is {json.dumps(record)[:80]}; expected a JSON object.")
+            if (b"\\u" in line or b"\xed" in line) and (half := half_character(record)):  # elsewhere there is none
+                raise SourceError(
+                    f"{self._name}: line {n} holds {half}, which is not valid Unicode text. Mend it, or leave the line out."
+                )
             yield n, record

@@ -85,6 +85,15 @@ def as_text(value: Any) -> str | None:
     return str(value) if type(value) is int else json.dumps(value, ensure_ascii=False)
 
 
+def half_character(record: Any) -> str | None:
+    """The first half of a surrogate pair that stands alone in the record, escaped; JSON can hold one, UTF-8 cannot."""
+    try:
+        json.dumps(record, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        return ascii(error.object[error.start])
+    return None
+
+
 def as_batches(rows: Iterable[Record], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     """Rows as record batches of at most `BATCH_ROWS` rows, each ending with the payload that reaches `BATCH_BYTES`."""
     held: list[Record] = []

@@ -127,7 +127,8 @@ class TableSource:
                 terms.append(f"{path} AS {modality}")
             else:
                 terms.append(f"{self._string(column)} AS {modality}")
-        terms += [f"{quoted(c)} AS {quoted(free_name(c))}" for c in self._types if c not in taken]
+        rest = [c for c in self._types if c not in taken]
+        terms += [f"{self._string(c) if self._types[c] == 'JSON' else quoted(c)} AS {quoted(free_name(c))}" for c in rest]
         return ", ".join(terms)
 
     def _id_expression(self) -> str:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import csv
+import datetime
 import io
+import json
 import os
 import posixpath
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from embedstore._sql import connect, literal
+from embedstore._sql import connect, literal, quoted
 from embedstore.errors import SourceError, one_line
+from embedstore.registry import require
 from embedstore.sources.base import glob_escape
 from embedstore.sources.files import TIMEOUT, is_url, remote, resolve
+from embedstore.sources.records import half_character
 
 if TYPE_CHECKING:
     import duckdb
@@ -30,6 +35,10 @@ SNIFFING_MEMORY = "128MB"
 """What DuckDB may keep of a CSV while it looks at all of it; without a limit it keeps all of it."""
 _DELIMITERS = ",;\t|"
 _NEWLINES = ("\\n", "\\r\\n", "\\r")
+_VALUES = ("BIGINT", "UBIGINT", "HUGEINT", "UHUGEINT", "DOUBLE", "BOOLEAN", '"NULL"')
+"""Types in which values of JSON stay what they are. Others that DuckDB finds are read into strings, and rewrite them."""
+_ANY_KEYS = ", map_inference_threshold=-1, field_appearance_threshold=0"
+"""Rows are records however many keys they have, and however few of them each."""
 
 
 class Tabular:
@@ -39,7 +48,7 @@ class Tabular:
     ----------
     path : path or URL
     text : names
-        Columns of a CSV that are text whatever they look like, such as ids; in any case.
+        Columns of a CSV or of JSON lines that are text whatever they look like, such as ids; in any case.
     timeout : float
         Seconds that opening a URL may take.
 
@@ -74,14 +83,16 @@ class Tabular:
                     raise
                 self._scan, self.types = self._sniffed(file, frozenset(text), LONGEST_LINE)
             return
-        self._scan = f"read_parquet({file})" if self.kind == "parquet" else _json_scan(file, LONGEST_LINE)
+        if self.kind == "parquet":
+            self._scan = f"read_parquet({file})"
+            self.types = {name: str(kind) for name, kind in self._described().items()}
+            return
         try:
-            self.types = self._described()
+            self._scan, self.types = self._learned(file, frozenset(text), LONGEST_LINE)
         except SourceError as error:
             if "maximum_object_size" not in str(error):
                 raise
-            self._scan = _json_scan(file, LONGEST_OBJECT)
-            self.types = self._described()
+            self._scan, self.types = self._learned(file, frozenset(text), LONGEST_OBJECT)
 
     def query(self, expressions: str, rest: str = "") -> duckdb.DuckDBPyRelation:
         """``SELECT expressions FROM the file rest``, on a connection of its own."""
@@ -118,11 +129,84 @@ class Tabular:
         """What is wrong with the file, in one line."""
         said = str(error).split("Possible")[0].splitlines()
         reason = one_line(" ".join(line for line in said if not line.startswith("Original Line")))
+        if self.kind == "json" and ("Malformed JSON" in reason or "record" in reason or "transform error" in reason):
+            reason = self._bad_line(reason) or reason
+        elif self.kind == "csv" and "when sniffing file" in reason:
+            reason = self._bad_row() or reason
         return SourceError(f"{self.path} cannot be read as {self.kind}: {reason}")
 
-    def _described(self) -> dict[str, str]:
+    def _bad_line(self, said: str) -> str | None:
+        """What is wrong with the first line that is no JSON object; DuckDB does not count blank lines."""
+
+        def found(file: io.TextIOWrapper) -> str | None:
+            raw: Any = file.buffer
+            for n, line in enumerate(raw, start=1):
+                if not line.strip():
+                    continue
+                try:
+                    record = json.loads(line.decode("utf-8-sig").rstrip())
+                except ValueError as error:
+                    fault = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
+                    return f"line {n} is not JSON ({fault}); expected one JSON object a line."
+                if not isinstance(record, dict):
+                    return f"line {n} is {json.dumps(record)[:80]}; expected a JSON object."
+                if half := half_character(record):
+                    return f"line {n} holds {half}, which is not valid Unicode text. Mend it, or leave the line out."
+                if "" in record:
+                    return f"line {n} has an empty key. Give it a name."
+            return "no line has a key." if "expected records" in said else None
+
+        return self._read(found)
+
+    def _bad_row(self) -> str | None:
+        """The first row of a CSV that has not as many values as the header."""
+
+        def found(file: io.TextIOWrapper) -> str | None:
+            reader = csv.reader(file, delimiter=delimiter)
+            width = len(next(reader, []))
+            for row in reader:
+                if row and len(row) != width:
+                    return (
+                        f"the row that ends in line {reader.line_num} has {len(row)} values, but the header has {width}. "
+                        "Quote values that hold the delimiter, or mend the row."
+                    )
+            return None
+
+        delimiter = self._delimiter()
+        try:
+            return self._read(found)
+        except csv.Error:
+            return None
+
+    def _described(self) -> dict[str, duckdb.sqltypes.DuckDBPyType]:
         relation = self.query("*", "LIMIT 0")
-        return dict(zip(relation.columns, map(str, relation.types), strict=True))
+        return dict(zip(relation.columns, relation.types, strict=True))
+
+    def _learned(self, file: str, text: frozenset[str], longest: int) -> tuple[str, dict[str, str]]:
+        """How to scan JSON lines with their strings as they are, and the types."""
+        said = f"{file}, format='newline_delimited', records=true, maximum_object_size={longest}"
+        self._scan = f"read_json({said}, sample_size=-1)"
+        try:
+            found = self._described()
+        except SourceError as error:
+            if "expected records" not in str(error.__cause__):
+                raise
+            self._scan = f"read_json({said}, sample_size=-1{_ANY_KEYS})"
+            found = self._described()
+        self._refuse_keys_twice(f"{file}, maximum_object_size={longest}", list(found))
+        types = {name: "VARCHAR" if {name, name.lower()} & text else _verbatim(kind) for name, kind in found.items()}
+        return f"read_json({said}, auto_detect=false, columns={_struct(types)})", types
+
+    def _refuse_keys_twice(self, said: str, names: list[str]) -> None:
+        """DuckDB calls the second of two keys that differ only in case NAME_1, under which nothing is found."""
+        lower = {name.lower() for name in names}
+        if not any((match := re.fullmatch(r"(.+)_\d+", name.lower())) and match[1] in lower for name in names):
+            return
+        keys = f"SELECT DISTINCT unnest(json_keys(json)) FROM read_ndjson_objects({said})"
+        unknown = set(names) - {key for (key,) in self.fetched(self._sql(keys))}
+        if unknown:
+            name = min(unknown).rpartition("_")[0]
+            raise SourceError(f"{self.path}: two keys are called {name!r} (case does not count). Rename one.")
 
     def _sniffed(self, file: str, text: frozenset[str], longest: int) -> tuple[str, dict[str, str]]:
         """How to scan a CSV without looking at all of it again, and its types."""
@@ -135,20 +219,17 @@ class Tabular:
         if twice := [name for i, name in enumerate(header) if name.lower() in lower[:i]]:
             raise SourceError(f"{self.path}: two columns are called {twice[0]!r} (case does not count). Rename one.")
         strings = [name for name in header if name in text or name.lower() in text]
-        listed = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in strings)
         said = (
             f"{file}, header=true, delim={literal(delimiter)}, quote='\"', escape='\"', "
-            f"max_line_size={longest}, buffer_size={longest}"
+            f"max_line_size={longest}, buffer_size={longest}, comment='', skip=0"  # every line is data, with # in it or not
         )
-        asked = "Columns, NewLineDelimiter, Comment, SkipRows, DateFormat, TimestampFormat"
-        types = f", types={{{listed}}}" if strings else ""
+        asked = "Columns, NewLineDelimiter, DateFormat, TimestampFormat"
+        types = f", types={_struct(dict.fromkeys(strings, 'VARCHAR'))}" if strings else ""
         found = self._sniff(f"SELECT {asked} FROM sniff_csv({said}, sample_size=-1{types})")
         columns = {column["name"]: str(column["type"]) for column in found[0]}
-        newline, comment, skip, date, timestamp = found[1:]
-        said += f", auto_detect=false, skip={int(skip)}"
-        said += f", columns={{{', '.join(f'{literal(n)}: {literal(t)}' for n, t in columns.items())}}}"
+        newline, date, timestamp = found[1:]
+        said += f", auto_detect=false, columns={_struct(columns)}"
         said += f", new_line={literal(newline)}" if newline in _NEWLINES else ""
-        said += f", comment={literal(comment)}" if comment and comment != "(empty)" else ""
         said += f", dateformat={literal(date)}" if date else ""
         said += f", timestampformat={literal(timestamp)}" if timestamp else ""
         return f"read_csv({said})", columns
@@ -192,11 +273,33 @@ class Tabular:
         connection = connect(frugal=self.kind != "parquet", memory=memory)
         try:
             if is_url(self.path):
-                connection.register_filesystem(resolve(self.path)[0])
+                connection.register_filesystem(_with_modified(resolve(self.path)[0]))
             return connection.sql(sql)
         except duckdb.Error as error:
             raise self.unreadable(error) from error
 
 
-def _json_scan(file: str, longest: int) -> str:
-    return f"read_json({file}, format='newline_delimited', sample_size=-1, maximum_object_size={longest})"
+def _struct(types: Mapping[str, str]) -> str:
+    return f"{{{', '.join(f'{literal(name)}: {literal(kind)}' for name, kind in types.items())}}}"
+
+
+def _verbatim(kind: duckdb.sqltypes.DuckDBPyType) -> str:
+    """The type that DuckDB found in JSON, with all that is no number, true or false as text."""
+    if kind.id not in ("list", "map", "struct"):
+        return str(kind) if str(kind) in _VALUES else "VARCHAR"
+    inner = [(name, _verbatim(child)) for name, child in kind.children]
+    if kind.id == "list":
+        return f"{inner[0][1]}[]"
+    if kind.id == "map":
+        return f"MAP({inner[0][1]}, {inner[1][1]})"
+    return f"STRUCT({', '.join(f'{quoted(name)} {child}' for name, child in inner)})"
+
+
+def _with_modified(filesystem: Any) -> Any:
+    """An fsspec filesystem that says when a file was modified, which DuckDB asks; HTTP's does not know."""
+    if type(filesystem).modified is not require("fsspec", extra="remote").AbstractFileSystem.modified:
+        return filesystem
+    options = {**filesystem.storage_options, "skip_instance_cache": True}
+    own = type(filesystem)(*filesystem.storage_args, **options)  # others keep theirs as it is
+    own.modified = lambda path: datetime.datetime.fromtimestamp(0, datetime.UTC)
+    return own
