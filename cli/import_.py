@@ -11,6 +11,7 @@ from .commands import Json
 
 if TYPE_CHECKING:
     from embedstore._import import ImportReport
+    from embedstore.pipeline.importing import ImportedSpace
 
 SOURCE = "A .npy, .npz, .parquet, .csv, .tsv, .jsonl or HDF5 file (FILE.h5:/dataset), or a folder of .npy or .parquet files."
 
@@ -61,8 +62,11 @@ def print_import(report: ImportReport, store: Path) -> None:
     """Counts of each space, the first failures, and the closing line."""
     from . import render
 
-    columns = ["space", "declared encoder", "imported", "replaced", "unchanged", "missing", "failed", "zeros"]
-    rows = [(name, s.encoder, *(f"{getattr(s, column):,}" for column in columns[2:])) for name, s in report.spaces.items()]
+    columns = ["space", "declared encoder", "imported", "unchanged", "missing", "failed", "zeros"]
+    rows = [
+        (name, s.encoder, _imported(s), *(f"{getattr(s, column):,}" for column in columns[3:]))
+        for name, s in report.spaces.items()
+    ]
     render.print_table(columns, rows, numeric=columns[2:])
     console = render.out()
     for space, item, reason in report.failures[:5]:
@@ -76,3 +80,7 @@ def print_import(report: ImportReport, store: Path) -> None:
     )
     for note in report.notes:
         console.print(f"note: {note}", markup=False)
+
+
+def _imported(space: ImportedSpace) -> str:
+    return f"{space.imported:,}" + (f" ({space.replaced:,} replaced)" if space.replaced else "")

@@ -97,6 +97,8 @@ def embed(
     by_modality = {"image": image, "text": text, "audio": audio, "video": video}
     if workers is not None and workers < 1:
         raise UsageError(f"workers must be at least 1. Got {workers} instead.")
+    if max_pixels is not None and max_pixels < 1:
+        raise UsageError(f"max_pixels must be at least 1. Got {max_pixels} instead.")
     made = not isinstance(store, Store) and not (Path(store) / "store.json").exists()
     opened = store if isinstance(store, Store) else Store.open(store, create=True)
     started = time.perf_counter()

@@ -510,6 +510,9 @@ def test_usage_errors_say_what_to_do(table: Path, tmp_path: Path) -> None:
         es.embed(tmp_path / "none.csv", tmp_path / "s", text="hash")
     with pytest.raises(UsageError, match="cannot name a space"):
         es.embed(table, tmp_path / "s", image={"../x": "hash"})
+    for pixels in (0, -5):
+        with pytest.raises(UsageError, match=f"max_pixels must be at least 1. Got {pixels} instead"):
+            es.embed(table, tmp_path / "s", image="hash", max_pixels=pixels)
     assert not (tmp_path / "s").exists()
 
 

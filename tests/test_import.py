@@ -589,3 +589,72 @@ def test_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert "30 rows (0 items new, 0 updated)" in printed
     assert "note: Ids are the numbers of the rows" in printed
     assert "Say what v.npy holds" in run("import", "v.npy", "t", code=2).stderr
+    changed = made()
+    changed[[2, 3]] += 1
+    np.save("v.npy", changed)
+    assert "2 (2 replaced)" in run("import", "v.npy", "s", "--modality", "image").stdout
+    counts = json.loads(run("import", "v.npy", "s", "--modality", "image", "--json").stdout)["spaces"]["image"]
+    assert (counts["imported"], counts["replaced"], counts["unchanged"]) == (0, 0, 30)
+
+
+def own_ids(path: Path, kind: str, ids: list[Any]) -> Path:
+    """Vectors with ids in one file."""
+    file = path / f"v.{kind}"
+    if kind == "npz":
+        np.savez(file, vectors=made(len(ids)), ids=np.array(ids))
+    elif kind == "h5":
+        with h5py.File(file, "w") as h5:
+            h5.create_dataset("vectors", data=made(len(ids)))
+            h5.create_dataset("id", data=ids)
+    else:
+        pq.write_table(pa.table({"id": ids, "v": list(made(len(ids)))}), file)
+    return file
+
+
+@pytest.mark.parametrize("kind", ["npz", "h5", "parquet"])
+@pytest.mark.parametrize("text", [True, False])
+def test_metadata_whose_ids_contradict_the_vectors(kind: str, text: bool, tmp_path: Path) -> None:
+    ids: list[Any] = [f"a{i}" if text else i for i in range(50)]
+    vectors = own_ids(tmp_path, kind, ids)
+    rows = [{"id": i, "label": f"l{i}"} for i in ids]
+    swapped = [*rows[:40], rows[41], rows[40], *rows[42:]]
+    words = f"in row 40 .from 0. the vectors have the id '{ids[40]}', the metadata '{ids[41]}' in 'id'.*sort the metadata"
+    wrong = write_csv(tmp_path / "wrong.csv", swapped)
+    with pytest.raises(SourceError, match=words) as refused:
+        es.import_vectors(vectors, tmp_path / "s", modality="image", metadata=wrong)
+    assert "wrong.csv" in str(refused.value)
+    assert not (tmp_path / "s").exists()
+    es.import_vectors(vectors, tmp_path / "s", modality="image", metadata=write_csv(tmp_path / "right.csv", rows))
+    items = es.Store.open(tmp_path / "s").items.table()
+    assert items.column_names == ["row", "id", "label"]
+    assert items.column("label").to_pylist() == [f"l{i}" for i in ids]
+
+
+def test_an_array_named_as_ids_wins_over_the_metadata_and_has_to_agree(tmp_path: Path) -> None:
+    names = [f"n{i}" for i in range(5)]
+    np.savez(tmp_path / "v.npz", vectors=made(5), name=np.array(names))
+    given: dict[str, Any] = {"modality": "image", "ids": "name"}
+    with pytest.raises(SourceError, match=r"row 0 .* the id 'n0', the metadata 'n4' in 'name'"):
+        es.import_vectors(tmp_path / "v.npz", tmp_path / "s", metadata={"name": names[::-1]}, **given)
+    es.import_vectors(tmp_path / "v.npz", tmp_path / "s", metadata={"name": names}, **given)
+    assert es.Store.open(tmp_path / "s").items.table().column_names == ["row", "id"]
+
+
+@pytest.mark.parametrize("other", [list(range(5)), [0.5, 1, 2, 3, 4]])
+def test_a_column_id_of_another_kind_is_metadata(other: list[Any], tmp_path: Path) -> None:
+    vectors = own_ids(tmp_path, "npz", [f"a{i}" for i in range(5)])
+    es.import_vectors(vectors, tmp_path / "s", modality="image", metadata={"id": other, "key": list("vwxyz")})
+    items = es.Store.open(tmp_path / "s").items.table()
+    assert items.column("id_").to_pylist() == other
+    assert items.column("id").to_pylist() == [f"a{i}" for i in range(5)]
+    given = {"id": [f"b{i}" for i in range(5)]}  # ids that the caller gives are no ids of the source
+    es.import_vectors(made(5), tmp_path / "t", modality="image", ids=list("vwxyz"), metadata=given)
+    assert es.Store.open(tmp_path / "t").items.table().column("id_").to_pylist() == given["id"]
+
+
+def test_blank_ids_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "ids.txt").write_text("a\n\nc\n")
+    for ids in (tmp_path / "ids.txt", ["a", " ", "c"]):
+        with pytest.raises(SourceError, match=r"row 1 \(from 0\) has no id"):
+            es.import_vectors(made(3), tmp_path / "s", modality="image", ids=ids)
+    assert not (tmp_path / "s").exists()

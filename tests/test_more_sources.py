@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from formats import ThumbnailEncoder, make_rows
-from helpers import write_image
+from helpers import write_csv, write_image
 
 import embedstore as es
 from embedstore.errors import DuplicateIdError, MissingDependencyError, SourceError, UsageError
@@ -253,3 +253,52 @@ def test_the_package_writes_what_is_read_here(tmp_path: Path, rows: list[formats
     assert [row["label"] for row in found] == [row["label"] for row in rows]
     assert [row["id"] for row in found] == [str(i) for i in range(40)]
     assert [row["image.bytes"] for row in found] == [formats.content(tmp_path, row) for row in rows]
+
+
+@pytest.mark.parametrize("kind", ["folder", "list", "tar", "csv", "stdin"])
+def test_blank_texts_are_missing_everywhere(kind: str, tmp_path: Path) -> None:
+    texts = {"a": "", "b": " \n", "c": "words"}
+    folder = tmp_path / "d"
+    folder.mkdir()
+    for name, text in texts.items():
+        (folder / f"{name}.txt").write_text(text)
+    (tmp_path / "l.lst").write_text("".join(f"d/{name}.txt\n" for name in texts))
+    formats.write_tar(tmp_path / "t.tar", {f"{name}.txt": text.encode() for name, text in texts.items()})
+    write_csv(tmp_path / "t.csv", [{"id": name, "text": text} for name, text in texts.items()])
+    stdin = LinesSource(lines(*({"id": name, "text": text} for name, text in texts.items())))
+    given = {"folder": folder, "list": tmp_path / "l.lst", "tar": tmp_path / "t.tar", "csv": tmp_path / "t.csv", "stdin": stdin}
+    report = es.embed(given[kind], tmp_path / "s", text="hash")  # type: ignore[arg-type]
+    assert (report.spaces["text"].embedded, report.spaces["text"].missing) == (1, 2)
+
+
+def test_texts_of_a_folder_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    folder = tmp_path / "d"
+    write_image(folder / "a.png")
+    caption = folder / "a.txt"
+    caption.write_bytes("ein Brötchen".encode("latin1"))
+    with pytest.raises(SourceError, match=r"a\.txt is not UTF-8 text: invalid start byte at byte 6 \(from 0\)\. Save it"):
+        es.embed(folder, tmp_path / "s", image="hash", text="hash")
+    caption.unlink()
+    caption.symlink_to("a.txt")  # a loop: it is there, but nobody can read it
+    with pytest.raises(SourceError, match=r"a\.txt: Too many levels of symbolic links\. Make this text readable"):
+        es.embed(folder, tmp_path / "s", image="hash", text="hash")
+    assert not (tmp_path / "s").exists()
+    caption.unlink()
+    caption.symlink_to("nowhere.txt")
+    assert es.embed(folder, tmp_path / "s", image="hash", text="hash").spaces["text"].missing == 1
+
+
+def test_splits_beside_something_else_are_refused(tmp_path: Path) -> None:
+    for name in ("train/cat/1.png", "test/dog/2.png", "extra/3.png"):
+        write_image(tmp_path / name)
+    message = error_of(open_source, tmp_path)
+    assert (
+        f"{tmp_path} holds 'test', a split with folders of its own, beside 'extra', which is no split. Move 'extra'" in message
+    )
+    (tmp_path / "extra" / "3.png").rename(tmp_path / "extra" / "notes.json")  # holds nothing to embed
+    found = pa.Table.from_batches(list(open_source(tmp_path).batches())).to_pylist()
+    assert [(row["split"], row["label"]) for row in found] == [("test", "dog"), ("train", "cat")]
+    for name in ("classes/train/1.png", "classes/plane/2.png"):  # nothing below: a class that is called like a split
+        write_image(tmp_path / name)
+    found = pa.Table.from_batches(list(open_source(tmp_path / "classes").batches())).to_pylist()
+    assert [row["label"] for row in found] == ["plane", "train"]

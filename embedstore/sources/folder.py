@@ -2,18 +2,24 @@
 
 Files that share a folder and a stem are one item: ``dog.jpg`` with ``dog.txt`` is an image with its caption. The first
 folder below the root is the ``label`` (torchvision's ImageFolder convention); where the first folders are all named like
-splits (``train``, ``val``, ``test``), they are the ``split`` and the next folder is the label.
+splits (``train``, ``val``, ``test``), they are the ``split`` and the next folder is the label. A folder of splits with classes
+below them and of something else is refused. Folders without a file of a known type do not count.
+
+A text that is blank, or whose link leads nowhere, is missing; one that cannot be read, or is not UTF-8, ends the reading, as in
+a table: a text comes with its item, so it cannot fail alone.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from embedstore.errors import SourceError
-from embedstore.sources.base import BATCH_ROWS, EXTENSIONS, ID, MODALITY_OF
+from embedstore.errors import PayloadError, SourceError
+from embedstore.sources.base import EXTENSIONS, ID, MODALITY_OF
+from embedstore.sources.files import TIMEOUT, read_payload
+from embedstore.sources.records import as_batches
 from embedstore.splits import is_split
 
 if TYPE_CHECKING:
@@ -35,17 +41,26 @@ class FolderSource:
         self.root = Path(root)
         if not self.root.is_dir():
             raise SourceError(f"{self.root} is not a folder.")
-        found = {MODALITY_OF[e] for e in _extensions(self.root) if e in MODALITY_OF}
+        found: set[str] = set()
+        below: dict[str, bool] = {}  # first folder → whether files lie in folders below it
+        for folder, files in _walk(self.root):
+            if kinds := {MODALITY_OF[e] for file in files if (e := os.path.splitext(file)[1].lower()) in MODALITY_OF}:
+                found |= kinds
+                if parts := Path(folder).relative_to(self.root).parts:
+                    below[parts[0]] = below.get(parts[0], False) or len(parts) > 1
         self._modalities = tuple(m for m in EXTENSIONS if m in found)
         if not self._modalities:
             known = ", ".join(e for extensions in EXTENSIONS.values() for e in extensions[:2])
             raise SourceError(f"{self.root} holds no file of a known type ({known}, …).")
-        folders = {
-            Path(folder).relative_to(self.root).parts[0]
-            for folder, files in _walk(self.root)
-            if files and folder != str(self.root)
-        }
-        self._has_splits = bool(folders) and all(is_split(name) for name in folders)
+        others = [name for name in below if not is_split(name)]
+        self._has_splits = bool(below) and not others
+        if others and (splits := [name for name, deep in below.items() if deep and is_split(name)]):
+            split, other = repr(_text(splits[0])), repr(_text(others[0]))
+            also = f" (and {len(others) - 1:,} more)" if len(others) > 1 else ""
+            raise SourceError(
+                f"{self.root} holds {split}, a split with folders of its own, beside {other}{also}, which is no split. "
+                f"Move {other} away or into a split, or embed {split} alone; if {split} is a label, rename it."
+            )
 
     @property
     def name(self) -> str:
@@ -62,10 +77,7 @@ class FolderSource:
         import pyarrow as pa
 
         names = [ID, *self._modalities, "label", *(["split"] if self._has_splits else [])]
-        schema = pa.schema([(name, pa.string()) for name in names])
-        for rows in _grouped(self._rows(), BATCH_ROWS):
-            columns = [pa.array([row.get(name) for row in rows], pa.string()) for name in names]
-            yield pa.record_batch(columns, schema=schema)
+        return as_batches(self._rows(), pa.schema([(name, pa.string()) for name in names]))
 
     def _rows(self) -> Iterator[Row]:
         for folder, files in _walk(self.root):
@@ -78,7 +90,7 @@ class FolderSource:
                 primary = next(item[m] for m in EXTENSIONS if item.get(m))
                 item_id = _text(os.path.relpath(str(primary), self.root).replace(os.sep, "/"))
                 uris = {m: _text(os.path.abspath(path)) for m, path in item.items() if m != "text"}
-                yield {ID: item_id, **row, **uris, "text": _caption(item.get("text"))}
+                yield {ID: item_id, **row, **uris, "text": _read_text(item["text"]) if "text" in item else None}
 
 
 def holds_media(root: Path) -> bool:
@@ -101,13 +113,25 @@ def _items_of(folder: str, files: list[str]) -> Iterator[dict[str, str]]:
             yield {primary: path, **shared}
 
 
-def _caption(path: str | None) -> str | None:
-    if path is None:
-        return None
+def _read_text(path: str) -> str | None:
+    """The text in a file; None where there is none, or only blanks.
+
+    Raises
+    ------
+    SourceError
+        It is there but cannot be read, or is not UTF-8.
+    """
     try:
-        return Path(path).read_bytes().decode("utf-8-sig", errors="replace").strip()
-    except OSError:
-        return None  # such as a broken link: the caption is missing
+        content = read_payload(path, timeout=TIMEOUT)
+    except PayloadError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return None
+        raise SourceError(f"{_text(error.reason)}. Make this text readable, or leave it out.") from error
+    try:
+        return content.decode().removeprefix("\ufeff").strip() or None
+    except UnicodeDecodeError as error:
+        where = f"{error.reason} at byte {error.start:,} (from 0)"
+        raise SourceError(f"{_text(path)} is not UTF-8 text: {where}. Save it as UTF-8, or leave it out.") from error
 
 
 def _walk(root: Path) -> Iterator[tuple[str, list[str]]]:
@@ -117,21 +141,6 @@ def _walk(root: Path) -> Iterator[tuple[str, list[str]]]:
             continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield folder, sorted(name for name in files if not name.startswith("."))
-
-
-def _extensions(root: Path) -> Iterable[str]:
-    return {os.path.splitext(file)[1].lower() for _, files in _walk(root) for file in files}
-
-
-def _grouped(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
-    group: list[Row] = []
-    for row in rows:
-        group.append(row)
-        if len(group) == size:
-            yield group
-            group = []
-    if group:
-        yield group
 
 
 def _text(path: str) -> str:

@@ -104,7 +104,7 @@ class VectorSource:
         Raises
         ------
         SourceError
-            An id is null, or neither text nor a whole number.
+            An id is null or blank, or neither text nor a whole number.
         """
         import pyarrow as pa
         import pyarrow.compute as pc
@@ -120,10 +120,12 @@ class VectorSource:
             kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
             if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)):
                 raise SourceError(f"{columns.name}: ids should be text or whole numbers; column {name!r} is {kind}.")
-            if column.null_count:
-                row = start + int(np.flatnonzero(np.asarray(column.is_null()))[0])
+            values = column.cast(pa.string()).combine_chunks()
+            blank = pc.equal(pc.utf8_trim_whitespace(values), "")
+            if pc.any(pc.fill_null(blank, True)).as_py():
+                row = start + int(np.flatnonzero(np.asarray(pc.fill_null(blank, True)))[0])
                 raise SourceError(f"{columns.name}: row {row} (from 0) has no id in {name!r}. Fill it, or name another: --ids.")
-            yield column.cast(pa.string()).combine_chunks()
+            yield values
             start += table.num_rows
 
     def metadata_blocks(self, size: int) -> Iterator[dict[str, pa.ChunkedArray]]:
@@ -152,7 +154,8 @@ def open_vectors(
         A column (or dataset, or array) of the source or of `metadata`; a file (``.txt``, ``.npy`` or a table); ``"row"`` for
         the numbers of the rows; or the ids themselves. Default: a column ``id``.
     metadata : path or mapping, optional
-        A table, or a folder of Parquet files, whose rows are those of the vectors; or columns.
+        A table, or a folder of Parquet files, whose rows are those of the vectors; or columns. Where the source has ids of its
+        own, a column of ids has to agree with them, row by row.
     vector_column : str, optional
         The column, dataset or array with the vectors; for columns of numbers, their prefix.
 
@@ -168,8 +171,12 @@ def open_vectors(
     if metadata is not None:
         columns = _metadata(metadata, text)
         found = replace(found, metadata=[*found.metadata, (columns, columns.names)])
-    found = _with_ids(found, ids)
+    opened, found = found, _with_ids(found, ids)
     _check_lengths(found)
+    if metadata is not None and found.ids is not None:
+        tables = [table for table, _ in opened.metadata[:-1]]
+        if opened.ids is found.ids or any(found.ids[0] is table for table in tables):
+            return _agreeing(found)
     return found
 
 
@@ -301,11 +308,11 @@ def _with_ids(found: VectorSource, ids: Given | Sequence[str] | npt.NDArray[Any]
     if not isinstance(ids, (str, os.PathLike)):
         values = ids if isinstance(ids, np.ndarray) else np.asarray(strings(ids, "ids"), object)
         return replace(found, ids=(MemoryColumns(_one_column(ID, values, "ids"), "ids"), ID))
+    if found.ids is not None and found.ids[1] == ids:
+        return found
     for named in columns:
         if named[1] == ids:
             return _taken(found, named)
-    if found.ids is not None and found.ids[1] == ids:
-        return found
     if ids == ROW_NUMBERS:
         return replace(found, ids=None)
     if Path(ids).exists():
@@ -373,3 +380,52 @@ def _check_lengths(found: VectorSource) -> None:
 def _refuse_unlike(name: str, rows: int, beside: str, count: int) -> None:
     if rows != count:
         raise SourceError(f"{name} has {rows:,} rows, but {beside} has {count:,}. They should go together row by row.")
+
+
+def _agreeing(found: VectorSource) -> VectorSource:
+    """The last metadata without its column of ids, which has to hold those that came with the vectors.
+
+    A column of another kind (numbers beside words, or neither) means something else, and is metadata.
+
+    Raises
+    ------
+    SourceError
+        Naming the first row that differs.
+    """
+    assert found.ids is not None
+    name = found.ids[1].lower()
+    *others, (table, names) = found.metadata
+    for twin in [n for n in names if n.lower() in ({name, ID} if name in ID_NAMES else {name})]:
+        if _same_ids(found, table, twin):
+            names = [n for n in names if n != twin]
+    return replace(found, metadata=[*others, (table, names)])
+
+
+def _same_ids(found: VectorSource, table: Columns, name: str) -> bool:
+    """Whether a column holds the source's ids; false where it is of another kind. Reads both as streams."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    size, start = 65536, 0
+    numbers = [True, True]
+    differs: tuple[int, str, str | None] | None = None
+    for mine, block in zip(found.id_blocks(size), table.blocks(size, [name]), strict=True):
+        kind = block.schema.field(0).type
+        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)):
+            return False
+        theirs = block.column(0).cast(pa.string()).combine_chunks()
+        for side, values in enumerate((mine, theirs)):
+            numbers[side] &= pc.all(pc.match_substring_regex(values, r"^-?[0-9]+$"), min_count=0).as_py()
+        if differs is None and len(rows := np.flatnonzero(~np.asarray(pc.fill_null(pc.equal(mine, theirs), False)))):
+            i = int(rows[0])
+            differs = start + i, mine[i].as_py(), theirs[i].as_py()
+        start += len(mine)
+    if differs is None or numbers[0] != numbers[1]:
+        return differs is None
+    row, own, other = differs
+    raise SourceError(
+        f"{found.name} and {table.name} contradict each other: in row {row} (from 0) the vectors have the id {own!r}, "
+        f"the metadata {other!r} in {name!r}. They go together row by row: sort the metadata like the vectors, or drop its "
+        f"column {name!r}."
+    )
