@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from itertools import chain, islice
@@ -11,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 from embedstore.errors import SourceError, UsageError
 from embedstore.sources.base import ID, free_name
 from embedstore.sources.files import relative_to
-from embedstore.sources.records import SNIFFED, JsonColumns, as_batches, as_text, half_character
+from embedstore.sources.records import SNIFFED, JsonColumns, as_batches, as_text, record_of
 from embedstore.spec import MODALITIES
 
 if TYPE_CHECKING:
@@ -104,13 +103,7 @@ class LinesSource:
             if not line.strip():
                 continue
             try:
-                record = json.loads(line)
+                record = record_of(line)
             except ValueError as error:
-                raise SourceError(f"{self._name}: line {n} is not JSON ({error}); expected one JSON object a line.") from error
-            if not isinstance(record, dict):
-                raise SourceError(f"{self._name}: line {n} is {json.dumps(record)[:80]}; expected a JSON object.")
-            if (b"\\u" in line or b"\xed" in line) and (half := half_character(record)):  # elsewhere there is none
-                raise SourceError(
-                    f"{self._name}: line {n} holds {half}, which is not valid Unicode text. Mend it, or leave the line out."
-                )
+                raise SourceError(f"{self._name}: line {n} {error}") from error
             yield n, record

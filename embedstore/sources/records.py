@@ -85,7 +85,27 @@ def as_text(value: Any) -> str | None:
     return str(value) if type(value) is int else json.dumps(value, ensure_ascii=False)
 
 
-def half_character(record: Any) -> str | None:
+def record_of(line: bytes) -> dict[str, Any]:
+    """The object in a line of JSON lines.
+
+    Raises
+    ------
+    ValueError
+        There is none, or UTF-8 cannot hold it; the message goes on from the line's number.
+    """
+    try:
+        record = json.loads(line.rstrip())
+    except ValueError as error:
+        fault = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
+        raise ValueError(f"is not JSON ({fault}); expected one JSON object a line.") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"is {json.dumps(record)[:80]}; expected a JSON object.")
+    if (b"\\u" in line or b"\xed" in line) and (half := _half_character(record)):  # elsewhere there is none
+        raise ValueError(f"holds {half}, which is not valid Unicode text. Mend it, or leave the line out.")
+    return record
+
+
+def _half_character(record: Any) -> str | None:
     """The first half of a surrogate pair that stands alone in the record, escaped; JSON can hold one, UTF-8 cannot."""
     try:
         json.dumps(record, ensure_ascii=False).encode()

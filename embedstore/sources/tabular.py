@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import datetime
 import io
-import json
 import os
 import posixpath
 import re
@@ -17,7 +16,7 @@ from embedstore.errors import SourceError, one_line
 from embedstore.registry import require
 from embedstore.sources.base import glob_escape
 from embedstore.sources.files import TIMEOUT, is_url, remote, resolve
-from embedstore.sources.records import half_character
+from embedstore.sources.records import record_of
 
 if TYPE_CHECKING:
     import duckdb
@@ -144,14 +143,9 @@ class Tabular:
                 if not line.strip():
                     continue
                 try:
-                    record = json.loads(line.decode("utf-8-sig").rstrip())
+                    record = record_of(line)
                 except ValueError as error:
-                    fault = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
-                    return f"line {n} is not JSON ({fault}); expected one JSON object a line."
-                if not isinstance(record, dict):
-                    return f"line {n} is {json.dumps(record)[:80]}; expected a JSON object."
-                if half := half_character(record):
-                    return f"line {n} holds {half}, which is not valid Unicode text. Mend it, or leave the line out."
+                    return f"line {n} {error}"
                 if "" in record:
                     return f"line {n} has an empty key. Give it a name."
             return "no line has a key." if "expected records" in said else None

@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from embedstore._arguments import strings
 from embedstore.errors import SourceError, UsageError, reason_of
+from embedstore.sources.agreement import without_same_ids
 from embedstore.sources.base import ID, free_name
 from embedstore.sources.columns import (
     PARQUET,
@@ -176,7 +177,7 @@ def open_vectors(
     if metadata is not None and found.ids is not None:
         tables = [table for table, _ in opened.metadata[:-1]]
         if opened.ids is found.ids or any(found.ids[0] is table for table in tables):
-            return _agreeing(found)
+            return without_same_ids(found)
     return found
 
 
@@ -380,52 +381,3 @@ def _check_lengths(found: VectorSource) -> None:
 def _refuse_unlike(name: str, rows: int, beside: str, count: int) -> None:
     if rows != count:
         raise SourceError(f"{name} has {rows:,} rows, but {beside} has {count:,}. They should go together row by row.")
-
-
-def _agreeing(found: VectorSource) -> VectorSource:
-    """The last metadata without its column of ids, which has to hold those that came with the vectors.
-
-    A column of another kind (numbers beside words, or neither) means something else, and is metadata.
-
-    Raises
-    ------
-    SourceError
-        Naming the first row that differs.
-    """
-    assert found.ids is not None
-    name = found.ids[1].lower()
-    *others, (table, names) = found.metadata
-    for twin in [n for n in names if n.lower() in ({name, ID} if name in ID_NAMES else {name})]:
-        if _same_ids(found, table, twin):
-            names = [n for n in names if n != twin]
-    return replace(found, metadata=[*others, (table, names)])
-
-
-def _same_ids(found: VectorSource, table: Columns, name: str) -> bool:
-    """Whether a column holds the source's ids; false where it is of another kind. Reads both as streams."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    size, start = 65536, 0
-    numbers = [True, True]
-    differs: tuple[int, str, str | None] | None = None
-    for mine, block in zip(found.id_blocks(size), table.blocks(size, [name]), strict=True):
-        kind = block.schema.field(0).type
-        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)):
-            return False
-        theirs = block.column(0).cast(pa.string()).combine_chunks()
-        for side, values in enumerate((mine, theirs)):
-            numbers[side] &= pc.all(pc.match_substring_regex(values, r"^-?[0-9]+$"), min_count=0).as_py()
-        if differs is None and len(rows := np.flatnonzero(~np.asarray(pc.fill_null(pc.equal(mine, theirs), False)))):
-            i = int(rows[0])
-            differs = start + i, mine[i].as_py(), theirs[i].as_py()
-        start += len(mine)
-    if differs is None or numbers[0] != numbers[1]:
-        return differs is None
-    row, own, other = differs
-    raise SourceError(
-        f"{found.name} and {table.name} contradict each other: in row {row} (from 0) the vectors have the id {own!r}, "
-        f"the metadata {other!r} in {name!r}. They go together row by row: sort the metadata like the vectors, or drop its "
-        f"column {name!r}."
-    )
