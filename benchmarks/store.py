@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import embedstore as es
 from embedstore._keys import hash_strings
 from embedstore.encoders.hash import HashEncoder
-from embedstore.pipeline.plan import part_rows
+from embedstore.pipeline.chunks import part_rows
 from embedstore.store.writer import NewVectors, StoreWriter
 
 

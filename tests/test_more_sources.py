@@ -15,7 +15,8 @@ from formats import ThumbnailEncoder, make_rows
 from helpers import write_csv, write_image
 
 import embedstore as es
-from embedstore.errors import DuplicateIdError, MissingDependencyError, SourceError, UsageError
+from embedstore.errors import DuplicateIdError, MissingDependencyError, PayloadError, SourceError, UsageError
+from embedstore.pipeline.report import SpaceReport
 from embedstore.sources import LinesSource, PathListSource, Source, WebDatasetSource, open_source
 from embedstore.sources.records import JsonColumns
 
@@ -271,21 +272,69 @@ def test_blank_texts_are_missing_everywhere(kind: str, tmp_path: Path) -> None:
     assert (report.spaces["text"].embedded, report.spaces["text"].missing) == (1, 2)
 
 
-def test_texts_of_a_folder_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["folder", "list", "tar"])
+def test_texts_that_are_not_utf8_fail_alone(kind: str, tmp_path: Path) -> None:
+    contents = {"a": b"a boat", "b": "ein Brötchen".encode("latin1"), "c": b"a car"}
+    given = {"folder": tmp_path / "d", "list": tmp_path / "l.lst", "tar": tmp_path / "t.tar"}[kind]
+
+    def embed() -> tuple[SpaceReport, list[tuple[str, str, str]]]:
+        (tmp_path / "d").mkdir(exist_ok=True)
+        for name, content in contents.items():
+            (tmp_path / "d" / f"{name}.txt").write_bytes(content)
+        (tmp_path / "l.lst").write_text("".join(f"d/{name}.txt\n" for name in contents))
+        formats.write_tar(tmp_path / "t.tar", {f"{name}.txt": content for name, content in contents.items()})
+        report = es.embed(given, tmp_path / "s", text="hash")
+        space = es.Store.open(tmp_path / "s").space("text")
+        return report.spaces["text"], space.failures.select(["id", "stage", "reason"]).to_pylist()
+
+    def counts(space: SpaceReport) -> tuple[int, int, int, int]:
+        return space.embedded, space.unchanged, space.missing, space.failed
+
+    space, failures = embed()
+    assert counts(space) == (2, 0, 0, 1)
+    assert [f["stage"] for f in failures] == ["decode"]
+    assert failures[0]["id"].endswith(("b", "b.txt"))
+    assert failures[0]["reason"] == "not UTF-8 text: invalid start byte at byte 6 (from 0)"
+    space, again = embed()
+    assert (counts(space), again) == ((0, 2, 0, 1), failures)
+    contents["b"], contents["c"] = b"ein Keks", b"\xff"
+    space, failures = embed()
+    assert counts(space) == (1, 1, 0, 1)
+    assert [f["reason"] for f in failures] == ["not UTF-8 text: invalid start byte at byte 0 (from 0)"]
+    store = es.Store.open(tmp_path / "s")
+    assert store.items.take(store.items.rows, ["text"])["text"].to_pylist().count(None) == 1
+    assert len(store.space("text").rows) == 2
+
+
+def test_texts_that_cannot_be_read_for_now_keep_their_vectors(tmp_path: Path) -> None:
     folder = tmp_path / "d"
     write_image(folder / "a.png")
     caption = folder / "a.txt"
-    caption.write_bytes("ein Brötchen".encode("latin1"))
-    with pytest.raises(SourceError, match=r"a\.txt is not UTF-8 text: invalid start byte at byte 6 \(from 0\)\. Save it"):
-        es.embed(folder, tmp_path / "s", image="hash", text="hash")
+    caption.write_text("a boat")
+    first = es.embed(folder, tmp_path / "s", image="hash", text="hash")
+    assert first.spaces["text"].embedded == 1
     caption.unlink()
     caption.symlink_to("a.txt")  # a loop: it is there, but nobody can read it
-    with pytest.raises(SourceError, match=r"a\.txt: Too many levels of symbolic links\. Make this text readable"):
-        es.embed(folder, tmp_path / "s", image="hash", text="hash")
-    assert not (tmp_path / "s").exists()
+    report = es.embed(folder, tmp_path / "s", image="hash", text="hash")
+    assert (report.updated, report.spaces["text"].failed, report.spaces["image"].unchanged) == (0, 1, 1)
+    assert report.failures == [("text", "a.png", "read", f"{caption}: Too many levels of symbolic links")]
+    store = es.Store.open(tmp_path / "s")
+    assert len(store.space("text").rows) == 1
+    with pytest.raises(PayloadError, match=r"item 'a.png', space 'text': .*Too many levels"):
+        es.embed(folder, tmp_path / "s", text="hash", strict=True)
     caption.unlink()
     caption.symlink_to("nowhere.txt")
-    assert es.embed(folder, tmp_path / "s", image="hash", text="hash").spaces["text"].missing == 1
+    (tmp_path / "l.lst").write_text("d/nowhere.txt\n")
+    for source in (folder, tmp_path / "l.lst"):
+        report = es.embed(source, tmp_path / "new", text="hash")
+        assert (report.spaces["text"].failed, report.failures[0][2]) == (1, "read")
+        assert "nowhere.txt: No such file" in report.failures[0][3] or "a.txt: No such file" in report.failures[0][3]
+
+
+def test_labels_of_a_tar_that_are_not_utf8_are_named(tmp_path: Path) -> None:
+    formats.write_tar(tmp_path / "t.tar", {"a.txt": b"a boat", "a.cls": b"\xff"})
+    with pytest.raises(SourceError, match=r"t\.tar: sample 'a': its cls is not UTF-8 text: invalid start byte"):
+        es.embed(tmp_path / "t.tar", tmp_path / "s", text="hash")
 
 
 def test_splits_beside_something_else_are_refused(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from helpers import write_image
 
 import embedstore as es
 from embedstore.encoders.hash import HashEncoder
-from embedstore.pipeline import plan
+from embedstore.pipeline import chunks
 from embedstore.sources import MemorySource
 
 
@@ -132,17 +132,17 @@ def batches(sizes: list[int], rows: int) -> Iterator[pa.RecordBatch]:
 
 
 def test_chunks_are_bounded_by_bytes_whatever_the_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(chunks, "CHUNK_BYTES", 1000)
     sizes = np.random.default_rng(0).integers(1, 400, 500).tolist()
-    cuts = [[start for start, _ in plan.chunks(batches(sizes, rows))] for rows in (1, 7, 64, 500)]
+    cuts = [[start for start, _ in chunks.chunks(batches(sizes, rows))] for rows in (1, 7, 64, 500)]
     assert cuts[0] == cuts[1] == cuts[2] == cuts[3]
     totals = [sum(sizes[lo:hi]) for lo, hi in zip(cuts[0], [*cuts[0][1:], 500], strict=True)]
     assert all(1000 <= total < 1400 for total in totals[:-1])
-    assert sum(len(table) for _, table in plan.chunks(batches(sizes, 64))) == 500
+    assert sum(len(table) for _, table in chunks.chunks(batches(sizes, 64))) == 500
 
 
 def test_a_store_made_in_small_chunks_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "CHUNK_BYTES", 100)
+    monkeypatch.setattr(chunks, "CHUNK_BYTES", 100)
 
     class Tired(HashEncoder):
         def encode(self, batch):  # type: ignore[no-untyped-def]
@@ -164,9 +164,9 @@ def test_a_store_made_in_small_chunks_is_resumed(tmp_path: Path, monkeypatch: py
 MEASURE = """
 import resource, sys
 import embedstore as es
-from embedstore.pipeline import plan
+from embedstore.pipeline import chunks
 from embedstore.sources import records, table
-plan.CHUNK_BYTES, records.BATCH_BYTES, table.BATCH_BYTES = 4 << 20, 1 << 19, 1 << 19
+chunks.CHUNK_BYTES, records.BATCH_BYTES, table.BATCH_BYTES = 4 << 20, 1 << 19, 1 << 19
 for path in sys.argv[1:]:
     es.embed(path, path + ".store", image="hash:8")
     print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)

@@ -7,7 +7,7 @@ payloads have to be read. Nothing is read or decoded here.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from embedstore._keys import Keys, KeyTable, hash_strings
 from embedstore.errors import DuplicateIdError, PayloadError, SourceError
-from embedstore.sources.base import BYTES
+from embedstore.pipeline.chunks import byte_columns
+from embedstore.sources.base import BYTES, TEXT_FAILED
 from embedstore.spec import MODALITIES
 from embedstore.store.items import ID, MTIME, ROW, SIZE, Items
 
@@ -25,22 +26,6 @@ if TYPE_CHECKING:
 
 Mask = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.int64]
-
-CHUNK_BYTES = 128 << 20
-"""A chunk ends with the payload that reaches this many bytes, where payloads come with the items."""
-LEAST_ROWS = 1024
-LEAST_TEXTS = 4096
-"""Of texts alone, which take less time than pictures: a chunk is sorted by length, and one of few texts is more padding."""
-
-
-def part_rows(position: int, least: int = LEAST_ROWS) -> int:
-    """Items of the chunk that begins at `position` of a source: a 64th of what came before, between `least` and 65,536.
-
-    A chunk is the unit of commit. Its bounds depend on the source and the modalities alone, so that a run that is killed and
-    resumed makes the parts that an uninterrupted one makes; and a kill never costs more than 1/64 of the work done, or `least`
-    items.
-    """
-    return max(least, 1 << min(16, max(10, (position // 64).bit_length() - 1)))
 
 
 @dataclass
@@ -83,10 +68,11 @@ class Chunk:
         The payload is null; its text or path differs from the stored one; it may differ.
     inline : modality → bool
         The payload's bytes came with the item: its content hash alone says what it is.
+    read_failures : modality → position → PayloadError
+        Of texts from the start; of other payloads filled by the reader.
     hashes : modality → uint64 (n, 2)
         Filled by the reader for those that were read; zeros elsewhere.
     was_read : modality → bool
-    read_failures : modality → position → PayloadError
     work : space → SpaceWork
     """
 
@@ -99,9 +85,9 @@ class Chunk:
     replaced: dict[str, Mask]
     suspect: dict[str, Mask]
     inline: dict[str, Mask]
+    read_failures: dict[str, dict[int, PayloadError]]
     hashes: dict[str, npt.NDArray[np.uint64]] = field(default_factory=dict)
     was_read: dict[str, Mask] = field(default_factory=dict)
-    read_failures: dict[str, dict[int, PayloadError]] = field(default_factory=dict)
     work: dict[str, SpaceWork] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -157,6 +143,7 @@ class Planner:
         n = table.num_rows
         old_row = self._match(table.column(ID).to_pylist(), start)
         table, payloads = _without_bytes(table, self._source)
+        table, failed_texts = _without_failures(table)
         inline = {m: np.asarray(column.is_valid()) for m, column in payloads.items()}
         table = self._with_types(_with_stat(table, inline))
         existing = np.flatnonzero(old_row >= 0)
@@ -166,6 +153,7 @@ class Planner:
         suspect = {m: (old_row < 0).copy() for m in modalities}
         if len(existing):
             old = self._items.take(old_row[existing])
+            table = _with_unread_texts(table, failed_texts, existing, old)
             new = table.take(_indices(existing))
             for name in table.column_names:
                 differs = _differs(new.column(name), old.column(name) if name in old.column_names else None)
@@ -183,8 +171,11 @@ class Planner:
             for modality in suspect:
                 suspect[modality][:] = True
         missing = {m: np.asarray(table.column(m).is_null()) for m in modalities}
+        if failed_texts:
+            missing["text"][list(failed_texts)] = False
         inline = {m: inline.get(m, np.zeros(n, bool)) for m in modalities}
-        return Chunk(start, table, payloads, old_row, changed, missing, replaced, suspect, inline)
+        failures = {m: dict(failed_texts) if m == "text" else {} for m in modalities}
+        return Chunk(start, table, payloads, old_row, changed, missing, replaced, suspect, inline, failures)
 
     def _match(self, ids: list[str], start: int) -> Rows:
         keys = hash_strings(ids)
@@ -230,65 +221,12 @@ class Planner:
         return table
 
 
-def chunks(batches: Iterable[pa.RecordBatch], least: int = LEAST_ROWS) -> Iterator[tuple[int, pa.Table]]:
-    """(start, table) pieces of a source whose sizes follow `part_rows` and `CHUNK_BYTES`."""
-    held: list[pa.RecordBatch] = []
-    start = rows = size = 0
-    for batch in batches:
-        while batch.num_rows:
-            taken, added = _fitting(batch, part_rows(start, least) - rows, CHUNK_BYTES - size)
-            held.append(batch.slice(0, taken))
-            batch = batch.slice(taken)
-            rows += taken
-            size += added
-            if rows == part_rows(start, least) or size >= CHUNK_BYTES:
-                yield start, _joined(held)
-                start += rows
-                rows = size = 0
-    if rows:
-        yield start, _joined(held)
-
-
-def _fitting(batch: pa.RecordBatch, rows: int, room: int) -> tuple[int, int]:
-    """How many rows of `batch` go into a chunk that takes `rows` more and ends at `room` bytes more; and their bytes."""
-    import pyarrow.compute as pc
-
-    rows = min(rows, batch.num_rows)
-    if not (columns := _byte_columns(batch.schema)):
-        return rows, 0
-    lengths = sum(np.asarray(pc.fill_null(pc.binary_length(batch.column(name)), 0), np.int64) for name in columns)
-    until = np.cumsum(lengths)
-    rows = min(rows, 1 + int(np.searchsorted(until, room)))
-    return rows, int(until[rows - 1])
-
-
-def _joined(held: list[pa.RecordBatch]) -> pa.Table:
-    """One table of all, payloads uncopied; `held` is emptied, so that the table alone keeps them in memory."""
-    import pyarrow as pa
-
-    table = pa.Table.from_batches(held)
-    held.clear()
-    payloads = _byte_columns(table.schema)
-    joined = table.drop_columns(payloads).combine_chunks()
-    for name in payloads:
-        joined = joined.append_column(name, table.column(name))
-    return joined
-
-
-def _byte_columns(schema: pa.Schema) -> list[str]:
-    """The columns that hold payloads, not references to them."""
-    import pyarrow as pa
-
-    columns = [n for m in MODALITIES if m != "text" for n in (m, m + BYTES) if n in schema.names]
-    return [n for n in columns if pa.types.is_binary(schema.field(n).type) or pa.types.is_large_binary(schema.field(n).type)]
-
-
 def _without_bytes(table: pa.Table, source: str) -> tuple[pa.Table, dict[str, pa.ChunkedArray]]:
     """The table with uris alone, and modality → payloads; a payload without a uri is called ``SOURCE#ID``."""
     import pyarrow as pa
 
     payloads = {}
-    for name in _byte_columns(table.schema):
+    for name in byte_columns(table.schema):
         modality = name.removesuffix(BYTES)
         payloads[modality] = column = table.column(name)
         given = column.is_valid().to_pylist()
@@ -298,6 +236,32 @@ def _without_bytes(table: pa.Table, source: str) -> tuple[pa.Table, dict[str, pa
         table = table.drop_columns([name] if name == modality else [name, modality])
         table = table.append_column(modality, pa.array(uris, pa.string()))
     return table, payloads
+
+
+def _without_failures(table: pa.Table) -> tuple[pa.Table, dict[int, PayloadError]]:
+    """The table without the column `TEXT_FAILED`, and what it says: position → error."""
+    if TEXT_FAILED not in table.column_names:
+        return table, {}
+    column = table.column(TEXT_FAILED)
+    at = np.flatnonzero(np.asarray(column.is_valid()))
+    errors = {i: PayloadError(**column[i].as_py()) for i in at.tolist()}
+    return table.drop_columns([TEXT_FAILED]), errors
+
+
+def _with_unread_texts(
+    table: pa.Table, failures: Mapping[int, PayloadError], existing: npt.NDArray[np.intp], old: pa.Table
+) -> pa.Table:
+    """`table` with the stored text of items whose text could not be read this time: it may be what it was."""
+    import pyarrow as pa
+
+    unread = [k for k, i in enumerate(existing.tolist()) if i in failures and failures[i].stage == "read"]
+    if not unread or "text" not in old.column_names:
+        return table
+    texts = table.column("text").to_pylist()
+    for k in unread:
+        texts[int(existing[k])] = old.column("text")[k].as_py()
+    at = table.schema.get_field_index("text")
+    return table.set_column(at, "text", pa.array(texts, table.schema.field(at).type))
 
 
 def _with_stat(table: pa.Table, inline: Mapping[str, Mask]) -> pa.Table:

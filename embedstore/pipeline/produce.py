@@ -17,7 +17,8 @@ import numpy.typing as npt
 from embedstore._keys import hash_payload, keys_from_bytes
 from embedstore._ordered import ordered_map
 from embedstore.errors import EmbedstoreError, PayloadError, one_line
-from embedstore.pipeline.plan import LEAST_ROWS, LEAST_TEXTS, Chunk, Planner, SpaceWork, chunks
+from embedstore.pipeline.chunks import LEAST_ROWS, LEAST_TEXTS, chunks
+from embedstore.pipeline.plan import Chunk, Planner, SpaceWork
 from embedstore.pipeline.stages import Clock
 from embedstore.pipeline.state import SpaceState
 from embedstore.sources.base import Source
@@ -106,7 +107,6 @@ class Producer:
         n = len(chunk)
         chunk.hashes[modality] = np.zeros((n, 2), np.uint64)
         chunk.was_read[modality] = np.zeros(n, bool)
-        chunk.read_failures[modality] = {}
         states = [state for state in self._states if state.encoder.spec.modality == modality]
         if not states:
             return
@@ -114,6 +114,7 @@ class Producer:
         for state in states:
             chunk.work[state.name] = SpaceWork.empty(n)
         to_read = np.flatnonzero(np.logical_or.reduce(list(wanted.values())))
+        to_read = to_read[~np.isin(to_read, list(chunk.read_failures[modality]))]
         if modality == "text":
             yield from self._texts(chunk, states, wanted, to_read)
         else:

@@ -4,7 +4,8 @@ A batch has a column ``id`` (string, unique in the dataset), a column for each p
 ``image``, ``audio``, ``video``: the path or URL of a file), and metadata columns; null: missing. Payloads that are no files
 of their own come with the batch: ``image.bytes`` (binary) holds them, and ``image`` says where they are from
 (``shard.tar#dog.jpg``); where it is null ``image`` is a path after all. A column ``image`` may also be binary itself. A batch
-holds about `BATCH_BYTES` of such payloads at most, for batches are held in memory. All batches of a source have one schema.
+holds about `BATCH_BYTES` of such payloads at most, for batches are held in memory. Where texts come from files, ``text.failed``
+(a struct of ``stage`` and ``reason``) says why there is none. All batches of a source have one schema.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 ID = "id"
 BYTES = ".bytes"
+TEXT_FAILED = "text.failed"
 BATCH_ROWS = 4096
 BATCH_BYTES = 16 << 20
 
@@ -32,7 +34,8 @@ EXTENSIONS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """File name endings (lower case) of each modality, in the order in which a modality names an item."""
 
-RESERVED = frozenset({"row", ID, *MODALITIES, *(f"{m}{s}" for m in MODALITIES for s in (".size", ".mtime_ns", BYTES))})
+_OF_FILES = (f"{m}{s}" for m in MODALITIES for s in (".size", ".mtime_ns", BYTES))
+RESERVED = frozenset({"row", ID, TEXT_FAILED, *MODALITIES, *_OF_FILES})
 
 
 def free_name(column: str) -> str:

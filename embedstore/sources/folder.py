@@ -5,27 +5,27 @@ folder below the root is the ``label`` (torchvision's ImageFolder convention); w
 splits (``train``, ``val``, ``test``), they are the ``split`` and the next folder is the label. A folder of splits with classes
 below them and of something else is refused. Folders without a file of a known type do not count.
 
-A text that is blank, or whose link leads nowhere, is missing; one that cannot be read, or is not UTF-8, ends the reading, as in
-a table: a text comes with its item, so it cannot fail alone.
+A text that is blank is missing; one that cannot be read, or is not UTF-8, is a failure of its item's text.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from embedstore.errors import PayloadError, SourceError
+from embedstore.errors import SourceError
 from embedstore.sources.base import EXTENSIONS, ID, MODALITY_OF
-from embedstore.sources.files import TIMEOUT, read_payload
 from embedstore.sources.records import as_batches
+from embedstore.sources.texts import read_text, text_fields, text_values
 from embedstore.splits import is_split
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Row = dict[str, str | None]
+Row = dict[str, Any]
 
 
 class FolderSource:
@@ -76,8 +76,9 @@ class FolderSource:
     def batches(self) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa
 
-        names = [ID, *self._modalities, "label", *(["split"] if self._has_splits else [])]
-        return as_batches(self._rows(), pa.schema([(name, pa.string()) for name in names]))
+        names = [ID, *(m for m in self._modalities if m != "text"), "label", *(["split"] if self._has_splits else [])]
+        texts = text_fields() if "text" in self._modalities else []
+        return as_batches(self._rows(), pa.schema([*((name, pa.string()) for name in names), *texts]))
 
     def _rows(self) -> Iterator[Row]:
         for folder, files in _walk(self.root):
@@ -90,7 +91,8 @@ class FolderSource:
                 primary = next(item[m] for m in EXTENSIONS if item.get(m))
                 item_id = _text(os.path.relpath(str(primary), self.root).replace(os.sep, "/"))
                 uris = {m: _text(os.path.abspath(path)) for m, path in item.items() if m != "text"}
-                yield {ID: item_id, **row, **uris, "text": _read_text(item["text"]) if "text" in item else None}
+                text = text_values(partial(read_text, item["text"])) if "text" in item else {}
+                yield {ID: item_id, **row, **uris, **text}
 
 
 def holds_media(root: Path) -> bool:
@@ -111,27 +113,6 @@ def _items_of(folder: str, files: list[str]) -> Iterator[dict[str, str]]:
         shared = {m: paths[0] for m, paths in found.items() if m != primary}
         for path in found[primary]:
             yield {primary: path, **shared}
-
-
-def _read_text(path: str) -> str | None:
-    """The text in a file; None where there is none, or only blanks.
-
-    Raises
-    ------
-    SourceError
-        It is there but cannot be read, or is not UTF-8.
-    """
-    try:
-        content = read_payload(path, timeout=TIMEOUT)
-    except PayloadError as error:
-        if isinstance(error.__cause__, FileNotFoundError):
-            return None
-        raise SourceError(f"{_text(error.reason)}. Make this text readable, or leave it out.") from error
-    try:
-        return content.decode().removeprefix("\ufeff").strip() or None
-    except UnicodeDecodeError as error:
-        where = f"{error.reason} at byte {error.start:,} (from 0)"
-        raise SourceError(f"{_text(path)} is not UTF-8 text: {where}. Save it as UTF-8, or leave it out.") from error
 
 
 def _walk(root: Path) -> Iterator[tuple[str, list[str]]]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from embedstore.errors import PayloadError, SourceError
+from embedstore.errors import SourceError
 from embedstore.sources.base import EXTENSIONS, ID, MODALITY_OF
-from embedstore.sources.files import TIMEOUT, folder_of, is_url, open_file, read_payload, relative_to
+from embedstore.sources.files import TIMEOUT, folder_of, is_url, open_file, relative_to
 from embedstore.sources.records import as_batches
+from embedstore.sources.texts import read_text, text_fields, text_values
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -56,19 +58,16 @@ class PathListSource:
     def batches(self) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa
 
-        return as_batches(self._rows(), pa.schema([(name, pa.string()) for name in (ID, *self._modalities)]))
+        uris = [(name, pa.string()) for name in (ID, *self._modalities) if name != "text"]
+        return as_batches(self._rows(), pa.schema([*uris, *(text_fields() if "text" in self._modalities else [])]))
 
-    def _rows(self) -> Iterator[dict[str, str | None]]:
+    def _rows(self) -> Iterator[dict[str, Any]]:
         for line, modality in self._lines():
             path = relative_to(self._folder, line)
-            yield {ID: line, modality: self._content(path) if modality == "text" else path}
-
-    def _content(self, path: str) -> str | None:
-        try:
-            content = read_payload(path, timeout=self._timeout)
-        except PayloadError:
-            return None  # as in a folder: the text is missing
-        return content.decode("utf-8-sig", errors="replace").strip() or None
+            if modality == "text":
+                yield {ID: line, **text_values(partial(read_text, path, timeout=self._timeout))}
+            else:
+                yield {ID: line, modality: path}
 
     def _lines(self) -> Iterator[tuple[str, str]]:
         """Each path with its modality."""

@@ -23,6 +23,7 @@ from embedstore.sources.base import BYTES, EXTENSIONS, ID, MODALITY_OF, free_nam
 from embedstore.sources.files import TIMEOUT, absolute, exists, is_url, matching, read_payload
 from embedstore.sources.records import SNIFFED, JsonColumns, as_batches, as_text
 from embedstore.sources.tar import IS_TAR, members
+from embedstore.sources.texts import text_fields, text_of, text_values
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -135,16 +136,19 @@ class WebDatasetSource:
         for modality in self._modalities:
             extension = self._extension(sample, modality)
             if modality == "text":
-                row["text"] = _text(sample.members[extension]) if extension else self._text_of(metadata)
+                row.update(self._text(sample, extension, metadata))
             elif extension:
                 row[modality] = f"{absolute(sample.shard)}#{sample.names[extension]}"
                 row[modality + BYTES] = sample.members[extension]
         if self._has_label:
-            row["label"] = _text(sample.members.get(_LABEL))
+            row["label"] = _label(sample)
         return {**row, ID: self._id(sample, metadata)}
 
-    def _text_of(self, metadata: Mapping[str, Any]) -> str | None:
-        return (as_text(metadata.get(self._named.get("text", ""))) or "").strip() or None
+    def _text(self, sample: Sample, extension: str | None, metadata: Mapping[str, Any]) -> dict[str, Any]:
+        if extension:
+            content = sample.members[extension] or b""
+            return text_values(lambda: text_of(content))
+        return {"text": (as_text(metadata.get(self._named.get("text", ""))) or "").strip() or None}
 
     def _id(self, sample: Sample, metadata: Mapping[str, Any]) -> str:
         named = self._named.get(ID)
@@ -160,7 +164,8 @@ class WebDatasetSource:
     def _schema(self) -> pa.Schema:
         import pyarrow as pa
 
-        fields = [(ID, pa.string()), *((m, pa.string()) for m in self._modalities)]
+        fields = [(ID, pa.string()), *((m, pa.string()) for m in self._modalities if m != "text")]
+        fields += text_fields() if "text" in self._modalities else []
         fields += [(m + BYTES, pa.large_binary()) for m in self._modalities if m != "text"]
         fields += [("label", pa.string())] if self._has_label else []
         return pa.schema([*fields, *((self._column(key), kind) for key, kind in self._metadata.types().items())])
@@ -317,8 +322,11 @@ def _modality_of(extension: str) -> str | None:
     return "text" if last in _TEXTS else MODALITY_OF.get(f".{last}")
 
 
-def _text(content: bytes | None) -> str | None:
-    return None if content is None else content.decode("utf-8-sig", errors="replace").strip() or None
+def _label(sample: Sample) -> str | None:
+    try:
+        return text_of(sample.members.get(_LABEL) or b"")
+    except PayloadError as error:
+        raise SourceError(f"{sample.place}: its {_LABEL} is {error.reason}. Save it as UTF-8, or leave it out.") from error
 
 
 def _sibling(shard: str, ending: str) -> str:

@@ -1,0 +1,52 @@
+"""Texts that lie in files of their own: their content comes with the item, and so does why there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from embedstore.errors import PayloadError
+from embedstore.sources.base import TEXT_FAILED
+from embedstore.sources.files import TIMEOUT, read_payload
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def text_fields() -> list[tuple[str, pa.DataType]]:
+    """Name and Arrow type of the columns that `text_values` fills."""
+    import pyarrow as pa
+
+    return [("text", pa.string()), (TEXT_FAILED, pa.struct([("stage", pa.string()), ("reason", pa.string())]))]
+
+
+def text_values(read: Callable[[], str | None]) -> dict[str, Any]:
+    """The text that `read` gives, or the `PayloadError` that it raises, as values of an item's row."""
+    try:
+        return {"text": read()}
+    except PayloadError as error:
+        return {TEXT_FAILED: {"stage": error.stage, "reason": error.reason}}
+
+
+def read_text(path: str, *, timeout: float = TIMEOUT) -> str | None:
+    """The text in a file or at a URL.
+
+    Raises
+    ------
+    PayloadError
+    """
+    return text_of(read_payload(path, timeout=timeout))
+
+
+def text_of(content: bytes) -> str | None:
+    """The text without the white space around it; None where there is nothing else.
+
+    Raises
+    ------
+    PayloadError
+        The bytes are not UTF-8.
+    """
+    try:
+        return content.decode().removeprefix("\ufeff").strip() or None
+    except UnicodeDecodeError as error:
+        raise PayloadError("decode", f"not UTF-8 text: {error.reason} at byte {error.start:,} (from 0)") from error
