@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from embedstore._embed import EmbedReport
     from embedstore._evaluate import EvaluationReport
     from embedstore._predict import Predictions
-    from embedstore._search import SearchResult
+    from embedstore._request import SearchResult
     from embedstore._train import TrainReport
     from embedstore.evaluation.metrics import Score
     from embedstore.heads.auto import Step

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from embedstore._import import ImportReport, import_vectors
     from embedstore._index import IndexReport, index
     from embedstore._predict import predict
-    from embedstore._search import QueryVector, Searcher, SearchResult, search
+    from embedstore._query import QueryVector
+    from embedstore._request import SearchResult
+    from embedstore._search import Searcher, search
     from embedstore._train import train
     from embedstore.errors import EmbedstoreError
     from embedstore.heads import Head, LinearHead, make_head
@@ -41,9 +43,9 @@ _HOMES = {
     "ImportReport": "embedstore._import",
     "IndexReport": "embedstore._index",
     "LinearHead": "embedstore.heads",
-    "QueryVector": "embedstore._search",
+    "QueryVector": "embedstore._query",
     "SearchEvaluation": "embedstore._eval_search",
-    "SearchResult": "embedstore._search",
+    "SearchResult": "embedstore._request",
     "Searcher": "embedstore._search",
     "Store": "embedstore.store",
     "VectorIndex": "embedstore.indexing.approximate",

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import operator
 import os
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -17,135 +16,25 @@ import numpy.typing as npt
 from embedstore._arguments import strings
 from embedstore._index import OpenIndex, open_index
 from embedstore._projected import SearchableSpace
-from embedstore._query import Asked, QueryVector, Resolver, joined
+from embedstore._query import Asked, Resolver, joined
+from embedstore._request import Hit, Query, SearchResult, Wanted
 from embedstore.errors import UsageError
 from embedstore.evaluation.bootstrap import Score
 from embedstore.indexing.combine import diversified, first_of_each, fuse_ranks, fuse_scores
 from embedstore.indexing.vectors import unit_rows
 from embedstore.store import Store
 
-__all__ = ["Hit", "Query", "QueryVector", "SearchResult", "Searcher", "search"]
+__all__ = ["Searcher", "search"]
 
 Rows = npt.NDArray[np.int64]
 Float = npt.NDArray[np.float32]
 Ranking = tuple[Rows, npt.NDArray[np.float64]]
 
-FUSIONS = ("score", "rrf")
 BACKGROUND = 1000
 POOL = 100  # of the nearest, that a diverse answer is put together from
 DEEPER = 5
 DEEP = 100
 FILTERS_KEPT = 64
-
-
-class Query(TypedDict, total=False):
-    """What to search for, and how to answer; see `search`."""
-
-    text: str | Sequence[str] | None
-    image: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None
-    audio: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None
-    id: str | Sequence[str] | None
-    vector: QueryVector | npt.NDArray[Any] | None
-    like: Sequence[str] | None
-    unlike: Sequence[str] | None
-    weights: Sequence[float] | None
-    fusion: str
-    space: str | None
-    k: int
-    offset: int
-    where: str | None
-    columns: Sequence[str] | None
-    min_score: float | None
-    diversity: float
-    group_by: str | None
-    per_group: int
-    recall: float | None
-
-
-@dataclass(frozen=True)
-class Hit:
-    """One result; `score` is the cosine to the query, or the fused score of several."""
-
-    rank: int
-    id: str
-    score: float
-    metadata: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class SearchResult:
-    """What `search` returns.
-
-    Parameters
-    ----------
-    results : list of Hit
-    space : str
-        The space that was searched; several are joined by ``+``.
-    took_ms : mapping of str to float
-        ``load``, ``encode`` and ``search``.
-    index : mapping
-        ``type``, ``exact`` and ``recall``; ``plan`` in words. Where it is not exact also ``low``, the lower 95 % bound of the
-        recall, and ``at``, the k that it was measured at.
-    note : str, optional
-        Something that the reader of the results should know.
-    """
-
-    results: list[Hit]
-    space: str
-    took_ms: dict[str, float] = field(default_factory=dict)
-    index: dict[str, Any] = field(default_factory=lambda: {"type": "flat", "exact": True, "recall": 1.0})
-    note: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """The document of ``embedstore search --json``."""
-        hits = [{"rank": h.rank, "id": h.id, "score": h.score, **_renamed(h.metadata)} for h in self.results]
-        note = {"note": self.note} if self.note else {}
-        return {"results": hits, "space": self.space, "took_ms": self.took_ms, "index": self.index, **note}
-
-
-def _renamed(metadata: dict[str, Any]) -> dict[str, Any]:
-    """Metadata whose names are those of a hit's own values get an underscore."""
-    return {f"{k}_" if k in ("rank", "id", "score") else k: v for k, v in metadata.items()}
-
-
-@dataclass(frozen=True)
-class _Wanted:
-    """How to answer: the part of a `Query` that is not the question, checked."""
-
-    k: int
-    offset: int
-    min_score: float | None
-    diversity: float
-    group_by: str | None
-    per_group: int
-    recall: float | None
-
-    @classmethod
-    def of(cls, query: Query) -> _Wanted:
-        k, offset = _whole(query.get("k", 10), "k", 1), _whole(query.get("offset", 0), "offset", 0)
-        diversity = query.get("diversity", 0.0)
-        if not 0 <= diversity <= 1:
-            raise UsageError(f"diversity should lie between 0 (nearest) and 1 (most different). Got {diversity!r} instead.")
-        recall = query.get("recall")
-        if recall is not None and not 0 < recall <= 1:
-            raise UsageError(f"recall should lie between 0 and 1. Got {recall!r} instead.")
-        per_group = _whole(query.get("per_group", 1), "per_group", 1)
-        return cls(k, offset, query.get("min_score"), diversity, query.get("group_by"), per_group, recall)
-
-    @property
-    def last(self) -> int:
-        """How many results have to be known."""
-        return self.offset + self.k
-
-
-def _whole(value: Any, name: str, least: int) -> int:
-    try:
-        value = operator.index(value)
-    except TypeError:
-        raise UsageError(f"{name} should be a whole number. Got {value!r} instead.") from None
-    if value < least:
-        raise UsageError(f"{name} must be at least {least}. Got {value} instead.")
-    return int(value)
 
 
 class Searcher:
@@ -171,7 +60,7 @@ class Searcher:
 
     def search(self, **query: Unpack[Query]) -> SearchResult:
         """See `search`."""
-        wanted = _Wanted.of(query)
+        wanted = Wanted.of(query)
         columns = self._columns(query.get("columns"))
         if wanted.group_by is not None:
             self._columns([wanted.group_by])
@@ -182,7 +71,7 @@ class Searcher:
         for one in asked:
             self.index(one.space)
         loaded = time.perf_counter()
-        rows, scores = self._ranked(asked, wanted, query.get("where"), _fusion(query.get("fusion", "score")))
+        rows, scores = self._ranked(asked, wanted, query.get("where"))
         found = time.perf_counter()
         hits = self._hits(rows, scores, columns, wanted.offset)
         notes = [one.note for one in asked if one.note]
@@ -279,12 +168,12 @@ class Searcher:
             raise UsageError("Say what to search for: --text, --image, --audio, --id, --vector or --like.")
         return _weighted(asked, query.get("weights"))
 
-    def _ranked(self, asked: Sequence[Asked], wanted: _Wanted, where: str | None, fusion: str) -> Ranking:
+    def _ranked(self, asked: Sequence[Asked], wanted: Wanted, where: str | None) -> Ranking:
         """Rows and scores of the page that is wanted."""
         needed = -(-wanted.last // POOL) * POOL if wanted.diversity else wanted.last
         depth = max(DEEPER * needed, 50) if wanted.group_by else needed
         while True:
-            rows, scores = self._candidates(asked, depth, where, wanted.recall, fusion)
+            rows, scores = self._candidates(asked, depth, where, wanted.recall, wanted.fusion)
             exhausted = len(rows) < depth
             if wanted.min_score is not None:
                 kept = scores >= wanted.min_score
@@ -384,12 +273,6 @@ def _several(given: Any) -> list[Any]:
     if given is None:
         return []
     return [given] if isinstance(given, (str, os.PathLike)) else list(given)
-
-
-def _fusion(name: str) -> str:
-    if name not in FUSIONS:
-        raise UsageError(f"fusion should be one of {', '.join(FUSIONS)}. Got {name!r} instead.")
-    return name
 
 
 def _weighted(asked: list[Asked], weights: Sequence[float] | None) -> list[Asked]:

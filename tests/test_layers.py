@@ -20,6 +20,7 @@ LAYERS = [
     {"pipeline"},
     {"_projected", "_thumbnails"},
     {"_embed", "_import", "_align", "_index", "_query", "_trial", "demo"},
+    {"_request"},
     {"_search"},
     {"_report", "_numbers", "_dedup", "_eval_queries", "_batch", "_compact"},
     {"_train", "_predict", "_eval_search"},
