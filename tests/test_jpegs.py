@@ -60,7 +60,7 @@ def test_what_the_device_might_read_otherwise_goes_through_pillow(encoder: Any) 
     buffer = io.BytesIO()
     photo(0, (60, 50)).save(buffer, "PNG")
     others = [buffer.getvalue(), jpeg(photo(1, (60, 50)).convert("CMYK")), jpeg(photo(2, (60, 50)), exif=turned)]
-    assert [encoder.prepare(file).shape for file in others] == [(224, 224, 3)] * 3
+    assert [encoder.prepare(file).shape for file in others] == [(224, 224, 4)] * 3
 
 
 def test_what_is_cut_off_or_very_thin_goes_through_pillow(encoder: Any) -> None:

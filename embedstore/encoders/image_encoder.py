@@ -64,7 +64,7 @@ class ImageEncoder:
 
     @property
     def network(self) -> Network:
-        images = (-1, *self.transform.size, 3)
+        images = (-1, *self.transform.size, 4)
         return Network(self.spec.name, self.spec.fingerprint, self._module, (images,), self._examples, piece=16)
 
     @cached_property
@@ -99,7 +99,7 @@ class ImageEncoder:
         return self.transform(payload, max_pixels=self._request.max_pixels)
 
     def stacked(self, batch: Sequence[Pixels | Jpeg]) -> Array | torch.Tensor:
-        """What `model` takes: (n, height, width, 3) uint8; on its device where files are decoded there."""
+        """What `model` takes: (n, height, width, 4) uint8; (…, 3) on its device where files are decoded there."""
         return np.stack(list(batch)) if self._jpegs is None else self._jpegs.stacked(batch)
 
     def start(self, batch: Sequence[Pixels | Jpeg]) -> Pending:
@@ -114,7 +114,7 @@ class ImageEncoder:
         return {**self.model.provenance(), **decoder, **versions}
 
     def _examples(self) -> list[tuple[Array, ...]]:
-        images = pictures(*self.transform.size)
+        images = np.pad(pictures(*self.transform.size), ((0, 0), (0, 0), (0, 0), (0, 1)))
         return [(images,), (images[:1],)]
 
     def _module(self) -> torch.nn.Module:

@@ -2,12 +2,14 @@
 
 EXIF orientation is applied, transparency is composited on white, 16-bit, CMYK, palette and greyscale images become 8-bit
 RGB, an animation gives its first frame. Resizing follows torchvision's and timm's evaluation transforms on 8-bit pixels, but
-computes only what the crop keeps; normalisation is left to the model, so that workers pass on a quarter of the bytes.
+computes only what the crop keeps; normalisation is left to the model, so that workers pass on a third of the bytes. Pixels have
+four bytes, of which the last says nothing: Pillow holds them so, and packing three of them takes half as long as decoding.
 """
 
 from __future__ import annotations
 
 import io
+import math
 import re
 import warnings
 from dataclasses import asdict, dataclass
@@ -20,6 +22,8 @@ import numpy.typing as npt
 from embedstore.errors import PayloadError, one_line
 
 MAX_SCALED_PIXELS = 1 << 26
+MOST_SUPPORT = 4
+"""Pixels on each side of one that any filter takes into account, and one more."""
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -59,7 +63,7 @@ class ImageTransform:
         return {"decoder": "pillow-rgb8-white-1", **fields}
 
     def __call__(self, payload: bytes, *, max_pixels: int) -> Pixels:
-        """Pixels (height, width, 3) uint8 of an image file's bytes.
+        """Pixels (height, width, 4) uint8 of an image file's bytes.
 
         Raises
         ------
@@ -68,29 +72,57 @@ class ImageTransform:
         return self.pixels(decode_rgb(payload, max_pixels=max_pixels))
 
     def pixels(self, image: Any) -> Pixels:
-        """Pixels (height, width, 3) uint8 of a Pillow image in mode RGB."""
+        """Pixels (height, width, 4) uint8 of a Pillow image in mode RGB: red, green, blue, and one of no meaning."""
+        return _four_bytes(self._resized(image))
+
+    def _resized(self, image: Any) -> Any:
         from PIL import Image
 
         filter_ = Image.Resampling[self.interpolation.upper()]
         height, width = self.size
         if self.resize == "squash":
-            return np.asarray(image.resize((width, height), filter_))
+            return image.resize((width, height), filter_)
         if self.resize == "longest":
             scale = min(width / image.width, height / image.height)
             inner = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
             canvas = Image.new("RGB", (width, height), (self.fill,) * 3)
             canvas.paste(image.resize(inner, filter_), ((width - inner[0]) // 2, (height - inner[1]) // 2))
-            return np.asarray(canvas)
+            return canvas
         scaled = shortest(image.width, image.height, self.resize_to)
         if scaled[0] * scaled[1] > MAX_SCALED_PIXELS:
             raise PayloadError("decode", f"{image.width} × {image.height} pixels is too long and thin to be cropped")
         left, top = round((scaled[0] - width) / 2.0), round((scaled[1] - height) / 2.0)
         if left < 0 or top < 0 or image.size == scaled:
-            return np.asarray(image.resize(scaled, filter_).crop((left, top, left + width, top + height)))
-        # Rows, then columns, as Pillow does for a whole image, but only where the crop is: half the time, within two levels.
+            return image.resize(scaled, filter_).crop((left, top, left + width, top + height))
+        # Only what the crop keeps: half the time, within two levels of the whole.
         across, down = image.width / scaled[0], image.height / scaled[1]
-        image = image.resize((width, image.height), filter_, box=(left * across, 0, (left + width) * across, image.height))
-        return np.asarray(image.resize((width, height), filter_, box=(0, top * down, width, (top + height) * down)))
+        first, last = top * down, (top + height) * down
+        if vertical_first(image.size, (width, height)) and not vertical_first(image.size, scaled):
+            margin = MOST_SUPPORT * max(down, 1)
+            above = max(0, math.floor(first - margin))
+            image = image.crop((0, above, image.width, min(image.height, math.ceil(last + margin))))
+            first, last = first - above, last - above
+        return image.resize((width, height), filter_, box=(left * across, first, (left + width) * across, last))
+
+
+def vertical_first(size: tuple[int, int], to: tuple[int, int]) -> bool:
+    """Whether Pillow resizes an image (width, height) along its columns before its rows, as version 13 does where that is less
+    work. The order matters: it rounds in between.
+    """
+    import PIL
+
+    return int(PIL.__version__.partition(".")[0]) >= 13 and 0 < size[1] - to[1] > 2 * (size[0] - to[0])
+
+
+def _four_bytes(image: Any) -> Pixels:
+    """The memory (height, width, 4) of a Pillow image in mode RGB, not copied, not to be written to."""
+    import pyarrow as pa
+
+    try:
+        flat = pa.array(image).values.to_numpy()
+    except ValueError:  # it lies in several blocks of memory
+        return np.pad(np.asarray(image), ((0, 0), (0, 0), (0, 1)))
+    return np.asarray(flat).reshape(image.height, image.width, 4)
 
 
 def shortest(width: int, height: int, target: int) -> tuple[int, int]:

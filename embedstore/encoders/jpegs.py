@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from embedstore.encoders.images import ImageTransform, Pixels, shortest
+from embedstore.encoders.images import ImageTransform, Pixels, shortest, vertical_first
 from embedstore.encoders.network import agreement
 from embedstore.encoders.runtime import AGREEMENT, TorchModel, TorchRuntime
 from embedstore.errors import EncoderOutOfMemoryError, one_line
@@ -90,7 +90,7 @@ class DeviceJpegs:
             out = torch.empty((len(batch), *self._transform.size, 3), dtype=torch.uint8, device=self._runtime.device)
             decoded = [i for i, given in enumerate(batch) if not isinstance(given, Jpeg)]
             if decoded:
-                out[decoded] = self._runtime.tensor(np.stack([np.asarray(batch[i]) for i in decoded]))
+                out[decoded] = self._runtime.tensor(np.stack([np.asarray(batch[i]) for i in decoded]))[..., :3]
             for group in _groups(batch):
                 for i, pixels in zip(group, self._pixels([batch[i].payload for i in group]), strict=True):  # type: ignore[union-attr]
                     out[i] = pixels
@@ -119,7 +119,7 @@ class DeviceJpegs:
         except RuntimeError:
             if len(payloads) > 1:
                 return [pixels for payload in payloads for pixels in self._pixels([payload])]
-            return [self._runtime.tensor(self._transform(payloads[0], max_pixels=self._max_pixels).copy())]
+            return [self._runtime.tensor(self._transform(payloads[0], max_pixels=self._max_pixels)[..., :3].copy())]
 
     def _resized(self, image: torch.Tensor) -> torch.Tensor:
         """What `ImageTransform.pixels` does, for an image (3, h, w) uint8, in float32."""
@@ -130,7 +130,9 @@ class DeviceJpegs:
         squash = transform.resize == "squash"
         across, down = (width, height) if squash else shortest(image.shape[2], image.shape[1], transform.resize_to)
         left, top = round((across - width) / 2.0), round((down - height) / 2.0)
-        for size in ((image.shape[1], across), (down, across)):  # rows, then columns, each rounded, as Pillow does
+        columns_first = vertical_first((image.shape[2], image.shape[1]), (across, down))
+        between = (down, image.shape[2]) if columns_first else (image.shape[1], across)
+        for size in (between, (down, across)):  # one way, then the other, each rounded, as Pillow does
             scaled = interpolate(image[None].float(), size, mode=transform.interpolation, antialias=True)[0]
             image = scaled.clamp(0, 255).round().byte()
         return image[:, top : top + height, left : left + width].permute(1, 2, 0)

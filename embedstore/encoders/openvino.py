@@ -30,7 +30,7 @@ from embedstore.registry import require
 
 AGREEMENT = {"bf16": 0.99995, "f32": 0.9999}
 """The least cosine to torch. Rounding to bfloat16 varies from payload to payload, and the examples are few."""
-VERSION = 2
+VERSION = 3
 MOST_PIECES = 4
 NETWORK = "network.xml"
 _CORE_LOCK = threading.Lock()
