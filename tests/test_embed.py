@@ -47,7 +47,7 @@ class PixelEncoder(HashEncoder):
         return TRANSFORM(payload, max_pixels=178_956_970)
 
     def encode(self, batch: Sequence[np.ndarray]) -> np.ndarray:  # type: ignore[override,type-arg]
-        return np.stack(batch).reshape(len(batch), -1).astype(np.float32) / 255
+        return np.stack(batch)[..., :3].reshape(len(batch), -1).astype(np.float32) / 255
 
 
 def counts(report: es.EmbedReport, space: str) -> tuple[int, int, int, int]:
