@@ -82,6 +82,7 @@ def embed(
     rehash: Annotated[bool, typer.Option("--rehash", help="Read every file, whatever its size and mtime.")] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try unchanged failures again.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first failure.")] = False,
+    prune: Annotated[bool, typer.Option("--prune", help="Remove items of the store that DATASET does not have.")] = False,
     timeout: Annotated[float, typer.Option(help="Seconds that a read from a URL may take.")] = 60.0,
     json: Json = False,
 ) -> None:
@@ -109,6 +110,7 @@ def embed(
             rehash=rehash,
             retry_failed=retry_failed,
             strict=strict,
+            prune=prune,
             timeout=timeout,
             on_progress=on_progress,
         )

@@ -120,6 +120,10 @@ def print_embedding(report: EmbedReport, store: object) -> None:
     failed = sum(s.failed for s in report.spaces.values())
     if failed > 5:
         console.print(f"  … {failed:,} failures in all; embedstore info {store} --failures lists them", markup=False)
+    if report.removed:
+        console.print(f"{report.removed:,} items that the dataset does not have were removed")
+    elif report.absent:
+        console.print(f"{report.absent:,} other items of the store are not in this dataset and stay; --prune removes them")
     missing = sum(s.missing for s in report.spaces.values())
     shares = ", ".join(f"{stage} {share:.0%}" for stage, share in report.shares.items())
     console.print(

@@ -9,11 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from embedstore.encoders import Encoder, load_encoder
 from embedstore.errors import UsageError
 from embedstore.pipeline.consume import ChunkCloser, Encoding
 from embedstore.pipeline.plan import Planner
-from embedstore.pipeline.produce import Producer
+from embedstore.pipeline.produce import ChunkEnd, Producer
 from embedstore.pipeline.report import EmbedReport, Progress, ProgressCallback, SpaceReport
 from embedstore.pipeline.stages import Clock, RunAhead
 from embedstore.pipeline.state import SpaceState
@@ -45,6 +48,7 @@ def embed(
     rehash: bool = False,
     retry_failed: bool = False,
     strict: bool = False,
+    prune: bool = False,
     timeout: float = TIMEOUT,
     on_progress: ProgressCallback | None = None,
 ) -> EmbedReport:
@@ -76,6 +80,8 @@ def embed(
         Try unchanged payloads again that failed before.
     strict : bool
         Raise `PayloadError` on a part's first failure instead of recording it; nothing of that part is kept.
+    prune : bool
+        In the end remove the items of the store that `dataset` does not have, unless it has none of them.
     timeout : float
         Seconds that reading from a URL may take.
     on_progress : callable, optional
@@ -118,6 +124,7 @@ def embed(
             rehash=rehash,
             retry_failed=retry_failed,
             strict=strict,
+            prune=prune,
             timeout=timeout,
             on_progress=on_progress or (lambda progress: None),
         )
@@ -134,10 +141,12 @@ def _run(
     rehash: bool,
     retry_failed: bool,
     strict: bool,
+    prune: bool,
     timeout: float,
     on_progress: ProgressCallback,
 ) -> EmbedReport:
     store, clock, started = writer.store, Clock(), time.perf_counter()
+    seen = np.zeros(writer.next_row if prune else 0, bool)
     report = EmbedReport(spaces={name: SpaceReport(state.encoder.spec.name) for name, state in states.items()})
     total = source.count()
     planner = Planner(
@@ -159,7 +168,13 @@ def _run(
             timeout=timeout,
         )
         closer = ChunkCloser(store, writer, states, report, clock, strict=strict)
-        encoding = Encoding(clock, lambda end: closer.close(end.chunk, end.claims))
+
+        def close(end: ChunkEnd) -> None:
+            closer.close(end.chunk, end.claims)
+            if prune:
+                seen[end.chunk.old_row[end.chunk.old_row >= 0]] = True
+
+        encoding = Encoding(clock, close)
         try:
             with RunAhead(producer.events(), depth=4) as events:
                 for event in events:
@@ -175,11 +190,27 @@ def _run(
             finally:
                 closer.finish()
     writer.publish_spaces()
+    report.absent = len(store) - (report.items - report.added)
+    if prune and report.absent:
+        _remove_unseen(store, seen, writer, report, source.name)
     for name, state in states.items():
         report.spaces[name].distinct = state.encoded
         report.spaces[name].truncated = state.encoder.truncated
     report.shares = clock.shares(time.perf_counter() - started, workers)
     return report
+
+
+def _remove_unseen(
+    store: Store, seen: npt.NDArray[np.bool_], writer: StoreWriter, report: EmbedReport, source_name: str
+) -> None:
+    if report.absent == len(store):
+        raise UsageError(
+            f"None of the {len(store):,} items that {store.path} held is in {source_name}, so --prune removed nothing. "
+            "If that is meant, embed into a new store."
+        )
+    rows = store.items.rows
+    writer.commit(removed=rows[~seen[rows]])
+    report.removed, report.absent = report.absent, 0
 
 
 def _named_encoders(by_modality: Mapping[str, Any]) -> dict[str, tuple[str, EncoderName]]:

@@ -654,3 +654,31 @@ def test_a_refused_writer_deletes_nothing(tmp_path: Path) -> None:
     assert (tmp_path / "s" / "store.json").exists()
     with pytest.raises(UsageError, match="workers must be at least 1"):
         es.embed(source, tmp_path / "s", text="hash", workers=0)
+
+
+def test_items_that_the_dataset_no_longer_has_are_counted_and_pruned(tmp_path: Path) -> None:
+    def source(*ids: str) -> MemorySource:
+        return MemorySource({"id": list(ids), "text": [f"text {i}" for i in ids]})
+
+    es.embed(source(*"abcde"), tmp_path / "s", text="hash")
+    report = es.embed(source(*"acf"), tmp_path / "s")
+    assert (report.added, report.absent, report.removed) == (1, 3, 0)
+    with pytest.raises(UsageError, match=r"None of the 6 items that .* held is in .*, so --prune removed nothing"):
+        es.embed(source(*"xy"), tmp_path / "s", prune=True)
+    with pytest.raises(PayloadError):
+        es.embed(
+            MemorySource({"id": ["a"], "image": [str(tmp_path / "gone.png")]}),
+            tmp_path / "s",
+            image="hash",
+            strict=True,
+            prune=True,
+        )
+    assert len(es.Store.open(tmp_path / "s")) == 8
+    report = es.embed(source(*"acfxg"), tmp_path / "s", prune=True)
+    assert (report.added, report.absent, report.removed) == (1, 0, 4)
+    assert report.to_dict()["removed"] == 4
+    store = es.Store.open(tmp_path / "s")
+    assert sorted(store.items.take(store.items.rows, ["id"])["id"].to_pylist()) == sorted("acfxg")
+    assert len(store.space("text")) == 5
+    es.verify(tmp_path / "s")
+    assert es.embed(source(*"acfxg"), tmp_path / "s", prune=True).removed == 0

@@ -56,6 +56,8 @@ class EmbedReport:
         Items in the source.
     added, updated : int
         Items that are new in the store, and that replaced an older version of themselves.
+    absent, removed : int
+        Items that the store held before and the source does not have: those that stay, and those that were pruned.
     spaces : mapping of space name to SpaceReport
     seconds : float
     shares : mapping of stage to float
@@ -68,6 +70,8 @@ class EmbedReport:
     items: int = 0
     added: int = 0
     updated: int = 0
+    absent: int = 0
+    removed: int = 0
     spaces: dict[str, SpaceReport] = field(default_factory=dict)
     seconds: float = 0.0
     shares: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
@@ -100,6 +104,8 @@ class EmbedReport:
             "items": self.items,
             "added": self.added,
             "updated": self.updated,
+            "absent": self.absent,
+            "removed": self.removed,
             "spaces": {name: {**vars(space), **timing} for name, space in self.spaces.items()},
         }
 
