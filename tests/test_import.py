@@ -658,3 +658,17 @@ def test_blank_ids_are_refused(tmp_path: Path) -> None:
         with pytest.raises(SourceError, match=r"row 1 \(from 0\) has no id"):
             es.import_vectors(made(3), tmp_path / "s", modality="image", ids=ids)
     assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_a_cell_that_is_no_vector_is_named(ending: str, tmp_path: Path) -> None:
+    cells = [[float(i), 1.0] if i != 7 else "oops" for i in range(20)]
+    path = tmp_path / f"v.{ending}"
+    if ending == "csv":
+        path.write_text(
+            "id,vector\n" + "".join(f'i{i},"{json.dumps(cell)}"\n' for i, cell in enumerate(cells)).replace('""', "")
+        )
+    else:
+        path.write_text("".join(json.dumps({"id": f"i{i}", "vector": cell}) + "\n" for i, cell in enumerate(cells)))
+    with pytest.raises(SourceError, match=rf"v\.{ending}:vector: row 7 \(from 0\) is .*oops.*; expected a list of numbers"):
+        es.import_vectors(path, tmp_path / "s", modality="image", encoder="mine")

@@ -25,15 +25,14 @@ from embedstore._arguments import strings
 from embedstore.errors import SourceError, UsageError, reason_of
 from embedstore.sources.agreement import without_same_ids
 from embedstore.sources.base import ID, free_name
+from embedstore.sources.column_vectors import ParquetVectors, TextVectors
 from embedstore.sources.columns import (
     PARQUET,
     TEXT,
     Columns,
     MemoryColumns,
     ParquetColumns,
-    ParquetVectors,
     TextColumns,
-    TextVectors,
     natural,
     open_columns,
 )
