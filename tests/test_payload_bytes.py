@@ -141,6 +141,18 @@ def test_chunks_are_bounded_by_bytes_whatever_the_batches(monkeypatch: pytest.Mo
     assert sum(len(table) for _, table in chunks.chunks(batches(sizes, 64))) == 500
 
 
+@pytest.mark.parametrize("least", [chunks.LEAST_ROWS, chunks.LEAST_TEXTS])
+def test_a_kill_costs_a_small_share_of_what_was_done(least: int) -> None:
+    position = parts = 0
+    while position < 20_000_000:
+        rows = chunks.part_rows(position, least)
+        assert rows == least or rows <= position / 16
+        assert rows <= max(1024, least) or rows <= min(position / 64, 1 << 16)
+        position, parts = position + rows, parts + 1
+    assert parts < 1200
+    assert chunks.part_rows(10**9, least) == 1 << 16
+
+
 def test_a_store_made_in_small_chunks_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunks, "CHUNK_BYTES", 100)
 

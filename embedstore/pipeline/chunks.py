@@ -15,19 +15,23 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES = 128 << 20
 """A chunk ends with the payload that reaches this many bytes, where payloads come with the items."""
-LEAST_ROWS = 1024
+LEAST_ROWS = 256
 LEAST_TEXTS = 4096
 """Of texts alone, which take less time than pictures: a chunk is sorted by length, and one of few texts is more padding."""
 
 
 def part_rows(position: int, least: int = LEAST_ROWS) -> int:
-    """Items of the chunk that begins at `position` of a source: a 64th of what came before, between `least` and 65,536.
+    """Items of the chunk that begins at `position` of a source, a power of two or `least`.
 
     A chunk is the unit of commit. Its bounds depend on the source and the modalities alone, so that a run that is killed and
-    resumed makes the parts that an uninterrupted one makes; and a kill never costs more than 1/64 of the work done, or `least`
-    items.
+    resumed makes the parts that an uninterrupted one makes. A kill costs at most `least` items, or a 16th of those done where
+    that is less than 1,024, or a 64th; at most 65,536.
     """
-    return max(least, 1 << min(16, max(10, (position // 64).bit_length() - 1)))
+    return max(least, min(1024, _power_of_two(position // 16)), min(1 << 16, _power_of_two(position // 64)))
+
+
+def _power_of_two(most: int) -> int:
+    return 1 << max(most.bit_length() - 1, 0)
 
 
 def chunks(batches: Iterable[pa.RecordBatch], least: int = LEAST_ROWS) -> Iterator[tuple[int, pa.Table]]:
