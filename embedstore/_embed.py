@@ -20,12 +20,13 @@ from embedstore.pipeline.produce import ChunkEnd, Producer
 from embedstore.pipeline.report import EmbedReport, Progress, ProgressCallback, SpaceReport
 from embedstore.pipeline.stages import Clock, RunAhead
 from embedstore.pipeline.state import SpaceState
-from embedstore.sources import TIMEOUT, Source, open_source
-from embedstore.spec import MODALITIES
+from embedstore.sources import TIMEOUT, HuggingFaceSource, LinesSource, Source, TableSource, WebDatasetSource, open_source
 from embedstore.store import Store
 from embedstore.store.writer import StoreWriter
 
 EncoderName = str | Encoder
+
+_WITH_COLUMNS = (HuggingFaceSource, LinesSource, TableSource, WebDatasetSource)
 
 __all__ = ["EmbedReport", "Progress", "embed"]
 
@@ -79,7 +80,7 @@ def embed(
     retry_failed : bool
         Try unchanged payloads again that failed before.
     strict : bool
-        Raise `PayloadError` on a part's first failure instead of recording it; nothing of that part is kept.
+        Raise `PayloadError` on a part's first failure, new or known, instead of recording it; nothing of that part is kept.
     prune : bool
         In the end remove the items of the store that `dataset` does not have, unless it has none of them.
     timeout : float
@@ -247,8 +248,8 @@ def _refuse_absent(named: Mapping[str, tuple[str, EncoderName]], source: Source)
         if modality not in source.modalities:
             name = encoder if isinstance(encoder, str) else encoder.spec.name
             raise UsageError(
-                f"{source.name} has no {modality} for encoder {name!r}; it has {', '.join(source.modalities)}. "
-                + (f"Name the column: --{modality}-column NAME." if modality in MODALITIES else "")
+                f"{source.name} has no {modality} for encoder {name!r}; it has {', '.join(source.modalities)}."
+                + (f" Name the column: --{modality}-column NAME." if isinstance(source, _WITH_COLUMNS) else "")
             )
 
 

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import formats
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from formats import ThumbnailEncoder, make_rows
 from helpers import write_csv, write_image
@@ -17,7 +18,7 @@ from helpers import write_csv, write_image
 import embedstore as es
 from embedstore.errors import DuplicateIdError, MissingDependencyError, PayloadError, SourceError, UsageError
 from embedstore.pipeline.report import SpaceReport
-from embedstore.sources import LinesSource, PathListSource, Source, WebDatasetSource, open_source
+from embedstore.sources import LinesSource, MemorySource, PathListSource, Source, WebDatasetSource, open_source
 from embedstore.sources.records import JsonColumns
 
 FORMATS = ["csv", "jsonl", "stdin", "blobs", "structs", "tars", "saved"]
@@ -351,3 +352,80 @@ def test_splits_beside_something_else_are_refused(tmp_path: Path) -> None:
         write_image(tmp_path / name)
     found = pa.Table.from_batches(list(open_source(tmp_path / "classes").batches())).to_pylist()
     assert [row["label"] for row in found] == ["plane", "train"]
+
+
+def ids_of(source: Source) -> list[str]:
+    return [item for batch in source.batches() for item in batch.column("id").to_pylist()]
+
+
+def test_links_to_folders_are_followed(tmp_path: Path) -> None:
+    for name in ("real/1.png", "real/deep/2.png", "ds/cat/3.png", "real/.hidden/4.png", "astore/5.png"):
+        write_image(tmp_path / name)
+    (tmp_path / "astore" / "store.json").write_text("{}")
+    for name, target in {"ds/dog": "real", "ds/.dog": "real", "ds/cat/more": "real/deep", "ds/store": "astore"}.items():
+        (tmp_path / name).symlink_to(tmp_path / target)
+    source = open_source(tmp_path / "ds")
+    found = pa.Table.from_batches(list(source.batches())).to_pylist()
+    assert [row["id"] for row in found] == ["cat/3.png", "cat/more/2.png", "dog/1.png", "dog/deep/2.png"]
+    assert [row["label"] for row in found] == ["cat", "cat", "dog", "dog"]
+    assert found[1]["image"] == f"{tmp_path}/ds/cat/more/2.png"
+    assert source.count() == 4
+    formats.write_tar(tmp_path / "tars" / "0.tar", {"1.txt": b"x"})
+    assert isinstance(open_source(tmp_path / "tars"), WebDatasetSource)
+    (tmp_path / "tars" / "pictures").symlink_to(tmp_path / "real")
+    assert ids_of(open_source(tmp_path / "tars")) == ["pictures/1.png", "pictures/deep/2.png"]
+
+
+def test_links_to_folders_that_they_lie_in_are_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ds/a/1.png", "ds/b/2.png", "else/3.png"):
+        write_image(tmp_path / name)
+    (tmp_path / "ds/a/self").symlink_to(".")
+    (tmp_path / "ds/a/root").symlink_to("..")
+    (tmp_path / "ds/a/out").symlink_to("../../else")
+    (tmp_path / "else/back").symlink_to("../ds/a")
+    (tmp_path / "ds/b/above").symlink_to("../..")
+    expected = ["a/1.png", "a/out/3.png", "b/2.png", "b/above/else/3.png", "b/above/else/back/1.png"]
+    assert ids_of(open_source(tmp_path / "ds")) == expected
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to("ds")
+    for given in ("ds", "./ds/", "link"):
+        assert ids_of(open_source(given)) == expected
+
+
+@pytest.mark.parametrize("given", ["ds", "l.lst"])
+def test_reasons_name_whole_paths(given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ds" / "a").mkdir(parents=True)
+    for name in ("i08.txt", "i09.png"):
+        (tmp_path / "ds" / "a" / name).symlink_to("nowhere")
+    (tmp_path / "l.lst").write_text("ds/a/i08.txt\nds/a/i09.png\n")
+    monkeypatch.chdir(tmp_path)
+    report = es.embed(given, "s", text="hash", image="hash")
+    reasons = sorted(reason for *_, reason in report.failures)
+    assert reasons == [f"{tmp_path}/ds/a/{name}: No such file or directory" for name in ("i08.txt", "i09.png")]
+
+
+def test_only_sources_with_columns_are_said_to_have_them(tmp_path: Path, rows: list[formats.Row]) -> None:
+    write_image(tmp_path / "ds" / "a.png")
+    (tmp_path / "l.txt").write_text("ds/a.png\n")
+    memory = MemorySource({"id": ["a"], "image": ["a.png"]})
+    for given in (tmp_path / "ds", tmp_path / "l.txt", tmp_path / "ds" / "a.png", memory):
+        message = error_of(es.embed, given, tmp_path / "s", image="hash", text="hash")
+        assert message.endswith("has no text for encoder 'hash'; it has image.")
+    untold = [{"id": row["id"], "image": row["image"]} for row in rows]
+    tar = formats.write_tar(tmp_path / "x.tar", {"a.png": b""})
+    parquet = tmp_path / "t.parquet"
+    pq.write_table(pa.Table.from_pylist(untold), parquet)
+    stdin = LinesSource(lines(*untold))
+    for with_columns in (write_csv(tmp_path / "t.csv", untold), parquet, tar, stdin):
+        message = error_of(es.embed, with_columns, tmp_path / "s", image="hash", text="hash")
+        assert message.endswith("it has image. Name the column: --text-column NAME.")
+
+
+def test_a_text_that_cannot_be_read_fails_alone_whatever_its_name(tmp_path: Path) -> None:
+    folder = tmp_path / "d"
+    write_image(folder / "a.png")
+    name = os.fsencode(folder) + b"/\xff.txt"
+    os.symlink(b"nowhere", name)
+    report = es.embed(folder, tmp_path / "s", text="hash", image="hash")
+    assert (report.spaces["text"].failed, report.spaces["image"].embedded) == (1, 1)
+    assert "\\udcff.txt: No such file" in report.failures[0][3]

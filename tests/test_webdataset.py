@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -42,15 +44,15 @@ def test_members_that_share_a_key_are_one_item(tmp_path: Path) -> None:
     assert rows_of(source) == [
         {
             **{"id": "a/1", "image": f"{path}#./a/1.JPG", "image.bytes": b"A", "audio": None, "audio.bytes": None},
-            **{"text": "eins", "label": "3", "n": None, "label_": None, "box": None},
+            **{"text": "eins", "text.failed": None, "label": "3", "n": None, "label_": None, "box": None},
         },
         {
             **{"id": "a/2", "image": f"{path}#./a/2.seg.png", "image.bytes": b"S", "audio": None, "audio.bytes": None},
-            **{"text": None, "label": None, "n": 1, "label_": "x", "box": "[1, 2]"},
+            **{"text": None, "text.failed": None, "label": None, "n": 1, "label_": "x", "box": "[1, 2]"},
         },
         {
             **{"id": "b.c/3", "image": None, "image.bytes": None, "audio": f"{path}#b.c/3.flac", "audio.bytes": b"F"},
-            **{"text": None, "label": None, "n": None, "label_": None, "box": None},
+            **{"text": None, "text.failed": None, "label": None, "n": None, "label_": None, "box": None},
         },
     ]
 
@@ -91,7 +93,7 @@ def test_the_folder_that_img2dataset_writes(tmp_path: Path) -> None:
     assert {row["status"] for row in found} == {"success"}
     assert [row["width"] for row in found] == [1, 2, 3] * 2
     assert all(row["text"] == row["caption"] for row in found)
-    assert found[0].keys() == {"id", "image", "text", "image.bytes", "caption", "status", "width"}
+    assert found[0].keys() == {"id", "image", "text", "text.failed", "image.bytes", "caption", "status", "width"}
     (tmp_path / "out" / "00001.parquet").unlink()
     assert "00001.parquet: No such file or directory. The first shard has such a file" in error_of(rows_of, source)
 
@@ -173,3 +175,53 @@ def test_as_the_package_reads_it(tmp_path: Path) -> None:
     found = rows_of(open_source(tmp_path / "tars"))
     assert [row["id"] for row in found] == [sample["__key__"] for sample in expected]
     assert [row["image.bytes"] for row in found] == [sample.get("jpg") or sample.get("png") for sample in expected]
+
+
+@pytest.mark.parametrize("kind", ["hard", "symbolic"])
+@pytest.mark.parametrize("name", ["b.png", "a.txt", "a.cls", "b.json", "b.seg.JPG", "./c/d.flac"])
+def test_links_in_place_of_members_are_refused(kind: str, name: str, tmp_path: Path) -> None:
+    folder, path = tmp_path / "d", tmp_path / "x.tar"
+    (folder / name).parent.mkdir(parents=True)
+    (folder / "a.jpg").write_bytes(b"A")
+    (os.link if kind == "hard" else os.symlink)(folder / "a.jpg", folder / name)
+
+    def pack(dereference: bool) -> None:
+        with tarfile.open(path, "w", dereference=dereference) as tar:
+            for member in ("a.jpg", name):
+                tar.add(folder / member, member)
+
+    pack(dereference=False)
+    message = error_of(open_source, path)
+    assert f"{path}: {name!r} is a {kind} link to" in message
+    assert message.endswith("Make it again without links: tar --dereference --hard-dereference.")
+    pack(dereference=True)
+    with tarfile.open(path) as tar:
+        assert [member.name for member in tar if member.isreg()] == ["a.jpg", name]
+
+
+def link(name: str, kind: bytes = tarfile.SYMTYPE) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, "0.txt"
+    return info
+
+
+def test_a_late_link_is_refused_and_links_that_are_no_members_are_skipped(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "x.tar", {f"{i}.txt": f"text {i}".encode() for i in range(1500)})
+    with tarfile.open(path, "a") as tar:
+        for name in ("folder", "README", "0.npy", ".hidden.txt", "v1.2"):
+            tar.addfile(link(name))
+            tar.addfile(link(name, tarfile.LNKTYPE))
+    assert len(rows_of(open_source(path))) == 1500
+    with tarfile.open(path, "a") as tar:
+        tar.addfile(link("late.txt", tarfile.LNKTYPE))
+    source = open_source(path)
+    assert f"{path}: 'late.txt' is a hard link to '0.txt'" in error_of(rows_of, source)
+
+
+def test_a_link_whose_extension_is_named_is_refused(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "x.tar", {"0.raw": b"A", "0.txt": b"x"})
+    with tarfile.open(path, "a") as tar:
+        tar.addfile(link("1.raw"))
+    assert open_source(path).modalities == ("text",)
+    source = open_source(path, {"image": "raw"})
+    assert "'1.raw' is a symbolic link" in error_of(rows_of, source)

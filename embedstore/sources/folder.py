@@ -5,6 +5,8 @@ folder below the root is the ``label`` (torchvision's ImageFolder convention); w
 splits (``train``, ``val``, ``test``), they are the ``split`` and the next folder is the label. A folder of splits with classes
 below them and of something else is refused. Folders without a file of a known type do not count.
 
+Links are followed, to folders too, but not to a folder that the link lies in.
+
 A text that is blank is missing; one that cannot be read, or is not UTF-8, is a failure of its item's text.
 """
 
@@ -91,7 +93,7 @@ class FolderSource:
                 primary = next(item[m] for m in EXTENSIONS if item.get(m))
                 item_id = _text(os.path.relpath(str(primary), self.root).replace(os.sep, "/"))
                 uris = {m: _text(os.path.abspath(path)) for m, path in item.items() if m != "text"}
-                text = text_values(partial(read_text, item["text"])) if "text" in item else {}
+                text = text_values(partial(read_text, os.path.abspath(item["text"]))) if "text" in item else {}
                 yield {ID: item_id, **row, **uris, **text}
 
 
@@ -116,11 +118,16 @@ def _items_of(folder: str, files: list[str]) -> Iterator[dict[str, str]]:
 
 
 def _walk(root: Path) -> Iterator[tuple[str, list[str]]]:
-    for folder, folders, files in os.walk(root):
+    """Each folder with its files; a folder that lies in itself, by way of a link, is walked once."""
+    trails: dict[str, tuple[str, ...]] = {str(root): (os.path.realpath(root),)}  # folder to come → real paths down to it
+    for folder, folders, files in os.walk(root, followlinks=True):
+        trail = trails.pop(folder)
         if "store.json" in files:  # a store that lies in the dataset
             folders[:] = []
             continue
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        real = {name: os.path.realpath(os.path.join(folder, name)) for name in sorted(folders) if not name.startswith(".")}
+        folders[:] = [name for name, path in real.items() if path not in trail]
+        trails |= {os.path.join(folder, name): (*trail, real[name]) for name in folders}
         yield folder, sorted(name for name in files if not name.startswith("."))
 
 

@@ -16,13 +16,17 @@ _CODECS = {"gz": "gzip", "tgz": "gzip", "zst": "zstd", "bz2": "bz2"}
 _BLOCK = 1 << 20
 
 
-def members(path: str, wanted: Callable[[str], bool], *, timeout: float = TIMEOUT) -> Iterator[tuple[str, bytes | None]]:
+def members(
+    path: str, wanted: Callable[[str], bool], known: Callable[[str], bool], *, timeout: float = TIMEOUT
+) -> Iterator[tuple[str, bytes | None]]:
     """(name, bytes) of the regular files in a tar; no bytes of those that are not `wanted` by name.
+
+    Links whose name is `known` are refused, for what they point to may be long past; other links are skipped.
 
     Raises
     ------
     SourceError
-        The tar is damaged or cut short; says where.
+        The tar is damaged or cut short, or holds such a link; says where.
     """
     import pyarrow as pa
 
@@ -35,6 +39,7 @@ def members(path: str, wanted: Callable[[str], bool], *, timeout: float = TIMEOU
                 while (member := tar.next()) is not None:
                     tar.members = []  # type: ignore[attr-defined]  # it would keep them all
                     if not member.isreg():
+                        _refuse_link(path, member, known)
                         continue
                     whole, skipped = skipped, (member.name, member.offset_data + member.size)
                     content = tar.extractfile(member) if wanted(member.name) else None
@@ -48,6 +53,15 @@ def members(path: str, wanted: Callable[[str], bool], *, timeout: float = TIMEOU
                 f"{path} is damaged {where}: {one_line(error, 120)}. Fetch it again, or leave it out; "
                 "what was committed is kept."
             ) from error
+
+
+def _refuse_link(path: str, member: tarfile.TarInfo, known: Callable[[str], bool]) -> None:
+    if (member.islnk() or member.issym()) and known(member.name):
+        kind = "hard link" if member.islnk() else "symbolic link"
+        raise SourceError(
+            f"{path}: {member.name!r} is a {kind} to {member.linkname!r}; tars are read once, from start to end, so links "
+            "cannot be followed. Make it again without links: tar --dereference --hard-dereference."
+        )
 
 
 class _DamagedError(Exception):

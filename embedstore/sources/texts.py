@@ -25,7 +25,8 @@ def text_values(read: Callable[[], str | None]) -> dict[str, Any]:
     try:
         return {"text": read()}
     except PayloadError as error:
-        return {TEXT_FAILED: {"stage": error.stage, "reason": error.reason}}
+        reason = error.reason.encode(errors="backslashreplace").decode()  # the file's name may not be UTF-8
+        return {TEXT_FAILED: {"stage": error.stage, "reason": reason}}
 
 
 def read_text(path: str, *, timeout: float = TIMEOUT) -> str | None:

@@ -3,7 +3,7 @@
 The key is a member's path up to the first dot of its base name, the rest its extension. Pictures, sounds and videos are
 payloads, ``txt`` (``text``, ``caption``) is the text, ``cls`` the label; ``json`` gives metadata, unless a Parquet file of the
 same stem lies beside the shard (as img2dataset writes it): then that does, joined by its column ``key``. Other members
-are not read.
+are not read. A link in place of a member that would be read is an error.
 """
 
 from __future__ import annotations
@@ -199,8 +199,12 @@ class WebDatasetSource:
             extension = _key_and_extension(name)[1]
             return extension in wanted or _modality_of(extension) in modalities
 
+        def known(name: str) -> bool:
+            extension = _key_and_extension(name)[1]
+            return extension in {*wanted, _LABEL} or _modality_of(extension) is not None
+
         sample: Sample | None = None
-        for name, content in members(shard, reads, timeout=self._timeout):
+        for name, content in members(shard, reads, known, timeout=self._timeout):
             key, extension = _key_and_extension(name)
             if not extension:
                 continue
