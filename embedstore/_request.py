@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 import operator
 import os
 from collections.abc import Sequence
@@ -82,8 +84,14 @@ class SearchResult:
 
 
 def _renamed(metadata: dict[str, Any]) -> dict[str, Any]:
-    """Metadata whose names are those of a hit's own values get an underscore."""
-    return {f"{k}_" if k in ("rank", "id", "score") else k: v for k, v in metadata.items()}
+    """Metadata whose names are those of a hit's own values get an underscore, or as many as make them unique."""
+    names = {}
+    for name in metadata:
+        free = name
+        while free in ("rank", "id", "score") or (free != name and free in metadata):
+            free += "_"
+        names[name] = free
+    return {names[name]: value for name, value in metadata.items()}
 
 
 @dataclass(frozen=True)
@@ -101,23 +109,32 @@ class Wanted:
 
     @classmethod
     def of(cls, query: Query) -> Wanted:
+        if unknown := [word for word in query if word not in Query.__annotations__]:
+            raise UsageError(f"A search has no option {unknown[0]!r}. It has: {', '.join(Query.__annotations__)}.")
         k, offset = _whole(query.get("k", 10), "k", 1), _whole(query.get("offset", 0), "offset", 0)
         diversity = query.get("diversity", 0.0)
-        if not 0 <= diversity <= 1:
+        if not _is_number(diversity) or not 0 <= diversity <= 1:
             raise UsageError(f"diversity should lie between 0 (nearest) and 1 (most different). Got {diversity!r} instead.")
         recall = query.get("recall")
-        if recall is not None and not 0 < recall <= 1:
+        if recall is not None and (not _is_number(recall) or not 0 < recall <= 1):
             raise UsageError(f"recall should lie between 0 and 1. Got {recall!r} instead.")
+        least = query.get("min_score")
+        if least is not None and (not _is_number(least) or math.isnan(least)):
+            raise UsageError(f"min_score should be a number. Got {least!r} instead.")
         fusion = query.get("fusion", FUSIONS[0])
         if fusion not in FUSIONS:
             raise UsageError(f"fusion should be one of {', '.join(FUSIONS)}. Got {fusion!r} instead.")
         per_group = _whole(query.get("per_group", 1), "per_group", 1)
-        return cls(fusion, k, offset, query.get("min_score"), diversity, query.get("group_by"), per_group, recall)
+        return cls(fusion, k, offset, least, diversity, query.get("group_by"), per_group, recall)
 
     @property
     def last(self) -> int:
         """How many results have to be known."""
         return self.offset + self.k
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def _whole(value: Any, name: str, least: int) -> int:

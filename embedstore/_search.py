@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -33,12 +34,15 @@ Ranking = tuple[Rows, npt.NDArray[np.float64]]
 BACKGROUND = 1000
 POOL = 100  # of the nearest, that a diverse answer is put together from
 DEEPER = 5
-DEEP = 100
+DEEP, DEEPENED = 100, 4  # candidates of each query when several are joined; so many times more where that is too few
 FILTERS_KEPT = 64
+CANCELLED = 1e-6  # of the weights: what is left is rounding
 
 
 class Searcher:
     """Searches one store, pinned to the generation it opened; encoders and indexes are loaded once and kept.
+
+    Threads may share it.
 
     Parameters
     ----------
@@ -56,7 +60,8 @@ class Searcher:
         self._exact_on = device if resident and device.startswith("cuda") else "cpu"
         self._indexes: dict[str, OpenIndex] = {}
         self._masks: OrderedDict[tuple[str, str], npt.NDArray[np.bool_]] = OrderedDict()
-        self._used: dict[str, Any] = {}
+        self._answers = threading.local()
+        self._opening = threading.RLock()
 
     def search(self, **query: Unpack[Query]) -> SearchResult:
         """See `search`."""
@@ -65,7 +70,7 @@ class Searcher:
         if wanted.group_by is not None:
             self._columns([wanted.group_by])
         start = time.perf_counter()
-        self._used = {}
+        self._answers.used = {}
         asked = self._asked(query)
         encoded = time.perf_counter()
         for one in asked:
@@ -81,7 +86,7 @@ class Searcher:
             hits,
             " + ".join(joined(asked)),
             {key: round(1000 * s, 2) for key, s in took.items()},
-            dict(self._used),
+            self.answered(),
             " ".join(dict.fromkeys(notes)) or None,
         )
 
@@ -119,13 +124,14 @@ class Searcher:
 
     def index(self, space: SearchableSpace) -> OpenIndex:
         """The index of `space`, opened when first needed."""
-        if space.name not in self._indexes:
-            self._indexes[space.name] = open_index(space, resident=self._resident, device=self._exact_on)
-        return self._indexes[space.name]
+        with self._opening:
+            if space.name not in self._indexes:
+                self._indexes[space.name] = open_index(space, resident=self._resident, device=self._exact_on)
+            return self._indexes[space.name]
 
     def answered(self) -> dict[str, Any]:
-        """How the last search was answered, or calls of `nearest` since, the least certain of them: ``type``, ``recall``, …"""
-        return dict(self._used)
+        """How this thread's last search was answered, or the least certain call of `nearest` since: ``type``, ``recall``, …"""
+        return dict(getattr(self._answers, "used", {}))
 
     def _nearest(
         self,
@@ -139,7 +145,7 @@ class Searcher:
         opened = self.index(space).index
         answer = opened.search(queries, k if exclude is None else k + 1, keep=keep, recall=recall)
         used = _described(opened.report_.type, opened.report_.at, answer.plan, answer.recall)
-        self._used = min(self._used or used, used, key=_certainty)
+        self._answers.used = min(self.answered() or used, used, key=_certainty)
         scores, positions = answer.scores, answer.positions
         rows = np.where(positions < 0, -1, space.raw_rows[positions]) if len(space.raw_rows) else positions
         scores = np.where(positions < 0, np.float32(np.nan), scores)
@@ -157,16 +163,16 @@ class Searcher:
         asked = [
             self.queries.payload(modality, given, space)
             for modality in ("text", "image", "audio")
-            for given in _several(query.get(modality))
+            for given in _several(query.get(modality), modality)
         ]
-        asked += [self.queries.item(item, space) for item in _several(query.get("id"))]
+        asked += [self.queries.item(item, space) for item in _several(query.get("id"), "id")]
         if (vector := query.get("vector")) is not None:
             asked.append(self.queries.vector(vector, space))
         if like or unlike:
             asked.append(self.queries.examples(strings(like or [], "like"), strings(unlike or [], "unlike"), space))
         if not asked:
             raise UsageError("Say what to search for: --text, --image, --audio, --id, --vector or --like.")
-        return _weighted(asked, query.get("weights"))
+        return _weighted(asked, query.get("weights"), query.get("fusion", "score"))
 
     def _ranked(self, asked: Sequence[Asked], wanted: Wanted, where: str | None) -> Ranking:
         """Rows and scores of the page that is wanted."""
@@ -187,12 +193,15 @@ class Searcher:
                 break
             depth *= 4
         if wanted.diversity and len(rows):
-            space = asked[0].space
-            has = space.has(rows)
-            rows, scores = rows[has][:needed], scores[has][:needed]
-            vectors = space.take(rows)
+            rows, scores = rows[:needed], scores[:needed]
+            vectors = _vectors_of(rows, asked[0].space)
+            fused = len(asked) > 1 and (wanted.fusion != "score" or len(joined(asked)) > 1)
             pools = [slice(lo, lo + POOL) for lo in range(0, len(rows), POOL)]  # of one size, so that pages fit together
-            chosen = [pool.start + diversified(scores[pool], vectors[pool], wanted.diversity, POOL) for pool in pools]
+            worth = [_like_cosines(scores[pool]) if fused else scores[pool] for pool in pools]
+            chosen = [
+                pool.start + diversified(own, vectors[pool], wanted.diversity, POOL)
+                for pool, own in zip(pools, worth, strict=True)
+            ]
             order = np.concatenate([np.empty(0, np.intp), *chosen])
             rows, scores = rows[order], scores[order]
         return rows[wanted.offset : wanted.last], scores[wanted.offset : wanted.last]
@@ -204,12 +213,15 @@ class Searcher:
             combined = [_combined(group) for group in groups.values()]
             if len(combined) == 1:
                 return self._one(combined[0], depth, where, leave_out, recall)
-            return self._fused(combined, max(DEEP, 2 * depth), where, leave_out, recall)
+            return _deepened(depth, lambda deep: self._fused(combined, deep, where, leave_out, recall))
         if len(asked) == 1:
             return self._one(asked[0], depth, where, leave_out, recall)
-        rankings = [self._one(one, max(DEEP, 2 * depth), where, leave_out, recall)[0] for one in asked]
-        rows, scores = fuse_ranks(rankings, [one.weight for one in asked])
-        return rows[:depth], scores[:depth]
+
+        def ranked(deep: int) -> Ranking:
+            rankings = [self._one(one, deep, where, leave_out, recall)[0] for one in asked]
+            return fuse_ranks(rankings, [one.weight for one in asked])
+
+        return _deepened(depth, ranked)
 
     def _one(self, asked: Asked, depth: int, where: str | None, leave_out: Rows, recall: float | None) -> Ranking:
         scores, rows = self._nearest(
@@ -237,12 +249,14 @@ class Searcher:
         """Positions of the space that may be found; None for all."""
         if where is None:
             return space.live
-        if (key := (space.name, where)) not in self._masks:
-            self._masks[key] = self._mask(space, self.store.items.where(where))
-            while len(self._masks) > FILTERS_KEPT:
-                self._masks.popitem(last=False)
-        self._masks.move_to_end(key)
-        return self._masks[key]
+        key = (space.name, where)
+        with self._opening:
+            if key not in self._masks:
+                self._masks[key] = self._mask(space, self.store.items.where(where))
+                while len(self._masks) > FILTERS_KEPT:
+                    self._masks.popitem(last=False)
+            self._masks.move_to_end(key)
+            return self._masks[key]
 
     def _mask(self, space: SearchableSpace, rows: Rows) -> npt.NDArray[np.bool_]:
         table = np.zeros(self.store.manifest.next_row + 1, bool)
@@ -269,29 +283,74 @@ class Searcher:
         ]
 
 
-def _several(given: Any) -> list[Any]:
+def _several(given: Any, what: str) -> list[Any]:
+    """Ids, texts, or paths of files."""
     if given is None:
         return []
-    return [given] if isinstance(given, (str, os.PathLike)) else list(given)
+    several: list[Any] = list(given) if isinstance(given, Iterable) and not isinstance(given, (str, bytes)) else [given]
+    if what in ("id", "text"):
+        return strings(several, what)
+    if wrong := [one for one in several if not isinstance(one, (str, os.PathLike))]:
+        raise UsageError(f"{what} should be paths. Got {wrong[0]!r} ({type(wrong[0]).__name__}) instead.")
+    return several
 
 
-def _weighted(asked: list[Asked], weights: Sequence[float] | None) -> list[Asked]:
+def _vectors_of(rows: Rows, space: SearchableSpace) -> Float:
+    """Vectors (n, dim) of `rows`; zeros, like nothing else, where the space has none."""
+    has = space.has(rows)
+    vectors = np.zeros((len(rows), space.dim), np.float32)
+    vectors[has] = space.take(rows[has])
+    return vectors
+
+
+def _like_cosines(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Fused scores (n,) on the scale of likeness, from 0 to 1."""
+    return np.asarray((scores - scores.min()) / max(float(np.ptp(scores)), 1e-12))
+
+
+def _deepened(depth: int, ranked: Callable[[int], Ranking]) -> Ranking:
+    """The first `depth` of several rankings joined; what more candidates bring comes after the rest, so that pages agree."""
+    deep = DEEP
+    rows, scores = ranked(deep)
+    while len(rows) < depth:
+        deep *= DEEPENED
+        more, their = ranked(deep)
+        fresh = ~np.isin(more, rows)
+        if not fresh.any():
+            break
+        rows, scores = np.concatenate([rows, more[fresh]]), np.concatenate([scores, their[fresh]])
+    return rows[:depth], scores[:depth]
+
+
+def _weighted(asked: list[Asked], weights: Sequence[float] | None, fusion: str) -> list[Asked]:
     if weights is None:
         return asked
-    if len(weights) != len(asked):
-        raise UsageError(f"There are {len(asked)} queries but {len(weights)} weights; give one for each.")
-    if not np.isfinite(weights).all() or not any(weights):
-        raise UsageError(f"weights should be numbers, not all zero. Got {list(weights)} instead.")
-    return [replace(one, weight=float(weight)) for one, weight in zip(asked, weights, strict=True)]
+    try:
+        with np.errstate(over="ignore"):
+            values = np.asarray(weights, np.float32).ravel()
+    except (TypeError, ValueError):
+        raise UsageError(f"weights should be numbers. Got {weights!r} instead.") from None
+    if len(values) != len(asked):
+        raise UsageError(f"There are {len(asked)} queries but {len(values)} weights; give one for each.")
+    if not np.isfinite(values).all() or not values.any():
+        raise UsageError(f"weights should be numbers that float32 holds, not all zero. Got {weights!r} instead.")
+    if values.min() < 0 and (fusion != "score" or len(joined(asked)) > 1):
+        raise UsageError(
+            f"Weights below 0 need queries in one space, which are added up. Got {weights!r} across spaces or with rrf."
+        )
+    return [replace(one, weight=float(weight)) for one, weight in zip(asked, values, strict=True)]
 
 
 def _combined(group: Sequence[Asked]) -> Asked:
     """Queries of one space as one: the sum of weighted cosines is the cosine to the weighted sum."""
-    if len(group) == 1:
+    if len(group) == 1 and group[0].weight > 0:
         return group[0]
     vectors = unit_rows(np.stack([one.vector for one in group]))
     weights = np.asarray([one.weight for one in group], np.float32)
-    return replace(group[0], vector=weights @ vectors, weight=float(np.abs(weights).sum()))
+    vector = weights @ vectors
+    if not np.linalg.norm(vector) > CANCELLED * np.abs(weights).sum():
+        raise UsageError("The queries, with their weights, cancel one another out. Change a weight.")
+    return replace(group[0], vector=vector, weight=float(np.abs(weights).sum()))
 
 
 def _certainty(used: dict[str, Any]) -> tuple[bool, float]:

@@ -6,6 +6,7 @@ import csv
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from helpers import Telling
 
 import embedstore as es
+from embedstore import _search
 from embedstore.encoders import ENCODERS, EncoderRequest
 from embedstore.encoders.hash import HashEncoder
 from embedstore.errors import FingerprintError, UsageError
@@ -114,6 +116,13 @@ def test_queries_that_cannot_be_compared_say_what_can(store: es.Store, tmp_path:
         ({}, "Say what to search for"),
         ({"text": ["a", "b"], "weights": [1.0]}, "2 queries but 1 weights"),
         ({"text": "a", "weights": [0.0]}, "not all zero"),
+        ({"text": "a", "weights": [1e39]}, "numbers that float32 holds"),
+        ({"text": "a", "weights": ["x"]}, "weights should be numbers"),
+        ({"text": "a", "wheer": "n < 3"}, "A search has no option 'wheer'. It has: text, image"),
+        ({"text": b"a"}, r"text should be strings. Got b'a'"),
+        ({"image": 3}, "image should be paths. Got 3"),
+        ({"text": "a", "diversity": None}, "diversity should lie between"),
+        ({"text": "a", "min_score": float("nan")}, "min_score should be a number"),
         ({"text": "a", "fusion": "best"}, "fusion should be one of score, rrf"),
         ({"text": "a", "diversity": 2}, "diversity should lie between"),
         ({"text": "a", "offset": -1}, "offset must be at least 0"),
@@ -518,3 +527,52 @@ def test_command_line_refusals(mixed: es.Store, arguments: list[str], words: str
     done = cli("search", mixed.path, *arguments, code=2)
     assert words in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_weights_below_zero_search_away_in_one_space_and_are_refused_across_spaces(mixed: es.Store) -> None:
+    one = unit(mixed, "one")
+    found = es.search(mixed, id="i4", weights=[-1.0], space="one", k=5)
+    assert ids(found) == named([i for i in np.argsort(one @ one[4]) if i != 4][:5])
+    with pytest.raises(UsageError, match="cancel one another out"):
+        es.search(mixed, vector=one[4], like=["i4"], weights=[1.0, -1.0], space="one")
+    with pytest.raises(UsageError, match=r"Weights below 0 need queries in one space"):
+        es.search(mixed, id=["i4", "i9"], weights=[1.0, -1.0], space="one", fusion="rrf")
+
+
+@pytest.mark.parametrize("fusion", ["rrf", "score"])
+@pytest.mark.parametrize("how", [{}, {"where": "n % 3 > 0"}, {"diversity": 0.5}, {"group_by": "label", "per_group": 9}])
+def test_pages_of_joined_queries_fit_together(
+    mixed: es.Store, fusion: str, how: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_search, "DEEP", 7)
+    whole = ids(fused(mixed, fusion, [1.0, 3.0], k=M, **how))
+    assert len(whole) == len(set(whole))
+    pages = [ids(fused(mixed, fusion, [1.0, 3.0], k=8, offset=lo, **how)) for lo in range(0, len(whole), 8)]
+    assert [item for page in pages for item in page] == whole
+
+
+def test_diversity_keeps_items_that_the_first_space_lacks(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    texts = [f"text {i}" if i % 2 else None for i in range(40)]
+    images = [f"{tmp_path}/{i}.png" for i in range(40)]
+    for i, path in enumerate(images):
+        Path(path).write_bytes(rng.bytes(20 + i))
+    source = MemorySource({"id": [str(i) for i in range(40)], "text": texts, "image": images})
+    es.embed(source, tmp_path / "s", text="hash:8", image="hash:8")
+    asked: dict[str, Any] = {"text": "text 7", "image": images[4], "k": 40}
+    assert len(es.search(tmp_path / "s", **asked).results) == 40
+    assert len(es.search(tmp_path / "s", **asked, diversity=0.3).results) == 40
+
+
+def test_metadata_called_like_a_hit_s_own_values_keeps_its_own_name(tmp_path: Path) -> None:
+    source = MemorySource({"id": ["a"], "text": ["b"], "rank": [7], "rank_": [8], "score": [9]})
+    es.embed(source, tmp_path / "s", text="hash:8")
+    (hit,) = es.search(tmp_path / "s", text="b").to_dict()["results"]
+    assert (hit["rank"], hit["rank__"], hit["rank_"], hit["score_"]) == (1, 7, 8, 9)
+
+
+def test_threads_share_a_searcher(mixed: es.Store) -> None:
+    searcher = es.Searcher(mixed)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda i: searcher.search(id=f"i{i % 20}", space="one", where=f"n > {i % 9}"), range(80)))
+    assert all(result.index["exact"] for result in found)
