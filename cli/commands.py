@@ -81,7 +81,7 @@ def embed(
     max_pixels: Annotated[int | None, typer.Option(help="Larger images are failures.")] = None,
     rehash: Annotated[bool, typer.Option("--rehash", help="Read every file, whatever its size and mtime.")] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try unchanged failures again.")] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first failure.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first failure, new or known.")] = False,
     prune: Annotated[bool, typer.Option("--prune", help="Remove items of the store that DATASET does not have.")] = False,
     timeout: Annotated[float, typer.Option(help="Seconds that a read from a URL may take.")] = 60.0,
     json: Json = False,

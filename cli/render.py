@@ -119,7 +119,9 @@ def print_embedding(report: EmbedReport, store: object) -> None:
         console.print(f"failed: {item} ({space}, {stage}): {reason}", markup=False)
     failed = sum(s.failed for s in report.spaces.values())
     if failed > 5:
-        console.print(f"  … {failed:,} failures in all; embedstore info {store} --failures lists them", markup=False)
+        console.print(
+            f"  … {failed:,} failures in all; embedstore info {store} --failures lists those that left no vector", markup=False
+        )
     if report.removed:
         console.print(f"{report.removed:,} items that the dataset does not have were removed")
     elif report.absent:

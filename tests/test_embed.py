@@ -224,6 +224,11 @@ def test_strict_raises_and_keeps_nothing(awkward: Path, tmp_path: Path) -> None:
     with pytest.raises(PayloadError, match=r"item 'bad-.*'"):
         es.embed(awkward, tmp_path / "s", image=PixelEncoder(), strict=True)
     assert not (tmp_path / "s").exists()
+    first = es.embed(awkward, tmp_path / "s", image=PixelEncoder())
+    again = es.embed(awkward, tmp_path / "s", image=PixelEncoder())
+    assert sorted(again.failures) == sorted(first.failures)  # known ones are told, too
+    with pytest.raises(PayloadError, match=r"item 'bad-.*'"):
+        es.embed(awkward, tmp_path / "s", image=PixelEncoder(), strict=True)
 
 
 def test_unreadable_files_are_tried_again(table: Path, tmp_path: Path) -> None:

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 CHUNK_BYTES = 128 << 20
 """A chunk ends with the payload that reaches this many bytes, where payloads come with the items."""
 LEAST_ROWS = 256
+"""Of items whose texts are not looked at."""
+LEAST_WITH_TEXTS = 1024
 LEAST_TEXTS = 4096
-"""Of texts alone, which take less time than pictures: a chunk is sorted by length, and one of few texts is more padding."""
+"""Of texts alone. A chunk's texts are sorted by length: fewer of them are more padding."""
 
 
 def part_rows(position: int, least: int = LEAST_ROWS) -> int:

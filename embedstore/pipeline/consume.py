@@ -294,6 +294,7 @@ class ChunkCloser:
             looked_at = chunk.work[state.name].claim[i] >= 0 or chunk.work[state.name].copy[i] >= 0
             if i not in errors and not same[i] and not looked_at and not chunk.missing[modality][i]:
                 failed[i] = True
+                self._note_failure(state.name, old)
                 if changed[i]:
                     add.append(old._replace(row=int(row[i])))
         for i, error in errors.items():

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from embedstore._keys import hash_payload, keys_from_bytes
 from embedstore._ordered import ordered_map
 from embedstore.errors import EmbedstoreError, PayloadError, one_line
-from embedstore.pipeline.chunks import LEAST_ROWS, LEAST_TEXTS, chunks
+from embedstore.pipeline.chunks import LEAST_ROWS, LEAST_TEXTS, LEAST_WITH_TEXTS, chunks
 from embedstore.pipeline.plan import Chunk, Planner, SpaceWork
 from embedstore.pipeline.stages import Clock
 from embedstore.pipeline.state import SpaceState
@@ -93,8 +93,7 @@ class Producer:
         self._settled = {} if retry_failed else {state.name: _settled_failures(state) for state in states}
 
     def events(self) -> Iterator[Batch | ChunkEnd]:
-        texts_alone = all(state.encoder.spec.modality == "text" for state in self._states)
-        for start, table in chunks(self._source.batches(), LEAST_TEXTS if texts_alone else LEAST_ROWS):
+        for start, table in chunks(self._source.batches(), self._least_rows()):
             with self._clock.measure("compare"):
                 chunk = self._planner.plan(table, start)
             del table  # it holds the payloads, which are let go as soon as they are read
@@ -102,6 +101,12 @@ class Producer:
                 yield from self._modality(chunk, modality)
                 chunk.payloads.pop(modality, None)
             yield ChunkEnd(chunk, {state.name: state.claims for state in self._states})
+
+    def _least_rows(self) -> int:
+        modalities = {state.encoder.spec.modality for state in self._states}
+        if "text" not in modalities:
+            return LEAST_ROWS
+        return LEAST_WITH_TEXTS if len(modalities) > 1 else LEAST_TEXTS
 
     def _modality(self, chunk: Chunk, modality: str) -> Iterator[Batch]:
         n = len(chunk)

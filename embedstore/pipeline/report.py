@@ -64,7 +64,7 @@ class EmbedReport:
         Fraction of the time that each stage was busy: ``read``, ``compare`` (with what the store holds), ``decode``,
         ``encode`` and ``write``.
     failures : list of (space, id, stage, reason)
-        The first few of this run.
+        The first few: of this run, and known ones of payloads that have not changed.
     """
 
     items: int = 0
