@@ -9,8 +9,14 @@ import typer
 
 from .commands import Device, Json, Store, Where, _names
 
+ONE_QUESTION = (
+    *("text", "image", "audio", "id", "vector", "fingerprint", "like", "unlike", "weights"),
+    *("fusion", "offset", "min_score", "diversity", "group_by", "columns"),
+)
+
 
 def search(
+    context: typer.Context,
     store: Store,
     text: Annotated[list[str] | None, typer.Option(help="Search by words. Queries may be repeated and mixed.")] = None,
     image: Annotated[list[Path] | None, typer.Option(help="Search by an image file.")] = None,
@@ -44,24 +50,7 @@ def search(
 
     opened = es.Store.open(store)
     if batch is not None:
-        given = {
-            "--text": text,
-            "--image": image,
-            "--audio": audio,
-            "--id": id,
-            "--vector": vector,
-            "--like": like,
-            "--unlike": unlike,
-            "--fingerprint": fingerprint,
-            "--weights": weights,
-            "--fusion": fusion != "score",
-            "--offset": offset,
-            "--min-score": min_score,
-            "--diversity": diversity,
-            "--group-by": group_by,
-            "--columns": columns,
-        }
-        if extra := [name for name, value in given.items() if value or (name == "--min-score" and value is not None)]:
+        if extra := [f"--{name.replace('_', '-')}" for name in ONE_QUESTION if _given(context, name)]:
             raise UsageError(f"--batch is a search of its own: leave out {', '.join(extra)}.")
         with render.status("searching") as say:
             done = es.search_batch(
@@ -71,6 +60,8 @@ def search(
         return
     if out is not None:
         raise UsageError("--out belongs to --batch; one question's results are printed (--json for machines).")
+    if fingerprint is not None and vector is None:
+        raise UsageError("--fingerprint belongs to --vector: it says which encoder made that vector.")
     shown = _names(columns)
     with render.status("searching"):
         result = es.search(
@@ -96,6 +87,12 @@ def search(
             device=device,
         )
     render.print_json(result.to_dict()) if json else render.print_hits(result, shown or opened.items.metadata_columns()[:3])
+
+
+def _given(context: typer.Context, name: str) -> bool:
+    """Whether a parameter was said, be it with its default value."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name != "DEFAULT"
 
 
 def _numbers(given: str | None) -> list[float] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ import numpy.typing as npt
 
 from embedstore._files import publish
 from embedstore._projected import SearchableSpace
+from embedstore._request import Wanted
 from embedstore._search import Searcher
 from embedstore.errors import StoreError, UsageError, reason_of
 from embedstore.store import Store
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["BatchReport", "search_batch"]
 
 BLOCK = 1024
+ANSWERS = 1 << 22  # of a block, where many are asked for
 SUFFIXES = (".parquet", ".csv", ".jsonl")
 
 Block = tuple[list[Any], npt.NDArray[Any], npt.NDArray[np.int64] | None]
@@ -89,13 +92,14 @@ def search_batch(
     Raises
     ------
     UsageError
-        Queries that fit no space; another suffix.
+        Queries that fit no space, or have no direction; another suffix; `k` or `recall` that make no sense.
     """
+    wanted = Wanted.of({"k": k, "recall": recall})
     opened = store if isinstance(store, Store) else Store.open(store)
-    if out is None or Path(out).suffix not in SUFFIXES:
+    if out is None or Path(out).suffix.lower() not in SUFFIXES:
         raise UsageError(f"Say where to write the neighbours: --out FILE with one of {', '.join(SUFFIXES)}. Got {out} instead.")
     searcher = Searcher(opened, device=device, resident=True)
-    target, blocks = _blocks(searcher, queries, space)
+    target, blocks = _blocks(searcher, queries, space, wanted.k)
     among = None if where is None else opened.items.where(where)
     start = time.perf_counter()
     path = Path(out)
@@ -104,7 +108,7 @@ def search_batch(
 
     def tables() -> Iterator[pa.Table]:
         for names, vectors, own in blocks:
-            scores, rows = searcher.nearest(target, vectors, k, exclude=own, among=among, recall=recall)
+            scores, rows = searcher.nearest(target, vectors, wanted.k, exclude=own, among=among, recall=wanted.recall)
             table = _table(opened, names, scores, rows)
             counts[0] += len(names)
             counts[1] += table.num_rows
@@ -112,11 +116,13 @@ def search_batch(
             yield table
 
     try:
-        _write(temporary, path.suffix, tables())
+        _write(temporary, path.suffix.lower(), tables())
         publish(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise StoreError(f"{path} cannot be written: {reason_of(error)}.") from error
+    finally:
+        with suppress(OSError):  # is not there where all went well
+            temporary.unlink()
     seconds = time.perf_counter() - start
     return BatchReport(
         counts[0], counts[1], target.name, str(path), round(seconds, 3), round(counts[0] / seconds, 1), searcher.answered()
@@ -124,7 +130,7 @@ def search_batch(
 
 
 def _blocks(
-    searcher: Searcher, queries: str | Path | npt.NDArray[Any], space: str | None
+    searcher: Searcher, queries: str | Path | npt.NDArray[Any], space: str | None, k: int
 ) -> tuple[SearchableSpace, Iterator[Block]]:
     if isinstance(queries, (str, Path)) and str(queries) in searcher.queries.spaces:
         asked = searcher.queries.space(str(queries))
@@ -133,7 +139,9 @@ def _blocks(
             asked.spec.alignment is None or asked.spec.alignment != target.spec.alignment
         ):
             raise UsageError(f"Vectors of space {asked.name!r} cannot be compared with those of {target.name!r}.")
-        return target, _of_space(searcher.store, asked)
+        return target, _of_space(searcher.store, asked, _block(target, k))
+    if isinstance(queries, str) and not queries.strip():
+        raise UsageError("--batch is empty; give a .npy of shape (m, dim), or a space of the store.")
     vectors = queries if isinstance(queries, np.ndarray) else _load(searcher, Path(queries))
     if vectors.ndim != 2 or vectors.dtype.kind not in "fiu":
         raise UsageError(f"Queries should be numbers of shape (m, dim). Got {vectors.dtype}{vectors.shape} instead.")
@@ -145,7 +153,12 @@ def _blocks(
         raise UsageError(
             f"Queries of {vectors.shape[1]} numbers fit {len(fits)} spaces; say which: --space NAME. Spaces: {known}."
         )
-    return fits[0], _of_array(vectors)
+    return fits[0], _of_array(vectors, _block(fits[0], k))
+
+
+def _block(target: SearchableSpace, k: int) -> int:
+    """How many queries to answer at once."""
+    return max(1, min(BLOCK, ANSWERS // max(1, min(k, len(target)))))
 
 
 def _load(searcher: Searcher, path: Path) -> npt.NDArray[Any]:
@@ -158,17 +171,20 @@ def _load(searcher: Searcher, path: Path) -> npt.NDArray[Any]:
         raise UsageError(f"{path} is not an array of queries: expected .npy of shape (m, dim).") from error
 
 
-def _of_space(store: Store, space: SearchableSpace) -> Iterator[Block]:
-    for lo in range(0, len(space), BLOCK):
-        rows = space.rows[lo : lo + BLOCK]
+def _of_space(store: Store, space: SearchableSpace, size: int) -> Iterator[Block]:
+    for lo in range(0, len(space), size):
+        rows = space.rows[lo : lo + size]
         yield store.items.take(rows, ["id"]).column("id").to_pylist(), space.take(rows), rows
 
 
-def _of_array(vectors: npt.NDArray[Any]) -> Iterator[Block]:
-    for lo in range(0, len(vectors), BLOCK):
-        block = np.asarray(vectors[lo : lo + BLOCK])
+def _of_array(vectors: npt.NDArray[Any], size: int) -> Iterator[Block]:
+    for lo in range(0, len(vectors), size):
+        with np.errstate(over="ignore"):
+            block = np.asarray(vectors[lo : lo + size]).astype(np.float32)
         if len(bad := np.flatnonzero(~np.isfinite(block).all(axis=1))):
-            raise UsageError(f"Query {lo + int(bad[0])} holds NaN or infinity.")
+            raise UsageError(f"Query {lo + int(bad[0])} holds NaN, infinity, or numbers that float32 cannot hold.")
+        if len(bad := np.flatnonzero(~block.any(axis=1))):
+            raise UsageError(f"Query {lo + int(bad[0])} is all zeros; it has no direction to search in.")
         yield [str(lo + i) for i in range(len(block))], block, None
 
 

@@ -133,11 +133,17 @@ class Resolver:
     def comparable(self, modality: str, wanted: str | None) -> SearchableSpace:
         """The space that a query of `modality` is compared with: by alignment across modalities, else the same encoder."""
         spaces = [self.space(wanted)] if wanted else list(self.spaces.values())
-        crossing = [s for s in spaces if s.spec.alignment and s.spec.modality != modality]
+        crossing = [s for s in spaces if s.spec.modality != modality and self._crosses(s, modality)]
         same = [s for s in spaces if s.spec.modality == modality]
         if found := [*crossing, *same]:
             return found[0]
         raise UsageError(self._refusal(modality, spaces, wanted))
+
+    def _crosses(self, target: SearchableSpace, modality: str) -> bool:
+        """Whether something may make vectors of `modality` for `target`: an aligned space, or the encoder of a stored one."""
+        if target.spec.alignment is None:
+            return False
+        return not isinstance(target, ProjectedSpace) or query_space(self.spaces, target, modality) is not None
 
     def _refusal(self, modality: str, spaces: Sequence[SearchableSpace], wanted: str | None) -> str:
         article = WORDS[modality]
@@ -150,7 +156,7 @@ class Resolver:
             ways.insert(0, "--image FILE")
         elif "text" in encodable:
             ways.insert(0, "--text WORDS")
-        others = [s.name for s in self.spaces.values() if s.spec.modality == modality or s.spec.alignment]
+        others = [s.name for s in self.spaces.values() if s.spec.modality == modality or self._crosses(s, modality)]
         if wanted and others:
             ways.append(f"--space {others[0]}")
             if len(self.store.spaces) > 1:

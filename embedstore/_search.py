@@ -114,9 +114,9 @@ class Searcher:
 
         Returns
         -------
-        scores : (m, k) float32
+        scores : (m, k) float32, or narrower where the space has fewer vectors
             Cosines, descending; NaN beyond the last result.
-        rows : (m, k) int64
+        rows : (m, k) int64, likewise
             Rows of the store; -1 beyond the last result.
         """
         keep = space.live if among is None else self._mask(space, among)

@@ -7,10 +7,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 import embedstore as es
+from embedstore.sources import MemorySource
 
 COMMANDS = (
     *("demo", "embed", "import", "info", "index", "search", "train", "evaluate", "predict", "align", "eval-search", "dedup"),
@@ -147,3 +150,100 @@ def test_arguments_that_are_no_text(store: es.Store) -> None:
     assert "valid Unicode" in done.stderr
     done = run("info", "x" * 300, code=1)
     assert "File name too long" in done.stderr
+
+
+HUGE = 10**12
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        (["-k", HUGE], 11),
+        (["-k", 10**20], 11),
+        (["--offset", HUGE], 0),
+        (["--offset", 10**20], 0),
+        (["-k", HUGE, "--where", "label = 'even'"], 6),
+        (["-k", HUGE, "--group-by", "label"], 2),
+        (["-k", HUGE, "--diversity", 0.5], 11),
+    ],
+)
+def test_more_results_than_there_are(store: es.Store, arguments: list[object], shown: int) -> None:
+    done = run("search", store.path, "--text", "x", *arguments, "--json")
+    assert len(json.loads(done.stdout)["results"]) == shown
+
+
+@pytest.mark.parametrize("k", [HUGE, 10**20])
+def test_a_batch_for_more_neighbours_than_there_are(store: es.Store, tmp_path: Path, k: int) -> None:
+    run("search", store.path, "--batch", "text", "--out", tmp_path / "x.CSV", "-k", k)
+    assert len((tmp_path / "x.CSV").read_text().splitlines()) == 1 + 11 * 10
+    run("search", store.path, "--batch", "text", "--out", tmp_path / "y.csv", "-k", 20)
+    assert (tmp_path / "y.csv").read_text() == (tmp_path / "x.CSV").read_text()
+
+
+def test_small_blocks_answer_as_large_ones(store: es.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    es.search_batch(store, "text", tmp_path / "large.csv")
+    monkeypatch.setattr("embedstore._batch.ANSWERS", 25)
+    es.search_batch(store, "text", tmp_path / "small.csv")
+    rows = [[line.split(",")[:3] for line in (tmp_path / name).read_text().splitlines()] for name in ("large.csv", "small.csv")]
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize(
+    ("queries", "options", "words"),
+    [
+        ("text", {"k": 0}, "k must be at least 1. Got 0"),
+        ("text", {"k": -5}, "k must be at least 1. Got -5"),
+        ("text", {"recall": 7}, "recall should lie between 0 and 1. Got 7"),
+        ("text", {"recall": 0}, "recall should lie between 0 and 1. Got 0"),
+        ("text", {"recall": float("nan")}, "recall should lie between 0 and 1. Got nan"),
+        ("", {}, "--batch is empty"),
+        (np.eye(3, 16, 1) * [[1], [0], [1]], {}, "Query 1 is all zeros"),
+        (np.eye(3, 16) * [[1], [1], [1e39]], {}, "Query 2 holds NaN, infinity, or numbers that float32 cannot hold"),
+    ],
+)
+def test_batches_are_checked_like_single_searches(
+    store: es.Store, tmp_path: Path, queries: Any, options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(es.errors.UsageError, match=re.escape(words)):
+        es.search_batch(store, queries, tmp_path / "x.csv", **options)
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith("x.csv")]
+
+
+def test_options_that_have_no_meaning(store: es.Store, tmp_path: Path) -> None:
+    for given in (["--diversity", 0], ["--offset", 0], ["--fusion", "score"], ["--min-score", 0], ["--fingerprint", "abc"]):
+        done = run("search", store.path, "--batch", "text", "--out", tmp_path / "x.csv", *given, code=2)
+        assert f"leave out {given[0]}." in done.stderr
+    assert (
+        "--fingerprint belongs to --vector" in run("search", store.path, "--text", "x", "--fingerprint", "abc", code=2).stderr
+    )
+
+
+def test_where_errors_are_sentences(store: es.Store) -> None:
+    for condition in ("nope = 1", "idd = 1", "label ="):
+        error = run("search", store.path, "--text", "x", "--where", condition, code=2).stderr
+        assert re.search(r"[.!?] Columns: id, ", error) or re.search(r"[.!?] Columns: row, id, ", error), error
+        assert ".." not in error
+
+
+def test_groups_by_lists_and_structs(tmp_path: Path) -> None:
+    rows = [{"id": f"i{i}", "text": f"text {i}", "tags": [f"t{i % 3}"], "at": {"x": i % 2}} for i in range(12)]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run("embed", tmp_path / "t.jsonl", "--store", tmp_path / "s", "--text", "hash")
+    for column, groups in (("tags", 3), ("at", 2)):
+        done = run("search", tmp_path / "s", "--text", "x", "--group-by", column, "--json")
+        found = [hit[column] for hit in json.loads(done.stdout)["results"]]
+        assert len(found) == groups == len({str(value) for value in found})
+
+
+def test_a_sound_is_not_compared_with_aligned_texts_and_images(tmp_path: Path) -> None:
+    data = {"id": [f"i{i}" for i in range(60)], "text": [f"text {i}" for i in range(60)], "image": []}
+    for i in range(60):
+        (tmp_path / f"{i}.bin").write_text(f"image {i}")
+        data["image"].append(str(tmp_path / f"{i}.bin"))
+    es.embed(MemorySource(data), tmp_path / "s", text="hash:8", image="hash:8")
+    es.align(tmp_path / "s", "text", "image")
+    for space in ([], ["--space", "aligned.image"]):
+        error = run("search", tmp_path / "s", "--audio", tmp_path / "0.bin", *space, code=2).stderr
+        assert "A sound cannot be compared with space" in error
+        assert "--space aligned" not in error
+    assert run("search", tmp_path / "s", "--text", "text 1", "--json").stdout.count('"aligned.image"') == 1

@@ -19,6 +19,7 @@ from embedstore.errors import UsageError
 from embedstore.indexing import tune
 from embedstore.indexing.approximate import VectorIndex
 from embedstore.indexing.base import Base, Setting
+from embedstore.indexing.combine import first_of_each
 from embedstore.indexing.measure import SAME, QuerySet, interval
 from embedstore.indexing.plan import Planner
 from embedstore.indexing.recipe import Recipe, choose, n_lists, parse_bytes, parse_seconds
@@ -663,10 +664,30 @@ def test_one_query_is_answered_as_in_a_batch() -> None:
             np.testing.assert_allclose(alone.scores[0], together.scores[i], atol=1e-5 if dtype != np.float16 else 1e-2)
             if dtype != np.float16:
                 np.testing.assert_array_equal(alone.positions[0], together.positions[i])
-    assert index.search(queries[0], N + 5).positions[0, -1] == -1
+    assert index.search(queries[0], N + 5).positions.shape == (1, N)
     zero = np.zeros((1, queries.shape[1]), np.float32)
     np.testing.assert_array_equal(index.search(zero, 3).scores, index.search(np.repeat(zero, 2, 0), 3).scores[:1])
     with pytest.raises(UsageError, match="position 0 holds NaN"):
         index.search(np.full_like(zero, np.nan), 3)
     with pytest.raises(UsageError, match="k should be 1 or more"):
         index.search(queries[:1], 0)
+
+
+@pytest.mark.parametrize("factory", ["HNSW16,Flat", "HNSW16,SQfp16", "IVF16,SQ8", "Flat"])
+@pytest.mark.parametrize("k", [N + 1, 10**12, 10**20])
+def test_no_more_columns_than_vectors(made: dict[str, VectorIndex], factory: str, k: int) -> None:
+    index = made.get(factory) or made["Flat"]
+    keep = np.arange(N) % 3 == 0
+    for mask, there in ((None, N), (keep, int(keep.sum()))):
+        answer = index.search(points(1, 2), k, keep=mask)
+        assert answer.scores.shape == answer.positions.shape == (2, N)
+        assert (answer.positions[:, there:] == -1).all()
+        assert all(len(set(row)) == there for row in answer.positions[:, :there].tolist())
+    assert VectorIndex().fit(points(0, 0)).search(points(1, 2), k).positions.shape == (2, 0)
+
+
+def test_groups_of_values_without_a_hash() -> None:
+    values = [["a"], {"x": 1}, ["a"], None, ["a", "b"], {"x": 1}, None, ["a"], "['a']"]
+    assert first_of_each(values, 1).tolist() == [0, 1, 3, 4, 8]
+    assert first_of_each(values, 2).tolist() == [0, 1, 2, 3, 4, 5, 6, 8]
+    assert first_of_each([], 1).tolist() == []

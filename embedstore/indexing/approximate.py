@@ -138,6 +138,11 @@ class VectorIndex:
             kept for the next search with it.
         recall : float, optional
             Another operating point than the target's; 1 for exact search.
+
+        Returns
+        -------
+        Answer
+            min(k, n) columns; those beyond a query's last result are empty.
         """
         k = operator.index(k)
         queries = np.asarray(queries)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -89,7 +89,8 @@ def first_of_each(values: Sequence[Any], limit: int) -> npt.NDArray[np.intp]:
     seen: dict[Any, int] = {}
     kept = []
     for place, value in enumerate(values):
-        seen[value] = seen.get(value, 0) + 1
-        if seen[value] <= limit:
+        key = value if isinstance(value, Hashable) else (type(value), repr(value))  # lists and structs
+        seen[key] = seen.get(key, 0) + 1
+        if seen[key] <= limit:
             kept.append(place)
     return np.asarray(kept, np.intp)

@@ -35,8 +35,8 @@ ENOUGH = 4  # lists: so many times k matching vectors must turn up, or the neigh
 class Answer(NamedTuple):
     """What `VectorIndex.search` returns.
 
-    ``scores`` (m, k) float32 cosines, descending, -inf beyond the last; ``positions`` (m, k) int64, -1 beyond the last;
-    ``plan`` in words; ``recall`` None where the answer is exact.
+    ``scores`` (m, k') float32 cosines, descending, -inf beyond the last; ``positions`` (m, k') int64, -1 beyond the last, where
+    k' = min(k, how many vectors there are); ``plan`` in words; ``recall`` None where the answer is exact.
     """
 
     scores: Float
@@ -124,6 +124,7 @@ class Planner:
 
     def search(self, unit: Float, k: int, keep: Mask | None, recall: float | None) -> Answer:
         """The `k` nearest of unit vectors (m, dim) among `keep`; at the operating point for `recall`."""
+        k = min(k, len(self.vectors))
         if self.base is None or (recall is not None and recall >= 1):
             return self._exactly(unit, k, keep)
         known = len(self.base) if keep is None else self._known(self.base, keep)

@@ -192,7 +192,8 @@ class Items:
             except duckdb.Error as error:
                 columns = ", ".join(c for c in self.column_types() if not c.endswith((SIZE, MTIME)))
                 reason = one_line(error).split(" LINE ")[0]
-                raise UsageError(f"--where {expression!r}: {reason} Columns: {columns}.") from error
+                stop = "" if reason.endswith((".", "!", "?")) else "."
+                raise UsageError(f"--where {expression!r}: {reason}{stop} Columns: {columns}.") from error
         return np.sort(np.asarray(found[ROW], dtype=np.int64))
 
     def _part(self, index: int, columns: list[str] | None) -> pa.Table:
