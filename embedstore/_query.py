@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from zipfile import BadZipFile
 
@@ -14,6 +14,7 @@ import numpy.typing as npt
 from embedstore._projected import ProjectedSpace, SearchableSpace, query_space, skipped_aligners, spaces_of
 from embedstore.encoders import load_encoder
 from embedstore.errors import EmbedstoreError, FingerprintError, UsageError
+from embedstore.indexing.vectors import unit_rows
 from embedstore.pipeline.produce import read_file
 from embedstore.spec import UNNAMED
 from embedstore.store import Store
@@ -23,6 +24,7 @@ __all__ = ["Asked", "QueryVector", "Resolver"]
 Float = npt.NDArray[np.float32]
 WORDS = {"image": "an image", "text": "a text", "audio": "a sound", "video": "a video"}
 UNLIKE = 0.5
+CANCELLED = 1e-6  # of the weights: what is left is rounding
 
 
 @dataclass(frozen=True)
@@ -291,3 +293,41 @@ def joined(asked: Sequence[Asked]) -> Mapping[str, list[Asked]]:
     for one in asked:
         groups.setdefault(one.space.name, []).append(one)
     return groups
+
+
+def weighted(asked: list[Asked], weights: Sequence[float] | None, fusion: str) -> list[Asked]:
+    """The queries with their weights, one for each.
+
+    Raises
+    ------
+    UsageError
+        Not as many; no numbers; all zero; below 0 where queries are not added up as vectors.
+    """
+    if weights is None:
+        return asked
+    try:
+        with np.errstate(over="ignore"):
+            values = np.asarray(weights, np.float32).ravel()
+    except (TypeError, ValueError):
+        raise UsageError(f"weights should be numbers. Got {weights!r} instead.") from None
+    if len(values) != len(asked):
+        raise UsageError(f"There are {len(asked)} queries but {len(values)} weights; give one for each.")
+    if not np.isfinite(values).all() or not values.any():
+        raise UsageError(f"weights should be numbers that float32 holds, not all zero. Got {weights!r} instead.")
+    if values.min() < 0 and (fusion != "score" or len(joined(asked)) > 1):
+        raise UsageError(
+            f"Weights below 0 need queries in one space, which are added up. Got {weights!r} across spaces or with rrf."
+        )
+    return [replace(one, weight=float(weight)) for one, weight in zip(asked, values, strict=True)]
+
+
+def combined(group: Sequence[Asked]) -> Asked:
+    """Queries of one space as one: the sum of weighted cosines is the cosine to the weighted sum."""
+    if len(group) == 1 and group[0].weight >= 0:
+        return group[0]
+    vectors = unit_rows(np.stack([one.vector for one in group]))
+    weights = np.asarray([one.weight for one in group], np.float32)
+    vector = weights @ vectors
+    if not np.linalg.norm(vector) > CANCELLED * np.abs(weights).sum():
+        raise UsageError("The queries, with their weights, cancel one another out. Change a weight.")
+    return replace(group[0], vector=vector, weight=float(np.abs(weights).sum()))

@@ -7,7 +7,6 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -17,7 +16,7 @@ import numpy.typing as npt
 from embedstore._arguments import strings
 from embedstore._index import OpenIndex, open_index
 from embedstore._projected import SearchableSpace
-from embedstore._query import Asked, Resolver, joined
+from embedstore._query import Asked, Resolver, combined, joined, weighted
 from embedstore._request import Hit, Query, SearchResult, Wanted
 from embedstore.errors import UsageError
 from embedstore.evaluation.bootstrap import Score
@@ -36,7 +35,6 @@ POOL = 100  # of the nearest, that a diverse answer is put together from
 DEEPER = 5
 DEEP, DEEPENED = 100, 4  # candidates of each query when several are joined; so many times more where that is too few
 FILTERS_KEPT = 64
-CANCELLED = 1e-6  # of the weights: what is left is rounding
 
 
 class Searcher:
@@ -172,7 +170,7 @@ class Searcher:
             asked.append(self.queries.examples(strings(like or [], "like"), strings(unlike or [], "unlike"), space))
         if not asked:
             raise UsageError("Say what to search for: --text, --image, --audio, --id, --vector or --like.")
-        return _weighted(asked, query.get("weights"), query.get("fusion", "score"))
+        return weighted(asked, query.get("weights"), query.get("fusion", "score"))
 
     def _ranked(self, asked: Sequence[Asked], wanted: Wanted, where: str | None) -> Ranking:
         """Rows and scores of the page that is wanted."""
@@ -210,10 +208,10 @@ class Searcher:
         groups = joined(asked)
         leave_out = np.asarray([row for one in asked for row in one.leave_out], np.int64)
         if fusion == "score":
-            combined = [_combined(group) for group in groups.values()]
-            if len(combined) == 1:
-                return self._one(combined[0], depth, where, leave_out, recall)
-            return _deepened(depth, lambda deep: self._fused(combined, deep, where, leave_out, recall))
+            sums = [combined(group) for group in groups.values()]
+            if len(sums) == 1:
+                return self._one(sums[0], depth, where, leave_out, recall)
+            return _deepened(depth, lambda deep: self._fused(sums, deep, where, leave_out, recall))
         if len(asked) == 1:
             return self._one(asked[0], depth, where, leave_out, recall)
 
@@ -320,37 +318,6 @@ def _deepened(depth: int, ranked: Callable[[int], Ranking]) -> Ranking:
             break
         rows, scores = np.concatenate([rows, more[fresh]]), np.concatenate([scores, their[fresh]])
     return rows[:depth], scores[:depth]
-
-
-def _weighted(asked: list[Asked], weights: Sequence[float] | None, fusion: str) -> list[Asked]:
-    if weights is None:
-        return asked
-    try:
-        with np.errstate(over="ignore"):
-            values = np.asarray(weights, np.float32).ravel()
-    except (TypeError, ValueError):
-        raise UsageError(f"weights should be numbers. Got {weights!r} instead.") from None
-    if len(values) != len(asked):
-        raise UsageError(f"There are {len(asked)} queries but {len(values)} weights; give one for each.")
-    if not np.isfinite(values).all() or not values.any():
-        raise UsageError(f"weights should be numbers that float32 holds, not all zero. Got {weights!r} instead.")
-    if values.min() < 0 and (fusion != "score" or len(joined(asked)) > 1):
-        raise UsageError(
-            f"Weights below 0 need queries in one space, which are added up. Got {weights!r} across spaces or with rrf."
-        )
-    return [replace(one, weight=float(weight)) for one, weight in zip(asked, values, strict=True)]
-
-
-def _combined(group: Sequence[Asked]) -> Asked:
-    """Queries of one space as one: the sum of weighted cosines is the cosine to the weighted sum."""
-    if len(group) == 1 and group[0].weight > 0:
-        return group[0]
-    vectors = unit_rows(np.stack([one.vector for one in group]))
-    weights = np.asarray([one.weight for one in group], np.float32)
-    vector = weights @ vectors
-    if not np.linalg.norm(vector) > CANCELLED * np.abs(weights).sum():
-        raise UsageError("The queries, with their weights, cancel one another out. Change a weight.")
-    return replace(group[0], vector=vector, weight=float(np.abs(weights).sum()))
 
 
 def _certainty(used: dict[str, Any]) -> tuple[bool, float]:

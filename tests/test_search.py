@@ -551,6 +551,13 @@ def test_pages_of_joined_queries_fit_together(
     assert [item for page in pages for item in page] == whole
 
 
+def test_a_weight_of_zero_leaves_a_query_out(mixed: es.Store) -> None:
+    assert (
+        ids(fused(mixed, "score", [1.0, 0.0], k=9))
+        == [i for i in ids(es.search(mixed, id="i4", space="one", k=10)) if i != "i9"][:9]
+    )
+
+
 def test_diversity_keeps_items_that_the_first_space_lacks(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     texts = [f"text {i}" if i % 2 else None for i in range(40)]
