@@ -12,21 +12,18 @@ from __future__ import annotations
 
 import argparse
 import io
-import statistics
-import subprocess
 import sys
 import tarfile
 import tempfile
-import time
 from pathlib import Path
 
 import pyarrow as pa
 
+from benchmarks._processes import EMBEDSTORE, rates, table
 from embedstore.demo import extract
 from embedstore.sources import TableSource
 
 MODEL = "ViT-B-32"
-OURS = "from embedstore_cli.main import main; main()"
 PEER = "from clip_retrieval.clip_inference.main import main; import fire; fire.Fire(main)"
 SHARDS = 2  # one for each process that reads
 
@@ -66,15 +63,6 @@ def write_tars(root: Path, name: str, items: list[tuple[bytes, str]]) -> str:
     return str(root / f"{name}-{{0..{SHARDS - 1}}}.tar")
 
 
-def seconds_of(python: str, code: str, *arguments: str) -> float:
-    """Wall seconds of a process that must succeed."""
-    start = time.perf_counter()
-    done = subprocess.run([python, "-c", code, *arguments], capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(done.stderr[-2000:])
-    return time.perf_counter() - start
-
-
 def main(arguments: list[str] | None = None) -> dict[str, float]:
     """Print the table; items a second by tool."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -85,35 +73,28 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args(arguments)
     limit, model, rounds = (16, "ViT-S-32-alt", 1) if given.tiny else (given.items, MODEL, given.rounds)
-    rates: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         weights = root / "weights.pt"
         write_weights(weights, model)
         items = pairs(given.data or extract(root / "demo"), limit)
-        few = items[: len(items) // 8]
-        patterns = {"few": write_tars(root, "few", few), "all": write_tars(root, "all", items)}
-        for number in range(rounds + (not given.tiny)):  # the first time, networks are converted
-            for tool in ("embedstore", *(["clip-retrieval"] if given.peer else [])):
-                walls = []
-                for name, tars in patterns.items():
-                    out = root / f"{tool}-{name}-{number}"
-                    if tool == "embedstore":
-                        encoder = f"openclip:{model}/{weights}"
-                        options = ["embed", tars, "--store", str(out), "--image", encoder, "--text", encoder]
-                        options += ["--runtime", "torch"] if given.tiny else []
-                        walls.append(seconds_of(sys.executable, OURS, *options))
-                    else:
-                        options = [f"--input_dataset={tars}", f"--output_folder={out}", "--input_format=webdataset"]
-                        options += [f"--clip_model=open_clip:{model}/{weights}", "--batch_size=64", "--use_jit=False"]
-                        options += [f"--num_prepro_workers={SHARDS}", "--output_partition_count=1"]
-                        walls.append(seconds_of(given.peer or "", PEER, *options))
-                rates.setdefault(tool, []).append((len(items) - len(few)) / (walls[1] - walls[0]))
-                print(f"{tool}: {walls[0]:.1f} s for {len(few)}, {walls[1]:.1f} s for {len(items)}", flush=True)
-    found = {tool: statistics.median(several[-rounds:]) for tool, several in rates.items()}
-    print(f"\n| {model}, images and texts | items/s (median of {rounds}) |\n|---|---|")
-    for tool, rate in found.items():
-        print(f"| {tool} | {rate:.1f} |")
+        datasets = {"few": items[: len(items) // 8], "all": items}
+        patterns = {name: write_tars(root, name, some) for name, some in datasets.items()}
+        encoder = f"openclip:{model}/{weights}"
+
+        def ours(name: str, out: Path) -> list[str]:
+            options = ["embed", patterns[name], "--store", str(out), "--image", encoder, "--text", encoder]
+            return [sys.executable, "-c", EMBEDSTORE, *options, *(["--runtime", "torch"] if given.tiny else [])]
+
+        def theirs(name: str, out: Path) -> list[str]:
+            options = [f"--input_dataset={patterns[name]}", f"--output_folder={out}", "--input_format=webdataset"]
+            options += [f"--clip_model=open_clip:{model}/{weights}", "--batch_size=64", "--use_jit=False"]
+            return [given.peer, "-c", PEER, *options, f"--num_prepro_workers={SHARDS}", "--output_partition_count=1"]
+
+        tools = {"embedstore": ours, **({"clip-retrieval": theirs} if given.peer else {})}
+        sizes = {name: len(some) for name, some in datasets.items()}
+        found = rates(tools, sizes, root, rounds, warm=not given.tiny)  # the first time, networks are converted
+    table(f"{model}, images and texts", found, rounds)
     return found
 
 

@@ -13,6 +13,7 @@ from benchmarks import (
     align,
     clip_retrieval,
     dedup,
+    dinotool,
     extract,
     filtered,
     heads,
@@ -86,6 +87,11 @@ def test_memory() -> None:
 @pytest.mark.slow
 def test_clip_retrieval() -> None:
     assert clip_retrieval.main(["--tiny"]).keys() == {"embedstore"}
+
+
+@pytest.mark.slow
+def test_dinotool() -> None:
+    assert dinotool.main(["--tiny"]).keys() == {"embedstore"}
 
 
 def test_stream() -> None:

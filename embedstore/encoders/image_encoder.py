@@ -65,7 +65,7 @@ class ImageEncoder:
     @property
     def network(self) -> Network:
         images = (-1, *self.transform.size, 4)
-        return Network(self.spec.name, self.spec.fingerprint, self._module, (images,), self._examples, piece=16)
+        return Network(self.spec.name, self.spec.fingerprint, self._module, (images,), self._examples)
 
     @cached_property
     def model(self) -> Model:

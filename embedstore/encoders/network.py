@@ -38,8 +38,6 @@ class Network:
         Of its inputs; -1 where the length varies.
     examples : callable
         Makes batches of inputs like real ones, of different shapes, on which runtimes have to agree.
-    piece : int
-        Rows that one core takes at a time.
     """
 
     name: str
@@ -47,7 +45,6 @@ class Network:
     load: Callable[[], torch.nn.Module]
     shapes: tuple[tuple[int, ...], ...]
     examples: Callable[[], list[tuple[Array, ...]]]
-    piece: int = 64
 
 
 Pending = Callable[[], Vectors]

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -31,30 +32,32 @@ from embedstore.registry import require
 AGREEMENT = {"bf16": 0.99995, "f32": 0.9999}
 """The least cosine to torch. Rounding to bfloat16 varies from payload to payload, and the examples are few."""
 VERSION = 3
-MOST_PIECES = 4
 NETWORK = "network.xml"
+PIECE_TOKENS = 1024
+SMALL_PIECE, PIECE, SMALL = 2, 8, 64 << 20
+"""Images of one piece, in a network with fewer bytes of weights than `SMALL` and in others.
+
+What layers hand on should stay in a core's cache, but weights have to be fetched for every piece.
+"""
 _CORE_LOCK = threading.Lock()
 LOG = logging.getLogger(__name__)
 
 
 class OpenVinoModel:
-    """A converted network; a batch is cut into pieces, each for one core, so that none waits for another inside the network.
+    """A converted network; batches are cut into pieces, each for one core, so that none waits for another inside the network.
 
     Parameters
     ----------
     file : Path
         ``.xml`` beside its ``.bin``.
-    piece : int
-        Rows of one.
     arithmetic : str
         ``"f32"`` or ``"bf16"``.
     cosine : float
         The least cosine to torch's float32 vectors that was measured.
     """
 
-    def __init__(self, file: Path, piece: int, arithmetic: str, cosine: float) -> None:
+    def __init__(self, file: Path, arithmetic: str, cosine: float) -> None:
         self._file = file
-        self._piece = piece
         self._arithmetic = arithmetic
         self._cosine = cosine
         self._free: deque[Any] = deque()  # requests that nobody waits for; taken and given back from any thread
@@ -68,16 +71,20 @@ class OpenVinoModel:
         config = {"INFERENCE_PRECISION_HINT": self._arithmetic, "PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": self._streams}
         return _core().compile_model(str(self._file), "CPU", config)
 
+    @cached_property
+    def _small(self) -> bool:
+        return self._file.with_suffix(".bin").stat().st_size < SMALL
+
     def start(self, *inputs: Array) -> Pending:
         n = len(inputs[0])
-        count = max(-(-n // self._piece), min(n, self._streams))
-        pieces = np.array_split(np.arange(n), min(count, MOST_PIECES * self._streams))
+        rounds = -(-n // (self._rows(inputs[0]) * self._streams))
+        bounds = np.linspace(0, n, min(n, rounds * self._streams) + 1).astype(int).tolist()
         running: list[Any] = []
         with _memory_errors():
             try:
-                for piece in pieces:
+                for lo, hi in pairwise(bounds):
                     request = self._request()
-                    request.start_async([array[piece[0] : piece[-1] + 1] for array in inputs], share_inputs=True)
+                    request.start_async([array[lo:hi] for array in inputs], share_inputs=True)
                     running.append(request)
             except RuntimeError:
                 _waited(running)  # they read the inputs
@@ -92,6 +99,12 @@ class OpenVinoModel:
             return vectors
 
         return wait
+
+    def _rows(self, batch: Array) -> int:
+        """Rows of one piece of `batch`: images (n, h, w, 4), or tokens (n, length)."""
+        if batch.ndim == 2:
+            return max(1, PIECE_TOKENS // int(batch.shape[1]))
+        return SMALL_PIECE if self._small else PIECE
 
     def _request(self) -> Any:
         try:
@@ -132,7 +145,7 @@ def open_network(network: Network, precision: str, *, required: bool) -> OpenVin
     cosines = record["cosine"]
     for arithmetic in ("bf16", "f32") if precision == "auto" and cpu_has_bfloat16() else ("f32",):
         if cosines.get(arithmetic, -1) >= AGREEMENT[arithmetic]:
-            return OpenVinoModel(folder / NETWORK, network.piece, arithmetic, cosines[arithmetic])
+            return OpenVinoModel(folder / NETWORK, arithmetic, cosines[arithmetic])
     if required:
         why = record["why"] or f"cosine to torch {cosines.get('f32')}"
         raise EncoderError(f"OpenVINO does not give {network.name}'s vectors: {why}. Use --runtime torch.")
@@ -243,6 +256,6 @@ def _compared(network: Network, file: Path) -> dict[str, float]:
     expected = [TorchModel(TorchRuntime("cpu", "float32"), module)(*batch) for batch in batches]
     cosine = {}
     for arithmetic in ("bf16", "f32") if cpu_has_bfloat16() else ("f32",):
-        model = OpenVinoModel(file, network.piece, arithmetic, 1.0)
+        model = OpenVinoModel(file, arithmetic, 1.0)
         cosine[arithmetic] = min(agreement(model(*batch), right) for batch, right in zip(batches, expected, strict=True))
     return cosine
