@@ -159,6 +159,8 @@ class TestMinilm(EncoderContract):
         waited: list[int] = []
 
         class Failing:
+            padding, row = 256, 0
+
             def start(self, ids: Any, mask: Any) -> Any:
                 number = len(waited) + len(begun)
                 begun.append(number)
@@ -433,7 +435,7 @@ class TestRuntimes:
     def test_one_that_cannot_be_converted_is_left_to_torch(self, tiny_clip: str, monkeypatch: pytest.MonkeyPatch) -> None:
         from embedstore.encoders import openvino
 
-        def fails(*_: Any) -> None:
+        def fails(*_: Any, **__: Any) -> None:
             raise RuntimeError("no such operation")
 
         monkeypatch.setattr(openvino, "_compared", fails)

@@ -54,6 +54,40 @@ class SentenceTexts(nn.Module):
         return self.model(features)["sentence_embedding"]  # type: ignore[no-any-return]
 
 
+class PackedTexts(nn.Module):
+    """Rows (r, length) of several texts through a transformer of sentence-transformers, as `packing.Rows` describes them.
+
+    Parameters
+    ----------
+    plain : SentenceTexts
+        A BERT, pooled by the mean or the first token.
+    position : int
+        The number that the model gives to the first token of a text.
+    first : bool
+        Pooled by the first token.
+
+    Returns
+    -------
+    (r, most, dim), of unit length where the model normalises.
+    """
+
+    def __init__(self, plain: SentenceTexts, position: int, *, first: bool) -> None:
+        super().__init__()
+        transformer, _, *rest = plain.model
+        self.transformer = transformer.auto_model
+        self.position = position
+        self.first = first
+        self.normalized = bool(rest)
+
+    def forward(self, ids: Tensor, positions: Tensor, members: Tensor) -> Tensor:
+        together = members.transpose(1, 2) @ members  # (r, length, length): 1 where two tokens are of one text
+        bias = ((together - 1) * 1e9).unsqueeze(1)
+        tokens = self.transformer(input_ids=ids, attention_mask=bias, position_ids=positions + self.position).last_hidden_state
+        weights = members * (positions == 0).unsqueeze(1) if self.first else members / members.sum(2, keepdim=True).clamp(min=1)
+        vectors = weights @ tokens
+        return nn.functional.normalize(vectors, dim=2) if self.normalized else vectors
+
+
 class ClipTexts(nn.Module):
     """Token ids (n, context) through the text tower of an open_clip model, normalised."""
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 
 CPU_BATCH, CUDA_BATCH = 128, 256
+CPU_PADDING = 256
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class Network:
         Of its inputs; -1 where the length varies.
     examples : callable
         Makes batches of inputs like real ones, of different shapes, on which runtimes have to agree.
+    packed : callable, optional
+        Of the loaded module of texts: one that takes `embedstore.encoders.packing.Rows`, for runtimes that are faster so.
     """
 
     name: str
@@ -45,6 +48,7 @@ class Network:
     load: Callable[[], torch.nn.Module]
     shapes: tuple[tuple[int, ...], ...]
     examples: Callable[[], list[tuple[Array, ...]]]
+    packed: Callable[[torch.nn.Module], torch.nn.Module] | None = None
 
 
 Pending = Callable[[], Vectors]
@@ -52,7 +56,21 @@ Pending = Callable[[], Vectors]
 
 
 class Model(Protocol):
-    """A network on a runtime."""
+    """A network on a runtime.
+
+    Parameters
+    ----------
+    padding : int
+        Tokens of padding that cost as much as another call of a small network, with shapes that are new to it.
+    row : int
+        Texts of at most so many tokens share rows: none of them costs padding.
+    """
+
+    @property
+    def padding(self) -> int: ...
+
+    @property
+    def row(self) -> int: ...
 
     def start(self, *inputs: Any) -> Pending:
         """Begin on arrays, or tensors that are on the device; they are not to change before the vectors are there.

@@ -25,15 +25,17 @@ import numpy as np
 from embedstore._digests import check_digest
 from embedstore._files import cache_home, read_json, sha256_file, write_json
 from embedstore.encoders.base import Vectors
-from embedstore.encoders.network import Array, Network, Pending, agreement, cpu_has_bfloat16
+from embedstore.encoders.network import CPU_PADDING, Array, Model, Network, Pending, agreement, cpu_has_bfloat16
+from embedstore.encoders.packing import PackedModel, pack
 from embedstore.errors import EncoderError, EncoderOutOfMemoryError, StoreError, one_line, reason_of
 from embedstore.registry import require
 
 AGREEMENT = {"bf16": 0.99995, "f32": 0.9999}
 """The least cosine to torch. Rounding to bfloat16 varies from payload to payload, and the examples are few."""
-VERSION = 3
+VERSION = 4
 NETWORK = "network.xml"
-PIECE_TOKENS = 1024
+PACKED_SHAPES = ((-1, -1), (-1, -1), (-1, -1, -1))
+PIECE_TOKENS = 512
 SMALL_PIECE, PIECE, SMALL = 2, 8, 64 << 20
 """Images of one piece, in a network with fewer bytes of weights than `SMALL` and in others.
 
@@ -61,6 +63,8 @@ class OpenVinoModel:
         self._arithmetic = arithmetic
         self._cosine = cosine
         self._free: deque[Any] = deque()  # requests that nobody waits for; taken and given back from any thread
+
+    padding, row = CPU_PADDING, 0
 
     @cached_property
     def _streams(self) -> int:
@@ -122,7 +126,7 @@ class OpenVinoModel:
         return {"openvino": version, "device": "cpu", "precision": names[self._arithmetic], "cosine_to_torch": cosine}
 
 
-def open_network(network: Network, precision: str, *, required: bool) -> OpenVinoModel | None:
+def open_network(network: Network, precision: str, *, required: bool) -> Model | None:
     """`network` on OpenVINO; None where its vectors are not torch's.
 
     Parameters
@@ -141,11 +145,11 @@ def open_network(network: Network, precision: str, *, required: bool) -> OpenVin
     try:
         record = _record(folder) or _convert(network, folder)
     except OSError as error:
-        record = {"cosine": {}, "why": f"it cannot be kept in {folder.parent} ({reason_of(error)})"}
+        record = {"cosine": {}, "packed": False, "why": f"it cannot be kept in {folder.parent} ({reason_of(error)})"}
     cosines = record["cosine"]
     for arithmetic in ("bf16", "f32") if precision == "auto" and cpu_has_bfloat16() else ("f32",):
         if cosines.get(arithmetic, -1) >= AGREEMENT[arithmetic]:
-            return OpenVinoModel(folder / NETWORK, arithmetic, cosines[arithmetic])
+            return _model(folder / NETWORK, arithmetic, cosines[arithmetic], packed=record["packed"])
     if required:
         why = record["why"] or f"cosine to torch {cosines.get('f32')}"
         raise EncoderError(f"OpenVINO does not give {network.name}'s vectors: {why}. Use --runtime torch.")
@@ -200,6 +204,11 @@ def _made_once() -> Any:
     return openvino().Core()
 
 
+def _model(file: Path, arithmetic: str, cosine: float, *, packed: bool) -> Model:
+    model = OpenVinoModel(file, arithmetic, cosine)
+    return PackedModel(model) if packed else model
+
+
 def _record(folder: Path) -> dict[str, Any] | None:
     """What is known of an earlier conversion; None where there is none, or its files are not as they were written."""
     try:
@@ -217,16 +226,18 @@ def _convert(network: Network, folder: Path) -> dict[str, Any]:
     beside = folder.with_name(f"{folder.name}.{os.getpid()}")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
-    cosine, why = {}, ""
-    try:
-        cosine = _compared(network, beside / NETWORK)
-    except (RuntimeError, TypeError, ValueError, AttributeError, NotImplementedError) as error:
-        why = f"it cannot be converted ({one_line(error, 200)})"
-    if not any(found >= AGREEMENT[arithmetic] for arithmetic, found in cosine.items()):
+    cosine, why, packed = {}, "", False
+    for packed in (True, False) if network.packed else (False,):
+        try:
+            cosine, why = _compared(network, beside / NETWORK, packed=packed), ""
+        except (RuntimeError, TypeError, ValueError, AttributeError, NotImplementedError) as error:
+            cosine, why = {}, f"it cannot be converted ({one_line(error, 200)})"
+        if any(found >= AGREEMENT[arithmetic] for arithmetic, found in cosine.items()):
+            break
         for path in beside.iterdir():
             path.unlink()
     files = {path.name: (path.stat().st_size, sha256_file(path)) for path in beside.iterdir()}
-    record = {"name": network.name, "cosine": cosine, "why": why, "files": files}
+    record = {"name": network.name, "cosine": cosine, "packed": packed, "why": why, "files": files}
     write_json(beside / "network.json", record)
     shutil.rmtree(folder, ignore_errors=True)
     try:
@@ -237,7 +248,7 @@ def _convert(network: Network, folder: Path) -> dict[str, Any]:
     return record
 
 
-def _compared(network: Network, file: Path) -> dict[str, float]:
+def _compared(network: Network, file: Path, *, packed: bool) -> dict[str, float]:
     """Write the converted network to `file`; its least cosine to torch on the examples, by arithmetic."""
     import torch
 
@@ -245,17 +256,21 @@ def _compared(network: Network, file: Path) -> dict[str, float]:
 
     module = network.load().eval().float()
     batches = network.examples()
+    traced, example, shapes = module, batches[0], network.shapes
+    if packed and network.packed is not None:
+        rows = pack(*example)
+        traced, example, shapes = network.packed(module), (rows.ids, rows.positions, rows.members), PACKED_SHAPES
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of tracing: whether the network is the same is measured
         converted = openvino().convert_model(
-            module,
-            example_input=tuple(torch.from_numpy(array) for array in batches[0]),
-            input=[openvino().PartialShape(list(shape)) for shape in network.shapes],
+            traced,
+            example_input=tuple(torch.from_numpy(array) for array in example),
+            input=[openvino().PartialShape(list(shape)) for shape in shapes],
         )
     openvino().save_model(converted, str(file), compress_to_fp16=False)
     expected = [TorchModel(TorchRuntime("cpu", "float32"), module)(*batch) for batch in batches]
     cosine = {}
     for arithmetic in ("bf16", "f32") if cpu_has_bfloat16() else ("f32",):
-        model = OpenVinoModel(file, arithmetic, 1.0)
+        model = _model(file, arithmetic, 1.0, packed=packed)
         cosine[arithmetic] = min(agreement(model(*batch), right) for batch, right in zip(batches, expected, strict=True))
     return cosine

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from embedstore.encoders.base import Vectors
-from embedstore.encoders.network import Array, Network, Pending, agreement, cpu_has_bfloat16
+from embedstore.encoders.network import CPU_PADDING, Array, Network, Pending, agreement, cpu_has_bfloat16
 from embedstore.errors import EncoderError, EncoderOutOfMemoryError, UsageError, one_line
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ LOG = logging.getLogger(__name__)
 AGREEMENT = 0.9999
 """The least cosine of a compiled network's vectors to those of the network as it was."""
 BACKEND = "inductor"
+GPU_PADDING = 8192
 
 
 class TorchRuntime:
@@ -125,6 +126,8 @@ class TorchRuntime:
 class TorchModel:
     """A torch module that takes tensors and gives (n, dim), on a runtime's device; `compiled` with ``torch.compile``."""
 
+    row = 0
+
     def __init__(self, runtime: TorchRuntime, module: torch.nn.Module, *, compiled: bool = False) -> None:
         self.runtime = runtime
         self._unplaced = module
@@ -136,6 +139,10 @@ class TorchModel:
 
         placed = self.runtime.place(self._unplaced)
         return cast("torch.nn.Module", torch.compile(placed, backend=BACKEND)) if self._compiled else placed
+
+    @property
+    def padding(self) -> int:
+        return GPU_PADDING if self.runtime.device.type == "cuda" else CPU_PADDING
 
     def start(self, *inputs: Array | torch.Tensor) -> Pending:
         module = self.module

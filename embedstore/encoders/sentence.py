@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import torch
 
 _DIGESTED = (".json", ".safetensors", ".bin", ".txt", ".model")
+_PACKED = ("bert", "roberta", "xlm-roberta")
 _SKIPPED = ("onnx", "openvino", ".git", ".cache")
 
 
@@ -114,7 +115,22 @@ def from_folder(folder: Path, request: EncoderRequest) -> SentenceEncoder | Text
 
         return SentenceTexts(_load_model(folder, request, "cpu"))
 
-    return TextEncoder(described, _transformer(folder), module, request)
+    return TextEncoder(described, _transformer(folder), module, request, _packed(described, _transformer(folder)))
+
+
+def _packed(spec: EncoderSpec, transformer: Path) -> Callable[[torch.nn.Module], torch.nn.Module] | None:
+    """How the module of texts becomes one of packed rows, where the architecture is one that can."""
+    if spec.model not in _PACKED or spec.pooling not in ("mean_tokens", "cls_token", "mean", "cls"):
+        return None
+    position = 0 if spec.model == "bert" else int(_json(transformer / "config.json").get("pad_token_id", 1)) + 1
+    first = spec.pooling.startswith("cls")
+
+    def packed(plain: Any) -> torch.nn.Module:
+        from embedstore.encoders.modules import PackedTexts
+
+        return PackedTexts(plain, position, first=first)
+
+    return packed
 
 
 def _transformer(folder: Path) -> Path:
@@ -133,10 +149,13 @@ def _describe(folder: Path, request: EncoderRequest) -> EncoderSpec | None:
     pooling = _json(folder / modules[1]["path"] / "config.json")
     dim = pooling.get("word_embedding_dimension") or pooling.get("embedding_dimension")
     options = _json(root / "sentence_bert_config.json")
-    max_length = options.get("max_seq_length")
-    model_type = _json(root / "config.json").get("model_type")
+    config = _json(root / "config.json")
+    max_length = options.get("max_seq_length") or _max_length(root, config)
+    model_type = config.get("model_type")
     prompts = _json(folder / "config_sentence_transformers.json").get("prompts")
-    if not (dim and max_length and model_type) or options.get("do_lower_case") or any((prompts or {}).values()):
+    if not (dim and max_length and model_type) or any((prompts or {}).values()):
+        return None
+    if options.get("do_lower_case") or options.get("processing_kwargs"):
         return None
     if not (root / "tokenizer.json").is_file():
         return None
@@ -156,6 +175,13 @@ def _describe(folder: Path, request: EncoderRequest) -> EncoderSpec | None:
         max_length=int(max_length),
         normalized="Normalize" in kinds,
     )
+
+
+def _max_length(root: Path, config: Mapping[str, Any]) -> int | None:
+    """What sentence-transformers 6 takes, which no longer writes it down."""
+    given = [_json(root / "tokenizer_config.json").get("model_max_length"), config.get("max_position_embeddings")]
+    tokens = [int(length) for length in given if length]
+    return min(tokens) if len(tokens) == 2 and min(tokens) > 0 else None
 
 
 def _describe_loaded(folder: Path, request: EncoderRequest) -> SentenceEncoder:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from embedstore._files import read_json
 from embedstore.encoders.base import EncoderRequest, Vectors
-from embedstore.encoders.network import Array, Model, Network, Pending, batch_size_of, on_gpu, open_model
+from embedstore.encoders.network import Array, Model, Network, Pending, batch_size_of, open_model
 from embedstore.encoders.texts import EXAMPLE_TEXTS, decode_text
 from embedstore.registry import require, version
 from embedstore.spec import EncoderSpec
@@ -27,8 +27,6 @@ Rows = npt.NDArray[np.int64]
 
 OVERLAP = 8
 """Windows of a long text overlap by this part of the maximum length."""
-CPU_PADDING, GPU_PADDING = 256, 8192
-"""Tokens of padding that cost as much as another call of a small network, with shapes that are new to it."""
 
 
 class Piece(NamedTuple):
@@ -59,22 +57,31 @@ class TextEncoder:
     load : callable
         Makes the torch module, from (n, length) int64 ids and mask to (n, dim).
     request : EncoderRequest
+    packed : callable, optional
+        As `Network.packed`.
     """
 
-    def __init__(self, spec: EncoderSpec, folder: Path, load: Callable[[], torch.nn.Module], request: EncoderRequest) -> None:
+    def __init__(
+        self,
+        spec: EncoderSpec,
+        folder: Path,
+        load: Callable[[], torch.nn.Module],
+        request: EncoderRequest,
+        packed: Callable[[torch.nn.Module], torch.nn.Module] | None = None,
+    ) -> None:
         self.spec = spec
         self.batch_size = batch_size_of(request)
         self.truncated = 0
         self._folder = folder
         self._load = load
+        self._packed = packed
         self._request = request
         self._windows: Mapping[str, Any] | None = spec.preprocessing.get("windows")
-        self._bearable = GPU_PADDING if on_gpu(request) else CPU_PADDING
 
     @property
     def network(self) -> Network:
         shapes = ((-1, -1), (-1, -1))
-        return Network(self.spec.name, self._network_fingerprint, self._load, shapes, self._examples)
+        return Network(self.spec.name, self._network_fingerprint, self._load, shapes, self._examples, self._packed)
 
     @cached_property
     def model(self) -> Model:
@@ -88,16 +95,19 @@ class TextEncoder:
         return [encoding.ids]
 
     def cost(self, prepared: Windows) -> int:
-        """Tokens of the longest window."""
-        return max(map(len, prepared))
+        """Tokens of the longest window, or of the row that it shares."""
+        return max(self.model.row, *map(len, prepared))
 
     def stacked(self, batch: Sequence[Windows]) -> list[Piece]:
-        """What `model` takes, a call each: windows of about one length, at most `batch_size` of them, padded to the longest."""
+        """What `model` takes, a call each: at most `batch_size` windows of about one length, padded to the longest.
+
+        Those that can share a row of the model count as long as it, so that they stay together.
+        """
         windows = [ids for text in batch for ids in text]
-        lengths = np.fromiter(map(len, windows), np.int64, len(windows))
+        lengths = np.maximum(np.fromiter(map(len, windows), np.int64, len(windows)), self.model.row)
         order = np.argsort(lengths, kind="stable")
         starts = range(0, len(order), self.batch_size)
-        rows = [part for lo in starts for part in _halved(lengths, order[lo : lo + self.batch_size], self._bearable)]
+        rows = [part for lo in starts for part in _halved(lengths, order[lo : lo + self.batch_size], self.model.padding)]
         return [Piece(part, *self._padded([windows[i] for i in part])) for part in rows]
 
     def start(self, batch: Sequence[Windows]) -> Pending:
@@ -143,7 +153,7 @@ class TextEncoder:
 
     def _examples(self) -> list[tuple[Array, ...]]:
         prepared = [[self._tokenizer.encode(text).ids] for text in EXAMPLE_TEXTS]
-        return [self._padded([windows[0] for windows in some]) for some in (prepared, prepared[2:3], prepared[:3])]
+        return [self._padded([windows[0] for windows in some]) for some in (prepared, prepared[2:3], prepared[:7])]
 
     @cached_property
     def _tokenizer(self) -> Any:
