@@ -19,7 +19,7 @@ from embedstore.errors import FingerprintError, HeadError, UsageError, reason_of
 from embedstore.evaluation.ablation import EXACT_INPUTS, explain
 from embedstore.evaluation.nearest import nearest_items
 from embedstore.heads import Head
-from embedstore.heads.io import HeadRecord, load_head, read_extra
+from embedstore.heads.io import HeadRecord, load_head, read_split
 from embedstore.sources import Source
 from embedstore.spec import EncoderSpec
 from embedstore.store import Store, View
@@ -219,11 +219,7 @@ def open_head(store: Store, name: str) -> HeadRecord:
 
 def fitted_ids(folder: Path) -> npt.NDArray[np.str_]:
     """Ids of the items that the head in `folder` was fitted on. An update changes an item's row, not its id."""
-    import io
-
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(io.BytesIO(read_extra(folder, "split.parquet")))
+    table = read_split(folder)
     split = np.array(table.column("split").to_pylist(), dtype=str)
     return np.asarray(np.array(table.column("id").to_pylist(), dtype=str)[split != "test"])
 

@@ -105,13 +105,9 @@ class ProjectedSpace:
     @cached_property
     def fitted_on(self) -> Rows:
         """Rows of the pairs that the aligner was fitted on: it knows them, so they say nothing about how good it is."""
-        import io
+        from embedstore.heads.io import read_split
 
-        import pyarrow.parquet as pq
-
-        from embedstore.heads.io import read_extra
-
-        table = pq.read_table(io.BytesIO(read_extra(self.root / "heads" / self.head, "split.parquet")))
+        table = read_split(self.root / "heads" / self.head)
         fitted = np.asarray(table.column("split").to_pylist()) != "test"
         return row_numbers(table)[np.flatnonzero(fitted)]
 

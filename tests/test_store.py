@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import io
 import json
 import os
 import resource
 import shutil
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from io import FileIO
@@ -24,7 +26,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import embedstore as es
-from embedstore._files import ALIGNED, DIRECT_BYTES, _set_direct, _write_directly, aligned_empty, write_hashed
+from embedstore._files import ALIGNED, DIRECT_BYTES, _set_direct, _write_directly, aligned_empty, parquet_table, write_hashed
 from embedstore._keys import hash_strings
 from embedstore.encoders.hash import HashEncoder
 from embedstore.errors import (
@@ -414,3 +416,18 @@ def test_spaces_of_the_same_items_share_their_ids_in_embeddings_h5(tmp_path: Pat
         assert h5["image/id"] == h5["text/id"] != h5["audio/id"]
         assert h5["text/id"].asstr()[:].tolist() == [f"ä{i}" for i in range(30)]
         assert h5["audio/id"].asstr()[:].tolist() == [f"ä{i}" for i in range(20)]
+
+
+def test_nothing_holds_the_bytes_of_a_table_after_it_was_read() -> None:
+    """A thread of pyarrow's that lets go of them while the interpreter ends would abort the process."""
+    written = io.BytesIO()
+    pq.write_table(pa.table({"id": [str(i) for i in range(100)], "split": ["train"] * 100}), written)
+
+    class Held(bytes):
+        """Memory of its own, counted."""
+
+    data = Held(written.getvalue())
+    before = sys.getrefcount(data)
+    for _ in range(200):
+        assert parquet_table(data).num_rows == 100
+        assert sys.getrefcount(data) == before

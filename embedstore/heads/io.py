@@ -9,17 +9,20 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from embedstore._columns import ColumnEncoder
 from embedstore._encoding import check_encoding, encoding
-from embedstore._files import read_json, sha256_file, write_bytes, write_json
+from embedstore._files import parquet_table, read_json, sha256_file, write_bytes, write_json
 from embedstore.errors import CorruptStoreError, UsageError
 from embedstore.heads import Head, head_class, params_of
 from embedstore.heads.base import HeadState
 from embedstore.spec import EncoderSpec
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 WEIGHTS = "weights.safetensors"
 PAGE = "report.html"
@@ -122,17 +125,17 @@ def load_head(folder: Path) -> HeadRecord:
         raise CorruptStoreError(f"{path} is damaged ({error!r}). Train the head again.") from error
 
 
-def read_extra(folder: Path, name: str) -> bytes:
-    """A file saved beside a head, compared with its digest.
+def read_split(folder: Path) -> pa.Table:
+    """``split.parquet``, saved beside a head, compared with its digest.
 
     Raises
     ------
     CorruptStoreError
     """
-    entry = read_json(folder / "head.json")["files"].get(name)
+    entry = read_json(folder / "head.json")["files"].get("split.parquet")
     if entry is None:
-        raise CorruptStoreError(f"{folder} has no {name}. Train the head again.")
-    return _read(folder, entry)
+        raise CorruptStoreError(f"{folder} has no split.parquet. Train the head again.")
+    return parquet_table(_read(folder, entry))
 
 
 def _read(folder: Path, entry: Mapping[str, str]) -> bytes:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
+from embedstore._files import parquet_table
 from embedstore.errors import PayloadError, SourceError, UsageError, one_line
 from embedstore.sources.base import BYTES, EXTENSIONS, ID, MODALITY_OF, free_name
 from embedstore.sources.files import TIMEOUT, absolute, exists, is_url, matching, read_payload
@@ -294,10 +295,9 @@ def _metadata_of(shard: str, first: Sequence[Sample], timeout: float) -> _Metada
 
 def _read_sidecar(path: str, timeout: float) -> pa.Table:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        return pq.read_table(pa.BufferReader(read_payload(path, timeout=timeout)))
+        return parquet_table(read_payload(path, timeout=timeout))
     except PayloadError as error:
         raise SourceError(f"{error.reason}. The first shard has such a file, so every shard should.") from error
     except pa.ArrowException as error:
