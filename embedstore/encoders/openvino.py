@@ -58,13 +58,13 @@ class OpenVinoModel:
         The least cosine to torch's float32 vectors that was measured.
     """
 
+    padding, row = CPU_PADDING, 0
+
     def __init__(self, file: Path, arithmetic: str, cosine: float) -> None:
         self._file = file
         self._arithmetic = arithmetic
         self._cosine = cosine
         self._free: deque[Any] = deque()  # requests that nobody waits for; taken and given back from any thread
-
-    padding, row = CPU_PADDING, 0
 
     @cached_property
     def _streams(self) -> int:
