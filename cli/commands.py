@@ -17,6 +17,15 @@ DATASET = (
     "lines on standard input. Files, tables, tars and lists may be URLs."
 )
 HEAD_KINDS = "linear, ridge, knn, kernel, late, weighted, gated, bilinear, attention, gbdt, ensemble, or auto: a ladder."
+Types = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--type",
+        metavar="COLUMN=TYPE",
+        help="What a metadata column is: text, number, integer, boolean, date or datetime; date:%d.%m.%Y gives a format. "
+        "May be repeated.",
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 
 
@@ -73,6 +82,7 @@ def embed(
     text_column: Annotated[str | None, typer.Option(help="Column with texts, if not 'text'.")] = None,
     audio_column: Annotated[str | None, typer.Option(help="Column with sounds, if not 'audio'.")] = None,
     video_column: Annotated[str | None, typer.Option(help="Column with videos, if not 'video'.")] = None,
+    type: Types = None,
     dtype: Annotated[str | None, typer.Option(help="float16 (default) or float32, for new spaces.")] = None,
     device: Device = "auto",
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
@@ -101,6 +111,7 @@ def embed(
             store,
             **named_spaces,
             columns=columns or None,
+            types=column_types(type),
             dtype=dtype,
             device=device,
             precision=precision,
@@ -115,6 +126,19 @@ def embed(
             on_progress=on_progress,
         )
     render.print_json(report.to_dict()) if json else render.print_embedding(report, store)
+
+
+def column_types(given: list[str] | None) -> dict[str, str] | None:
+    """``COLUMN=TYPE`` as a mapping."""
+    from embedstore.errors import UsageError
+
+    types: dict[str, str] = {}
+    for text in given or []:
+        column, equals, kind = text.rpartition("=")
+        if not equals or not column:
+            raise UsageError(f"--type {text}: expected COLUMN=TYPE, such as version=text.")
+        types[column] = kind
+    return types or None
 
 
 def _spaces(modality: str, names: list[str]) -> dict[str, str]:
@@ -156,7 +180,7 @@ def info(
     ]
     render.print_table(columns, rows, numeric=columns[1:5])
     heads = ", ".join(document["heads"]) or "none"
-    metadata = ", ".join(opened.items.metadata_columns()) or "none"
+    metadata = ", ".join(f"{name} ({kind})" for name, kind in document["columns"].items()) or "none"
     typer.echo(f"{document['items']:,} items; columns: {metadata}; heads: {heads}; generation {document['generation']}")
     for row in document.get("failures", ()):
         typer.echo(f"failed: {row['id']} ({row['space']}, {row['stage']}): {row['reason']}")

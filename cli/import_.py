@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .commands import Json
+from .commands import Json, Types, column_types
 
 if TYPE_CHECKING:
     from embedstore._import import ImportReport
@@ -25,6 +25,7 @@ def import_vectors(
     ids: Annotated[str | None, typer.Option(help="Column, dataset or file with the ids; 'row' numbers the rows.")] = None,
     metadata: Annotated[Path | None, typer.Option(help="Table, or folder of .parquet, with one row a vector.")] = None,
     vector_column: Annotated[str | None, typer.Option(help="Column, array or dataset with the vectors, or a prefix.")] = None,
+    type: Types = None,
     dtype: Annotated[str | None, typer.Option(help="float16 (default) or float32, for new spaces.")] = None,
     normalized: Annotated[bool, typer.Option("--normalized", help="Declare unit length; others are failures.")] = False,
     add_items: Annotated[bool, typer.Option("--add-items", help="Let a further space bring new items.")] = False,
@@ -46,6 +47,7 @@ def import_vectors(
             ids=ids,
             metadata=metadata,
             vector_column=vector_column,
+            types=column_types(type),
             dtype=dtype,
             normalized=normalized or None,
             add_items=add_items,

@@ -122,6 +122,9 @@ def print_embedding(report: EmbedReport, store: object) -> None:
         console.print(
             f"  … {failed:,} failures in all; embedstore info {store} --failures lists those that left no vector", markup=False
         )
+    print_columns(report.types)
+    for note in report.notes:
+        console.print(f"note: {note}", markup=False)
     if report.removed:
         console.print(f"{report.removed:,} items that the dataset does not have were removed")
     elif report.absent:
@@ -134,6 +137,12 @@ def print_embedding(report: EmbedReport, store: object) -> None:
         f"bound by {report.bound_by} (busy: {shares})" + (f"; {report.advice}" if report.advice else ""),
         markup=False,
     )
+
+
+def print_columns(types: Mapping[str, str]) -> None:
+    """The metadata columns with their types."""
+    if types:
+        out().print(f"columns: {', '.join(f'{name} ({kind})' for name, kind in types.items())}", markup=False)
 
 
 def print_training(report: TrainReport) -> None:

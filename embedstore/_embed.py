@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from embedstore._types import declared, word_of
 from embedstore.encoders import Encoder, load_encoder
 from embedstore.errors import UsageError
 from embedstore.pipeline.consume import ChunkCloser, Encoding
@@ -20,7 +21,17 @@ from embedstore.pipeline.produce import ChunkEnd, Producer
 from embedstore.pipeline.report import EmbedReport, Progress, ProgressCallback, SpaceReport
 from embedstore.pipeline.stages import Clock, RunAhead
 from embedstore.pipeline.state import SpaceState
-from embedstore.sources import TIMEOUT, HuggingFaceSource, LinesSource, Source, TableSource, WebDatasetSource, open_source
+from embedstore.pipeline.typed import Typed
+from embedstore.sources import (
+    TIMEOUT,
+    HuggingFaceSource,
+    LinesSource,
+    Source,
+    TableSource,
+    WebDatasetSource,
+    leave_text,
+    open_source,
+)
 from embedstore.store import Store
 from embedstore.store.writer import StoreWriter
 
@@ -40,6 +51,7 @@ def embed(
     audio: EncoderName | Mapping[str, EncoderName] | None = None,
     video: EncoderName | Mapping[str, EncoderName] | None = None,
     columns: Mapping[str, str] | None = None,
+    types: Mapping[str, str] | None = None,
     dtype: str | None = None,
     device: str = "auto",
     precision: str = "auto",
@@ -67,6 +79,10 @@ def embed(
         the store's own encoders are used again.
     columns : mapping, optional
         ``"id"`` or modality → name of the column (in tars: of the extension or metadata key).
+    types : mapping, optional
+        Metadata column → ``"text"``, ``"number"``, ``"integer"``, ``"boolean"``, ``"date"`` or ``"datetime"``; dates that are
+        not written as ISO 8601 has them say how: ``"date:%d.%m.%Y"``. Default: as the store holds the column; else, in files
+        that do not say, number where every value is a plain decimal number, and text.
     dtype : str, optional
         ``"float16"`` (default) or ``"float32"``: how vectors of a new space are stored.
     device, precision, runtime : str
@@ -100,6 +116,7 @@ def embed(
     """
     if not timeout > 0:
         raise UsageError(f"timeout must be above 0 seconds. Got {timeout} instead.")
+    said = declared(types or {})
     source = open_source(dataset, columns, timeout=timeout)
     by_modality = {"image": image, "text": text, "audio": audio, "video": video}
     if workers is not None and workers < 1:
@@ -121,6 +138,7 @@ def embed(
             source,
             writer,
             _states(writer, loaded, dtype),
+            Typed(source.name, writer.store.items.column_types(), said),
             workers=workers or os.cpu_count() or 1,
             rehash=rehash,
             retry_failed=retry_failed,
@@ -137,6 +155,7 @@ def _run(
     source: Source,
     writer: StoreWriter,
     states: Mapping[str, SpaceState],
+    typed: Typed,
     *,
     workers: int,
     rehash: bool,
@@ -149,6 +168,7 @@ def _run(
     store, clock, started = writer.store, Clock(), time.perf_counter()
     seen = np.zeros(writer.next_row if prune else 0, bool)
     report = EmbedReport(spaces={name: SpaceReport(state.encoder.spec.name) for name, state in states.items()})
+    leave_text(source, typed.known)
     total = source.count()
     planner = Planner(
         store.items,
@@ -160,6 +180,7 @@ def _run(
     with ThreadPoolExecutor(workers, thread_name_prefix="embedstore-read") as pool:
         producer = Producer(
             source,
+            typed,
             planner,
             list(states.values()),
             pool,
@@ -197,6 +218,8 @@ def _run(
     for name, state in states.items():
         report.spaces[name].distinct = state.encoded
         report.spaces[name].truncated = state.encoder.truncated
+    report.notes = [*getattr(source, "notes", ()), *typed.notes()]
+    report.types = {name: word_of(kind) for name, kind in typed.kinds.items()}
     report.shares = clock.shares(time.perf_counter() - started, workers)
     return report
 

@@ -12,10 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore._keys import hash_strings
+from embedstore._types import declared
 from embedstore.encoders.base import ALIASES, ENCODERS
 from embedstore.errors import DuplicateIdError, SourceError, UsageError
 from embedstore.pipeline.importing import ImportedSpace, ImportReport, VectorImporter
 from embedstore.pipeline.report import ProgressCallback
+from embedstore.pipeline.typed import Typed
 from embedstore.sources.matrices import Matrix
 from embedstore.sources.vectors import VectorSource, open_vectors
 from embedstore.spec import MODALITIES, UNNAMED, EncoderSpec
@@ -39,6 +41,7 @@ def import_vectors(
     ids: str | os.PathLike[str] | Sequence[str] | npt.NDArray[Any] | None = None,
     metadata: str | os.PathLike[str] | Mapping[str, Sequence[Any]] | None = None,
     vector_column: str | None = None,
+    types: Mapping[str, str] | None = None,
     dtype: str | None = None,
     normalized: bool | None = None,
     add_items: bool = False,
@@ -70,6 +73,8 @@ def import_vectors(
         A table whose rows are those of the vectors.
     vector_column : str, optional
         The column or array that holds the vectors, if it is not plain.
+    types : mapping, optional
+        Metadata column → its type, as `embedstore.embed` takes them.
     dtype : str, optional
         ``"float16"`` (default) or ``"float32"``: how vectors of a new space are stored.
     normalized : bool, optional
@@ -94,6 +99,7 @@ def import_vectors(
     SourceError, StoreError, UsageError
     """
     started = time.perf_counter()
+    said = declared(types or {})
     found = open_vectors(source, ids=ids, metadata=metadata, vector_column=vector_column)
     made = not isinstance(store, Store) and not (Path(store) / "store.json").exists()
     opened = store if isinstance(store, Store) else Store.open(store, create=True)
@@ -106,10 +112,13 @@ def import_vectors(
         _check_ids(found, writer.store, refuse_unknown=fresh and not add_items)
         report.spaces = {name: ImportedSpace(s.spec.name, s.fingerprint, s.dim, s.info.dtype) for name, s in spaces.items()}
         report.bytes = sum(m.shape[0] * m.shape[1] * m.itemsize for _, m in matrices.values())
+        typed = Typed(found.name, writer.store.items.column_types(), said, first=0)
+        found.leave_text(typed.known)
         importer = VectorImporter(
-            found, {name: matrix for name, (_, matrix) in matrices.items()}, spaces, writer, report, strict=strict
+            found, {name: matrix for name, (_, matrix) in matrices.items()}, spaces, writer, report, typed, strict=strict
         )
         importer.import_all(on_progress or (lambda progress: None))
+    report.notes += typed.notes()
     report.notes += _notes(found, report, encoder, ids)
     report.seconds = time.perf_counter() - started
     return report

@@ -72,7 +72,9 @@ def _joined(held: list[pa.RecordBatch]) -> pa.Table:
     """One table of all, payloads uncopied; `held` is emptied, so that the table alone keeps them in memory."""
     import pyarrow as pa
 
-    table = pa.Table.from_batches(held)
+    same = all(batch.schema.equals(held[0].schema) for batch in held)
+    tables = [] if same else [pa.Table.from_batches([batch]) for batch in held]
+    table = pa.Table.from_batches(held) if same else pa.concat_tables(tables, promote_options="default")
     held.clear()
     payloads = byte_columns(table.schema)
     joined = table.drop_columns(payloads).combine_chunks()

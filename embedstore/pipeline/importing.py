@@ -19,6 +19,7 @@ from embedstore.pipeline.pack import Packed, pack
 from embedstore.pipeline.plan import Chunk, Planner, new_item_rows
 from embedstore.pipeline.report import Progress, ProgressCallback
 from embedstore.pipeline.stages import Background, RunAhead
+from embedstore.pipeline.typed import Typed
 from embedstore.sources.matrices import Block, Matrix
 from embedstore.sources.vectors import VectorSource
 from embedstore.store.items import ID, ROW
@@ -136,6 +137,8 @@ class VectorImporter:
     writer : StoreWriter
     report : ImportReport
         Counted up here.
+    typed : Typed
+        Gives the metadata its types.
     strict : bool
         Raise on a part's first failure instead of recording it.
     """
@@ -147,6 +150,7 @@ class VectorImporter:
         spaces: Mapping[str, Space],
         writer: StoreWriter,
         report: ImportReport,
+        typed: Typed,
         *,
         strict: bool,
     ) -> None:
@@ -158,6 +162,7 @@ class VectorImporter:
         self._report = report
         self._strict = strict
         self._next_row = writer.next_row
+        self._typed = typed
         self._planner = Planner(self._store.items, found.name, rehash=False) if len(self._store) else None
 
     def import_all(self, on_progress: ProgressCallback) -> None:
@@ -194,10 +199,12 @@ class VectorImporter:
         """(ids and metadata, space → rows) of each part."""
         import pyarrow as pa
 
-        names = list(self._matrices)
+        names, start = list(self._matrices), 0
         vectors = zip(*(matrix.blocks(size) for matrix in self._matrices.values()), strict=True)
         for ids, columns, blocks in zip(self._found.id_blocks(size), self._found.metadata_blocks(size), vectors, strict=True):
-            yield pa.table({ID: ids, **columns}).combine_chunks(), dict(zip(names, blocks, strict=True))
+            table = pa.table({ID: ids, **self._typed.columns(columns.items(), start)}).combine_chunks()
+            start += len(ids)
+            yield table, dict(zip(names, blocks, strict=True))
 
     def _commit(
         self,
@@ -242,9 +249,8 @@ class VectorImporter:
 
         if chunk is not None:
             return new_item_rows(chunk, self._store.items, changed, self._next_row, set())
-        empty = [f.name for f in table.schema if pa.types.is_null(f.type)]
         rows = pa.array(np.arange(self._next_row, self._next_row + table.num_rows), pa.int64())
-        return table.drop_columns(empty).add_column(0, ROW, rows)
+        return table.add_column(0, ROW, rows)
 
     def _vectors(self, name: str, state: _State, changed: Mask, row: Rows, start: int, table: pa.Table) -> NewVectors:
         """What one part adds to a space; counts it."""

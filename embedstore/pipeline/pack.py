@@ -60,7 +60,7 @@ class Packed:
 
 
 def pack(given: Sequence[tuple[Sequence[Array], Packed]], pool: ThreadPoolExecutor, *, threads: int) -> None:
-    """Fill each `Packed` from rows in pieces (m, dim) of float16, float32 or float64.
+    """Fill each `Packed` from rows in pieces (m, dim) of float16, float32, float64, int8 or uint8.
 
     What its dtype cannot hold becomes infinite.
     """
@@ -77,10 +77,11 @@ def pack(given: Sequence[tuple[Sequence[Array], Packed]], pool: ThreadPoolExecut
 
 
 def _pack(rows: Array, out: Packed, step: int) -> None:
-    spare = np.empty((2, step, rows.shape[1]), f"u{rows.dtype.itemsize}")
+    native = np.dtype(np.float32) if rows.dtype.kind in "iu" else rows.dtype.newbyteorder("=")
+    spare = np.empty((2, step, rows.shape[1]), f"u{native.itemsize}")
     for lo in range(0, len(rows), step):
         piece, to = rows[lo : lo + step], out[lo : lo + step]
-        piece = np.ascontiguousarray(piece, piece.dtype.newbyteorder("="))
+        piece = np.ascontiguousarray(piece, native)
         magnitude, free = spare[:, : len(piece)]
         _magnitude(piece, magnitude)
         to.largest[:] = magnitude.max(axis=1).view(piece.dtype)

@@ -57,7 +57,7 @@ class Chunk:
     start : int
         Position of its first item in the source.
     table : pyarrow.Table
-        id, texts and uris, ``M.size`` and ``M.mtime_ns`` of files, metadata; types as stored.
+        id, texts and uris, ``M.size`` and ``M.mtime_ns`` of files, metadata; its types are settled (see `Typed`).
     payloads : modality → pyarrow.ChunkedArray
         Bytes that came with the items; null: the uri is that of a file. Emptied once they have been read.
     old_row : int64
@@ -128,7 +128,6 @@ class Planner:
         self._hint = duplicate_hint or (lambda first, second: "Make ids unique.")
         self._rehash = rehash
         self._seen = None if unique_ids else KeyTable(items.root)
-        self._types = items.column_types()
 
     def plan(self, table: pa.Table, start: int) -> Chunk:
         """Compare `table`, which begins at position `start` of the source.
@@ -137,15 +136,13 @@ class Planner:
         ------
         DuplicateIdError
             Naming both positions.
-        SourceError
-            A column whose type cannot become the stored one.
         """
         n = table.num_rows
         old_row = self._match(table.column(ID).to_pylist(), start)
         table, payloads = _without_bytes(table, self._source)
         table, failed_texts = _without_failures(table)
         inline = {m: np.asarray(column.is_valid()) for m, column in payloads.items()}
-        table = self._with_types(_with_stat(table, inline))
+        table = _with_stat(table, inline)
         existing = np.flatnonzero(old_row >= 0)
         changed = np.zeros(n, bool)
         modalities = [m for m in MODALITIES if m in table.column_names]
@@ -198,27 +195,6 @@ class Planner:
         raise DuplicateIdError(
             f"{self._source}: items {first + 1} and {second + 1} both have the id {item_id!r}. {self._hint(first, second)}"
         )
-
-    def _with_types(self, table: pa.Table) -> pa.Table:
-        import pyarrow as pa
-
-        for name in table.column_names:
-            if pa.types.is_null(table.schema.field(name).type) and name not in self._types:
-                table = table.drop_columns([name])  # nothing but nulls, and no type yet
-        for i, column in enumerate(table.schema):
-            stored = self._types.setdefault(column.name, column.type)
-            if stored == column.type:
-                continue
-            try:
-                if pa.types.is_nested(stored):
-                    raise pa.ArrowInvalid("nested types are not converted")
-                table = table.set_column(i, column.name, table.column(i).cast(stored))
-            except pa.ArrowException as error:
-                raise SourceError(
-                    f"{self._source}: column {column.name!r} is {column.type}, but the store holds it as {stored} "
-                    f"({error}). Rename the column, or make its type the same."
-                ) from error
-        return table
 
 
 def _without_bytes(table: pa.Table, source: str) -> tuple[pa.Table, dict[str, pa.ChunkedArray]]:

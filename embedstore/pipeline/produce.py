@@ -21,6 +21,7 @@ from embedstore.pipeline.chunks import LEAST_ROWS, LEAST_TEXTS, LEAST_WITH_TEXTS
 from embedstore.pipeline.plan import Chunk, Planner, SpaceWork
 from embedstore.pipeline.stages import Clock
 from embedstore.pipeline.state import SpaceState
+from embedstore.pipeline.typed import Typed
 from embedstore.sources.base import Source
 from embedstore.sources.files import TIMEOUT, read_file, read_payload
 from embedstore.store.parts import row_numbers
@@ -60,6 +61,8 @@ class Producer:
     Parameters
     ----------
     source : Source
+    typed : Typed
+        Gives the source's columns their types.
     planner : Planner
     states : sequence of SpaceState
     pool : ThreadPoolExecutor
@@ -74,6 +77,7 @@ class Producer:
     def __init__(
         self,
         source: Source,
+        typed: Typed,
         planner: Planner,
         states: Sequence[SpaceState],
         pool: ThreadPoolExecutor,
@@ -84,6 +88,7 @@ class Producer:
         timeout: float = TIMEOUT,
     ) -> None:
         self._source = source
+        self._typed = typed
         self._planner = planner
         self._states = list(states)
         self._pool = pool
@@ -93,7 +98,7 @@ class Producer:
         self._settled = {} if retry_failed else {state.name: _settled_failures(state) for state in states}
 
     def events(self) -> Iterator[Batch | ChunkEnd]:
-        for start, table in chunks(self._source.batches(), self._least_rows()):
+        for start, table in chunks(self._typed.batches(self._source.batches()), self._least_rows()):
             with self._clock.measure("compare"):
                 chunk = self._planner.plan(table, start)
             del table  # it holds the payloads, which are let go as soon as they are read

@@ -65,6 +65,10 @@ class EmbedReport:
         ``encode`` and ``write``.
     failures : list of (space, id, stage, reason)
         The first few: of this run, and known ones of payloads that have not changed.
+    types : mapping of metadata column to type
+        In the words of `embedstore._types.WORDS`, where there is one.
+    notes : list of str
+        What was left out or renamed, for people.
     """
 
     items: int = 0
@@ -76,6 +80,8 @@ class EmbedReport:
     seconds: float = 0.0
     shares: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
     failures: list[tuple[str, str, str, str]] = field(default_factory=list)
+    types: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def items_per_s(self) -> float:
@@ -106,6 +112,8 @@ class EmbedReport:
             "updated": self.updated,
             "absent": self.absent,
             "removed": self.removed,
+            "columns": dict(self.types),
+            "notes": list(self.notes),
             "spaces": {name: {**vars(space), **timing} for name, space in self.spaces.items()},
         }
 

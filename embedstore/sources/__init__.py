@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from embedstore.errors import SourceError, UsageError
@@ -30,6 +30,7 @@ __all__ = [
     "Source",
     "TableSource",
     "WebDatasetSource",
+    "leave_text",
     "open_source",
 ]
 
@@ -88,6 +89,12 @@ def open_source(
         path = text if is_url(text) else os.path.abspath(text)
         return MemorySource({"id": [os.path.basename(text)], modality: [path]}, name=text)
     return TableSource(text, columns, timeout=timeout)
+
+
+def leave_text(source: Source, names: Iterable[str]) -> None:
+    """Have metadata columns come as the text that they are written as, from sources that would guess their types."""
+    if hasattr(source, "leave_text"):
+        source.leave_text(names)
 
 
 def _open_folder(path: Path, columns: Mapping[str, str] | None) -> Source:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from embedstore._types import fitted, word_of
 from embedstore.errors import SourceError
 from embedstore.sources.base import ID
 from embedstore.sources.columns import Columns
@@ -44,11 +45,9 @@ def _same_ids(found: VectorSource, table: Columns, name: str) -> bool:
     numbers = [True, True]
     differs: tuple[int, str, str | None] | None = None
     for mine, block in zip(found.id_blocks(size), table.blocks(size, [name]), strict=True):
-        kind = block.schema.field(0).type
-        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)):
+        if word_of(block.schema.field(0).type) not in ("text", "integer"):
             return False
-        theirs = block.column(0).cast(pa.string()).combine_chunks()
+        theirs = fitted(block.column(0), pa.string()).combine_chunks()
         for side, values in enumerate((mine, theirs)):
             numbers[side] &= pc.all(pc.match_substring_regex(values, r"^-?[0-9]+$"), min_count=0).as_py()
         if differs is None and len(rows := np.flatnonzero(~np.asarray(pc.fill_null(pc.equal(mine, theirs), False)))):

@@ -55,7 +55,9 @@ MODALITY_OF = {extension: modality for modality, extensions in EXTENSIONS.items(
 class Source(Protocol):
     """A dataset that can be read as a stream, once per call of `batches`.
 
-    A source may also have ``duplicate_hint(first, second)``: what to do, in one sentence, about an id that the items at
+    A source may also have ``leave_text(names)``: metadata columns that are to come as the text that they are written as,
+    where the format has no types, because theirs are known; ``notes``: what it left out or renamed, in sentences, complete
+    once `batches` is through; ``duplicate_hint(first, second)``: what to do, in one sentence, about an id that the items at
     these positions share; and ``unique_ids``: true where `batches` raises before its first batch if two items share one.
     """
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from embedstore._sql import quoted
+from embedstore._types import is_list, plain
 from embedstore.errors import SourceError, UsageError
 from embedstore.sources.columns import Columns, ParquetColumns, TextColumns
 from embedstore.sources.matrices import PREFERRED, Array, Block, Mask
@@ -34,23 +35,22 @@ class _ListVectors:
 
 
 class ParquetVectors(_ListVectors):
-    """A column of Parquet files that holds lists of floats."""
+    """A column of Parquet files that holds lists of floats, or of 8-bit whole numbers."""
 
     _table: ParquetColumns
 
     def __init__(self, table: ParquetColumns, column: str | None) -> None:
         import pyarrow as pa
 
-        lists = {
-            f.name: f.type.value_type
-            for f in table.schema
-            if pa.types.is_list(f.type) or pa.types.is_large_list(f.type) or pa.types.is_fixed_size_list(f.type)
-        }
-        floats = [name for name, kind in lists.items() if pa.types.is_floating(kind)]
+        lists = {f.name: f.type.value_type for f in table.schema if is_list(f.type)}
+        small = (pa.types.is_floating, pa.types.is_int8, pa.types.is_uint8)
+        floats = [name for name, kind in lists.items() if any(is_it(kind) for is_it in small)]
         self.column = _chosen_column(column, floats, table.schema.names, table.name)
         if self.column not in floats:
             kind = table.schema.field(self.column).type
-            raise SourceError(f"{table.name}: column {self.column!r} is {kind}; expected lists of float16, float32 or float64.")
+            raise SourceError(
+                f"{table.name}: column {self.column!r} is {kind}; expected lists of float16, float32, float64, int8 or uint8."
+            )
         self.name = f"{table.name}:{self.column}"
         self._table = table
         self.itemsize = int(lists[self.column].bit_width // 8)
@@ -58,7 +58,7 @@ class ParquetVectors(_ListVectors):
 
     def _arrays(self, size: int) -> Iterator[Any]:
         for table in self._table.batches(size, [self.column]):
-            yield table.column(0).combine_chunks()
+            yield plain(table.column(0)).combine_chunks()
 
 
 class TextVectors(_ListVectors):
@@ -153,7 +153,9 @@ def _chosen_column(wanted: str | None, fits: Sequence[str], names: Sequence[str]
         return fits[0]
     if fits:
         raise UsageError(f"{where} has several columns of vectors: {', '.join(fits)}. Name one: --vector-column NAME.")
-    raise SourceError(f"{where} has no column with lists of floats. Columns: {', '.join(names)}.")
+    raise SourceError(
+        f"{where} has no column with lists of numbers (float16, float32, float64, int8 or uint8). Columns: {', '.join(names)}."
+    )
 
 
 def _list_column(table: TextColumns, wanted: str | None) -> tuple[list[str], str] | None:

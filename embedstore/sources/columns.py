@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -139,6 +139,10 @@ class TextColumns:
     def types(self) -> Mapping[str, str]:
         """Column → type, in DuckDB's words."""
         return self._table.types
+
+    def leave_text(self, names: Iterable[str]) -> None:
+        """Have these columns come as text, as they are written."""
+        self._table.leave(names)
 
     @cached_property
     def files(self) -> Sequence[tuple[str, int]]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, islice
 from typing import IO, TYPE_CHECKING, Any
 
+from embedstore._types import as_text
 from embedstore.errors import SourceError, UsageError
-from embedstore.sources.base import ID, free_name
+from embedstore.sources.base import BATCH_ROWS, ID, free_name
 from embedstore.sources.files import relative_to
-from embedstore.sources.records import SNIFFED, JsonColumns, as_batches, as_text, record_of
+from embedstore.sources.records import SNIFFED, JsonColumns, as_batches, record_of
 from embedstore.spec import MODALITIES
 
 if TYPE_CHECKING:
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 class LinesSource:
     """One JSON object a line, in their order; never more than a batch of them in memory.
 
-    Columns as in a table; paths are relative to the working directory. The types of the metadata are learned from the first
-    `SNIFFED` lines, which are waited for.
+    Columns as in a table; paths are relative to the working directory. The types of the metadata are learned as it comes, from
+    `SNIFFED` lines at first, which are waited for.
 
     Parameters
     ----------
@@ -65,9 +66,26 @@ class LinesSource:
         if self._records is None:
             raise SourceError(f"{self._name} can be read only once.")
         records, self._records = self._records, None
-        metadata = [(free_name(key), kind) for key, kind in self._metadata.types().items()]
-        schema = pa.schema([*((name, pa.string()) for name in (ID, *self.modalities)), *metadata])
-        return as_batches((self._row(n, record) for n, record in records), schema)
+        fixed = [(name, pa.string()) for name in (ID, *self.modalities)]
+        return as_batches(
+            self._rows(records),
+            lambda: pa.schema([*fixed, *((free_name(key), kind) for key, kind in self._metadata.types().items())]),
+        )
+
+    def leave_text(self, names: Iterable[str]) -> None:
+        """See `embedstore.sources.base.Source`."""
+        self._metadata.leave_text(names)
+
+    @property
+    def notes(self) -> list[str]:
+        """The keys that have another name in the store."""
+        return [f"Key {key!r} is kept as {free_name(key)!r}." for key in self._metadata.kinds if free_name(key) != key]
+
+    def _rows(self, records: Iterator[tuple[int, Mapping[str, Any]]]) -> Iterator[dict[str, Any]]:
+        while group := list(islice(records, BATCH_ROWS)):
+            self._metadata.learn(record for _, record in group)
+            for n, record in group:
+                yield self._row(n, record)
 
     def _row(self, n: int, record: Mapping[str, Any]) -> dict[str, Any]:
         row = {free_name(k): v for k, v in self._metadata.values(record, f"{self._name}: line {n}").items()}

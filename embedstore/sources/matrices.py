@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
 Block = tuple[Sequence[Array], "Mask | None"]
-"""Rows in pieces (m, dim) of float16, float32 or float64, and which of all are there (n,); None: all are."""
+"""Rows in pieces (m, dim) of float16, float32, float64, int8 or uint8, and which of all are there (n,); None: all are."""
 
 PREFERRED = ("vectors", "embeddings", "embedding", "vector", "emb", "arr_0")
 """Names that settle which of several arrays or columns holds the vectors."""
@@ -231,7 +231,7 @@ def chosen(arrays: dict[str, tuple[tuple[int, ...], np.dtype[Any]]], wanted: str
             if name in arrays:
                 return name
         raise UsageError(f"{where} holds no {wanted!r}. It holds {', '.join(sorted(arrays)) or 'nothing'}.")
-    fits = [name for name, (shape, dtype) in arrays.items() if len(shape) == 2 and dtype.kind == "f"]
+    fits = [name for name, (shape, dtype) in arrays.items() if len(shape) == 2 and is_vector_dtype(dtype)]
     if len(fits) > 1:
         fits = [name for known in PREFERRED for name in fits if name.rpartition("/")[2].lower() == known] or fits
         if len(fits) > 1 and fits[0].rpartition("/")[2].lower() == fits[1].rpartition("/")[2].lower():
@@ -244,12 +244,17 @@ def chosen(arrays: dict[str, tuple[tuple[int, ...], np.dtype[Any]]], wanted: str
     raise SourceError(f"{where} holds no two-dimensional array of floats. It holds {held}.")
 
 
+def is_vector_dtype(dtype: np.dtype[Any]) -> bool:
+    """Whether vectors may come in `dtype`: float16, float32 or float64, or int8 or uint8 (quantized)."""
+    return (dtype.kind == "f" and dtype.itemsize <= 8) or (dtype.kind in "iu" and dtype.itemsize == 1)
+
+
 def checked(shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> tuple[tuple[int, int], np.dtype[Any]]:
     """Refuse what is no matrix of floats."""
     if dtype.hasobject:
         raise SourceError(f"{name} holds Python objects, which only a pickle can store: they are not read. Save plain numbers.")
-    if dtype.kind != "f" or dtype.itemsize > 8:
-        raise SourceError(f"{name} holds {dtype}; expected float16, float32 or float64.")
+    if not is_vector_dtype(dtype):
+        raise SourceError(f"{name} holds {dtype}; expected float16, float32, float64, int8 or uint8.")
     if len(shape) != 2 or 0 in shape:
         raise SourceError(f"{name} has the shape {tuple(shape)}; expected (n, dim), at least one vector of one number.")
     return (int(shape[0]), int(shape[1])), dtype

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from embedstore._types import as_text
 from embedstore.errors import SourceError
 from embedstore.sources.base import BATCH_BYTES, BATCH_ROWS
 
@@ -15,19 +16,21 @@ if TYPE_CHECKING:
 Record = Mapping[str, Any]
 
 SNIFFED = 1000
-"""Records from which the types of a stream's metadata are learned."""
+"""Records that are read ahead, so that what a stream has is known when it begins."""
 
 _INT64 = range(-(2**63), 2**63)
-_NUMBER, _TEXT = "a number", "text"
-_KINDS: dict[type, str] = {bool: "true or false", int: "a whole number", float: _NUMBER, str: _TEXT}
+_BOOLEAN, _WHOLE, _NUMBER, _TEXT = "boolean", "integer", "number", "text"
+_KINDS: dict[type, str] = {bool: _BOOLEAN, int: _WHOLE, float: _NUMBER, str: _TEXT}
+_LIST = "list of "
+_EMPTY = f"{_LIST}nothing"
 
 
 class JsonColumns:
-    """Metadata columns and their types, learned from the first records of a stream.
+    """Metadata columns and their types, learned from the records of a stream as they come.
 
-    A column whose values are all of one scalar type has that type; whole numbers and fractions together are numbers; anything
-    else (nested values, mixed types) is kept as JSON text. Keys that the first records lack, or hold only null for, are left
-    out.
+    A column whose values are all of one scalar type has that type, and so has one of lists; whole numbers and fractions
+    together are numbers; anything else (records, mixed types) is kept as JSON text. What a column is when its first values
+    come, it stays: a later value of another type is an error, unless the column is text.
 
     Parameters
     ----------
@@ -38,18 +41,31 @@ class JsonColumns:
     """
 
     def __init__(self, records: Iterable[Record], without: Iterable[str] = ()) -> None:
-        kinds: dict[str, set[str]] = {}
+        self._without = frozenset(without)
+        self._as_text: frozenset[str] = frozenset()
+        self.kinds: dict[str, str] = {}
+        self.learn(records)
+
+    def learn(self, records: Iterable[Record]) -> None:
+        """Add the keys that are new in `records`, with the types that their values have there."""
+        found: dict[str, set[str]] = {}
         for record in records:
             for key, value in record.items():
-                if value is not None:
-                    kinds.setdefault(key, set()).add(_kind(value))
-        self.kinds = {key: _common(found) for key, found in kinds.items() if key not in set(without)}
+                if value is not None and key not in self.kinds and key not in self._without:
+                    found.setdefault(key, set()).add(_kind(value))
+        self.kinds |= {key: _TEXT if key in self._as_text else _common(kinds) for key, kinds in found.items()}
+
+    def leave_text(self, names: Iterable[str]) -> None:
+        """Keep the values of these keys as text: somebody else knows their types."""
+        self._as_text = frozenset(names)
+        self.kinds |= {key: _TEXT for key in self.kinds if key in self._as_text}
 
     def types(self) -> dict[str, pa.DataType]:
         """Key → Arrow type."""
         import pyarrow as pa
 
-        arrow = {_KINDS[bool]: pa.bool_(), _KINDS[int]: pa.int64(), _NUMBER: pa.float64(), _TEXT: pa.string()}
+        arrow = {_BOOLEAN: pa.bool_(), _WHOLE: pa.int64(), _NUMBER: pa.float64(), _TEXT: pa.string()}
+        arrow |= {_LIST + kind: pa.list_(inner) for kind, inner in arrow.items()}
         return {key: arrow[kind] for key, kind in self.kinds.items()}
 
     def values(self, record: Record, where: str) -> dict[str, Any]:
@@ -58,7 +74,7 @@ class JsonColumns:
         Raises
         ------
         SourceError
-            A value has another type than the first records led to expect; begins with `where`.
+            A value has another type than the records before led to expect; begins with `where`.
         """
         return {key: self._value(key, kind, record.get(key), where) for key, kind in self.kinds.items()}
 
@@ -68,21 +84,17 @@ class JsonColumns:
         if kind == _TEXT:
             return as_text(value)
         found = _kind(value)
-        if found == kind:
+        if found == kind or (found == _EMPTY and kind.startswith(_LIST)):
             return value
-        if kind == _NUMBER and found == _KINDS[int]:
+        if kind == _NUMBER and found == _WHOLE:
             return float(value)
+        if kind == _LIST + _NUMBER and found == _LIST + _WHOLE:
+            return [None if inner is None else float(inner) for inner in value]
+        other = _NUMBER if {kind, found} == {_WHOLE, _NUMBER} else _TEXT
         raise SourceError(
-            f"{where}: {key!r} is {json.dumps(value)[:80]}, but the first {SNIFFED:,} records led to expect {kind}. "
-            "Make the values of one type."
+            f"{where}: {key!r} is {json.dumps(value)[:80]}, no {kind} like the values before it. "
+            f"Declare what the column is: --type {key}={other}."
         )
-
-
-def as_text(value: Any) -> str | None:
-    """A string as it is, null as None, any other JSON value as JSON."""
-    if value is None or isinstance(value, str):
-        return value
-    return str(value) if type(value) is int else json.dumps(value, ensure_ascii=False)
 
 
 def record_of(line: bytes) -> dict[str, Any]:
@@ -114,8 +126,19 @@ def _half_character(record: Any) -> str | None:
     return None
 
 
-def as_batches(rows: Iterable[Record], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """Rows as record batches of at most `BATCH_ROWS` rows, each ending with the payload that reaches `BATCH_BYTES`."""
+def as_batches(rows: Iterable[Record], schema: pa.Schema | Callable[[], pa.Schema]) -> Iterator[pa.RecordBatch]:
+    """Rows as record batches of at most `BATCH_ROWS` rows, each ending with the payload that reaches `BATCH_BYTES`.
+
+    Parameters
+    ----------
+    rows : iterable of mapping
+    schema : Schema, or callable
+        Where columns may come later, what they are is asked for each batch.
+    """
+
+    def batch() -> pa.RecordBatch:
+        return _batch(held, schema() if callable(schema) else schema)
+
     held: list[Record] = []
     size = 0
     try:
@@ -123,14 +146,14 @@ def as_batches(rows: Iterable[Record], schema: pa.Schema) -> Iterator[pa.RecordB
             held.append(row)
             size += sum(len(value) for value in row.values() if isinstance(value, bytes))
             if len(held) >= BATCH_ROWS or size >= BATCH_BYTES:
-                yield _batch(held, schema)
+                yield batch()
                 held, size = [], 0
     except SourceError:
         if held:  # what came before the damage is good
-            yield _batch(held, schema)
+            yield batch()
         raise
     if held:
-        yield _batch(held, schema)
+        yield batch()
 
 
 def _batch(rows: list[Record], schema: pa.Schema) -> pa.RecordBatch:
@@ -144,12 +167,26 @@ def _batch(rows: list[Record], schema: pa.Schema) -> pa.RecordBatch:
 
 
 def _kind(value: Any) -> str:
+    if isinstance(value, list):
+        kinds = {_kind(inner) for inner in value if inner is not None}
+        kind = _common(kinds) if kinds else "nothing"
+        one = kind in _KINDS.values() and (kind != _TEXT or kinds == {_TEXT})
+        return _LIST + kind if one or not kinds else "nested"
     if isinstance(value, int) and not isinstance(value, bool) and value not in _INT64:
         return "a large number"
     return _KINDS.get(type(value), "nested")
 
 
 def _common(kinds: set[str]) -> str:
-    if kinds == {_KINDS[int], _NUMBER}:
+    """The type of a column that holds values of these kinds; text where they are several."""
+    if kinds == {_WHOLE, _NUMBER}:
         return _NUMBER
-    return kinds.pop() if len(kinds) == 1 and kinds <= set(_KINDS.values()) else _TEXT
+    if kinds == {_EMPTY}:
+        return _LIST + _TEXT
+    lists = kinds - {_EMPTY}
+    if lists == {_LIST + _WHOLE, _LIST + _NUMBER}:
+        return _LIST + _NUMBER
+    if len(lists) > 1 or (len(kinds) > 1 and not min(lists).startswith(_LIST)):
+        return _TEXT
+    (kind,) = lists
+    return kind if kind.removeprefix(_LIST) in _KINDS.values() else _TEXT

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -59,6 +59,19 @@ class TableSource:
             )
 
     unique_ids: ClassVar = True
+
+    def leave_text(self, names: Iterable[str]) -> None:
+        """See `embedstore.sources.base.Source`."""
+        wanted = set(names)
+        self._table.leave(column for column in self._types if free_name(column) in wanted)
+
+    @property
+    def notes(self) -> list[str]:
+        """The columns that have another name in the store."""
+        renamed = {old: free_name(new) for old, new in self._table.renamed.items()}
+        taken = {c for c in self._types if c not in self._columns.values() and free_name(c) != c}
+        renamed |= {c: free_name(c) for c in taken if c not in self._table.renamed.values()}
+        return [f"Column {old!r} is kept as {new!r}." for old, new in renamed.items()]
 
     @property
     def name(self) -> str:
@@ -128,7 +141,7 @@ class TableSource:
             else:
                 terms.append(f"{self._string(column)} AS {modality}")
         rest = [c for c in self._types if c not in taken]
-        terms += [f"{self._string(c) if self._types[c] == 'JSON' else quoted(c)} AS {quoted(free_name(c))}" for c in rest]
+        terms += [f"{quoted(c)} AS {quoted(free_name(c))}" for c in rest]
         return ", ".join(terms)
 
     def _id_expression(self) -> str:
@@ -140,7 +153,7 @@ class TableSource:
         return _ROW_NUMBER
 
     def _string(self, column: str) -> str:
-        return f"{quoted(column)} ->> '$'" if self._types[column] == "JSON" else f"CAST({quoted(column)} AS VARCHAR)"
+        return f"CAST({quoted(column)} AS VARCHAR)"
 
     def _finish(self, batch: pa.RecordBatch, held: Mapping[str, pa.Array]) -> pa.RecordBatch:
         """Empty payloads become null, paths absolute, class labels names; payloads that the table holds are added."""

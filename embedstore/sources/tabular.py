@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 import datetime
 import io
 import os
 import posixpath
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from embedstore._sql import connect, literal, quoted
 from embedstore.errors import SourceError, one_line
 from embedstore.registry import require
 from embedstore.sources.base import glob_escape
-from embedstore.sources.files import TIMEOUT, is_url, remote, resolve
+from embedstore.sources.delimited import TEXT, Delimited
+from embedstore.sources.files import TIMEOUT, is_url, open_file, remote, resolve
 from embedstore.sources.records import record_of
 
 if TYPE_CHECKING:
@@ -27,27 +27,28 @@ T = TypeVar("T")
 READERS = {
     ".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet", ".pq": "parquet",
 }  # fmt: skip
-LINE, LONGEST_LINE = 2 << 20, 16 << 20
+LONGEST_LINE = 16 << 20
 LONGEST_OBJECT = 256 << 20
 """Of JSON lines. Buffers are as large as lines may be, so the larger sizes are taken only where a line needs them."""
-SNIFFING_MEMORY = "128MB"
-"""What DuckDB may keep of a CSV while it looks at all of it; without a limit it keeps all of it."""
-_DELIMITERS = ",;\t|"
-_NEWLINES = ("\\n", "\\r\\n", "\\r")
-_VALUES = ("BIGINT", "UBIGINT", "HUGEINT", "UHUGEINT", "DOUBLE", "BOOLEAN", '"NULL"')
-"""Types in which values of JSON stay what they are. Others that DuckDB finds are read into strings, and rewrite them."""
+_VALUES = ("BIGINT", "DOUBLE", "BOOLEAN", '"NULL"')
+"""Types in which values of JSON stay what they are. Of the others that DuckDB finds, strings would be rewritten, and whole
+numbers beyond int64 rounded: they are text."""
+_LARGE = ("UBIGINT", "HUGEINT", "UHUGEINT")
+_NESTED = ("list", "map", "struct")
 _ANY_KEYS = ", map_inference_threshold=-1, field_appearance_threshold=0"
 """Rows are records however many keys they have, and however few of them each."""
 
 
 class Tabular:
-    """A CSV, TSV, JSON lines or Parquet file.
+    """A CSV, TSV, JSON lines or Parquet file, or several Parquet files as one table.
 
     Parameters
     ----------
     path : path or URL
     text : names
         Columns of a CSV or of JSON lines that are text whatever they look like, such as ids; in any case.
+    files : sequence of paths, optional
+        The Parquet files that `path`, a folder or a pattern, stands for.
     timeout : float
         Seconds that opening a URL may take.
 
@@ -57,45 +58,66 @@ class Tabular:
         ``"csv"``, ``"json"`` or ``"parquet"``.
     types : dict
         Column → type, in DuckDB's words, in the file's order.
+    renamed : dict
+        Name in the file → name here, where they differ.
 
     Raises
     ------
     SourceError
     """
 
-    def __init__(self, path: str | os.PathLike[str], text: Iterable[str] = (), *, timeout: float = TIMEOUT) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        text: Iterable[str] = (),
+        *,
+        files: Sequence[str] | None = None,
+        timeout: float = TIMEOUT,
+    ) -> None:
         self.path = os.fspath(path)
+        self.files = list(files) if files is not None else [self.path]
+        self.renamed: dict[str, str] = {}
         self._timeout = timeout
-        self.kind = READERS.get(posixpath.splitext(self.path)[1].lower(), "")
+        self._fault: SourceError | None = None
+        self.kind = "parquet" if files is not None else READERS.get(posixpath.splitext(self.path)[1].lower(), "")
         if not self.kind:
             raise SourceError(f"{self.path}: expected a file ending in {', '.join(READERS)}.")
-        if not is_url(self.path) and not os.path.isfile(self.path):
+        if files is None and not is_url(self.path) and not os.path.isfile(self.path):
             raise SourceError(f"{self.path} does not exist.")
-        if self._size() == 0:
+        if files is None and self._size() == 0:
             raise SourceError(f"{self.path} is empty (0 bytes); expected a header and rows.")
         file = literal(glob_escape(self.path))
         if self.kind == "csv":
-            try:
-                self._scan, self.types = self._sniffed(file, frozenset(text), LINE)
-            except SourceError as error:
-                if "Maximum line size" not in str(error.__cause__):
-                    raise
-                self._scan, self.types = self._sniffed(file, frozenset(text), LONGEST_LINE)
-            return
-        if self.kind == "parquet":
-            self._scan = f"read_parquet({file})"
+            self._delimited = Delimited(self.path, self._open)
+            self.renamed = self._delimited.renamed
+            self.types = {name: TEXT if _named(name, text) else kind for name, kind in self._delimited.types.items()}
+        elif self.kind == "parquet":
+            self._scan = f"read_parquet([{', '.join(literal(glob_escape(f)) for f in self.files)}], union_by_name=true)"
             self.types = {name: str(kind) for name, kind in self._described().items()}
-            return
-        try:
-            self._scan, self.types = self._learned(file, frozenset(text), LONGEST_LINE)
-        except SourceError as error:
-            if "maximum_object_size" not in str(error):
-                raise
-            self._scan, self.types = self._learned(file, frozenset(text), LONGEST_OBJECT)
+        else:
+            self._refuse_wide_characters()
+            try:
+                self._learn(file, frozenset(text), LONGEST_LINE)
+            except SourceError as error:
+                if "maximum_object_size" not in str(error):
+                    raise
+                self._learn(file, frozenset(text), LONGEST_OBJECT)
+
+    def leave(self, names: Iterable[str]) -> None:
+        """Have columns of a CSV or of JSON lines come as text, as they are written: somebody else knows their types."""
+        if self.kind != "parquet":
+            self.types |= {name: TEXT for name in names if name in self.types}
 
     def query(self, expressions: str, rest: str = "") -> duckdb.DuckDBPyRelation:
         """``SELECT expressions FROM the file rest``, on a connection of its own."""
-        return self._sql(f"SELECT {expressions} FROM {self._scan} {rest}")
+        return self._sql(f"SELECT {expressions} FROM {self._table()} {rest}")
+
+    def _table(self) -> str:
+        """What is selected from, in SQL."""
+        if self.kind == "csv":
+            columns = (f"CAST({quoted(name)} AS {kind}) AS {quoted(name)}" for name, kind in self.types.items())
+            return f"(SELECT {', '.join(columns)} FROM delimited)"
+        return f"read_json({self._scan}, columns={_struct(self.types)})" if self.kind == "json" else self._scan
 
     def fetched(self, relation: duckdb.DuckDBPyRelation) -> list[tuple[Any, ...]]:
         """All rows of a relation made from `query`."""
@@ -126,12 +148,12 @@ class Tabular:
 
     def unreadable(self, error: Exception) -> SourceError:
         """What is wrong with the file, in one line."""
+        if self._fault is not None:
+            return self._fault
         said = str(error).split("Possible")[0].splitlines()
         reason = one_line(" ".join(line for line in said if not line.startswith("Original Line")))
         if self.kind == "json" and ("Malformed JSON" in reason or "record" in reason or "transform error" in reason):
             reason = self._bad_line(reason) or reason
-        elif self.kind == "csv" and "when sniffing file" in reason:
-            reason = self._bad_row() or reason
         return SourceError(f"{self.path} cannot be read as {self.kind}: {reason}")
 
     def _bad_line(self, said: str) -> str | None:
@@ -152,32 +174,12 @@ class Tabular:
 
         return self._read(found)
 
-    def _bad_row(self) -> str | None:
-        """The first row of a CSV that has not as many values as the header."""
-
-        def found(file: io.TextIOWrapper) -> str | None:
-            reader = csv.reader(file, delimiter=delimiter)
-            width = len(next(reader, []))
-            for row in reader:
-                if row and len(row) != width:
-                    return (
-                        f"the row that ends in line {reader.line_num} has {len(row)} values, but the header has {width}. "
-                        "Quote values that hold the delimiter, or mend the row."
-                    )
-            return None
-
-        delimiter = self._delimiter()
-        try:
-            return self._read(found)
-        except csv.Error:
-            return None
-
     def _described(self) -> dict[str, duckdb.sqltypes.DuckDBPyType]:
-        relation = self.query("*", "LIMIT 0")
+        relation = self._sql(f"SELECT * FROM {self._scan} LIMIT 0")
         return dict(zip(relation.columns, relation.types, strict=True))
 
-    def _learned(self, file: str, text: frozenset[str], longest: int) -> tuple[str, dict[str, str]]:
-        """How to scan JSON lines with their strings as they are, and the types."""
+    def _learn(self, file: str, text: frozenset[str], longest: int) -> None:
+        """Find out how to scan JSON lines with their strings as they are, and the types."""
         said = f"{file}, format='newline_delimited', records=true, maximum_object_size={longest}"
         self._scan = f"read_json({said}, sample_size=-1)"
         try:
@@ -188,8 +190,14 @@ class Tabular:
             self._scan = f"read_json({said}, sample_size=-1{_ANY_KEYS})"
             found = self._described()
         self._refuse_keys_twice(f"{file}, maximum_object_size={longest}", list(found))
-        types = {name: "VARCHAR" if {name, name.lower()} & text else _verbatim(kind) for name, kind in found.items()}
-        return f"read_json({said}, auto_detect=false, columns={_struct(types)})", types
+        self.types = {name: TEXT if _named(name, text) else _verbatim(kind) for name, kind in found.items()}
+        self._scan = f"{said}, auto_detect=false"
+
+    def _refuse_wide_characters(self) -> None:
+        with self._open() as file:
+            head = file.read(4)
+        if head.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in head:
+            raise SourceError(f"{self.path} cannot be read as json: it is UTF-16 or UTF-32. Save it as UTF-8.")
 
     def _refuse_keys_twice(self, said: str, names: list[str]) -> None:
         """DuckDB calls the second of two keys that differ only in case NAME_1, under which nothing is found."""
@@ -202,49 +210,6 @@ class Tabular:
             name = min(unknown).rpartition("_")[0]
             raise SourceError(f"{self.path}: two keys are called {name!r} (case does not count). Rename one.")
 
-    def _sniffed(self, file: str, text: frozenset[str], longest: int) -> tuple[str, dict[str, str]]:
-        """How to scan a CSV without looking at all of it again, and its types."""
-        delimiter = self._delimiter()
-        try:
-            header = self._read(lambda lines: next(csv.reader(lines, delimiter=delimiter), []))
-        except csv.Error as error:
-            raise self.unreadable(error) from error
-        lower = [name.lower() for name in header]
-        if twice := [name for i, name in enumerate(header) if name.lower() in lower[:i]]:
-            raise SourceError(f"{self.path}: two columns are called {twice[0]!r} (case does not count). Rename one.")
-        strings = [name for name in header if name in text or name.lower() in text]
-        said = (
-            f"{file}, header=true, delim={literal(delimiter)}, quote='\"', escape='\"', "
-            f"max_line_size={longest}, buffer_size={longest}, comment='', skip=0"  # every line is data, with # in it or not
-        )
-        asked = "Columns, NewLineDelimiter, DateFormat, TimestampFormat"
-        types = f", types={_struct(dict.fromkeys(strings, 'VARCHAR'))}" if strings else ""
-        found = self._sniff(f"SELECT {asked} FROM sniff_csv({said}, sample_size=-1{types})")
-        columns = {column["name"]: str(column["type"]) for column in found[0]}
-        newline, date, timestamp = found[1:]
-        said += f", auto_detect=false, columns={_struct(columns)}"
-        said += f", new_line={literal(newline)}" if newline in _NEWLINES else ""
-        said += f", dateformat={literal(date)}" if date else ""
-        said += f", timestampformat={literal(timestamp)}" if timestamp else ""
-        return f"read_csv({said})", columns
-
-    def _sniff(self, sql: str) -> tuple[Any, ...]:
-        import duckdb
-
-        try:
-            return self.fetched(self._sql(sql, SNIFFING_MEMORY))[0]
-        except SourceError as error:
-            if not isinstance(error.__cause__, duckdb.OutOfMemoryException):
-                raise
-        return self.fetched(self._sql(sql))[0]  # its lines are long
-
-    def _delimiter(self) -> str:
-        if self.path.lower().endswith(".tsv"):
-            return "\t"
-        line = self._read(lambda file: file.readline())
-        best = max(_DELIMITERS, key=line.count)
-        return best if best in line else "\x1f"  # one column: nothing delimits
-
     def _read(self, work: Callable[[io.TextIOWrapper], T]) -> T:
         """`work` of the opened text file."""
 
@@ -252,25 +217,43 @@ class Tabular:
             with io.TextIOWrapper(raw, encoding="utf-8-sig", errors="replace", newline="") as file:
                 return work(file)
 
-        if is_url(self.path):
-            return remote(self.path, self._timeout, lambda fs, inner: opened(fs.open(inner, "rb")))
-        return opened(open(self.path, "rb"))
+        return opened(self._open())
+
+    def _open(self) -> Any:
+        return open_file(self.path, timeout=self._timeout)
+
+    def _delimited_rows(self) -> Iterator[pa.RecordBatch]:
+        try:
+            yield from self._delimited.batches()
+        except SourceError as error:
+            self._fault = error  # on its way through DuckDB the error becomes another one
+            raise
 
     def _size(self) -> int:
         if is_url(self.path):
             return remote(self.path, self._timeout, lambda fs, inner: int(fs.size(inner) or 0))
         return os.path.getsize(self.path)
 
-    def _sql(self, sql: str, memory: str | None = None) -> duckdb.DuckDBPyRelation:
+    def _sql(self, sql: str) -> duckdb.DuckDBPyRelation:
         import duckdb
 
-        connection = connect(frugal=self.kind != "parquet", memory=memory)
+        connection = connect(frugal=self.kind != "parquet")
         try:
-            if is_url(self.path):
+            if self.kind == "csv":
+                import pyarrow as pa
+
+                reader = pa.RecordBatchReader.from_batches(self._delimited.schema(), self._delimited_rows())
+                connection.register("delimited", reader)
+            elif is_url(self.path):
                 connection.register_filesystem(_with_modified(resolve(self.path)[0]))
             return connection.sql(sql)
         except duckdb.Error as error:
             raise self.unreadable(error) from error
+
+
+def _named(name: str, names: Iterable[str]) -> bool:
+    """Whether `name` is one of `names`, or is when written small."""
+    return bool({name, name.lower()} & set(names))
 
 
 def _struct(types: Mapping[str, str]) -> str:
@@ -278,15 +261,15 @@ def _struct(types: Mapping[str, str]) -> str:
 
 
 def _verbatim(kind: duckdb.sqltypes.DuckDBPyType) -> str:
-    """The type that DuckDB found in JSON, with all that is no number, true or false as text."""
-    if kind.id not in ("list", "map", "struct"):
-        return str(kind) if str(kind) in _VALUES else "VARCHAR"
-    inner = [(name, _verbatim(child)) for name, child in kind.children]
+    """The type of a column in which DuckDB found `kind`: numbers, true and false, lists of them and of text; else text.
+
+    Records are kept as JSON: read as such they would get every key that any of them has.
+    """
     if kind.id == "list":
-        return f"{inner[0][1]}[]"
-    if kind.id == "map":
-        return f"MAP({inner[0][1]}, {inner[1][1]})"
-    return f"STRUCT({', '.join(f'{quoted(name)} {child}' for name, child in inner)})"
+        (_, inner), *_ = kind.children
+        keeps = inner.id not in _NESTED and str(inner) not in ("JSON", *_LARGE)
+        return f"{_verbatim(inner)}[]" if keeps else TEXT
+    return str(kind) if str(kind) in _VALUES else TEXT
 
 
 def _with_modified(filesystem: Any) -> Any:

@@ -13,7 +13,7 @@ autofaiss          a folder of ``.npy`` files, or of Parquet files with embeddin
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore._arguments import strings
+from embedstore._types import fitted, word_of
 from embedstore.errors import SourceError, UsageError, reason_of
 from embedstore.sources.agreement import without_same_ids
 from embedstore.sources.base import ID, free_name
@@ -117,16 +118,28 @@ class VectorSource:
         start = 0
         for table in columns.blocks(size, [name]):
             column = table.column(0)
-            kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-            if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)):
-                raise SourceError(f"{columns.name}: ids should be text or whole numbers; column {name!r} is {kind}.")
-            values = column.cast(pa.string()).combine_chunks()
+            if word_of(column.type) not in ("text", "integer"):
+                raise SourceError(f"{columns.name}: ids should be text or whole numbers; column {name!r} is {column.type}.")
+            values = fitted(column, pa.string()).combine_chunks()
             blank = pc.equal(pc.utf8_trim_whitespace(values), "")
             if pc.any(pc.fill_null(blank, True)).as_py():
                 row = start + int(np.flatnonzero(np.asarray(pc.fill_null(blank, True)))[0])
                 raise SourceError(f"{columns.name}: row {row} (from 0) has no id in {name!r}. Fill it, or name another: --ids.")
             yield values
             start += table.num_rows
+
+    def leave_text(self, names: Iterable[str]) -> None:
+        """Have metadata columns come as the text that they are written as, from files that do not say their types.
+
+        Raises
+        ------
+        UsageError
+            There is no metadata column of that name where one is declared.
+        """
+        for columns, mine in self.metadata:
+            if isinstance(columns, TextColumns):
+                wanted = set(names)
+                columns.leave_text(name for name in mine if free_name(name) in wanted)
 
     def metadata_blocks(self, size: int) -> Iterator[dict[str, pa.ChunkedArray]]:
         """Column → values, `size` rows at a time; names that the store keeps for itself get an underscore."""

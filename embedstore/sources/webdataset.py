@@ -13,16 +13,17 @@ import json
 import os
 import re
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 from embedstore._files import parquet_table
+from embedstore._types import MisfitError, as_text, fitted, plain_type
 from embedstore.errors import PayloadError, SourceError, UsageError, one_line
 from embedstore.sources.base import BYTES, EXTENSIONS, ID, MODALITY_OF, free_name
 from embedstore.sources.files import TIMEOUT, absolute, exists, is_url, matching, read_payload
-from embedstore.sources.records import SNIFFED, JsonColumns, as_batches, as_text
+from embedstore.sources.records import SNIFFED, JsonColumns, as_batches
 from embedstore.sources.tar import IS_TAR, members
 from embedstore.sources.texts import text_fields, text_of, text_values
 
@@ -112,7 +113,11 @@ class WebDatasetSource:
             return None
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        return as_batches(self._rows(), self._schema())
+        return as_batches(self._rows(), self._schema)
+
+    def leave_text(self, names: Iterable[str]) -> None:
+        """See `embedstore.sources.base.Source`."""
+        self._metadata.leave_text(names)
 
     def duplicate_hint(self, first: int, second: int) -> str:
         """Which shards the two positions lie in, and what to do."""
@@ -230,6 +235,8 @@ class _Metadata(Protocol):
 
     def types(self) -> dict[str, pa.DataType]: ...
 
+    def leave_text(self, names: Iterable[str]) -> None: ...
+
     def open(self, shard: str) -> None: ...
 
     def values(self, sample: Sample) -> dict[str, Any]: ...
@@ -242,11 +249,16 @@ class _FromJson:
     def types(self) -> dict[str, pa.DataType]:
         return self._columns.types()
 
+    def leave_text(self, names: Iterable[str]) -> None:
+        self._columns.leave_text(names)
+
     def open(self, shard: str) -> None:
         pass
 
     def values(self, sample: Sample) -> dict[str, Any]:
-        return self._columns.values(_parsed(sample), sample.place)
+        record = _parsed(sample)
+        self._columns.learn([record])
+        return self._columns.values(record, sample.place)
 
 
 class _FromParquet:
@@ -256,13 +268,15 @@ class _FromParquet:
         import pyarrow as pa
 
         self._timeout = timeout
-        no_metadata = (pa.types.is_null, pa.types.is_binary, pa.types.is_large_binary)
-        kept = [f for f in first.schema if f.name != _KEY and not any(is_no(f.type) for is_no in no_metadata)]
-        self._types = {f.name: f.type.value_type if pa.types.is_dictionary(f.type) else f.type for f in kept}
+        kinds = {f.name: plain_type(f.type) or f.type for f in first.schema if f.name != _KEY}
+        self._types = {name: pa.string() if pa.types.is_null(kind) else kind for name, kind in kinds.items()}
         self._rows: dict[str, dict[str, Any]] = {}
 
     def types(self) -> dict[str, pa.DataType]:
         return self._types
+
+    def leave_text(self, names: Iterable[str]) -> None:
+        pass  # Parquet has types
 
     def open(self, shard: str) -> None:
         import pyarrow as pa
@@ -271,11 +285,11 @@ class _FromParquet:
         table = _read_sidecar(path, self._timeout)
         try:
             columns = {
-                n: table[n].cast(t) if n in table.column_names else pa.nulls(len(table), t) for n, t in self._types.items()
+                n: fitted(table[n], t) if n in table.column_names else pa.nulls(len(table), t) for n, t in self._types.items()
             }
-        except pa.ArrowException as error:
+        except MisfitError as error:
             raise SourceError(
-                f"{path}: {one_line(error)} Expected the columns' types to be those of the first shard."
+                f"{path}: {error}, as its column is in the first shard. Make the columns' types the same."
             ) from error
         rows = pa.table(columns).to_pylist() if columns else [{}] * len(table)
         self._rows = dict(zip(table[_KEY].cast(pa.string()).to_pylist(), rows, strict=True))

@@ -6,6 +6,7 @@ files ``M.size`` and ``M.mtime_ns`` as last seen; every other column is the user
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Sequence
 from functools import cached_property
@@ -19,8 +20,10 @@ from embedstore._arguments import strings
 from embedstore._distinct import distinct
 from embedstore._keys import KeyTable, hash_strings
 from embedstore._sql import connect, literal
+from embedstore._types import as_stored, stored_type, word_of
 from embedstore.errors import StoreError, UsageError, one_line
 from embedstore.sources.base import RESERVED, glob_escape
+from embedstore.spec import MODALITIES
 from embedstore.store.format import PartRef
 from embedstore.store.parts import read_table, row_numbers
 
@@ -123,11 +126,15 @@ class Items:
         types: dict[str, pa.DataType] = {}
         for part in self._parts:
             for column in pq.read_schema(self._root / part.file):
-                types.setdefault(column.name, column.type)
+                types.setdefault(column.name, stored_type(column.type))
         return types
 
     def metadata_columns(self) -> list[str]:
         return [name for name in self.column_types() if name not in RESERVED]
+
+    def column_words(self) -> dict[str, str]:
+        """Metadata column → its type for people, such as ``"text"``."""
+        return {name: word_of(self._types[name]) for name in self.metadata_columns()}
 
     def take(self, rows: Rows, columns: Sequence[str] | None = None) -> pa.Table:
         """The items at `rows` (any order, repeats allowed), as a table aligned with them."""
@@ -190,17 +197,27 @@ class Items:
             try:
                 found = connection.view("items").filter(expression).project(ROW).fetchnumpy()
             except duckdb.Error as error:
-                columns = ", ".join(c for c in self.column_types() if not c.endswith((SIZE, MTIME)))
-                reason = one_line(error).split(" LINE ")[0]
-                stop = "" if reason.endswith((".", "!", "?")) else "."
-                raise UsageError(f"--where {expression!r}: {reason}{stop} Columns: {columns}.") from error
+                raise UsageError(self._filter_fault(expression, error)) from error
         return np.sort(np.asarray(found[ROW], dtype=np.int64))
+
+    def _filter_fault(self, expression: str, error: Exception) -> str:
+        """What DuckDB says of a filter, the types of the columns, and what may have been meant."""
+        reason = one_line(error).split(" LINE ")[0].split(" Candidate bindings")[0]
+        stop = "" if reason.endswith((".", "!", "?")) else "."
+        hint = ""
+        if (absent := re.search(r'Referenced column "([^"]*)" not found', reason)) and absent[1] not in self._types:
+            hint = f" If {absent[1]} is a text to compare with, put it in single quotes: {literal(absent[1])}."
+        elif "Could not convert" in reason or "Conversion Error" in reason:
+            hint = " Compare text with text in single quotes, numbers with numbers."
+        words = {ID: "text", **{name: word_of(kind) for name, kind in self._types.items() if name in MODALITIES}}
+        columns = ", ".join(f"{name} ({kind})" for name, kind in (words | self.column_words()).items())
+        return f"--where {expression!r}: {reason}{stop}{hint} Columns: {columns}."
 
     def _part(self, index: int, columns: list[str] | None) -> pa.Table:
         if columns is not None and index not in self._cache:
-            return read_table(self._root, self._parts[index], "embedstore-items", columns)
+            return as_stored(read_table(self._root, self._parts[index], "embedstore-items", columns))
         if index not in self._cache:
-            self._cache[index] = read_table(self._root, self._parts[index], "embedstore-items")
+            self._cache[index] = as_stored(read_table(self._root, self._parts[index], "embedstore-items"))
             while len(self._cache) > 4:
                 self._cache.popitem(last=False)
         self._cache.move_to_end(index)

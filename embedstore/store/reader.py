@@ -163,7 +163,13 @@ class Store:
                 "encoder": space.spec.name,
                 **({"declared": True} if space.spec.declared else {}),
             }
-        return {"items": len(self), "spaces": spaces, "heads": self.heads, "generation": self.generation}
+        return {
+            "items": len(self),
+            "columns": self.items.column_words(),
+            "spaces": spaces,
+            "heads": self.heads,
+            "generation": self.generation,
+        }
 
 
 def _near(root: Path) -> str:
