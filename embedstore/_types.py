@@ -361,6 +361,8 @@ def _each(column: Any, kind: pa.DataType, convert: Any) -> Any:
         try:
             out.append(convert(value))
             pa.array(out[-1:], kind)
+            if not _has_room(out[-1], kind):
+                raise ValueError
         except (ValueError, TypeError, pa.ArrowException):
             raise MisfitError(i, value, _expected(kind)) from None
     array = pa.array(out, kind)
@@ -369,6 +371,18 @@ def _each(column: Any, kind: pa.DataType, convert: Any) -> Any:
 
 def _nested(value: Any) -> Any:
     return json.loads(value) if isinstance(value, str) and value.strip() else value or None
+
+
+def _has_room(value: Any, kind: pa.DataType) -> bool:
+    """Whether `kind` has a field for every key of `value`; Arrow leaves the others out without a word."""
+    import pyarrow as pa
+
+    if pa.types.is_struct(kind) and isinstance(value, Mapping):
+        fields = {kind.field(i).name: kind.field(i).type for i in range(kind.num_fields)}
+        return value.keys() <= fields.keys() and all(_has_room(inner, fields[key]) for key, inner in value.items())
+    if is_list(kind) and isinstance(value, list):
+        return all(_has_room(inner, kind.value_type) for inner in value)
+    return True
 
 
 def _can_nest(column: Any, kind: pa.DataType) -> bool:

@@ -472,7 +472,7 @@ def test_the_hash_of_rows_sees_signs_and_order() -> None:
 @pytest.mark.parametrize(
     ("write", "words"),
     [
-        (lambda p: np.save(p / "v.npy", np.arange(6).reshape(2, 3)), "holds int64; expected float16, float32 or float64"),
+        (lambda p: np.save(p / "v.npy", np.arange(6).reshape(2, 3)), "holds int64; expected float16, float32, float64, int8"),
         (lambda p: np.save(p / "v.npy", made()[0]), r"has the shape \(8,\); expected \(n, dim\)"),
         (lambda p: np.save(p / "v.npy", made()[:0]), r"has the shape \(0, 8\)"),
         (lambda p: np.save(p / "v.npy", np.array([[{}]]), allow_pickle=True), "Python objects, which only a pickle can store"),
@@ -483,7 +483,7 @@ def test_the_hash_of_rows_sees_signs_and_order() -> None:
         (lambda p: np.savez(p / "v.npz", a=made()[0]), r"no two-dimensional array of floats. It holds a \(float32\[8\]\)"),
         (lambda p: (p / "v.h5").write_bytes(b"no hdf5"), "cannot be read as HDF5"),
         (lambda p: (p / "v.parquet").write_bytes(b"no parquet"), "cannot be read as Parquet"),
-        (lambda p: pq.write_table(pa.table({"v": [[1], [2]]}), p / "v.parquet"), "no column with lists of floats. Columns: v"),
+        (lambda p: pq.write_table(pa.table({"v": [[1], [2]]}), p / "v.parquet"), "no column with lists of numbers"),
         (lambda p: pq.write_table(pa.table({"v": [[1.0], [2.0, 3.0]]}), p / "v.parquet"), r"row 1 \(from 0\) has 2 numbers"),
         (lambda p: (p / "v.csv").write_text("a,b\nx,y\n"), "neither a column of lists .* nor columns of numbers"),
         (lambda p: (p / "v.csv").write_text("e0,e2\n1,2\n"), "has columns e0 to e2, but no e1"),

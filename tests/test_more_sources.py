@@ -162,23 +162,24 @@ def test_standard_input_says_which_line_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(DuplicateIdError, match="standard input: items 1 and 3 both have the id 'a'"):
         es.embed(twice, tmp_path / "s", text="hash")
     late = LinesSource(lines(*({"text": "x", "n": 1} for _ in range(1000)), {"text": "y", "n": "many"}))
-    assert "line 1001: 'n' is \"many\", but the first 1,000 records led to expect a whole number" in error_of(
-        lambda: list(late.batches())
-    )
+    said = error_of(lambda: list(late.batches()))
+    assert "line 1001: 'n' is \"many\", no integer like the values before it. Declare what the column is: --type n=text" in said
 
 
-def test_types_of_metadata_are_learned_from_the_first_records() -> None:
+def test_types_of_metadata_are_learned_as_records_come() -> None:
     first = [
         {"i": 1, "f": 1, "b": True, "s": "x", "m": 1, "tags": ["a"], "void": None, "big": 2**70},
         {"i": None, "f": 0.5, "b": False, "s": None, "m": "one", "tags": None},
     ]
     columns = JsonColumns(first)
     kinds = {name: str(kind) for name, kind in columns.types().items()}
-    text = dict.fromkeys(("s", "m", "tags", "big"), "string")
-    assert kinds == {"i": "int64", "f": "double", "b": "bool", **text}
-    assert columns.values({**first[0], "new": 1}, "here") == {
+    text = dict.fromkeys(("s", "m", "big"), "string")
+    assert kinds == {"i": "int64", "f": "double", "b": "bool", "tags": "list<item: string>", **text}
+    late = {**first[0], "new": 1}
+    columns.learn([late])
+    assert columns.values(late, "here") == {
         **{"i": 1, "f": 1.0, "b": True, "s": "x", "m": "1"},
-        **{"tags": '["a"]', "big": str(2**70)},
+        **{"tags": ["a"], "big": str(2**70), "new": 1},
     }
     assert "here: 'b' is 1, but" in error_of(columns.values, {"b": 1}, "here")
 

@@ -163,7 +163,7 @@ def test_bad_tables_say_what_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "empty.csv").write_bytes(b"")
     assert "empty.csv is empty (0 bytes)" in error_of(lambda: TableSource(tmp_path / "empty.csv"))
     (tmp_path / "latin.csv").write_bytes("id,text\n1,café\n".encode("latin1"))
-    assert "not utf-8" in error_of(lambda: rows_of(TableSource(tmp_path / "latin.csv")))
+    assert "line 2 is not UTF-8 (byte 0xe9)" in error_of(lambda: rows_of(TableSource(tmp_path / "latin.csv")))
     (tmp_path / "wide.csv").write_text("id,text\n1,a\n2,b,c,d\n")
     assert "wide.csv cannot be read as csv" in error_of(lambda: rows_of(TableSource(tmp_path / "wide.csv")))
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 nonsense")
@@ -226,12 +226,6 @@ def test_memory_does_not_grow_with_a_csv(tmp_path: Path) -> None:
     assert int(large.split()[1]) - int(small.split()[1]) < 130  # 230 MB more data
 
 
-def test_a_csv_whose_first_line_is_no_header_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("x" * 200_000 + "\n", encoding="utf-8")
-    with pytest.raises(SourceError, match=r"a\.csv cannot be read as csv: field larger than field limit"):
-        TableSource(tmp_path / "a.csv")
-
-
 @pytest.mark.parametrize("length", [3_000_000, 5_000_000])
 def test_a_csv_line_longer_than_a_buffer_is_read(tmp_path: Path, length: int) -> None:
     long = "Possible " + "x" * length
@@ -241,8 +235,7 @@ def test_a_csv_line_longer_than_a_buffer_is_read(tmp_path: Path, length: int) ->
     assert (batch.column("n")[-1].as_py(), batch.column("text")[-1].as_py()) == (7, long)
 
 
-def test_a_csv_with_long_lines_is_typed_without_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tabular, "SNIFFING_MEMORY", "20MB")  # less than two lines may take
+def test_a_csv_with_long_lines_is_typed(tmp_path: Path) -> None:
     long = "long " * 100_000
     (tmp_path / "a.csv").write_text("id,text,n\n" + "".join(f"{i},{long},{i}\n" for i in range(50)), encoding="utf-8")
     batch = next(TableSource(tmp_path / "a.csv").batches())
@@ -263,7 +256,7 @@ def test_types_of_a_csv_are_those_of_all_its_rows(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(f"id,text,n,day\n{rows}z,last,word,27/03/2024\n", encoding="utf-8")
     batch = list(TableSource(tmp_path / "a.csv").batches())[-1]
     assert batch.column("n").to_pylist()[-2:] == ["1", "word"]
-    assert str(batch.column("day")[-1]) == "2024-03-27"
+    assert batch.column("day")[-1].as_py() == "27/03/2024"  # a CSV has no dates unless the user says so
 
 
 def test_number_signs_in_a_csv_are_data(tmp_path: Path) -> None:
@@ -280,7 +273,7 @@ def test_number_signs_in_a_csv_are_data(tmp_path: Path) -> None:
 def test_no_row_of_a_csv_is_skipped(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("id,text\n1,x\nid,text,label\n2,y,z\n3,y,z\n4,y,z\n")
     said = error_of(lambda: rows_of(TableSource(tmp_path / "a.csv")))
-    assert "a.csv cannot be read as csv: the row that ends in line 3 has 3 values, but the header has 2." in said
+    assert "a.csv cannot be read as csv: line 3 has 3 values, but the header has 2." in said
 
 
 UUID = "0AB3C9D2-1111-2222-3333-44445555666"
@@ -310,7 +303,8 @@ def test_types_of_json_metadata(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = rows_of(TableSource(tmp_path / "a.jsonl"))
     assert [(row["n"], row["f"], row[odd]) for row in found] == [(1, 1.0, "x"), (2, 0.5, "3")]
-    assert found[0]["o"] == {"day": "2024-01-02", odd: [1.0, 2.5], "mixed": ["1", "x"], "in": {"u": UUID + "A"}}
+    assert json.loads(found[0]["o"]) == nested  # a record stays as it is written; DuckDB's would get every record's keys
+    assert found[0]["o"] == rows_of(LinesSource(io.BytesIO((tmp_path / "a.jsonl").read_bytes())))[0]["o"]
 
 
 def test_json_in_parquet_is_without_quotation_marks(tmp_path: Path) -> None:

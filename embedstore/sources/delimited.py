@@ -10,6 +10,7 @@ import codecs
 import csv
 import io
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -67,9 +68,10 @@ class Delimited:
         self._encoding = next((encoding for mark, encoding in _BOMS if head.startswith(mark)), "utf-8")
         if b"\0" in head and self._encoding == "utf-8":
             raise SourceError(f"{path} is not UTF-8 text (it holds zero bytes, as UTF-16 does). Save it as UTF-8.")
-        rows = self._first_rows()
-        self._delimiter = "\t" if path.lower().endswith(".tsv") else _delimiter_of(rows)
-        header = next(self._parsed(rows), [])
+        rows = self._first_lines()
+        with _long_fields():
+            self._delimiter = "\t" if path.lower().endswith(".tsv") else _delimiter_of(rows)
+            header = next((row for row in csv.reader(rows, delimiter=self._delimiter) if row), [])
         self.columns = [" ".join(name.split()) or f"column{i}" for i, name in enumerate(header)]
         self.renamed = {old: new for old, new in zip(header, self.columns, strict=True) if old != new}
         lower = [name.lower() for name in self.columns]
@@ -97,6 +99,8 @@ class Delimited:
                     yield batch
                 return
             except pa.ArrowException as error:
+                if "Empty CSV file or block" in str(error):
+                    return  # a header and nothing else
                 if "straddling" not in str(error) or block >= LONGEST_ROW:
                     raise self._unreadable(error) from error
                 block = LONGEST_ROW  # a row is longer than a block
@@ -167,19 +171,15 @@ class Delimited:
         if (line := self._not_utf8()) is not None:
             return f"line {line[0]} is not UTF-8 ({line[1]}). Save the file as UTF-8."
         begins = 1
-        limit = csv.field_size_limit(LONGEST_ROW)
-        try:
-            with self._lines() as lines:
-                reader = csv.reader(lines, delimiter=self._delimiter, strict=True)
-                try:
-                    for row in reader:
-                        if row and len(row) != len(self.columns):
-                            return self._wrong_width(begins, reader.line_num, len(row))
-                        begins = reader.line_num + 1
-                except csv.Error as error:
-                    return self._wrong_quote(begins, reader.line_num, str(error))
-        finally:
-            csv.field_size_limit(limit)
+        with _long_fields(), self._lines() as lines:
+            reader = csv.reader(lines, delimiter=self._delimiter, strict=True)
+            try:
+                for row in reader:
+                    if row and len(row) != len(self.columns):
+                        return self._wrong_width(begins, reader.line_num, len(row))
+                    begins = reader.line_num + 1
+            except csv.Error as error:
+                return self._wrong_quote(begins, reader.line_num, str(error))
         return None
 
     def _wrong_width(self, first: int, last: int, width: int) -> str:
@@ -203,24 +203,31 @@ class Delimited:
         if not self._encoding.startswith("utf-8"):
             return None
         with self._opened() as file:
-            for n, line in enumerate(io.BufferedReader(file) if not hasattr(file, "readline") else file, start=1):
+            for n, line in enumerate(io.BufferedReader(file), start=1):
                 try:
                     line.decode()
                 except UnicodeDecodeError as error:
                     return n, f"byte 0x{line[error.start]:02x}"
         return None
 
-    def _first_rows(self) -> list[str]:
+    def _first_lines(self) -> list[str]:
         """The first lines, for a look at how they are delimited."""
         with self._lines() as lines:
             return [line for _, line in zip(range(_LOOKED_AT), lines, strict=False)]
 
-    def _parsed(self, lines: list[str]) -> Iterator[list[str]]:
-        return (row for row in csv.reader(lines, delimiter=self._delimiter) if row)
-
     def _lines(self) -> io.TextIOWrapper:
         encoding = "utf-8-sig" if self._encoding == "utf-8" else self._encoding
         return io.TextIOWrapper(self._opened(), encoding=encoding, errors="replace", newline="")
+
+
+@contextmanager
+def _long_fields() -> Iterator[None]:
+    """Python's reader takes fields of 128 kB, unless it is told otherwise."""
+    before = csv.field_size_limit(LONGEST_ROW)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
 
 
 def _delimiter_of(lines: list[str]) -> str:

@@ -204,6 +204,15 @@ class _Timed:
     def readable(self) -> bool:
         return True
 
+    def writable(self) -> bool:
+        return False
+
+    def seekable(self) -> bool:
+        return False
+
+    def flush(self) -> None:
+        pass
+
     def __enter__(self) -> _Timed:
         return self
 

@@ -141,7 +141,7 @@ class TableSource:
             else:
                 terms.append(f"{self._string(column)} AS {modality}")
         rest = [c for c in self._types if c not in taken]
-        terms += [f"{quoted(c)} AS {quoted(free_name(c))}" for c in rest]
+        terms += [f"{self._string(c) if self._types[c] == 'JSON' else quoted(c)} AS {quoted(free_name(c))}" for c in rest]
         return ", ".join(terms)
 
     def _id_expression(self) -> str:
@@ -153,7 +153,7 @@ class TableSource:
         return _ROW_NUMBER
 
     def _string(self, column: str) -> str:
-        return f"CAST({quoted(column)} AS VARCHAR)"
+        return f"{quoted(column)} ->> '$'" if self._types[column] == "JSON" else f"CAST({quoted(column)} AS VARCHAR)"
 
     def _finish(self, batch: pa.RecordBatch, held: Mapping[str, pa.Array]) -> pa.RecordBatch:
         """Empty payloads become null, paths absolute, class labels names; payloads that the table holds are added."""
