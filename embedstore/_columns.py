@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from embedstore.errors import UsageError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 METADATA = "metadata"
 """The name of the input that metadata columns make."""
@@ -22,21 +25,31 @@ class ColumnEncoder:
     """How columns become features.
 
     A column of numbers becomes its value and an indicator of its absence; any other becomes indicators of its most frequent
-    values.
+    values. What a column is, it is for every later item: see `kinds`.
 
     Parameters
     ----------
     numeric : mapping of column to its mean
         What stands for an absent value.
     levels : mapping of column to values
+    booleans : sequence of columns
+        Those of `levels` that hold true and false.
     """
 
     numeric: Mapping[str, float]
     levels: Mapping[str, Sequence[str]]
+    booleans: Sequence[str] = ()
 
     @property
     def columns(self) -> list[str]:
         return [*self.numeric, *self.levels]
+
+    def kinds(self) -> dict[str, pa.DataType]:
+        """Column → the Arrow type in which `transform` takes it."""
+        import pyarrow as pa
+
+        others = {name: pa.bool_() if name in self.booleans else pa.string() for name in self.levels}
+        return {**dict.fromkeys(self.numeric, pa.float64()), **others}
 
     @property
     def width(self) -> int:
@@ -51,7 +64,7 @@ class ColumnEncoder:
         UsageError
             A column that holds neither numbers nor text, or nothing.
         """
-        numeric, levels = {}, {}
+        numeric, levels, booleans = {}, {}, []
         for name, values in columns.items():
             known = [v for v in values if not _absent(v)]
             if not known:
@@ -61,9 +74,10 @@ class ColumnEncoder:
             elif all(isinstance(v, (str, bool)) for v in known):
                 counts = Counter(str(v) for v in known)
                 levels[name] = [level for level, _ in sorted(counts.items(), key=lambda c: (-c[1], c[0]))[:MAX_LEVELS]]
+                booleans += [name] if isinstance(known[0], bool) else []
             else:
                 raise UsageError(f"Column {name!r} holds {type(known[0]).__name__} values; expected numbers or text.")
-        return cls(numeric, levels)
+        return cls(numeric, levels, booleans)
 
     def transform(self, columns: Mapping[str, Sequence[Any]], n: int) -> npt.NDArray[np.float32]:
         """Features (n, width); a column that is not there is absent for all."""
@@ -85,11 +99,14 @@ class ColumnEncoder:
         return np.concatenate(blocks, axis=1)
 
     def to_dict(self) -> dict[str, Any]:
-        return {"numeric": dict(self.numeric), "levels": {name: list(values) for name, values in self.levels.items()}}
+        levels = {name: list(values) for name, values in self.levels.items()}
+        return {"numeric": dict(self.numeric), "levels": levels, "booleans": list(self.booleans)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ColumnEncoder:
-        return cls(data["numeric"], data["levels"])
+        levels = data["levels"]
+        guessed = [name for name, values in levels.items() if set(values) <= {"True", "False"}]  # older heads do not say
+        return cls(data["numeric"], levels, data.get("booleans", guessed))
 
 
 def _absent(value: Any) -> bool:

@@ -21,10 +21,11 @@ from embedstore.pipeline.produce import ChunkEnd, Producer
 from embedstore.pipeline.report import EmbedReport, Progress, ProgressCallback, SpaceReport
 from embedstore.pipeline.stages import Clock, RunAhead
 from embedstore.pipeline.state import SpaceState
-from embedstore.pipeline.typed import Typed
+from embedstore.pipeline.typed import Known, Typed
 from embedstore.sources import (
     TIMEOUT,
-    HuggingFaceSource,
+    ArrowSource,
+    Dataset,
     LinesSource,
     Source,
     TableSource,
@@ -37,13 +38,13 @@ from embedstore.store.writer import StoreWriter
 
 EncoderName = str | Encoder
 
-_WITH_COLUMNS = (HuggingFaceSource, LinesSource, TableSource, WebDatasetSource)
+_WITH_COLUMNS = (ArrowSource, LinesSource, TableSource, WebDatasetSource)
 
 __all__ = ["EmbedReport", "Progress", "embed"]
 
 
 def embed(
-    dataset: str | os.PathLike[str] | Source,
+    dataset: Dataset,
     store: Store | str | os.PathLike[str],
     *,
     image: EncoderName | Mapping[str, EncoderName] | None = None,
@@ -51,7 +52,7 @@ def embed(
     audio: EncoderName | Mapping[str, EncoderName] | None = None,
     video: EncoderName | Mapping[str, EncoderName] | None = None,
     columns: Mapping[str, str] | None = None,
-    types: Mapping[str, str] | None = None,
+    types: Mapping[str, str] | Known | None = None,
     dtype: str | None = None,
     device: str = "auto",
     precision: str = "auto",
@@ -69,9 +70,9 @@ def embed(
 
     Parameters
     ----------
-    dataset : path or Source
-        What `embedstore.sources.open_source` takes: a folder, a table, a media file, WebDataset tars, a Hugging Face
-        dataset, a list of paths, ``"-"`` (JSON lines on standard input), or any `Source`.
+    dataset : path, table or Source
+        What `embedstore.sources.open_source` takes: a folder, a table, a data frame, a media file, WebDataset tars, a Hugging
+        Face dataset, a list of paths, ``"-"`` (JSON lines on standard input), or any `Source`.
     store : Store or path
         Made if it does not exist.
     image, text, audio, video : str, Encoder, or mapping of space name to one of them
@@ -116,7 +117,8 @@ def embed(
     """
     if not timeout > 0:
         raise UsageError(f"timeout must be above 0 seconds. Got {timeout} instead.")
-    said = declared(types or {})
+    known = types if isinstance(types, Known) else Known({})
+    said = declared(types or {}) if not isinstance(types, Known) else {}
     source = open_source(dataset, columns, timeout=timeout)
     by_modality = {"image": image, "text": text, "audio": audio, "video": video}
     if workers is not None and workers < 1:
@@ -138,7 +140,7 @@ def embed(
             source,
             writer,
             _states(writer, loaded, dtype),
-            Typed(source.name, writer.store.items.column_types(), said),
+            Typed(source.name, writer.store.items.column_types() | dict(known.kinds), said, owner=known.owner),
             workers=workers or os.cpu_count() or 1,
             rehash=rehash,
             retry_failed=retry_failed,

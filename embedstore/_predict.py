@@ -15,11 +15,13 @@ import numpy.typing as npt
 from embedstore._arguments import strings
 from embedstore._columns import METADATA
 from embedstore._embed import embed
+from embedstore._types import MisfitError, as_text, fitted, shown
 from embedstore.errors import FingerprintError, HeadError, UsageError, reason_of
 from embedstore.evaluation.ablation import EXACT_INPUTS, explain
 from embedstore.evaluation.nearest import nearest_items
 from embedstore.heads import Head
 from embedstore.heads.io import HeadRecord, load_head, read_split
+from embedstore.pipeline.typed import Known
 from embedstore.sources import Source
 from embedstore.spec import EncoderSpec
 from embedstore.store import Store, View
@@ -84,7 +86,7 @@ class Predictions:
 
     def to_rows(self) -> list[dict[str, Any]]:
         """One mapping an item."""
-        classes = [str(label) for label in self.classes.tolist()]
+        classes = [str(as_text(label)) for label in self.classes.tolist()]
         rows: list[dict[str, Any]] = []
         for i, label, p in zip(self.ids.tolist(), self.labels.tolist(), self.probabilities.tolist(), strict=True):
             row = {"id": i, "prediction": label}
@@ -127,7 +129,7 @@ class Predictions:
         if len(self.classes):
             columns["probability"] = [*(self.probabilities.max(axis=1).tolist() if n else []), *gone]
         for k, label in enumerate(self.classes.tolist()):
-            columns[f"p:{label}"] = [*self.probabilities[:, k].tolist(), *gone]
+            columns[f"p:{as_text(label)}"] = [*self.probabilities[:, k].tolist(), *gone]
         if self.explanations:
             for name in self.explanations[0].contributions:
                 columns[f"contribution:{name}"] = [*(e.contributions[name] for e in self.explanations), *gone]
@@ -253,7 +255,8 @@ def _embed_new(record: HeadRecord, dataset: str | os.PathLike[str] | Source, pat
     if not spaces:
         wanted = ", ".join(sorted({spec.modality for spec in record.inputs.values()}))
         raise UsageError(f"{source.name} has {', '.join(source.modalities)}; head {record.name!r} needs {wanted}.")
-    embed(source, path, device=device, dtype="float32", **spaces)  # type: ignore[arg-type]
+    known = Known({} if record.columns is None else record.columns.kinds(), f"head {record.name!r}")
+    embed(source, path, device=device, dtype="float32", types=known, **spaces)  # type: ignore[arg-type]
     new = Store.open(path)
     check_fingerprints(record, {name: space.spec for name, space in new.spaces.items()}, "this machine's encoders")
     return new
@@ -316,10 +319,25 @@ def _blocks(
         if record.columns is not None:
             known = set(store.items.metadata_columns())
             names = [name for name in record.columns.columns if name in known]
-            values = store.items.take(block, names).to_pydict() if names else {}
-            inputs[METADATA] = record.columns.transform(values, len(block))
+            inputs[METADATA] = record.columns.transform(_columns(record, store, block, names), len(block))
             present[METADATA] = np.full(len(block), bool(names))
         yield block, inputs, present
+
+
+def _columns(record: HeadRecord, store: Store, rows: npt.NDArray[np.int64], names: Sequence[str]) -> dict[str, list[Any]]:
+    """Metadata columns as the head knows them: column → values."""
+    kinds = record.columns.kinds() if record.columns is not None else {}
+    table = store.items.take(rows, ["id", *names])
+    values: dict[str, list[Any]] = {}
+    for name in names:
+        try:
+            values[name] = fitted(table.column(name), kinds[name]).to_pylist()
+        except MisfitError as error:
+            item = table.column("id")[error.position].as_py()
+            raise HeadError(
+                f"Item {item!r}: {name} is {shown(error.value)}, no {error.expected}, which head {record.name!r} takes."
+            ) from error
+    return values
 
 
 def _explain(

@@ -181,7 +181,7 @@ def test_types_of_metadata_are_learned_as_records_come() -> None:
         **{"i": 1, "f": 1.0, "b": True, "s": "x", "m": "1"},
         **{"tags": ["a"], "big": str(2**70), "new": 1},
     }
-    assert "here: 'b' is 1, but" in error_of(columns.values, {"b": 1}, "here")
+    assert "here: 'b' is 1, no boolean like" in error_of(columns.values, {"b": 1}, "here")
 
 
 def test_what_a_path_is_decides_and_errors_say_what_was_expected(tmp_path: Path, rows: list[formats.Row]) -> None:
@@ -193,7 +193,8 @@ def test_what_a_path_is_decides_and_errors_say_what_was_expected(tmp_path: Path,
         assert sum(batch.num_rows for batch in source.batches()) == 40
     assert "data-003.tar does not exist; 3 of 4 shards do" in error_of(open_source, f"{tars}/data-{{000..003}}.tar")
     assert "x*.tar matches no file" in error_of(open_source, f"{tars}/x*.tar")
-    assert "only tars can be named by a pattern" in error_of(open_source, f"{tars}/*.parquet")
+    assert "no file matches the pattern" in error_of(open_source, f"{tars}/*.parquet")
+    assert "only tars and Parquet files can be named by a pattern" in error_of(open_source, f"{tars}/*.csv")
     assert "does not exist; expected a folder (of media files" in error_of(open_source, tmp_path / "nowhere")
     assert "pictures.txt is a list of paths; columns can only be named for" in error_of(
         open_source, formats.as_list(tmp_path, rows), {"image": "x"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from embedstore._types import ColumnType, MisfitError, fitted, plain, plain_type, shown, word_of
@@ -12,6 +13,22 @@ from embedstore.spec import MODALITIES
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Known:
+    """Types of columns that somebody else than the store knows.
+
+    Parameters
+    ----------
+    kinds : mapping of metadata column to Arrow type
+        Of columns that may be there.
+    owner : str
+        Who knows them, for messages.
+    """
+
+    kinds: Mapping[str, pa.DataType]
+    owner: str = "the store"
 
 
 class Typed:
@@ -25,6 +42,8 @@ class Typed:
         What the store holds already.
     said : mapping of column to ColumnType
         What the user declares.
+    owner : str
+        Who holds the columns so, for messages.
     first : int
         The number that messages give the first row: 0 or 1.
 
@@ -40,9 +59,16 @@ class Typed:
     """
 
     def __init__(
-        self, where: str, stored: Mapping[str, pa.DataType], said: Mapping[str, ColumnType] | None = None, *, first: int = 1
+        self,
+        where: str,
+        stored: Mapping[str, pa.DataType],
+        said: Mapping[str, ColumnType] | None = None,
+        *,
+        owner: str = "the store",
+        first: int = 1,
     ) -> None:
         self._where = where
+        self._owner = owner
         self._first = first
         self.kinds: dict[str, pa.DataType] = {name: kind for name, kind in stored.items() if name not in RESERVED}
         self._stored = frozenset(self.kinds)
@@ -128,7 +154,7 @@ class Typed:
             return fitted(column, self.kinds[name], pattern=None if said is None else said.format)
         except MisfitError as error:
             if name in self._stored:
-                because = "the type of the column in the store. Mend the value, or rename the column"
+                because = f"the type of the column in {self._owner}. Mend the value, or rename the column"
             elif said is not None:
                 because = "which the column is declared to be (--type)"
             else:

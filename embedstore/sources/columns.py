@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from embedstore._sql import quoted
 from embedstore.errors import SourceError, one_line, reason_of
+from embedstore.sources.files import natural_paths
 from embedstore.sources.tabular import READERS, Tabular
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ class TextColumns:
 def open_columns(path: Path, text: Sequence[str] = ()) -> ParquetColumns | TextColumns:
     """The table at `path`, or the Parquet files in that folder."""
     if path.is_dir():
-        if not (found := natural([*path.rglob("*.parquet")])):
+        if not (found := natural_paths(path.rglob("*.parquet"))):
             raise SourceError(f"{path} holds no .parquet file.")
         return ParquetColumns(str(path), found)
     if path.suffix.lower() in PARQUET:
@@ -184,11 +184,6 @@ def open_columns(path: Path, text: Sequence[str] = ()) -> ParquetColumns | TextC
     if path.suffix.lower() in TEXT:
         return TextColumns(path, text)
     raise SourceError(f"{path}: expected a table (.parquet, {', '.join(TEXT)}) or a folder of .parquet files.")
-
-
-def natural(paths: Sequence[Path]) -> list[Path]:
-    """Paths with the numbers in their names in numerical order: ``emb_2`` before ``emb_10``."""
-    return sorted(paths, key=lambda p: [(int(w), w) if w.isdigit() else (-1, w) for w in re.split(r"(\d+)", str(p))])
 
 
 def regrouped(tables: Iterator[pa.Table], size: int, schema: pa.Schema | None = None) -> Iterator[pa.Table]:

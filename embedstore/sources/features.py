@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from embedstore._types import plain, word_of
 from embedstore.sources.files import relative_to
 
 if TYPE_CHECKING:
@@ -41,8 +42,7 @@ def holds_payloads(kind: pa.DataType) -> bool:
 
     if pa.types.is_struct(kind):
         return {CONTENT, PATH} <= {kind.field(i).name for i in range(kind.num_fields)}
-    types = pa.types
-    return any(is_it(kind) for is_it in (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary))
+    return word_of(kind) in ("text", "bytes")
 
 
 def payload_bytes(column: pa.Array) -> pa.Array | None:
@@ -51,8 +51,8 @@ def payload_bytes(column: pa.Array) -> pa.Array | None:
     import pyarrow.compute as pc
 
     if pa.types.is_struct(column.type):
-        return pc.struct_field(column, CONTENT)
-    return column if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type) else None
+        column = pc.struct_field(column, CONTENT)
+    return plain(column) if word_of(column.type) == "bytes" else None
 
 
 def payload_uris(

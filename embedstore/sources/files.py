@@ -7,10 +7,13 @@ up after the timeout (a thread cannot be stopped; it is a daemon, so that it nev
 from __future__ import annotations
 
 import glob
+import io
 import os
+import re
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from embedstore.errors import MissingDependencyError, PayloadError, SourceError, one_line
@@ -139,6 +142,16 @@ def matching(pattern: str, *, timeout: float = TIMEOUT) -> list[str]:
     return remote(pattern, timeout, lambda fs, inner: sorted(fs.unstrip_protocol(p) for p in fs.glob(inner)))
 
 
+def natural(paths: Iterable[str]) -> list[str]:
+    """Paths with the numbers in their names in numerical order: ``emb_2`` before ``emb_10``."""
+    return sorted(paths, key=lambda p: [(int(w), w) if w.isdigit() else (-1, w) for w in re.split(r"(\d+)", p)])
+
+
+def natural_paths(paths: Iterable[Path]) -> list[Path]:
+    """As `natural`."""
+    return [Path(path) for path in natural(map(str, paths))]
+
+
 def relative_to(folder: str, path: str) -> str:
     """`path`, taken from `folder` (a folder or a URL) where it is relative."""
     if is_url(path):
@@ -184,12 +197,11 @@ def within(seconds: float, work: Callable[[], T]) -> T:
     return results[0]
 
 
-class _Timed:
+class _Timed(io.RawIOBase):
     """A remote file of which every `read` is bounded in time."""
 
     def __init__(self, path: str, file: IO[bytes], timeout: float) -> None:
         self._path, self._file, self._timeout = path, file, timeout
-        self.closed = False
 
     def read(self, size: int = -1) -> bytes:
         try:
@@ -197,27 +209,18 @@ class _Timed:
         except TimeoutError:
             raise SourceError(f"{self._path}: no answer in {self._timeout:g} s; --timeout raises the limit.") from None
 
-    def close(self) -> None:
-        self.closed = True
-        self._file.close()
+    def readinto(self, buffer: Any) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
     def readable(self) -> bool:
         return True
 
-    def writable(self) -> bool:
-        return False
-
-    def seekable(self) -> bool:
-        return False
-
-    def flush(self) -> None:
-        pass
-
-    def __enter__(self) -> _Timed:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
 
 
 def _reason(error: Exception) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -13,13 +15,14 @@ from embedstore._sql import quoted
 from embedstore.errors import DuplicateIdError, SourceError, UsageError
 from embedstore.sources.base import BATCH_BYTES, BATCH_ROWS, BYTES, ID, free_name
 from embedstore.sources.features import PATH, features_of, named_labels, payload_bytes, payload_uris
-from embedstore.sources.files import TIMEOUT, absolute, folder_of, is_url, relative_to, remote
+from embedstore.sources.files import TIMEOUT, absolute, folder_of, is_url, natural, relative_to, remote
 from embedstore.sources.tabular import Tabular
 from embedstore.spec import MODALITIES
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+PARQUET = (".parquet", ".pq")
 _HASHES = 65536
 _READ_AHEAD = 1 << 20
 _ROW_NUMBER = "CAST(row_number() OVER () - 1 AS VARCHAR)"
@@ -39,17 +42,25 @@ class TableSource:
         ``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet``; or its URL.
     columns : mapping, optional
         ``"id"`` or modality → name of the table's column.
+    files : sequence of str, optional
+        The Parquet files that `path`, a folder or a pattern, stands for: one table, in this order.
     timeout : float
         Seconds that opening a URL may take.
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], columns: Mapping[str, str] | None = None, *, timeout: float = TIMEOUT
+        self,
+        path: str | os.PathLike[str],
+        columns: Mapping[str, str] | None = None,
+        *,
+        files: Sequence[str] | None = None,
+        timeout: float = TIMEOUT,
     ) -> None:
         self.path = os.fspath(path)
         self._timeout = timeout
         named = dict(columns or {})
-        self._table = Tabular(path, {ID, *MODALITIES, *named.values()}, timeout=timeout)
+        self._table = Tabular(path, {ID, *MODALITIES, *named.values()}, files=files, timeout=timeout)
+        self._folder = folder_of(self.path) if files is None else _folder_of_parts(self.path)
         self._types = self._table.types
         self._columns = self._assign_columns(named)
         if not self.modalities:
@@ -105,20 +116,21 @@ class TableSource:
         import pyarrow as pa
 
         try:
-            with self._parquet() as file:
-                mean = _bytes_of(file.metadata, columns) / max(1, file.metadata.num_rows)
-                rows = min(BATCH_ROWS, max(1, int(BATCH_BYTES / max(1, mean))))
-                yield from file.iter_batches(batch_size=rows, columns=columns, use_threads=False)
+            for path in self._table.files:
+                with self._parquet(path) as file:
+                    mean = _bytes_of(file.metadata, columns) / max(1, file.metadata.num_rows)
+                    rows = min(BATCH_ROWS, max(1, int(BATCH_BYTES / max(1, mean))))
+                    yield from file.iter_batches(batch_size=rows, columns=columns, use_threads=False)
         except (pa.ArrowException, OSError) as error:
             raise self._table.unreadable(error) from error
 
-    def _parquet(self) -> Any:
+    def _parquet(self, path: str) -> Any:
         import pyarrow.parquet as pq
 
         options = {"pre_buffer": False, "buffer_size": _READ_AHEAD}
-        if not is_url(self.path):
-            return pq.ParquetFile(self.path, **options)
-        return remote(self.path, self._timeout, lambda fs, inner: pq.ParquetFile(inner, filesystem=fs, **options))
+        if not is_url(path):
+            return pq.ParquetFile(path, **options)
+        return remote(path, self._timeout, lambda fs, inner: pq.ParquetFile(inner, filesystem=fs, **options))
 
     def _assign_columns(self, named: Mapping[str, str]) -> dict[str, str]:
         by_lower = {name.lower(): name for name in reversed(self._types)}
@@ -160,19 +172,18 @@ class TableSource:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        folder = folder_of(self.path)
         for modality in self.modalities:
             column = batch.column(modality)
             if modality in held:
                 payloads = payload_bytes(held[modality])
                 ids = batch.column(ID).to_pylist()
-                uris = payload_uris(column.to_pylist(), payloads, ids, container=absolute(self.path), folder=folder)
+                uris = payload_uris(column.to_pylist(), payloads, ids, container=absolute(self.path), folder=self._folder)
                 batch = _replaced(batch, modality, uris).append_column(modality + BYTES, payloads)
                 continue
             blank = pc.equal(pc.utf8_trim_whitespace(column), "")
             column = pc.if_else(blank, pa.scalar(None, column.type), column)
             if modality != "text":
-                column = pa.array([p if p is None else relative_to(folder, p) for p in column.to_pylist()], pa.string())
+                column = pa.array([p if p is None else relative_to(self._folder, p) for p in column.to_pylist()], pa.string())
             batch = _replaced(batch, modality, column)
         for name, feature in self._features.items():
             if name in self._types and name not in self._columns.values():
@@ -187,7 +198,7 @@ class TableSource:
         if self._table.kind != "parquet":
             return {}
         try:
-            with self._parquet() as file:
+            with self._parquet(self._table.files[0]) as file:
                 features = features_of(file.schema_arrow)
         except (pa.ArrowException, OSError) as error:
             raise self._table.unreadable(error) from error
@@ -215,6 +226,19 @@ class TableSource:
                 f"{self.path}: rows {first} and {last} both have the id {value!r}. "
                 "Make ids unique, or name another column with --id-column."
             )
+
+
+def parquet_parts(folder: Path) -> list[str]:
+    """The Parquet files below a folder as Spark, Dask and others write them, in the order of their numbers."""
+    found = (path for ending in PARQUET for path in folder.rglob(f"*{ending}"))
+    return natural(str(path) for path in found if not any(p.startswith((".", "_")) for p in path.relative_to(folder).parts))
+
+
+def _folder_of_parts(path: str) -> str:
+    """What paths in the parts of a table are relative to: the folder, or the part of a pattern that is no pattern."""
+    while glob.has_magic(path):
+        path = path.rpartition("/")[0] or "."
+    return path if is_url(path) else os.path.abspath(path)
 
 
 def _holds_bytes(kind: str) -> bool:

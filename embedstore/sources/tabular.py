@@ -92,7 +92,9 @@ class Tabular:
             self.renamed = self._delimited.renamed
             self.types = {name: TEXT if _named(name, text) else kind for name, kind in self._delimited.types.items()}
         elif self.kind == "parquet":
-            self._scan = f"read_parquet([{', '.join(literal(glob_escape(f)) for f in self.files)}], union_by_name=true)"
+            self._scan = f"read_parquet([{', '.join(literal(glob_escape(f)) for f in self.files)}], union_by_name=true, "
+            self._scan += f"hive_partitioning={str(self._has_partitions()).lower()}, hive_types_autocast=false)"
+            self._refuse_twins()
             self.types = {name: str(kind) for name, kind in self._described().items()}
         else:
             self._refuse_wide_characters()
@@ -192,6 +194,34 @@ class Tabular:
         self._refuse_keys_twice(f"{file}, maximum_object_size={longest}", list(found))
         self.types = {name: TEXT if _named(name, text) else _verbatim(kind) for name, kind in found.items()}
         self._scan = f"{said}, auto_detect=false"
+
+    def _has_partitions(self) -> bool:
+        """Whether the folders of the parts give values, as ``label=cat/part-0.parquet`` does."""
+        if len(self.files) == 1 and self.files[0] == self.path:
+            return False
+        names = (file.removeprefix(self.path).split("/")[:-1] for file in self.files)
+        return any("=" in name for parts in names for name in parts)
+
+    def _refuse_twins(self) -> None:
+        """DuckDB calls the second of two columns whose names differ in case only NAME_1, or takes both for one."""
+        by_lower: dict[str, str] = {}
+        for file in self.files:
+            for name in self._names_in(file):
+                if by_lower.setdefault(name.lower(), name) != name:
+                    raise SourceError(
+                        f"{file}: columns {by_lower[name.lower()]!r} and {name!r} differ in case only. Rename one."
+                    )
+
+    def _names_in(self, file: str) -> list[str]:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            if is_url(file):
+                return list(remote(file, self._timeout, lambda fs, inner: pq.read_schema(inner, filesystem=fs).names))
+            return list(pq.read_schema(file).names)
+        except (pa.ArrowException, OSError) as error:
+            raise self.unreadable(error) from error
 
     def _refuse_wide_characters(self) -> None:
         with self._open() as file:

@@ -34,9 +34,9 @@ from embedstore.sources.columns import (
     MemoryColumns,
     ParquetColumns,
     TextColumns,
-    natural,
     open_columns,
 )
+from embedstore.sources.files import natural_paths
 from embedstore.sources.matrices import (
     ID_NAMES,
     HdfRows,
@@ -226,11 +226,11 @@ def _folder(path: Path, vector_column: str | None, text: Sequence[str]) -> Vecto
         return _clip_retrieval(path)
     tables = path / "metadata"
     beside = [p for p in path.rglob("*.parquet") if p.is_relative_to(tables)]
-    if arrays := natural([*path.rglob("*.npy")]):
-        metadata = [ParquetColumns(str(tables), natural(beside))] if beside else []
+    if arrays := natural_paths(path.rglob("*.npy")):
+        metadata = [ParquetColumns(str(tables), natural_paths(beside))] if beside else []
         stacked = Stacked(str(path), [NpyRows(file) for file in arrays])
         return VectorSource(str(path), {"": stacked}, metadata=[(columns, columns.names) for columns in metadata])
-    if files := natural([*path.rglob("*.parquet")]):
+    if files := natural_paths(path.rglob("*.parquet")):
         return _table(ParquetColumns(str(path), files), vector_column)
     raise SourceError(f"{path} holds no .npy and no .parquet file. Name the file itself, if it has another format.")
 
@@ -238,14 +238,14 @@ def _folder(path: Path, vector_column: str | None, text: Sequence[str]) -> Vecto
 def _clip_retrieval(path: Path) -> VectorSource:
     matrices: dict[str, Matrix] = {}
     for modality, folder in CLIP_RETRIEVAL.items():
-        if arrays := natural([*(path / folder).glob("*.npy")]):
+        if arrays := natural_paths((path / folder).glob("*.npy")):
             matrices[modality] = Stacked(str(path / folder), [NpyRows(file) for file in arrays])
     if not matrices:
         raise SourceError(
             f"{path} looks like a folder of clip-retrieval, but {', '.join(CLIP_RETRIEVAL.values())} hold no .npy."
         )
     found = VectorSource(str(path), matrices, id_columns=("image_path", "key", ID))
-    if files := natural([*(path / "metadata").glob("*.parquet")]):
+    if files := natural_paths((path / "metadata").glob("*.parquet")):
         columns = ParquetColumns(str(path / "metadata"), files)
         found = replace(found, metadata=[(columns, columns.names)])
     return found

@@ -262,14 +262,12 @@ class _FromJson:
 
 
 class _FromParquet:
-    """The Parquet file beside each shard; columns and types are those of the first."""
+    """The Parquet file beside each shard; a column's type is that of the first shard that has it."""
 
     def __init__(self, first: pa.Table, timeout: float) -> None:
-        import pyarrow as pa
-
         self._timeout = timeout
-        kinds = {f.name: plain_type(f.type) or f.type for f in first.schema if f.name != _KEY}
-        self._types = {name: pa.string() if pa.types.is_null(kind) else kind for name, kind in kinds.items()}
+        self._types: dict[str, pa.DataType] = {}
+        self._learn(first.schema)
         self._rows: dict[str, dict[str, Any]] = {}
 
     def types(self) -> dict[str, pa.DataType]:
@@ -283,6 +281,7 @@ class _FromParquet:
 
         path = _sibling(shard, ".parquet")
         table = _read_sidecar(path, self._timeout)
+        self._learn(table.schema)
         try:
             columns = {
                 n: fitted(table[n], t) if n in table.column_names else pa.nulls(len(table), t) for n, t in self._types.items()
@@ -296,6 +295,13 @@ class _FromParquet:
 
     def values(self, sample: Sample) -> dict[str, Any]:
         return self._rows.get(sample.key, {})
+
+    def _learn(self, schema: pa.Schema) -> None:
+        """Columns of nothing but nulls have no type yet."""
+        import pyarrow as pa
+
+        new = {f.name: plain_type(f.type) or f.type for f in schema if f.name not in (_KEY, *self._types)}
+        self._types |= {name: kind for name, kind in new.items() if not pa.types.is_null(kind)}
 
 
 def _metadata_of(shard: str, first: Sequence[Sample], timeout: float) -> _Metadata:
