@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from embedstore.errors import UsageError
+from embedstore._types import MisfitError, fitted, shown
+from embedstore.errors import HeadError, UsageError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -97,6 +98,27 @@ class ColumnEncoder:
                     block[row, at] = 1
             blocks.append(block)
         return np.concatenate(blocks, axis=1)
+
+    def features(self, table: pa.Table) -> npt.NDArray[np.float32]:
+        """`transform` of a table of items: a column ``id``, and those of `columns` that there are, in whatever type.
+
+        Raises
+        ------
+        HeadError
+            A value that does not fit what its column was when this was learned; names the item.
+        """
+        columns = {}
+        for name, kind in self.kinds().items():
+            if name not in table.column_names:
+                continue
+            try:
+                columns[name] = fitted(table.column(name), kind).to_pylist()
+            except MisfitError as error:
+                item = table.column("id")[error.position].as_py()
+                raise HeadError(
+                    f"Item {item!r}: {name} is {shown(error.value)}, no {error.expected}, which the head learned the column as."
+                ) from error
+        return self.transform(columns, table.num_rows)
 
     def to_dict(self) -> dict[str, Any]:
         levels = {name: list(values) for name, values in self.levels.items()}

@@ -27,6 +27,7 @@ from embedstore._trial import (
     over_classes,
     plain_knn,
 )
+from embedstore._types import MisfitError, fitted, shown
 from embedstore.errors import HeadError, UsageError, reason_of
 from embedstore.evaluation.metrics import Score, scores_to_dict
 from embedstore.evaluation.overlap import EVERY, Copies, find_copies
@@ -164,11 +165,23 @@ def _find(store: Store, head: str | Path) -> tuple[Store, Path, HeadRecord]:
 
 def _view(record: HeadRecord, store: Store, where: str | None, group: str | None) -> View:
     view = store.view(inputs=list(record.inputs), target=record.target, where=where, group=group)
-    if record.columns is None:
-        return view
-    from dataclasses import replace
+    return replace(view, columns=record.columns, target=_as_learned(record, view))
 
-    return replace(view, columns=record.columns)
+
+def _as_learned(record: HeadRecord, view: View) -> Codes | None:
+    """The targets of `view` in the type of the head's classes: 7 is 7, whether its store holds it as text or as a number."""
+    if view.target is None or record.head.task == REGRESSION:
+        return view.target
+    import pyarrow as pa
+
+    kind = pa.array(record.head.classes_.tolist()).type
+    try:
+        return np.array(fitted(pa.array(view.target.tolist()), kind).to_pylist(), object)
+    except MisfitError as error:
+        raise HeadError(
+            f"{view.store.path}: {record.target!r} of item {view.ids[error.position]!r} is {shown(error.value)}, no "
+            f"{error.expected}, which the classes of head {record.name!r} are."
+        ) from error
 
 
 def _judge(
@@ -180,11 +193,6 @@ def _judge(
     home = _view(record, trained_in, None, None)
     train = home.select(np.isin(home.ids.astype(str), ids))
     every = {*head.classes_.tolist(), *target.tolist(), *(train.target.tolist() if train.target is not None else ())}
-    if len({isinstance(label, str) for label in every}) > 1:
-        raise HeadError(
-            f"Column {record.target!r} of {view.store.path} holds {type(target[0]).__name__} labels; the head's are "
-            f"{type(head.classes_.tolist()[0]).__name__}."
-        )
     classes = as_labels(sorted(every))
     codes = np.array([{c: i for i, c in enumerate(classes.tolist())}[v] for v in target.tolist()], np.int64)
     inputs = {name: x[test] for name, x in view.inputs.items()}

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from embedstore._arguments import strings
 from embedstore._columns import METADATA
 from embedstore._embed import embed
-from embedstore._types import MisfitError, as_text, fitted, shown
+from embedstore._types import as_text
 from embedstore.errors import FingerprintError, HeadError, UsageError, reason_of
 from embedstore.evaluation.ablation import EXACT_INPUTS, explain
 from embedstore.evaluation.nearest import nearest_items
@@ -319,25 +319,9 @@ def _blocks(
         if record.columns is not None:
             known = set(store.items.metadata_columns())
             names = [name for name in record.columns.columns if name in known]
-            inputs[METADATA] = record.columns.transform(_columns(record, store, block, names), len(block))
+            inputs[METADATA] = record.columns.features(store.items.take(block, ["id", *names]))
             present[METADATA] = np.full(len(block), bool(names))
         yield block, inputs, present
-
-
-def _columns(record: HeadRecord, store: Store, rows: npt.NDArray[np.int64], names: Sequence[str]) -> dict[str, list[Any]]:
-    """Metadata columns as the head knows them: column → values."""
-    kinds = record.columns.kinds() if record.columns is not None else {}
-    table = store.items.take(rows, ["id", *names])
-    values: dict[str, list[Any]] = {}
-    for name in names:
-        try:
-            values[name] = fitted(table.column(name), kinds[name]).to_pylist()
-        except MisfitError as error:
-            item = table.column("id")[error.position].as_py()
-            raise HeadError(
-                f"Item {item!r}: {name} is {shown(error.value)}, no {error.expected}, which head {record.name!r} takes."
-            ) from error
-    return values
 
 
 def _explain(

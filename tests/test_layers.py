@@ -13,8 +13,8 @@ PACKAGE = Path(embedstore.__file__).parent
 
 LAYERS = [
     {"errors", "_distinct", "_ordered", "_slots"},
-    {"registry", "spec", "splits", "_arguments", "_columns", "_encoding", "_keys", "_files", "_sql", "_types"},
-    {"_digests", "_duplicate_report"},
+    {"registry", "spec", "splits", "_arguments", "_encoding", "_keys", "_files", "_sql", "_types"},
+    {"_columns", "_digests", "_duplicate_report"},
     {"sources", "encoders", "evaluation"},
     {"store", "indexing", "heads"},
     {"pipeline"},

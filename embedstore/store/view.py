@@ -75,8 +75,7 @@ class View:
         """Input name → vectors (n, dim) of the space's dtype; zeros where an item has none (see `present`)."""
         vectors = {name: self._gather(space, self.present[name]) for name, space in self.spaces.items()}
         if self.columns is not None:
-            values = self.metadata(self.columns.columns).to_pydict()
-            vectors[METADATA] = self.columns.transform(values, len(self))
+            vectors[METADATA] = self.columns.features(self.metadata(["id", *self.columns.columns]))
         return vectors
 
     @cached_property
