@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 METADATA = "metadata"
 """The name of the input that metadata columns make."""
 MAX_LEVELS = 64
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,9 @@ class ColumnEncoder:
         for name, mean in self.numeric.items():
             values = columns.get(name, [None] * n)
             absent = np.array([not _is_number(v) for v in values], bool)
-            filled = [mean if gone else float(v) for v, gone in zip(values, absent, strict=True)]
-            blocks.append(np.stack([np.array(filled, np.float32), absent.astype(np.float32)], axis=1))
+            filled = np.array([mean if gone else float(v) for v, gone in zip(values, absent, strict=True)])
+            filled = np.clip(filled, -_LARGEST, _LARGEST)
+            blocks.append(np.stack([filled.astype(np.float32), absent.astype(np.float32)], axis=1))
         for name, levels in self.levels.items():
             values = columns.get(name, [None] * n)
             position = {level: i for i, level in enumerate(levels)}
@@ -112,7 +114,7 @@ class ColumnEncoder:
             if name not in table.column_names:
                 continue
             try:
-                columns[name] = fitted(table.column(name), kind).to_pylist()
+                columns[name] = fitted(table.column(name), kind, exact=False).to_pylist()
             except MisfitError as error:
                 item = table.column("id")[error.position].as_py()
                 raise HeadError(

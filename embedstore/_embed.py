@@ -140,7 +140,9 @@ def embed(
             source,
             writer,
             _states(writer, loaded, dtype),
-            Typed(source.name, writer.store.items.column_types() | dict(known.kinds), said, owner=known.owner),
+            Typed(
+                source.name, writer.store.items.column_types() | dict(known.kinds), said, owner=known.owner, exact=known.exact
+            ),
             workers=workers or os.cpu_count() or 1,
             rehash=rehash,
             retry_failed=retry_failed,

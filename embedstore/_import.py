@@ -18,6 +18,7 @@ from embedstore.errors import DuplicateIdError, SourceError, UsageError
 from embedstore.pipeline.importing import ImportedSpace, ImportReport, VectorImporter
 from embedstore.pipeline.report import ProgressCallback
 from embedstore.pipeline.typed import Typed
+from embedstore.sources.base import renamed
 from embedstore.sources.matrices import Matrix
 from embedstore.sources.vectors import VectorSource, open_vectors
 from embedstore.spec import MODALITIES, UNNAMED, EncoderSpec
@@ -118,7 +119,7 @@ def import_vectors(
             found, {name: matrix for name, (_, matrix) in matrices.items()}, spaces, writer, report, typed, strict=strict
         )
         importer.import_all(on_progress or (lambda progress: None))
-    report.notes += typed.notes()
+    report.notes += [*renamed(found.kept_names()), *typed.notes()]
     report.notes += _notes(found, report, encoder, ids)
     report.seconds = time.perf_counter() - started
     return report

@@ -255,7 +255,7 @@ def _embed_new(record: HeadRecord, dataset: str | os.PathLike[str] | Source, pat
     if not spaces:
         wanted = ", ".join(sorted({spec.modality for spec in record.inputs.values()}))
         raise UsageError(f"{source.name} has {', '.join(source.modalities)}; head {record.name!r} needs {wanted}.")
-    known = Known({} if record.columns is None else record.columns.kinds(), f"head {record.name!r}")
+    known = Known({} if record.columns is None else record.columns.kinds(), f"head {record.name!r}", exact=False)
     embed(source, path, device=device, dtype="float32", types=known, **spaces)  # type: ignore[arg-type]
     new = Store.open(path)
     check_fingerprints(record, {name: space.spec for name, space in new.spaces.items()}, "this machine's encoders")

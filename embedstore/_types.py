@@ -221,7 +221,7 @@ def plain(column: Any) -> Any:
     return column if column.type == kind else _cast(_decoded(column), kind)
 
 
-def fitted(column: Any, kind: pa.DataType, *, pattern: str | None = None) -> Any:
+def fitted(column: Any, kind: pa.DataType, *, pattern: str | None = None, exact: bool = True) -> Any:
     """An Arrow array or chunked array as one of the known type `kind`, without changing what a value means.
 
     Text becomes a number only where it is written as `NUMBER` has it, a number becomes whole only where it is. What is blank
@@ -231,6 +231,8 @@ def fitted(column: Any, kind: pa.DataType, *, pattern: str | None = None) -> Any
     ----------
     pattern : str, optional
         How dates and datetimes are written, in the words of ``strptime``; default: ISO 8601.
+    exact : bool
+        Refuse whole numbers that float64 rounds, where `kind` is float64.
 
     Raises
     ------
@@ -238,6 +240,7 @@ def fitted(column: Any, kind: pa.DataType, *, pattern: str | None = None) -> Any
         The first value that does not fit.
     """
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     if column.type == kind:
         return column
@@ -256,9 +259,15 @@ def fitted(column: Any, kind: pa.DataType, *, pattern: str | None = None) -> Any
     if pa.types.is_string(kind):
         return _as_texts(column)
     if pa.types.is_string(column.type):
-        return _from_texts(_not_blank(column), kind, pattern)
+        return _from_texts(_not_blank(column), kind, pattern, exact)
     if pa.types.is_boolean(kind) and pa.types.is_integer(column.type):
-        return _from_texts(column.cast(pa.string()), kind, None)
+        return _from_texts(column.cast(pa.string()), kind, None, exact)
+    if not exact and pa.types.is_integer(column.type) and pa.types.is_floating(kind):
+        return pc.cast(column, kind, safe=False)
+    if pa.types.is_date(kind) and pa.types.is_timestamp(column.type) and column.type.tz is None:
+        days = column.cast(pa.date32())  # Arrow drops the time of day without a word
+        _refuse(column, pc.fill_null(pc.equal(days.cast(column.type), column), True), kind)
+        return days
     if _group(column.type) != _group(kind) or getattr(column.type, "tz", None) != getattr(kind, "tz", None):
         return _no(column, kind)
     return _cast(column, kind)
@@ -292,7 +301,7 @@ def _as_texts(column: Any) -> Any:
     return pc.replace_substring_regex(texts, r"\.0+(Z?)$", r"\1")
 
 
-def _from_texts(column: Any, kind: pa.DataType, pattern: str | None) -> Any:
+def _from_texts(column: Any, kind: pa.DataType, pattern: str | None, exact: bool) -> Any:
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -309,8 +318,9 @@ def _from_texts(column: Any, kind: pa.DataType, pattern: str | None) -> Any:
         if types.is_integer(kind) and pc.all(whole, min_count=0).as_py():
             return _cast(column, kind)
         _refuse(column, pc.fill_null(pc.is_finite(numbers), True), kind)
-        inexact = pc.and_(whole, pc.greater_equal(pc.abs(numbers), float(EXACT_WHOLE)))
-        _refuse(column, pc.invert(pc.fill_null(inexact, False)), kind)
+        if exact or pa.types.is_integer(kind):
+            inexact = pc.and_(whole, pc.greater_equal(pc.abs(numbers), float(EXACT_WHOLE)))
+            _refuse(column, pc.invert(pc.fill_null(inexact, False)), kind)
         return _cast(numbers, kind, original=column)
     if pattern is not None:
         times = _located(column, kind, lambda part: pc.strptime(part, format=pattern, unit="us"), pattern)
@@ -370,7 +380,9 @@ def _each(column: Any, kind: pa.DataType, convert: Any) -> Any:
 
 
 def _nested(value: Any) -> Any:
-    return json.loads(value) if isinstance(value, str) and value.strip() else value or None
+    if not isinstance(value, str):
+        return value
+    return json.loads(value) if value.strip() else None
 
 
 def _has_room(value: Any, kind: pa.DataType) -> bool:

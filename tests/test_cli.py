@@ -225,7 +225,7 @@ def test_options_that_have_no_meaning(store: es.Store, tmp_path: Path) -> None:
 def test_where_errors_are_sentences(store: es.Store) -> None:
     for condition in ("nope = 1", "idd = 1", "label ="):
         error = run("search", store.path, "--text", "x", "--where", condition, code=2).stderr
-        assert re.search(r"[.!?] Columns: id \(text\), ", error), error
+        assert re.search(r"[.!?] Columns: row \(integer\), id \(text\), ", error), error
         assert ".." not in error
 
 

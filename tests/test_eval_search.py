@@ -165,7 +165,7 @@ def test_item_queries(telling: es.Store, tmp_path: Path) -> None:
         ("query_id,id,grade\ni1,i2,inf\n", SourceError, "Got 'inf'"),
         ("query_id,id\n", SourceError, "has no rows"),
         ("", SourceError, "is empty"),
-        ("query_id,id\na,b,c\n", SourceError, "cannot be read as pairs"),
+        ("query_id,id\na,b,c\n", SourceError, "line 2 has 3 values, but the header has 2"),
         ("words,id\na,i1\n", UsageError, r"should have a column 'id' and one of 'query' .* Columns: words, id"),
         ("query,query_id,id\na,i1,i1\n", UsageError, "one of 'query'"),
         ("query_id,id\ni1,i1\n", UsageError, "No query has a relevant item"),

@@ -169,8 +169,12 @@ class TestEvaluate:
         as_floats = es.evaluate(telling_store(tmp_path / "f", stars=[float(v) for v in numbers]), head)
         as_ints = es.evaluate(telling_store(tmp_path / "i", stars=numbers), head)
         assert as_floats.metrics["nll"].value == pytest.approx(as_ints.metrics["nll"].value)
-        with pytest.raises(HeadError, match=r"Column 'stars' of .* holds str labels; the head's are int"):
-            es.evaluate(telling_store(tmp_path / "t", stars=[str(v) for v in numbers]), head)
+        as_texts = es.evaluate(telling_store(tmp_path / "t", stars=[str(v) for v in numbers]), head)
+        assert as_texts.metrics["nll"].value == pytest.approx(as_ints.metrics["nll"].value)
+        with pytest.raises(
+            HeadError, match=r"'stars' of item 'i\d+' is 'many', no integer, which the classes of head 'stars' are"
+        ):
+            es.evaluate(telling_store(tmp_path / "w", stars=["many"] * 200), head)
 
     def test_unknown_classes_count_as_errors(self, tmp_path: Path) -> None:
         es.train(telling_store(tmp_path / "s"), "label", report=False)

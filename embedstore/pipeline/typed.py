@@ -25,10 +25,13 @@ class Known:
         Of columns that may be there.
     owner : str
         Who knows them, for messages.
+    exact : bool
+        Refuse whole numbers that float64 rounds.
     """
 
     kinds: Mapping[str, pa.DataType]
     owner: str = "the store"
+    exact: bool = True
 
 
 class Typed:
@@ -44,6 +47,8 @@ class Typed:
         What the user declares.
     owner : str
         Who holds the columns so, for messages.
+    exact : bool
+        Refuse whole numbers that float64 rounds, in columns of numbers.
     first : int
         The number that messages give the first row: 0 or 1.
 
@@ -65,10 +70,12 @@ class Typed:
         said: Mapping[str, ColumnType] | None = None,
         *,
         owner: str = "the store",
+        exact: bool = True,
         first: int = 1,
     ) -> None:
         self._where = where
         self._owner = owner
+        self._exact = exact
         self._first = first
         self.kinds: dict[str, pa.DataType] = {name: kind for name, kind in stored.items() if name not in RESERVED}
         self._stored = frozenset(self.kinds)
@@ -151,7 +158,7 @@ class Typed:
     def _fitted(self, name: str, column: Any, start: int) -> Any:
         said = self._said.get(name)
         try:
-            return fitted(column, self.kinds[name], pattern=None if said is None else said.format)
+            return fitted(column, self.kinds[name], pattern=None if said is None else said.format, exact=self._exact)
         except MisfitError as error:
             if name in self._stored:
                 because = f"the type of the column in {self._owner}. Mend the value, or rename the column"

@@ -13,7 +13,7 @@ import numpy as np
 
 from embedstore._types import MisfitError, fitted, word_of
 from embedstore.errors import SourceError, UsageError, one_line
-from embedstore.sources.base import BATCH_BYTES, BATCH_ROWS, BYTES, ID, free_name
+from embedstore.sources.base import BATCH_BYTES, BATCH_ROWS, BYTES, ID, kept_names, renamed
 from embedstore.sources.features import PATH, features_of, holds_payloads, named_labels, payload_bytes, payload_uris
 from embedstore.sources.files import folder_of
 from embedstore.spec import MODALITIES
@@ -79,6 +79,7 @@ class ArrowSource:
                 f"{name} has no column called {', '.join(MODALITIES)}. Columns: {', '.join(schema.names)}. "
                 "Name one, such as --image-column NAME."
             )
+        self._kept = kept_names((c for c in schema.names if c not in self._columns.values()), name)
         named = (m for m in ("image", "video", "audio") if m in self._columns)
         first = next((m for m in named if word_of(schema.field(self._columns[m]).type) == "text"), None)
         if paths_are_ids and ID not in self._columns and first is not None:
@@ -89,8 +90,7 @@ class ArrowSource:
     @property
     def notes(self) -> list[str]:
         """The columns that have another name in the store."""
-        rest = (c for c in self._splits[0].schema.names if c not in self._columns.values())
-        return [f"Column {c!r} is kept as {free_name(c)!r}." for c in rest if free_name(c) != c]
+        return renamed(self._kept)
 
     @property
     def name(self) -> str:
@@ -152,7 +152,7 @@ class ArrowSource:
                 columns[modality + BYTES] = payloads.cast(pa.large_binary())
         for name in batch.schema.names:
             if name not in self._columns.values():
-                columns[free_name(name)] = named_labels(batch.column(name), self._features.get(name))
+                columns[self._kept[name]] = named_labels(batch.column(name), self._features.get(name))
         if split is not None:
             columns["split"] = pa.array([split] * n, pa.string())
         return pa.RecordBatch.from_pydict(columns)

@@ -10,9 +10,11 @@ holds about `BATCH_BYTES` of such payloads at most, for batches are held in memo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from embedstore.errors import SourceError
 from embedstore.spec import MODALITIES
 
 if TYPE_CHECKING:
@@ -35,12 +37,43 @@ EXTENSIONS: dict[str, tuple[str, ...]] = {
 """File name endings (lower case) of each modality, in the order in which a modality names an item."""
 
 _OF_FILES = (f"{m}{s}" for m in MODALITIES for s in (".size", ".mtime_ns", BYTES))
+_CONTROL = re.compile(r"\s*[\x00-\x1f\x7f-\x9f\u2028\u2029]+\s*")
 RESERVED = frozenset({"row", ID, TEXT_FAILED, *MODALITIES, *_OF_FILES})
 
 
 def free_name(column: str) -> str:
-    """The name under which a metadata column is kept: names that the store keeps for itself get an underscore."""
-    return f"{column}_" if column in RESERVED else column
+    """The name under which a metadata column is kept.
+
+    Blanks around it are left out, line breaks and other control characters become one space, and names that the store keeps
+    for itself get an underscore.
+    """
+    plain = _CONTROL.sub(" ", column).strip() or "unnamed"
+    return f"{plain}_" if plain in RESERVED else plain
+
+
+def kept_names(columns: Iterable[str], where: str) -> dict[str, str]:
+    """Metadata column → the name under which it is kept.
+
+    Raises
+    ------
+    SourceError
+        Two would have one name, or names that differ in case only.
+    """
+    kept: dict[str, str] = {}
+    by_lower: dict[str, str] = {}
+    for column in columns:
+        kept[column] = name = free_name(column)
+        if by_lower.setdefault(name.lower(), column) != column:
+            raise SourceError(
+                f"{where}: columns {by_lower[name.lower()]!r} and {column!r} would both be kept as {name!r} (case does not "
+                "count). Rename one."
+            )
+    return kept
+
+
+def renamed(kept: Mapping[str, str]) -> list[str]:
+    """What to tell of the columns that have another name in the store."""
+    return [f"Column {old!r} is kept as {new!r}." for old, new in kept.items() if old != new]
 
 
 def glob_escape(path: str) -> str:

@@ -51,9 +51,7 @@ class Delimited:
     Attributes
     ----------
     columns : list of str
-        Names, with blanks and line breaks in them as one space each.
-    renamed : dict
-        Name in the file → name, where they differ.
+        Their names; a column without one is called after its number.
 
     Raises
     ------
@@ -72,8 +70,7 @@ class Delimited:
         with _long_fields():
             self._delimiter = "\t" if path.lower().endswith(".tsv") else _delimiter_of(rows)
             header = next((row for row in csv.reader(rows, delimiter=self._delimiter) if row), [])
-        self.columns = [" ".join(name.split()) or f"column{i}" for i, name in enumerate(header)]
-        self.renamed = {old: new for old, new in zip(header, self.columns, strict=True) if old != new}
+        self.columns = [name if name.strip() else f"column{i}" for i, name in enumerate(header)]
         lower = [name.lower() for name in self.columns]
         if twice := [name for i, name in enumerate(self.columns) if lower[i] in lower[:i]]:
             raise SourceError(f"{path}: two columns are called {twice[0]!r} (case does not count). Rename one.")

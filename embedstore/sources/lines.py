@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from embedstore._types import as_text
 from embedstore.errors import SourceError, UsageError
-from embedstore.sources.base import BATCH_ROWS, ID, free_name
+from embedstore.sources.base import BATCH_ROWS, ID, free_name, kept_names, renamed
 from embedstore.sources.files import relative_to
 from embedstore.sources.records import SNIFFED, JsonColumns, as_batches, record_of
 from embedstore.spec import MODALITIES
@@ -47,6 +47,7 @@ class LinesSource:
                 "Name one, such as --image-column NAME."
             )
         self._metadata = JsonColumns((record for _, record in first), without=self._columns.values())
+        self._kept: dict[str, str] = {}
         self._records: Iterator[tuple[int, Mapping[str, Any]]] | None = chain(first, records)
 
     @property
@@ -69,26 +70,27 @@ class LinesSource:
         fixed = [(name, pa.string()) for name in (ID, *self.modalities)]
         return as_batches(
             self._rows(records),
-            lambda: pa.schema([*fixed, *((free_name(key), kind) for key, kind in self._metadata.types().items())]),
+            lambda: pa.schema([*fixed, *((self._kept[key], kind) for key, kind in self._metadata.types().items())]),
         )
 
     def leave_text(self, names: Iterable[str]) -> None:
         """See `embedstore.sources.base.Source`."""
-        self._metadata.leave_text(names)
+        self._metadata.leave_text(names, free_name)
 
     @property
     def notes(self) -> list[str]:
         """The keys that have another name in the store."""
-        return [f"Key {key!r} is kept as {free_name(key)!r}." for key in self._metadata.kinds if free_name(key) != key]
+        return renamed(self._kept)
 
     def _rows(self, records: Iterator[tuple[int, Mapping[str, Any]]]) -> Iterator[dict[str, Any]]:
         while group := list(islice(records, BATCH_ROWS)):
             self._metadata.learn(record for _, record in group)
+            self._kept = kept_names(self._metadata.kinds, self._name)
             for n, record in group:
                 yield self._row(n, record)
 
     def _row(self, n: int, record: Mapping[str, Any]) -> dict[str, Any]:
-        row = {free_name(k): v for k, v in self._metadata.values(record, f"{self._name}: line {n}").items()}
+        row = {self._kept[k]: v for k, v in self._metadata.values(record, f"{self._name}: line {n}").items()}
         for word, key in self._columns.items():
             value = as_text(record.get(key))
             row[word] = value if value and value.strip() else None

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from embedstore.errors import SourceError, one_line
-from embedstore.sources.base import ID, free_name
+from embedstore.sources.base import ID, kept_names
 from embedstore.spec import MODALITIES
 
 if TYPE_CHECKING:
@@ -46,10 +46,8 @@ class MemorySource:
 
         text = {ID, *MODALITIES}
         try:
-            arrays = {
-                k if k in text else free_name(k): pa.array(list(v), _type(k, v) if k in text else None)
-                for k, v in self._columns.items()
-            }
+            kept = kept_names((k for k in self._columns if k not in text), self._name)
+            arrays = {kept.get(k, k): pa.array(list(v), _type(k, v) if k in text else None) for k, v in self._columns.items()}
             batch = pa.RecordBatch.from_pydict(arrays)
         except (pa.ArrowException, TypeError) as error:
             raise SourceError(

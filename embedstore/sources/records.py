@@ -21,8 +21,9 @@ SNIFFED = 1000
 _INT64 = range(-(2**63), 2**63)
 _BOOLEAN, _WHOLE, _NUMBER, _TEXT = "boolean", "integer", "number", "text"
 _KINDS: dict[type, str] = {bool: _BOOLEAN, int: _WHOLE, float: _NUMBER, str: _TEXT}
+_NOTHING = "nothing"
 _LIST = "list of "
-_EMPTY = f"{_LIST}nothing"
+_EMPTY = _LIST + _NOTHING
 
 
 class JsonColumns:
@@ -43,29 +44,32 @@ class JsonColumns:
     def __init__(self, records: Iterable[Record], without: Iterable[str] = ()) -> None:
         self._without = frozenset(without)
         self._as_text: frozenset[str] = frozenset()
+        self._name_of: Callable[[str], str] = str
         self.kinds: dict[str, str] = {}
         self.learn(records)
 
     def learn(self, records: Iterable[Record]) -> None:
-        """Add the keys that are new in `records`, with the types that their values have there."""
+        """Add the keys that are new in `records`, or had no value so far, with the types that their values have there."""
         found: dict[str, set[str]] = {}
         for record in records:
             for key, value in record.items():
-                if value is not None and key not in self.kinds and key not in self._without:
-                    found.setdefault(key, set()).add(_kind(value))
-        self.kinds |= {key: _TEXT if key in self._as_text else _common(kinds) for key, kinds in found.items()}
+                if self.kinds.get(key, _NOTHING) is _NOTHING and key not in self._without:
+                    found.setdefault(key, set()).update(() if value is None else (_kind(value),))
+        self.kinds |= {
+            key: _TEXT if kinds and self._name_of(key) in self._as_text else _common(kinds) for key, kinds in found.items()
+        }
 
-    def leave_text(self, names: Iterable[str]) -> None:
-        """Keep the values of these keys as text: somebody else knows their types."""
-        self._as_text = frozenset(names)
-        self.kinds |= {key: _TEXT for key in self.kinds if key in self._as_text}
+    def leave_text(self, names: Iterable[str], name_of: Callable[[str], str]) -> None:
+        """Keep the values of keys as text whose `name_of` is one of `names`: somebody else knows their types."""
+        self._as_text, self._name_of = frozenset(names), name_of
+        self.kinds |= {key: _TEXT for key in self.kinds if name_of(key) in self._as_text}
 
     def types(self) -> dict[str, pa.DataType]:
         """Key → Arrow type."""
         import pyarrow as pa
 
         arrow = {_BOOLEAN: pa.bool_(), _WHOLE: pa.int64(), _NUMBER: pa.float64(), _TEXT: pa.string()}
-        arrow |= {_LIST + kind: pa.list_(inner) for kind, inner in arrow.items()}
+        arrow |= {_NOTHING: pa.null()} | {_LIST + kind: pa.list_(inner) for kind, inner in arrow.items()}
         return {key: arrow[kind] for key, kind in self.kinds.items()}
 
     def values(self, record: Record, where: str) -> dict[str, Any]:
@@ -169,7 +173,7 @@ def _batch(rows: list[Record], schema: pa.Schema) -> pa.RecordBatch:
 def _kind(value: Any) -> str:
     if isinstance(value, list):
         kinds = {_kind(inner) for inner in value if inner is not None}
-        kind = _common(kinds) if kinds else "nothing"
+        kind = _common(kinds)
         one = kind in _KINDS.values() and (kind != _TEXT or kinds == {_TEXT})
         return _LIST + kind if one or not kinds else "nested"
     if isinstance(value, int) and not isinstance(value, bool) and value not in _INT64:
@@ -179,6 +183,8 @@ def _kind(value: Any) -> str:
 
 def _common(kinds: set[str]) -> str:
     """The type of a column that holds values of these kinds; text where they are several."""
+    if not kinds:
+        return _NOTHING
     if kinds == {_WHOLE, _NUMBER}:
         return _NUMBER
     if kinds == {_EMPTY}:

@@ -13,7 +13,7 @@ import numpy as np
 
 from embedstore._sql import quoted
 from embedstore.errors import DuplicateIdError, SourceError, UsageError
-from embedstore.sources.base import BATCH_BYTES, BATCH_ROWS, BYTES, ID, free_name
+from embedstore.sources.base import BATCH_BYTES, BATCH_ROWS, BYTES, ID, kept_names, renamed
 from embedstore.sources.features import PATH, features_of, named_labels, payload_bytes, payload_uris
 from embedstore.sources.files import TIMEOUT, absolute, folder_of, is_url, natural, relative_to, remote
 from embedstore.sources.tabular import Tabular
@@ -69,20 +69,20 @@ class TableSource:
                 "Name one, such as --image-column NAME."
             )
 
+        taken = set(self._columns.values())
+        self._kept = kept_names((c for c in self._types if c not in taken), self.path)
+
     unique_ids: ClassVar = True
 
     def leave_text(self, names: Iterable[str]) -> None:
         """See `embedstore.sources.base.Source`."""
         wanted = set(names)
-        self._table.leave(column for column in self._types if free_name(column) in wanted)
+        self._table.leave(column for column, name in self._kept.items() if name in wanted)
 
     @property
     def notes(self) -> list[str]:
         """The columns that have another name in the store."""
-        renamed = {old: free_name(new) for old, new in self._table.renamed.items()}
-        taken = {c for c in self._types if c not in self._columns.values() and free_name(c) != c}
-        renamed |= {c: free_name(c) for c in taken if c not in self._table.renamed.values()}
-        return [f"Column {old!r} is kept as {new!r}." for old, new in renamed.items()]
+        return renamed(self._kept)
 
     @property
     def name(self) -> str:
@@ -133,7 +133,7 @@ class TableSource:
         return remote(path, self._timeout, lambda fs, inner: pq.ParquetFile(inner, filesystem=fs, **options))
 
     def _assign_columns(self, named: Mapping[str, str]) -> dict[str, str]:
-        by_lower = {name.lower(): name for name in reversed(self._types)}
+        by_lower = {name.strip().lower(): name for name in reversed(self._types)}
         found = {word: by_lower[word] for word in (ID, *MODALITIES) if word in by_lower}
         for word, column in named.items():
             if column not in self._types:
@@ -143,7 +143,6 @@ class TableSource:
 
     def _select(self) -> str:
         """What is selected: id, payloads, metadata; typed, in order."""
-        taken = set(self._columns.values())
         terms = [f"{self._id_expression()} AS {ID}"]
         for modality in self.modalities:
             column = self._columns[modality]
@@ -152,8 +151,9 @@ class TableSource:
                 terms.append(f"{path} AS {modality}")
             else:
                 terms.append(f"{self._string(column)} AS {modality}")
-        rest = [c for c in self._types if c not in taken]
-        terms += [f"{self._string(c) if self._types[c] == 'JSON' else quoted(c)} AS {quoted(free_name(c))}" for c in rest]
+        terms += [
+            f"{self._string(c) if self._types[c] == 'JSON' else quoted(c)} AS {quoted(self._kept[c])}" for c in self._kept
+        ]
         return ", ".join(terms)
 
     def _id_expression(self) -> str:
@@ -187,7 +187,7 @@ class TableSource:
             batch = _replaced(batch, modality, column)
         for name, feature in self._features.items():
             if name in self._types and name not in self._columns.values():
-                batch = _replaced(batch, free_name(name), named_labels(batch.column(free_name(name)), feature))
+                batch = _replaced(batch, self._kept[name], named_labels(batch.column(self._kept[name]), feature))
         return batch
 
     @cached_property

@@ -58,8 +58,6 @@ class Tabular:
         ``"csv"``, ``"json"`` or ``"parquet"``.
     types : dict
         Column → type, in DuckDB's words, in the file's order.
-    renamed : dict
-        Name in the file → name here, where they differ.
 
     Raises
     ------
@@ -76,7 +74,6 @@ class Tabular:
     ) -> None:
         self.path = os.fspath(path)
         self.files = list(files) if files is not None else [self.path]
-        self.renamed: dict[str, str] = {}
         self._timeout = timeout
         self._fault: SourceError | None = None
         self.kind = "parquet" if files is not None else READERS.get(posixpath.splitext(self.path)[1].lower(), "")
@@ -89,7 +86,6 @@ class Tabular:
         file = literal(glob_escape(self.path))
         if self.kind == "csv":
             self._delimited = Delimited(self.path, self._open)
-            self.renamed = self._delimited.renamed
             self.types = {name: TEXT if _named(name, text) else kind for name, kind in self._delimited.types.items()}
         elif self.kind == "parquet":
             self._scan = f"read_parquet([{', '.join(literal(glob_escape(f)) for f in self.files)}], union_by_name=true, "

@@ -25,7 +25,7 @@ from embedstore._arguments import strings
 from embedstore._types import fitted, word_of
 from embedstore.errors import SourceError, UsageError, reason_of
 from embedstore.sources.agreement import without_same_ids
-from embedstore.sources.base import ID, free_name
+from embedstore.sources.base import ID, free_name, kept_names
 from embedstore.sources.column_vectors import ParquetVectors, TextVectors
 from embedstore.sources.columns import (
     PARQUET,
@@ -141,14 +141,25 @@ class VectorSource:
                 wanted = set(names)
                 columns.leave_text(name for name in mine if free_name(name) in wanted)
 
+    def kept_names(self) -> dict[str, str]:
+        """Metadata column → the name under which the store keeps it.
+
+        Raises
+        ------
+        SourceError
+            Two would have one name.
+        """
+        return kept_names((name for _, names in self.metadata for name in names), self.name)
+
     def metadata_blocks(self, size: int) -> Iterator[dict[str, pa.ChunkedArray]]:
         """Column → values, `size` rows at a time; names that the store keeps for itself get an underscore."""
         streams = [columns.blocks(size, names) for columns, names in self.metadata if names]
         if not streams:
             yield from ({} for _ in range(0, self.count, size))
             return
+        kept = self.kept_names()
         for tables in zip(*streams, strict=True):
-            yield {free_name(name): table.column(name) for table in tables for name in table.column_names}
+            yield {kept[name]: table.column(name) for table in tables for name in table.column_names}
 
 
 def open_vectors(

@@ -13,7 +13,7 @@ import json
 import os
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from embedstore._files import parquet_table
 from embedstore._types import MisfitError, as_text, fitted, plain_type
 from embedstore.errors import PayloadError, SourceError, UsageError, one_line
-from embedstore.sources.base import BYTES, EXTENSIONS, ID, MODALITY_OF, free_name
+from embedstore.sources.base import BYTES, EXTENSIONS, ID, MODALITY_OF, free_name, kept_names, renamed
 from embedstore.sources.files import TIMEOUT, absolute, exists, is_url, matching, read_payload
 from embedstore.sources.records import SNIFFED, JsonColumns, as_batches
 from embedstore.sources.tar import IS_TAR, members
@@ -117,7 +117,7 @@ class WebDatasetSource:
 
     def leave_text(self, names: Iterable[str]) -> None:
         """See `embedstore.sources.base.Source`."""
-        self._metadata.leave_text(names)
+        self._metadata.leave_text(names, self._column)
 
     def duplicate_hint(self, first: int, second: int) -> str:
         """Which shards the two positions lie in, and what to do."""
@@ -174,7 +174,14 @@ class WebDatasetSource:
         fields += text_fields() if "text" in self._modalities else []
         fields += [(m + BYTES, pa.large_binary()) for m in self._modalities if m != "text"]
         fields += [("label", pa.string())] if self._has_label else []
-        return pa.schema([*fields, *((self._column(key), kind) for key, kind in self._metadata.types().items())])
+        types = self._metadata.types()
+        kept_names(map(self._column, types), self._name)
+        return pa.schema([*fields, *((self._column(key), kind) for key, kind in types.items())])
+
+    @property
+    def notes(self) -> list[str]:
+        """The keys that have another name in the store."""
+        return renamed({key: self._column(key) for key in self._metadata.types()})
 
     def _column(self, key: str) -> str:
         return "label_" if key == "label" and self._has_label else free_name(key)
@@ -235,7 +242,7 @@ class _Metadata(Protocol):
 
     def types(self) -> dict[str, pa.DataType]: ...
 
-    def leave_text(self, names: Iterable[str]) -> None: ...
+    def leave_text(self, names: Iterable[str], name_of: Callable[[str], str]) -> None: ...
 
     def open(self, shard: str) -> None: ...
 
@@ -249,8 +256,8 @@ class _FromJson:
     def types(self) -> dict[str, pa.DataType]:
         return self._columns.types()
 
-    def leave_text(self, names: Iterable[str]) -> None:
-        self._columns.leave_text(names)
+    def leave_text(self, names: Iterable[str], name_of: Callable[[str], str]) -> None:
+        self._columns.leave_text(names, name_of)
 
     def open(self, shard: str) -> None:
         pass
@@ -273,7 +280,7 @@ class _FromParquet:
     def types(self) -> dict[str, pa.DataType]:
         return self._types
 
-    def leave_text(self, names: Iterable[str]) -> None:
+    def leave_text(self, names: Iterable[str], name_of: Callable[[str], str]) -> None:
         pass  # Parquet has types
 
     def open(self, shard: str) -> None:

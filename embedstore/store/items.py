@@ -209,7 +209,11 @@ class Items:
             hint = f" If {absent[1]} is a text to compare with, put it in single quotes: {literal(absent[1])}."
         elif "Could not convert" in reason or "Conversion Error" in reason:
             hint = " Compare text with text in single quotes, numbers with numbers."
-        words = {ID: "text", **{name: word_of(kind) for name, kind in self._types.items() if name in MODALITIES}}
+        words = {
+            ROW: "integer",
+            ID: "text",
+            **{name: word_of(kind) for name, kind in self._types.items() if name in MODALITIES},
+        }
         columns = ", ".join(f"{name} ({kind})" for name, kind in (words | self.column_words()).items())
         return f"--where {expression!r}: {reason}{stop}{hint} Columns: {columns}."
 
