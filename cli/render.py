@@ -136,6 +136,14 @@ def print_embedding(report: EmbedReport, store: object) -> None:
     )
 
 
+def told(space: Mapping[str, Any]) -> str:
+    """The prompts and the licence of a space, in words; nothing where it has none."""
+    words = [f"items have the prompt {space['prompt']!r}"] if "prompt" in space else []
+    words += [f"queries have the prompt {space['query_prompt']!r}"] if "query_prompt" in space else []
+    words += [f"licence of the weights: {space['license']}"] if "license" in space else []
+    return "; ".join(words)
+
+
 def print_training(report: TrainReport) -> None:
     """Scores of the head beside its baselines, and the ladder if there is one."""
     if report.ladder:

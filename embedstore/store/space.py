@@ -43,12 +43,15 @@ class SpaceInfo:
         ``"float16"`` or ``"float32"``: how vectors are stored.
     provenance : mapping
         Library versions and device of the run that created the space; for people, never compared.
+    license : str, optional
+        Of the encoder's weights, where its makers say it; for people, never compared.
     """
 
     name: str
     spec: EncoderSpec
     dtype: str
     provenance: Mapping[str, str] = field(default_factory=dict)
+    license: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -61,6 +64,7 @@ class SpaceInfo:
             "fingerprint": self.spec.fingerprint,
             "encoder": self.spec.to_dict(),
             "provenance": dict(self.provenance),
+            **({"license": self.license} if self.license else {}),
         }
 
     @classmethod
@@ -68,7 +72,7 @@ class SpaceInfo:
         check_encoding(data, "embedstore-space", where)
         try:
             spec = EncoderSpec.from_dict(data["encoder"])
-            info = cls(data["name"], spec, data["dtype"], data["provenance"])
+            info = cls(data["name"], spec, data["dtype"], data["provenance"], data.get("license"))
             recorded = data["fingerprint"]
         except (KeyError, TypeError) as error:
             raise CorruptStoreError(f"{where} is damaged ({error!r}). Restore it from a backup.") from error
