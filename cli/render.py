@@ -115,6 +115,9 @@ def print_embedding(report: EmbedReport, store: object) -> None:
     rows = [(name, s.encoder, *(f"{getattr(s, column):,}" for column in columns[2:])) for name, s in report.spaces.items()]
     print_table(columns, rows, numeric=columns[2:])
     console = out()
+    for name, space_report in report.spaces.items():
+        if space_report.cut:
+            console.print(f"{name}: {_cut(space_report.cut)}", markup=False)
     for space, item, stage, reason in report.failures[:5]:
         console.print(f"failed: {item} ({space}, {stage}): {reason}", markup=False)
     failed = sum(s.failed for s in report.spaces.values())
@@ -134,6 +137,18 @@ def print_embedding(report: EmbedReport, store: object) -> None:
         f"bound by {report.bound_by} (busy: {shares})" + (f"; {report.advice}" if report.advice else ""),
         markup=False,
     )
+
+
+def _cut(cut: Mapping[str, Any]) -> str:
+    """What is left of shortened vectors, in words."""
+    recall = cut["recall_at_10"]
+    lost = (
+        f"recall@10 against the full ones {recall['value']:.3f} [{recall['low']:.3f}, {recall['high']:.3f}], "
+        f"{1 - recall['value']:.1%} lost"
+        if recall
+        else "the recall that is lost was not measured"
+    )
+    return f"{cut['kept']} of {cut['of']} numbers of a vector are kept; {lost} (on {cut['sample']:,} new vectors)"
 
 
 def told(space: Mapping[str, Any]) -> str:

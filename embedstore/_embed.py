@@ -13,7 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.encoders import Encoder, load_encoder
+from embedstore.encoders.cut import NEIGHBOURS, Cut, neighbours_kept
 from embedstore.errors import UsageError
+from embedstore.indexing.measure import interval
 from embedstore.pipeline.consume import ChunkCloser, Encoding
 from embedstore.pipeline.plan import Planner
 from embedstore.pipeline.produce import ChunkEnd, Producer
@@ -222,8 +224,17 @@ def _run(
     for name, state in states.items():
         report.spaces[name].distinct = state.encoded
         report.spaces[name].truncated = state.encoder.truncated
+        if isinstance(state.encoder, Cut):
+            report.spaces[name].cut = _loss(state.encoder)
     report.shares = clock.shares(time.perf_counter() - started, workers)
     return report
+
+
+def _loss(encoder: Cut) -> dict[str, Any]:
+    """What cutting the vectors of this run costs, measured on a sample of them."""
+    right = neighbours_kept(encoder.sample.vectors, encoder.spec.dim)
+    recall = interval(right, NEIGHBOURS).to_dict() if len(right) else None
+    return {**encoder.spec.preprocessing["cut"], "sample": len(encoder.sample.vectors), "recall_at_10": recall}
 
 
 def _remove_unseen(

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from embedstore._hub import hub
 from embedstore.registry import require
 
 Dims = tuple[int, ...]
@@ -71,6 +72,19 @@ class Card:
         tags = self.meta.get("tags")
         said = [*(tags if isinstance(tags, list) else ()), self.text]
         return () if any(_WORDS.search(str(words)) for words in said) else None
+
+
+def hub_card(repository: str) -> Card:
+    """The card of a repository of the hub: what its cache holds, else what it says now; an empty one where it cannot be had."""
+    library = require("huggingface_hub")
+    with hub() as absent:
+        try:
+            path = library.try_to_load_from_cache(repository, "README.md")
+            if not isinstance(path, str):
+                path = None if absent else library.hf_hub_download(repository, "README.md")
+        except Exception:  # a licence that cannot be read is one that is not shown
+            path = None
+    return Card() if path is None else Card.read(Path(path).parent)
 
 
 def matryoshka(folder: Path, *configs: Path) -> Dims | None:

@@ -10,12 +10,17 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from embedstore.encoders.base import Encoder, EncoderRequest, Vectors
 from embedstore.errors import UsageError
 
 SAMPLE = 2000
 """Vectors whose full length is kept."""
+
+QUERIES = 500
+NEIGHBOURS = 10
+SAME = 2e-6  # float32 sums in another order
 
 
 class Cut:
@@ -113,6 +118,27 @@ def cut(full: Vectors, dim: int) -> Vectors:
     """The first `dim` numbers of vectors (n, d), of unit length."""
     short = full[:, :dim]
     return np.asarray(short / np.maximum(np.linalg.norm(short, axis=1, keepdims=True), 1e-12), np.float32)
+
+
+def neighbours_kept(full: Vectors, dim: int) -> npt.NDArray[np.float64]:
+    """Which share (m,) of its ten nearest neighbours among vectors (n, d) each of a few still finds when all are cut to `dim`.
+
+    A neighbour counts as found when its full cosine is no worse than the tenth best: those that tie are equally near. Empty
+    where there are too few vectors to tell.
+    """
+    if len(full) <= 2 * NEIGHBOURS:
+        return np.empty(0)
+    asked = np.linspace(0, len(full) - 1, min(QUERIES, len(full))).astype(np.int64)
+    scores = []
+    for vectors in (cut(full, full.shape[1]), cut(full, dim)):
+        cosines = vectors[asked] @ vectors.T
+        cosines[np.arange(len(asked)), asked] = -np.inf  # itself
+        scores.append(cosines)
+    exact, short = scores
+    tenth = np.partition(exact, -NEIGHBOURS, axis=1)[:, -NEIGHBOURS]
+    found = np.argpartition(short, -NEIGHBOURS, axis=1)[:, -NEIGHBOURS:]
+    right = np.take_along_axis(exact, found, axis=1) >= tenth[:, None] - SAME
+    return np.asarray(right.mean(axis=1), np.float64)
 
 
 def shortened(encoder: Encoder, request: EncoderRequest, dim: int | None) -> Encoder:

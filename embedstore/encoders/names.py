@@ -14,6 +14,9 @@ ALIASES = {
 }
 """Short names for encoders whose weights come from a hub."""
 
+SCHEMES = ("hf-hub", "local-dir")
+"""Where open_clip and timm find models that they do not know by name: ``hf-hub:ORG/NAME``, ``local-dir:FOLDER``."""
+
 POOLINGS = ("token", "avg", "token+avg")
 WINDOWS = "+windows"
 

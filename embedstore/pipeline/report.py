@@ -35,6 +35,9 @@ class SpaceReport:
         Items whose payload could not be embedded, in this run or before.
     truncated : int
         Texts cut to the encoder's maximum length in this run.
+    cut : mapping, optional
+        Of vectors that were cut: ``of`` and ``kept`` numbers, and of ``sample`` vectors of this run the share of the ten nearest
+        neighbours that the shortened ones still find, ``recall_at_10`` with ``value``, ``low`` and ``high`` (null: too few).
     """
 
     encoder: str
@@ -44,6 +47,10 @@ class SpaceReport:
     missing: int = 0
     failed: int = 0
     truncated: int = 0
+    cut: Mapping[str, Any] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {key: value for key, value in vars(self).items() if key != "cut" or value is not None}
 
 
 @dataclass
@@ -106,7 +113,7 @@ class EmbedReport:
             "updated": self.updated,
             "absent": self.absent,
             "removed": self.removed,
-            "spaces": {name: {**vars(space), **timing} for name, space in self.spaces.items()},
+            "spaces": {name: {**space.to_dict(), **timing} for name, space in self.spaces.items()},
         }
 
 
