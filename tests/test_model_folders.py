@@ -144,6 +144,20 @@ def test_pooling_that_is_not_there_is_refused(vit_folder: Path, tmp_path: Path) 
             load_encoder(name, "image")
 
 
+@pytest.mark.offline_models
+def test_licences_of_short_names_are_those_of_the_models() -> None:
+    import timm
+
+    from embedstore.encoders.names import ALIASES, LICENSES
+
+    assert set(ALIASES) < set(LICENSES)
+    for name in ("dinov2", "resnet50"):
+        assert LICENSES[name] == timm.get_pretrained_cfg(ALIASES[name].partition(":")[2]).license
+    assert LICENSES["effnet-lite0"] == timm.get_pretrained_cfg("tf_efficientnet_lite0").license
+    for name, modality in (("minilm", "text"), ("effnet-lite0", "image")):
+        assert load_encoder(name, modality).license == LICENSES[name]  # type: ignore[attr-defined]
+
+
 def test_weights_of_another_shape_are_one_line(tmp_path: Path) -> None:
     import timm
     from safetensors.torch import save_file

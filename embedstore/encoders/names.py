@@ -14,6 +14,17 @@ ALIASES = {
 }
 """Short names for encoders whose weights come from a hub."""
 
+LICENSES = {
+    "clip": "mit",
+    "siglip2": "apache-2.0",
+    "dinov2": "apache-2.0",
+    "resnet50": "apache-2.0",
+    "bert": "apache-2.0",
+    "effnet-lite0": "apache-2.0",
+    "minilm": "apache-2.0",
+}
+"""Of the weights that a name stands for, as their model cards say it; of all others the card is read when they are loaded."""
+
 SCHEMES = ("hf-hub", "local-dir")
 """Where open_clip and timm find models that they do not know by name: ``hf-hub:ORG/NAME``, ``local-dir:FOLDER``."""
 

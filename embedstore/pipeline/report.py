@@ -36,8 +36,9 @@ class SpaceReport:
     truncated : int
         Texts cut to the encoder's maximum length in this run.
     cut : mapping, optional
-        Of vectors that were cut: ``of`` and ``kept`` numbers, and of ``sample`` vectors of this run the share of the ten nearest
-        neighbours that the shortened ones still find, ``recall_at_10`` with ``value``, ``low`` and ``high`` (null: too few).
+        Of vectors that were cut: ``of`` and ``kept`` numbers, and of ``sample`` vectors of this run the share of the ten
+        nearest neighbours that the shortened ones still find, ``recall_at_10`` with ``value``, ``low`` and ``high`` (null: too
+        few).
     """
 
     encoder: str
