@@ -127,6 +127,33 @@ def test_pooling_by_name_is_timm_s_own(vit_folder: Path) -> None:
     assert len({encoder.spec.fingerprint for encoder in made.values()}) == 3
 
 
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"crop_mode": "squash", "crop_pct": 0.9},
+        {"crop_mode": "border", "crop_pct": 0.9},
+        {"crop_mode": "border", "crop_pct": 1.0, "interpolation": "bilinear"},
+        {"crop_mode": "center", "crop_pct": 0.9},
+    ],
+)
+def test_pixels_are_those_of_timm_s_own_transform(wanted: dict[str, Any]) -> None:
+    import timm
+    from timm.data import create_transform, resolve_data_config
+
+    from embedstore.encoders.timm import timm_transform
+
+    made = timm.create_model("test_vit", num_classes=0, pretrained_cfg_overlay=wanted)
+    config = resolve_data_config(model=made)
+    theirs, ours = create_transform(**config), timm_transform(made)
+    mean, std = (np.array(config[key])[:, None, None] for key in ("mean", "std"))
+    for i, size in enumerate([(70, 50), (33, 190), (400, 300), (20, 200), (160, 160), (177, 177)]):
+        image = picture(i, size)
+        expected = (np.asarray(theirs(image)) * std + mean) * 255
+        got = ours.pixels(image)[..., :3].transpose(2, 0, 1)
+        assert np.abs(got - expected).max() < 2.01
+        assert np.abs(got - expected).mean() < 0.1
+
+
 def test_pooling_that_is_not_there_is_refused(vit_folder: Path, tmp_path: Path) -> None:
     import timm
 

@@ -34,11 +34,12 @@ def timm_transform(model: torch.nn.Module) -> ImageTransform:
 
     config: dict[str, Any] = resolve_data_config(model=model)
     height, width = config["input_size"][1:]
-    squash = config["crop_mode"] == "squash"
+    resize_to = math.floor(min(height, width) / config["crop_pct"])
+    squash = "squash" if resize_to == min(height, width) else "squash-crop"
     return ImageTransform(
         size=(height, width),
-        resize="squash" if squash else "shortest",
-        resize_to=math.floor(min(height, width) / config["crop_pct"]),
+        resize={"squash": squash, "border": "border"}.get(config["crop_mode"], "shortest"),
+        resize_to=resize_to,
         interpolation=config["interpolation"],
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
