@@ -141,14 +141,13 @@ def print_embedding(report: EmbedReport, store: object) -> None:
 
 def _cut(cut: Mapping[str, Any]) -> str:
     """What is left of shortened vectors, in words."""
-    recall = cut["recall_at_10"]
-    lost = (
-        f"recall@10 against the full ones {recall['value']:.3f} [{recall['low']:.3f}, {recall['high']:.3f}], "
-        f"{1 - recall['value']:.1%} lost"
-        if recall
-        else "the recall that is lost was not measured"
+    recall, kept = cut["recall_at_10"], f"{cut['kept']} of {cut['of']} numbers of a vector are kept"
+    if not recall:
+        return f"{kept}; {cut['sample']:,} new vectors are too few to measure the recall that is lost"
+    return (
+        f"{kept}; recall@10 against the full ones {recall['value']:.3f} [{recall['low']:.3f}, {recall['high']:.3f}], "
+        f"{1 - recall['value']:.1%} lost, on {cut['sample']:,} new vectors"
     )
-    return f"{cut['kept']} of {cut['of']} numbers of a vector are kept; {lost} (on {cut['sample']:,} new vectors)"
 
 
 def told(space: Mapping[str, Any]) -> str:

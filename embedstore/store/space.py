@@ -41,10 +41,9 @@ class SpaceInfo:
     spec : EncoderSpec
     dtype : str
         ``"float16"`` or ``"float32"``: how vectors are stored.
-    provenance : mapping
-        Library versions and device of the run that created the space; for people, never compared.
-    license : str, optional
-        Of the encoder's weights, where its makers say it; for people, never compared.
+    provenance, license : mapping, str or None
+        Library versions and device of the run that created the space, and the licence of the weights where their makers say
+        it; for people, never compared.
     """
 
     name: str
