@@ -16,6 +16,7 @@ DATASET = (
     "folder saved by Hugging Face datasets, or hf:NAME[/CONFIG][:SPLIT]; a .txt or .lst of paths; one media file; - for JSON "
     "lines on standard input. Files, tables, tars and lists may be URLs."
 )
+PROMPT = "Put before every text instead of the model's own: one of its prompts by name, or a text ('query: '); '' for none."
 HEAD_KINDS = "linear, ridge, knn, kernel, late, weighted, gated, bilinear, attention, gbdt, ensemble, or auto: a ladder."
 Types = Annotated[
     list[str] | None,
@@ -94,6 +95,9 @@ def embed(
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first failure, new or known.")] = False,
     prune: Annotated[bool, typer.Option("--prune", help="Remove items of the store that DATASET does not have.")] = False,
     timeout: Annotated[float, typer.Option(help="Seconds that a read from a URL may take.")] = 60.0,
+    prompt: Annotated[str | None, typer.Option(help=PROMPT)] = None,
+    query_prompt: Annotated[str | None, typer.Option(help="The same before a query, recorded for searches.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Cut vectors (MODEL@256) though the model does not allow it.")] = False,
     json: Json = False,
 ) -> None:
     """Embed DATASET into a store; run it again to add, update or resume."""
@@ -123,6 +127,9 @@ def embed(
             strict=strict,
             prune=prune,
             timeout=timeout,
+            prompt=prompt,
+            query_prompt=query_prompt,
+            force=force,
             on_progress=on_progress,
         )
     render.print_json(report.to_dict()) if json else render.print_embedding(report, store)
@@ -182,6 +189,9 @@ def info(
     heads = ", ".join(document["heads"]) or "none"
     metadata = ", ".join(f"{name} ({kind})" for name, kind in document["columns"].items()) or "none"
     typer.echo(f"{document['items']:,} items; columns: {metadata}; heads: {heads}; generation {document['generation']}")
+    for name, space in document["spaces"].items():
+        if told := render.told(space):
+            typer.echo(f"{name}: {told}")
     for row in document.get("failures", ()):
         typer.echo(f"failed: {row['id']} ({row['space']}, {row['stage']}): {row['reason']}")
 
@@ -311,12 +321,14 @@ def encoders(json: Json = False) -> None:
     """List the encoders that --image, --text, --audio and --video take."""
     from embedstore.encoders import ALIASES, ENCODERS
     from embedstore.encoders.base import describe
+    from embedstore.encoders.names import LICENSES
 
     from . import render
 
-    rows: list[tuple[Any, ...]] = [(name, describe(name)) for name in ENCODERS.names()]
-    rows += [(name, f"short for {full}") for name, full in ALIASES.items()]
+    described = {name: describe(name) for name in ENCODERS.names()} | {n: f"short for {full}" for n, full in ALIASES.items()}
+    rows = [(name, text, LICENSES.get(name)) for name, text in described.items()]
     if json:
-        render.print_json({"encoders": [{"name": name, "description": text} for name, text in rows]})
+        render.print_json({"encoders": [{"name": name, "description": text, "license": own} for name, text, own in rows]})
         return
-    render.print_table(["encoder", "what it is"], rows)
+    render.print_table(["encoder", "what it is", "licence of the weights"], rows)
+    typer.echo("A model's own licence, where its makers say it, is shown by embedstore info once it has embedded something.")

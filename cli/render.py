@@ -115,6 +115,9 @@ def print_embedding(report: EmbedReport, store: object) -> None:
     rows = [(name, s.encoder, *(f"{getattr(s, column):,}" for column in columns[2:])) for name, s in report.spaces.items()]
     print_table(columns, rows, numeric=columns[2:])
     console = out()
+    for name, space_report in report.spaces.items():
+        if space_report.cut:
+            console.print(f"{name}: {_cut(space_report.cut)}", markup=False)
     for space, item, stage, reason in report.failures[:5]:
         console.print(f"failed: {item} ({space}, {stage}): {reason}", markup=False)
     failed = sum(s.failed for s in report.spaces.values())
@@ -143,6 +146,25 @@ def print_columns(types: Mapping[str, str]) -> None:
     """The metadata columns with their types."""
     if types:
         out().print(f"columns: {', '.join(f'{name} ({kind})' for name, kind in types.items())}", markup=False)
+
+
+def _cut(cut: Mapping[str, Any]) -> str:
+    """What is left of shortened vectors, in words."""
+    recall, kept = cut["recall_at_10"], f"{cut['kept']} of {cut['of']} numbers of a vector are kept"
+    if not recall:
+        return f"{kept}; {cut['sample']:,} new vectors are too few to measure the recall that is lost"
+    return (
+        f"{kept}; recall@10 against the full ones {recall['value']:.3f} [{recall['low']:.3f}, {recall['high']:.3f}], "
+        f"{1 - recall['value']:.1%} lost, on {cut['sample']:,} new vectors"
+    )
+
+
+def told(space: Mapping[str, Any]) -> str:
+    """The prompts and the licence of a space, in words; nothing where it has none."""
+    words = [f"items have the prompt {space['prompt']!r}"] if "prompt" in space else []
+    words += [f"queries have the prompt {space['query_prompt']!r}"] if "query_prompt" in space else []
+    words += [f"licence of the weights: {space['license']}"] if "license" in space else []
+    return "; ".join(words)
 
 
 def print_training(report: TrainReport) -> None:

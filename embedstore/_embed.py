@@ -14,7 +14,9 @@ import numpy.typing as npt
 
 from embedstore._types import declared, word_of
 from embedstore.encoders import Encoder, load_encoder
+from embedstore.encoders.cut import NEIGHBOURS, Cut, neighbours_kept
 from embedstore.errors import UsageError
+from embedstore.indexing.measure import interval
 from embedstore.pipeline.consume import ChunkCloser, Encoding
 from embedstore.pipeline.plan import Planner
 from embedstore.pipeline.produce import ChunkEnd, Producer
@@ -33,6 +35,7 @@ from embedstore.sources import (
     leave_text,
     open_source,
 )
+from embedstore.spec import EncoderSpec
 from embedstore.store import Store
 from embedstore.store.writer import StoreWriter
 
@@ -64,6 +67,9 @@ def embed(
     strict: bool = False,
     prune: bool = False,
     timeout: float = TIMEOUT,
+    prompt: str | None = None,
+    query_prompt: str | None = None,
+    force: bool = False,
     on_progress: ProgressCallback | None = None,
 ) -> EmbedReport:
     """Embed `dataset` into `store`; what is there and unchanged is left alone, so it can be stopped and run again.
@@ -102,6 +108,11 @@ def embed(
         In the end remove the items of the store that `dataset` does not have, unless it has none of them.
     timeout : float
         Seconds that reading from a URL may take.
+    prompt, query_prompt : str, optional
+        What is put before every text, and before every query later, instead of the model's own: the name of one of its prompts
+        (one word) or a text; the empty text for none. Default: what the space records, else the model's own.
+    force : bool
+        Cut vectors (``MODEL@256``) of a model that does not say that they may be.
     on_progress : callable, optional
         Called with a `Progress` now and then.
 
@@ -131,9 +142,25 @@ def embed(
     with opened.writer(discard_if_empty=made) as writer:
         named = _named_encoders(by_modality) or _recorded_encoders(writer.store, source)
         _refuse_absent(named, source)
-        options = {"device": device, "precision": precision, "runtime": runtime, "max_pixels": max_pixels}
+        asked: dict[str, Any] = {"prompt": prompt, "query_prompt": query_prompt}
+        _refuse_prompts(named, asked)
+        options: dict[str, Any] = {
+            "device": device,
+            "precision": precision,
+            "runtime": runtime,
+            "max_pixels": max_pixels,
+            "force": force,
+        }
         loaded = {
-            name: encoder if not isinstance(encoder, str) else load_encoder(encoder, modality, **options)  # type: ignore[arg-type]
+            name: encoder
+            if not isinstance(encoder, str)
+            else load_encoder(
+                encoder,
+                modality,
+                recorded=_recorded(writer.store, name, encoder),
+                **(asked if modality == "text" else {}),
+                **options,
+            )
             for name, (modality, encoder) in named.items()
         }
         report = _run(
@@ -222,10 +249,19 @@ def _run(
     for name, state in states.items():
         report.spaces[name].distinct = state.encoded
         report.spaces[name].truncated = state.encoder.truncated
+        if isinstance(state.encoder, Cut):
+            report.spaces[name].cut = _loss(state.encoder)
     report.notes = [*getattr(source, "notes", ()), *typed.notes()]
     report.types = {name: word_of(kind) for name, kind in typed.kinds.items()}
     report.shares = clock.shares(time.perf_counter() - started, workers)
     return report
+
+
+def _loss(encoder: Cut) -> dict[str, Any]:
+    """What cutting the vectors of this run costs, measured on a sample of them."""
+    right = neighbours_kept(encoder.sample.vectors, encoder.spec.dim)
+    recall = interval(right, NEIGHBOURS).to_dict() if len(right) else None
+    return {**encoder.spec.preprocessing["cut"], "sample": len(encoder.sample.vectors), "recall_at_10": recall}
 
 
 def _remove_unseen(
@@ -270,6 +306,18 @@ def _recorded_encoders(store: Store, source: Source) -> dict[str, tuple[str, Enc
     return found
 
 
+def _recorded(store: Store, space: str, encoder: str) -> EncoderSpec | None:
+    """What the store knows of the encoder called `encoder` that made the vectors of `space`."""
+    spec = store.spaces[space].spec if space in store.spaces else None
+    return spec if spec is not None and spec.name == encoder and not spec.declared else None
+
+
+def _refuse_prompts(named: Mapping[str, tuple[str, EncoderName]], asked: Mapping[str, str | None]) -> None:
+    given = [f"--{name.replace('_', '-')}" for name, text in asked.items() if text is not None]
+    if given and not any(modality == "text" and isinstance(encoder, str) for modality, encoder in named.values()):
+        raise UsageError(f"{given[0]} is for encoders of texts that are given by name, and there is none. Add --text ENCODER.")
+
+
 def _refuse_absent(named: Mapping[str, tuple[str, EncoderName]], source: Source) -> None:
     for _, (modality, encoder) in named.items():
         if modality not in source.modalities:
@@ -286,6 +334,7 @@ def _states(writer: StoreWriter, encoders: Mapping[str, Encoder], dtype: str | N
         is_new = name not in writer.store.spaces
         stored = "float16" if is_new else writer.store.spaces[name].info.dtype
         provenance = encoder.provenance() if is_new else {}
-        space = writer.ensure_space(name, encoder.spec, dtype=dtype or stored, provenance=provenance)
+        license = getattr(encoder, "license", None)
+        space = writer.ensure_space(name, encoder.spec, dtype=dtype or stored, provenance=provenance, license=license)
         states[name] = SpaceState(space, encoder)
     return states

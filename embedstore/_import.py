@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from embedstore._keys import hash_strings
 from embedstore._types import declared
-from embedstore.encoders.base import ALIASES, ENCODERS
+from embedstore.encoders.base import ENCODERS
+from embedstore.encoders.names import EncoderName
 from embedstore.errors import DuplicateIdError, SourceError, UsageError
 from embedstore.pipeline.importing import ImportedSpace, ImportReport, VectorImporter
 from embedstore.pipeline.report import ProgressCallback
@@ -158,7 +159,7 @@ def _specs(
                 "Give them a space of their own: --space NAME."
             )
         named = encoder or (before.name if before is not None and before.family != UNNAMED else None)
-        full = ALIASES.get(named or "", named or "")
+        full = EncoderName.spelled_out(named or "")
         family, _, model = full.partition(":")
         aligned = None
         if len(matrices) > 1 or family in TWO_TOWERS:
@@ -218,7 +219,7 @@ def _check_ids(found: VectorSource, store: Store, *, refuse_unknown: bool) -> No
 
 
 def _notes(found: VectorSource, report: ImportReport, encoder: str | None, ids: Any) -> Iterator[str]:
-    if encoder and (family := ALIASES.get(encoder, encoder).partition(":")[0]) not in ENCODERS.names():
+    if encoder and (family := EncoderName.parse(encoder).family) not in ENCODERS.names():
         yield (
             f"embedstore cannot load an encoder called {encoder!r} (there is no {family!r}): the vectors can be searched by id "
             "and by vector, and trained on, but not searched by texts or files."

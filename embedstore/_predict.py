@@ -16,6 +16,7 @@ from embedstore._arguments import strings
 from embedstore._columns import METADATA
 from embedstore._embed import embed
 from embedstore._types import as_text
+from embedstore.encoders import Encoder, reload_encoder
 from embedstore.errors import FingerprintError, HeadError, UsageError, reason_of
 from embedstore.evaluation.ablation import EXACT_INPUTS, explain
 from embedstore.evaluation.nearest import nearest_items
@@ -248,15 +249,15 @@ def _embed_new(record: HeadRecord, dataset: str | os.PathLike[str] | Source, pat
     from embedstore.sources import open_source
 
     source = open_source(dataset)
-    spaces: dict[str, dict[str, str]] = {}
+    spaces: dict[str, dict[str, Encoder]] = {}
     for name, spec in record.inputs.items():
         if spec.modality in source.modalities:
-            spaces.setdefault(spec.modality, {})[name] = spec.name
+            spaces.setdefault(spec.modality, {})[name] = reload_encoder(spec, spec.modality, device=device)
     if not spaces:
         wanted = ", ".join(sorted({spec.modality for spec in record.inputs.values()}))
         raise UsageError(f"{source.name} has {', '.join(source.modalities)}; head {record.name!r} needs {wanted}.")
     known = Known({} if record.columns is None else record.columns.kinds(), f"head {record.name!r}", exact=False)
-    embed(source, path, device=device, dtype="float32", types=known, **spaces)  # type: ignore[arg-type]
+    embed(source, path, dtype="float32", types=known, **spaces)  # type: ignore[arg-type]
     new = Store.open(path)
     check_fingerprints(record, {name: space.spec for name, space in new.spaces.items()}, "this machine's encoders")
     return new

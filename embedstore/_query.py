@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore._projected import ProjectedSpace, SearchableSpace, query_space, skipped_aligners, spaces_of
-from embedstore.encoders import load_encoder
+from embedstore.encoders import reload_encoder
 from embedstore.errors import EmbedstoreError, FingerprintError, UsageError
 from embedstore.indexing.vectors import unit_rows
 from embedstore.pipeline.produce import read_file
@@ -102,7 +102,7 @@ class Resolver:
         self.store = store
         self.device = device
         self.spaces: dict[str, SearchableSpace] = dict(spaces_of(store))
-        self._encoders: dict[tuple[str, str, str], Any] = {}
+        self._encoders: dict[tuple[str, ...], Any] = {}
 
     def space(self, name: str) -> SearchableSpace:
         """The space called `name`, stored or projected."""
@@ -125,6 +125,8 @@ class Resolver:
         maker = query_space(self.spaces, target, modality)
         base = maker.base if isinstance(maker, ProjectedSpace) else maker
         encoder = self._encoder(base or target, modality)
+        if not isinstance(maker, ProjectedSpace):  # an alignment was learned from items, with their prompt
+            encoder = getattr(encoder, "queries", encoder)
         size = int(getattr(encoder, "batch_size", 64))
         parts = [payloads[lo : lo + size] for lo in range(0, len(payloads), size)]
         vectors = np.concatenate([np.asarray(encoder.encode([encoder.prepare(p) for p in part]), np.float32) for part in parts])
@@ -168,11 +170,12 @@ class Resolver:
         return f"{article.capitalize()} cannot be compared with space {what}. Search with {', or '.join(ways)}."
 
     def _encoder(self, target: SearchableSpace, modality: str) -> Any:
-        key = (target.spec.name, modality, target.name if target.spec.declared else "")
+        spec = target.spec
+        key = (spec.name, modality, spec.prompt, spec.query_prompt, target.name if spec.declared else "")
         if key not in self._encoders and target.spec.declared:
             self._encoders[key] = self._declared_encoder(target, modality)
         if key not in self._encoders:
-            encoder = load_encoder(target.spec.name, modality, device=self.device)
+            encoder = reload_encoder(target.spec, modality, device=self.device)
             same = encoder.spec.fingerprint == target.fingerprint
             if not (same if modality == target.spec.modality else encoder.spec.alignment == target.spec.alignment):
                 raise FingerprintError(
@@ -188,7 +191,7 @@ class Resolver:
         if target.spec.family == UNNAMED:
             raise UsageError(f"Space {target.name!r} was imported without --encoder: nothing can encode a query for it. {ways}")
         try:
-            encoder = load_encoder(name, modality, device=self.device)
+            encoder = reload_encoder(target.spec, modality, device=self.device)
         except EmbedstoreError as error:
             raise type(error)(f"Space {target.name!r} is declared to be of {name!r}. {error} {ways}") from error
         if encoder.spec.dim != target.dim or (modality != target.spec.modality and encoder.spec.alignment is None):

@@ -19,7 +19,7 @@ MODALITIES = ("image", "text", "audio", "video")
 UNNAMED = "declared"
 """Family of the encoder of imported vectors that nobody named."""
 
-_NOT_FINGERPRINTED = ("name", "alignment")
+_NOT_FINGERPRINTED = ("name", "alignment", "query_prompt")
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,9 @@ class EncoderSpec:
         Length of a vector.
     preprocessing : mapping
         Everything done to a payload before the model sees it (JSON values).
-    pooling, prompt : str
+    pooling : str
+    prompt : str
+        Text that is put before every payload; the empty text where there is none.
     max_length : int, optional
         Longest text in tokens; the rest is cut off and counted.
     normalized : bool
@@ -49,6 +51,8 @@ class EncoderSpec:
         Spaces with the same alignment id can be compared with one another; not part of the fingerprint.
     declared : bool
         The vectors were imported: that they are of this encoder is what the user said, not what was seen here.
+    query_prompt : str
+        Text that is put before a query instead of `prompt`; not part of the fingerprint, as it changes no vector of an item.
     """
 
     name: str
@@ -64,6 +68,7 @@ class EncoderSpec:
     normalized: bool = False
     alignment: str | None = None
     declared: bool = False
+    query_prompt: str = ""
 
     @property
     def fingerprint(self) -> str:
@@ -88,6 +93,8 @@ class EncoderSpec:
         data = {**asdict(self), "preprocessing": dict(self.preprocessing)}
         if not self.declared:
             del data["declared"]  # computed vectors keep the fingerprint that they had before there were declared ones
+        if not self.query_prompt:
+            del data["query_prompt"]
         return data
 
     @classmethod

@@ -14,7 +14,7 @@ PACKAGE = Path(embedstore.__file__).parent
 LAYERS = [
     {"errors", "_distinct", "_ordered", "_slots"},
     {"registry", "spec", "splits", "_arguments", "_encoding", "_keys", "_files", "_sql", "_types"},
-    {"_columns", "_digests", "_duplicate_report"},
+    {"_columns", "_digests", "_duplicate_report", "_hub"},
     {"sources", "encoders", "evaluation"},
     {"store", "indexing", "heads"},
     {"pipeline"},

@@ -1,5 +1,6 @@
 """Encoders by name: payloads of one modality in, vectors out."""
 
-from embedstore.encoders.base import ALIASES, ENCODERS, Encoder, EncoderRequest, load_encoder
+from embedstore.encoders.base import ENCODERS, Encoder, EncoderRequest, load_encoder, reload_encoder
+from embedstore.encoders.names import ALIASES
 
-__all__ = ["ALIASES", "ENCODERS", "Encoder", "EncoderRequest", "load_encoder"]
+__all__ = ["ALIASES", "ENCODERS", "Encoder", "EncoderRequest", "load_encoder", "reload_encoder"]

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from embedstore.encoders.names import ALIASES, WINDOWS, EncoderName
 from embedstore.errors import EncoderError, UsageError, one_line
 from embedstore.registry import Registry
 from embedstore.spec import MODALITIES, EncoderSpec
@@ -20,17 +21,13 @@ Vectors = npt.NDArray[np.float32]
 
 ENCODERS = Registry("embedstore.encoders", "encoder")
 
-ALIASES = {
-    "clip": "openclip:ViT-B-32/laion2b_s34b_b79k",
-    "siglip2": "openclip:ViT-B-16-SigLIP2/webli",
-    "dinov2": "timm:vit_small_patch14_dinov2.lvd142m",
-    "resnet50": "timm:resnet50.a1_in1k",
-    "bert": "st:google-bert/bert-base-uncased",
+LOCAL = {
+    "openclip": "openclip:local-dir:FOLDER or openclip:MODEL/FILE",
+    "timm": "timm:local-dir:FOLDER or timm:MODEL/FILE",
+    "st": "st:./FOLDER",
 }
-"""Short names for encoders whose weights come from a hub."""
+"""How weights on this machine are named."""
 
-
-WINDOWS = "+windows"
 RUNTIMES = ("auto", "torch", "compile", "openvino")
 
 
@@ -43,7 +40,7 @@ class EncoderRequest:
     name : str
         As typed.
     argument : str
-        What follows the first colon.
+        What follows the first colon, without ``@POOLING``, ``@DIMENSIONS`` and ``+windows``.
     modality : str
     device : str
         ``"auto"`` or a torch device.
@@ -58,6 +55,15 @@ class EncoderRequest:
     windows : bool
         Long texts are encoded in overlapping windows whose vectors are averaged; asked for by a name that ends in
         ``+windows``.
+    pooling : str, optional
+        One of `embedstore.encoders.names.POOLINGS`: how token features become a vector; asked for by ``@token`` and the like.
+    prompt, query_prompt : str, optional
+        What is put before items and before queries instead of the model's own: the name of one of its prompts (one word), or
+        a text; the empty text for none.
+    recorded : EncoderSpec, optional
+        The encoder as a store knows it: its prompts and its length are used again, whatever the model says today.
+    force : bool
+        Cut vectors of a model that does not declare that they may be.
     """
 
     name: str
@@ -68,6 +74,11 @@ class EncoderRequest:
     runtime: str = "auto"
     max_pixels: int = 178_956_970
     windows: bool = False
+    pooling: str | None = None
+    prompt: str | None = None
+    query_prompt: str | None = None
+    recorded: EncoderSpec | None = None
+    force: bool = False
 
 
 class Encoder(Protocol):
@@ -75,7 +86,9 @@ class Encoder(Protocol):
 
     An encoder of texts may also have ``cost(prepared) -> int``: texts of like cost are encoded together (default: `len`).
     One that can begin a batch before the last one is done may have ``start(batch)``, which begins it and returns a function
-    that waits for what `encode` would return.
+    that waits for what `encode` would return. One that puts something else before a query than before an item has ``queries``,
+    the encoder of queries; one that knows under which licence its weights are has ``license``, a string; one whose vectors may
+    be cut has ``matryoshka``, where its model says so, or the empty text.
     `prepare` is called from many threads at once, `encode` from one. Models are loaded when `encode` first needs them,
     so that `spec` stays cheap where it can.
     """
@@ -121,41 +134,78 @@ def load_encoder(
     precision: str = "auto",
     runtime: str = "auto",
     max_pixels: int | None = None,
+    prompt: str | None = None,
+    query_prompt: str | None = None,
+    force: bool = False,
+    recorded: EncoderSpec | None = None,
 ) -> Encoder:
     """The encoder called `name` for `modality`.
 
     Parameters
     ----------
     name : str
-        ``FAMILY`` or ``FAMILY:ARGUMENT``, or one of `ALIASES`.
+        ``FAMILY`` or ``FAMILY:MODEL``, or one of `ALIASES`; then ``@POOLING``, ``@DIMENSIONS`` and ``+windows`` as wanted.
     modality : str
         One of `embedstore.spec.MODALITIES`.
+    prompt, query_prompt, force, recorded
+        See `EncoderRequest`.
 
     Raises
     ------
     UsageError
-        Nobody knows the name, or the encoder has no such modality.
+        Nobody knows the name, or the encoder has no such modality, pooling, length or prompt.
     MissingDependencyError
         It needs an extra.
     EncoderError
         Its weights cannot be had.
     """
+    from embedstore.encoders.cut import shortened
+
     if modality not in MODALITIES:
         raise UsageError(f"modality must be one of {list(MODALITIES)}. Got {modality!r} instead.")
-    plain = name.removesuffix(WINDOWS)
-    family, _, argument = ALIASES.get(plain, plain).partition(":")
-    if family not in ENCODERS.names():
+    parsed = EncoderName.parse(name)
+    if parsed.family not in ENCODERS.names():
         raise UsageError(
             f"No encoder is called {name!r}. Known: {', '.join([*ENCODERS.names(), *ALIASES])}. "
             "'embedstore encoders' describes them."
         )
-    request = EncoderRequest(name, argument, modality, device, precision, runtime, windows=plain != name)
+    request = EncoderRequest(
+        name,
+        parsed.model,
+        modality,
+        device,
+        precision,
+        runtime,
+        windows=parsed.windows,
+        pooling=parsed.pooling,
+        prompt=prompt,
+        query_prompt=query_prompt,
+        recorded=recorded,
+        force=force,
+    )
     if max_pixels is not None:
         request = replace(request, max_pixels=max_pixels)
-    encoder: Encoder = ENCODERS.get(family)(request)
+    encoder: Encoder = ENCODERS.get(parsed.family)(request)
+    _refuse_ignored(request, parsed, encoder)
+    return shortened(encoder, request, parsed.dim)
+
+
+def reload_encoder(spec: EncoderSpec, modality: str, *, device: str = "auto") -> Encoder:
+    """The encoder of vectors that a store or a head holds, for `modality`, with the prompts that it records.
+
+    Raises what `load_encoder` raises.
+    """
+    return load_encoder(spec.name, modality, device=device, recorded=None if spec.declared else spec, force=True)
+
+
+def _refuse_ignored(request: EncoderRequest, parsed: EncoderName, encoder: Encoder) -> None:
+    """What was asked of an encoder that knows nothing of it."""
     if request.windows and "windows" not in encoder.spec.preprocessing:
-        raise UsageError(f"{plain} does not take {WINDOWS}: only text models of sentence-transformers do.")
-    return encoder
+        raise UsageError(f"{parsed.plain} does not take {WINDOWS}: only text models of sentence-transformers do.")
+    if request.pooling and encoder.spec.pooling != request.pooling:
+        raise UsageError(f"{parsed.plain} does not take @{request.pooling}: only image models of timm do.")
+    if (request.prompt or request.query_prompt) and not hasattr(encoder, "queries"):
+        raise UsageError(f"{parsed.plain} takes no prompt: only models of sentence-transformers do.")
 
 
 def refuse_modality(request: EncoderRequest, known: Sequence[str]) -> None:
@@ -164,8 +214,16 @@ def refuse_modality(request: EncoderRequest, known: Sequence[str]) -> None:
         raise UsageError(f"Encoder {request.name!r} takes {' and '.join(known)}, not {request.modality}.")
 
 
-def not_loadable(request: EncoderRequest, error: BaseException) -> EncoderError:
-    """One line about weights that could not be had, with the way out."""
+def not_loadable(request: EncoderRequest, error: BaseException, absent: str = "") -> EncoderError:
+    """One line about weights that could not be had, with the way out; `absent` says why no hub was asked."""
+    family = EncoderName.parse(request.name).family
+    if absent:
+        return EncoderError(
+            f"Encoder {request.name!r} is not in the hub's cache, and {absent}. Name local weights "
+            f"({LOCAL.get(family, 'a path')}), "
+            "fill the cache on a machine that reaches the hub (HF_HOME says where it is), or use effnet-lite0 (images) and "
+            "minilm (texts)."
+        )
     return EncoderError(
         f"Encoder {request.name!r} could not be loaded: {one_line(error, 200)} "
         "If no hub can be reached, name local weights or use effnet-lite0 (images) and minilm (texts)."

@@ -42,6 +42,7 @@ class ImageEncoder:
     """
 
     truncated = 0
+    license: str | None = None
 
     def __init__(
         self,

@@ -39,9 +39,10 @@ class ImageTransform:
     ----------
     size : (height, width)
     resize : str
-        ``"shortest"`` (then centre crop), ``"longest"`` (then pad with `fill`) or ``"squash"``.
+        ``"shortest"`` (then centre crop), ``"longest"`` (then pad with `fill`), ``"squash"``, ``"squash-crop"`` (to more than
+        `size`, then centre crop) or ``"border"`` (the longest side to `resize_to`, then pad with the mean colour or crop).
     resize_to : int
-        Length of the shorter side before the crop; for ``"shortest"`` only.
+        Length of the shorter side of what is cropped; not for ``"longest"`` and ``"squash"``.
     interpolation : str
         ``"bicubic"``, ``"bilinear"``, ``"lanczos"`` or ``"nearest"``.
     mean, std : (3,) floats
@@ -75,6 +76,12 @@ class ImageTransform:
         """Pixels (height, width, 4) uint8 of a Pillow image in mode RGB: red, green, blue, and one of no meaning."""
         return _four_bytes(self._resized(image))
 
+    @property
+    def _to_crop(self) -> tuple[int, int]:
+        """(width, height) of the square or rectangle that is then cropped."""
+        height, width = (self.resize_to * side // min(self.size) for side in self.size)
+        return width, height
+
     def _resized(self, image: Any) -> Any:
         from PIL import Image
 
@@ -88,6 +95,12 @@ class ImageTransform:
             canvas = Image.new("RGB", (width, height), (self.fill,) * 3)
             canvas.paste(image.resize(inner, filter_), ((width - inner[0]) // 2, (height - inner[1]) // 2))
             return canvas
+        if self.resize == "squash-crop":
+            return _centred(image.resize(self._to_crop, filter_), width, height)
+        if self.resize == "border":
+            scale = min(self._to_crop[0] / image.width, self._to_crop[1] / image.height)
+            inner = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+            return _centred(image.resize(inner, filter_), width, height, tuple(round(255 * mean) for mean in self.mean))
         scaled = shortest(image.width, image.height, self.resize_to)
         if scaled[0] * scaled[1] > MAX_SCALED_PIXELS:
             raise PayloadError("decode", f"{image.width} × {image.height} pixels is too long and thin to be cropped")
@@ -103,6 +116,16 @@ class ImageTransform:
             image = image.crop((0, above, image.width, min(image.height, math.ceil(last + margin))))
             first, last = first - above, last - above
         return image.resize((width, height), filter_, box=(left * across, first, (left + width) * across, last))
+
+
+def _centred(image: Any, width: int, height: int, fill: tuple[int, ...] = ()) -> Any:
+    """The middle of a Pillow image, with a border where it is smaller; timm's rounding."""
+    from PIL import Image
+
+    canvas = Image.new("RGB", (width, height), fill or 0)
+    spare = (width - image.width, height - image.height)
+    canvas.paste(image, tuple(left // 2 if left > 0 else -round(-left / 2.0) for left in spare))
+    return canvas
 
 
 def vertical_first(size: tuple[int, int], to: tuple[int, int]) -> bool:

@@ -43,14 +43,24 @@ class Images(nn.Module):
 
 
 class SentenceTexts(nn.Module):
-    """Token ids and mask (n, length) through a sentence-transformers model."""
+    """Token ids and mask (n, length) through a sentence-transformers model.
 
-    def __init__(self, model: Any) -> None:
+    Parameters
+    ----------
+    model : SentenceTransformer
+    left_out : int
+        Leading tokens that are not pooled: those of a prompt.
+    """
+
+    def __init__(self, model: Any, left_out: int = 0) -> None:
         super().__init__()
         self.model = model
+        self.left_out = left_out
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        features = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
+        features: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
+        if self.left_out:
+            features["prompt_length"] = self.left_out
         return self.model(features)["sentence_embedding"]  # type: ignore[no-any-return]
 
 

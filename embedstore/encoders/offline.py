@@ -13,6 +13,7 @@ from embedstore._files import sha256_file
 from embedstore.encoders.base import EncoderRequest, refuse_modality
 from embedstore.encoders.image_encoder import ImageEncoder
 from embedstore.encoders.images import ImageTransform
+from embedstore.encoders.names import LICENSES
 from embedstore.encoders.runtime import load_weights
 from embedstore.encoders.sentence import SentenceEncoder, from_folder
 from embedstore.encoders.text_encoder import TextEncoder
@@ -47,7 +48,9 @@ def load_effnet_lite0(request: EncoderRequest) -> ImageEncoder:
         preprocessing=_EFFNET.to_dict(),
         pooling="avg",
     )
-    return ImageEncoder(spec, _EFFNET, lambda: _effnet_lite0(weights), request, library="timm")
+    encoder = ImageEncoder(spec, _EFFNET, lambda: _effnet_lite0(weights), request, library="timm")
+    encoder.license = LICENSES["effnet-lite0"]  # of timm's weights, which these are; the package does not say
+    return encoder
 
 
 def _effnet_lite0(weights: Path) -> torch.nn.Module:

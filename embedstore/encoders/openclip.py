@@ -1,10 +1,13 @@
 """`openclip:MODEL/PRETRAINED`: image and text towers of one model, comparable with one another.
 
-PRETRAINED is a tag of open_clip (its weights come from the hub) or a local file.
+PRETRAINED is a tag of open_clip (its weights come from the hub) or a local file. `openclip:hf-hub:ORG/NAME` and
+`openclip:local-dir:FOLDER` are models that bring their configuration.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -14,11 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from embedstore._hub import hub
 from embedstore.encoders.base import EncoderRequest, Vectors, not_loadable, refuse_modality
+from embedstore.encoders.cards import Card, hub_card
 from embedstore.encoders.image_encoder import ImageEncoder
 from embedstore.encoders.images import ImageTransform
+from embedstore.encoders.names import SCHEMES
 from embedstore.encoders.network import Array, Model, Network, Pending, batch_size_of, open_model
-from embedstore.encoders.runtime import load_weights, state_digest
+from embedstore.encoders.runtime import fill, state_digest
 from embedstore.encoders.texts import EXAMPLE_TEXTS, decode_text
 from embedstore.errors import EncoderError, UsageError
 from embedstore.registry import version
@@ -39,13 +45,16 @@ class ClipModel:
     context_length: int
     dim: int
     transform: ImageTransform
+    tokenizer: str
+    license: str | None
 
 
 class ClipTextEncoder:
     """The text tower; longer texts are cut at its context length and counted."""
 
     def __init__(self, clip: ClipModel, request: EncoderRequest) -> None:
-        self.spec = _spec(clip, request, {"tokenizer": "open_clip"}, clip.context_length)
+        self.spec = _spec(clip, request, {"tokenizer": clip.tokenizer}, clip.context_length)
+        self.license = clip.license
         self.batch_size = batch_size_of(request)
         self.truncated = 0
         self._clip = clip
@@ -98,7 +107,8 @@ def _token_count(tokenizer: Any, text: str) -> int:
     """Tokens of the whole text, its marks included, by open_clip's own tokenizer or a Hugging Face one."""
     if hasattr(tokenizer, "encode"):
         return len(tokenizer.encode(text)) + 2
-    return len(tokenizer.tokenizer(text)["input_ids"])
+    clean = getattr(tokenizer, "clean_fn", str)
+    return len(tokenizer.tokenizer(clean(text))["input_ids"])
 
 
 def _spec(clip: ClipModel, request: EncoderRequest, preprocessing: Mapping[str, Any], max_length: int | None) -> EncoderSpec:
@@ -118,18 +128,12 @@ def _spec(clip: ClipModel, request: EncoderRequest, preprocessing: Mapping[str, 
 
 
 def load(request: EncoderRequest) -> ImageEncoder | ClipTextEncoder:
-    """openclip:MODEL/TAG (hub) or openclip:MODEL/PATH (local weights): images and texts, comparable."""
+    """openclip:MODEL/TAG (hub) or /PATH (local weights), openclip:hf-hub:ORG/NAME, openclip:local-dir:FOLDER: images, texts."""
     refuse_modality(request, ["image", "text"])
-    name, _, pretrained = request.argument.partition("/")
-    if not name or not pretrained:
-        raise UsageError(
-            f"Encoder {request.name!r} needs a model and its weights: openclip:MODEL/PRETRAINED, such as "
-            "openclip:ViT-B-32/laion2b_s34b_b79k or openclip:ViT-B-32/./weights.safetensors."
-        )
-    clip = _load_clip(name, pretrained, request.name)
+    clip = _load_clip(request.argument, request.name)
     if request.modality == "text":
         return ClipTextEncoder(clip, request)
-    return ImageEncoder(
+    encoder = ImageEncoder(
         _spec(clip, request, clip.transform.to_dict(), None),
         clip.transform,
         lambda: clip.model,
@@ -137,38 +141,127 @@ def load(request: EncoderRequest) -> ImageEncoder | ClipTextEncoder:
         library="open_clip_torch",
         forward=lambda model, images: model.encode_image(images, normalize=True),
     )
+    encoder.license = clip.license
+    return encoder
 
 
 @lru_cache(maxsize=2)
-def _load_clip(name: str, pretrained: str, typed: str) -> ClipModel:
+def _load_clip(argument: str, typed: str) -> ClipModel:
+    scheme, _, source = argument.partition(":")
+    if scheme in SCHEMES:
+        return _from_folder_or_repository(scheme, source, typed)
+    name, _, pretrained = argument.partition("/")
+    if not name or not pretrained:
+        raise UsageError(
+            f"Encoder {typed!r} needs a model and its weights: openclip:MODEL/PRETRAINED, such as "
+            "openclip:ViT-B-32/laion2b_s34b_b79k, openclip:ViT-B-32/./weights.safetensors, openclip:hf-hub:ORG/NAME or "
+            "openclip:local-dir:FOLDER."
+        )
+    return _by_name(name, pretrained, typed)
+
+
+def _by_name(name: str, pretrained: str, typed: str) -> ClipModel:
     import open_clip
 
     if name not in open_clip.list_models():
         close = ", ".join(get_close_matches(name, open_clip.list_models(), 5)) or "see open_clip.list_models()"
         raise UsageError(f"open_clip has no model {name!r}. Near: {close}.")
-    path = Path(pretrained).expanduser()
+    path, card = Path(pretrained).expanduser(), Card()
     if path.is_file():
         model = open_clip.create_model(name, load_weights=False)
-        problems = model.load_state_dict(load_weights(path), strict=False)
-        if problems.missing_keys:
-            raise EncoderError(f"Weights {path} do not fit {name!r}: they lack {problems.missing_keys[0]!r}.")
+        fill(model, path, repr(name))
     elif pretrained not in open_clip.list_pretrained_tags_by_model(name):
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
         raise UsageError(f"{pretrained!r} is neither a local file nor pretrained weights of {name}. Tags: {tags}.")
     else:
+        tag = open_clip.get_pretrained_cfg(name, pretrained)
+        name, quick = _activation(name, tag)
+        model = _created(typed, name, pretrained=pretrained, force_quick_gelu=quick)
+        name += "-quickgelu" if quick else ""
+        card = hub_card(str(tag.get("hf_hub") or "").strip("/")) if tag.get("hf_hub") else card
+    config = open_clip.get_model_config(name) or open_clip.get_model_config(name.removesuffix("-quickgelu"))
+    return _clip_model(model, name, config, _tokenizer(typed, name.removesuffix("-quickgelu")), "open_clip", card.license)
+
+
+def _activation(name: str, tag: Mapping[str, Any]) -> tuple[str, bool]:
+    """The architecture with the activation that the weights were trained with, and whether it has to be forced on it.
+
+    OpenAI's weights and some others have QuickGELU, which the plain names leave out: open_clip only warns.
+    """
+    import open_clip
+
+    if not tag.get("quick_gelu") or open_clip.get_model_config(name).get("quick_gelu"):
+        return name, False
+    better = f"{name}-quickgelu"
+    return (better, False) if better in open_clip.list_models() else (name, True)
+
+
+def _from_folder_or_repository(scheme: str, source: str, typed: str) -> ClipModel:
+    """A model that open_clip does not know by name; it is known by its configuration, so that its folder may move."""
+    import open_clip
+
+    folder = Path(source).expanduser()
+    if scheme == "local-dir" and not (folder / "open_clip_config.json").is_file():
+        raise UsageError(f"{folder} is not a folder of open_clip (push_to_hf_hub): it has no open_clip_config.json.")
+    name = f"{scheme}:{folder if scheme == 'local-dir' else source}"
+    model, tokenizer = _created(typed, name), _tokenizer(typed, name)
+    with hub():
+        config = open_clip.get_model_config(name)
+    known = next((known for known in open_clip.list_models() if open_clip.get_model_config(known) == config), None)
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
+    card = Card.read(folder) if scheme == "local-dir" else hub_card(source)
+    return _clip_model(model, known or f"config-{digest}", config, tokenizer, _tokenizer_name(tokenizer), card.license)
+
+
+def _tokenizer_name(tokenizer: Any) -> str:
+    """open_clip's own, or the digest of what a Hugging Face tokenizer does."""
+    inner = getattr(tokenizer, "tokenizer", None)
+    if inner is None:
+        return "open_clip"
+    backend = getattr(inner, "backend_tokenizer", None)
+    said = backend.to_str() if backend is not None else f"{type(inner).__name__} {inner.vocab_size}"
+    return f"open_clip:{hashlib.sha256(said.encode()).hexdigest()[:16]}"
+
+
+def _created(typed: str, name: str, **options: Any) -> Any:
+    import open_clip
+
+    with hub() as absent:
         try:
-            model = open_clip.create_model(name, pretrained=pretrained, require_pretrained=True)
+            return open_clip.create_model(name, require_pretrained=True, **options)
         except Exception as error:
-            raise not_loadable(EncoderRequest(typed, "", "image"), error) from error
-    tokenizer = open_clip.get_tokenizer(name)
+            raise _not_loadable(typed, name, error, absent) from error
+
+
+def _tokenizer(typed: str, name: str) -> Any:
+    import open_clip
+
+    with hub() as absent:
+        try:
+            return open_clip.get_tokenizer(name)
+        except Exception as error:
+            raise _not_loadable(typed, name, error, absent) from error
+
+
+def _not_loadable(typed: str, name: str, error: Exception, absent: str) -> EncoderError:
+    return not_loadable(EncoderRequest(typed, "", "image"), error, "" if name.startswith("local-dir:") else absent)
+
+
+def _clip_model(
+    model: Any, name: str, config: Mapping[str, Any], tokenizer: Any, tokenizer_name: str, license: str | None
+) -> ClipModel:
+    import open_clip
+
     return ClipModel(
         model=model,
         name=name,
         digest=state_digest(model),
         tokenize=tokenizer,
+        tokenizer=tokenizer_name,
         context_length=int(getattr(tokenizer, "context_length", 77) or 77),
-        dim=int(open_clip.get_model_config(name)["embed_dim"]),
+        dim=int(config["embed_dim"]),
         transform=_transform(open_clip.get_model_preprocess_cfg(model)),
+        license=license,
     )
 
 

@@ -198,6 +198,23 @@ def load_weights(path: Path) -> dict[str, torch.Tensor]:
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}
 
 
+def fill(model: torch.nn.Module, path: Path, name: str) -> None:
+    """Load a model's weights from a file, which may hold others besides.
+
+    Raises
+    ------
+    EncoderError
+        The file cannot be read, lacks some of them, or has them in another shape.
+    """
+    weights = load_weights(path)
+    try:
+        missing = model.load_state_dict(weights, strict=False).missing_keys
+    except RuntimeError as error:
+        raise EncoderError(f"Weights {path} do not fit {name}: {one_line(str(error).partition(':')[2], 200)}") from error
+    if missing:
+        raise EncoderError(f"Weights {path} do not fit {name}: they lack {missing[0]!r}.")
+
+
 def state_digest(model: torch.nn.Module) -> str:
     """``"sha256:…"`` over names, dtypes, shapes and bytes of a model's state, whatever file it came from."""
     digest = hashlib.sha256()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedstore._files import sha256_file
+from embedstore._hub import hub
 from embedstore.encoders.base import EncoderRequest, Vectors, not_loadable, refuse_modality
+from embedstore.encoders.cards import Card, matryoshka, read_config
 from embedstore.encoders.images import decode_rgb
 from embedstore.encoders.network import batch_size_of
+from embedstore.encoders.prompts import ITEMS, QUERIES, chosen_prompts, known_prompts
 from embedstore.encoders.text_encoder import OVERLAP, TextEncoder
 from embedstore.encoders.texts import decode_text
 from embedstore.errors import EncoderError, UsageError
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
 
 _DIGESTED = (".json", ".safetensors", ".bin", ".txt", ".model")
 _PACKED = ("bert", "roberta", "xlm-roberta")
+_TASK = "feature-extraction"
+_UNUSUAL = ("do_lower_case", "processing_kwargs", "query_length", "document_length", "query_expansion")
+"""Options of a transformer that sentence-transformers itself has to see to."""
 _SKIPPED = ("onnx", "openvino", ".git", ".cache")
 
 
@@ -38,14 +44,29 @@ class SentenceEncoder:
     model
         The loaded `SentenceTransformer`.
     request : EncoderRequest
+    task : str, optional
+        ``"document"`` or ``"query"``, of models that treat the two differently.
     """
 
-    def __init__(self, spec: EncoderSpec, model: Any, request: EncoderRequest) -> None:
+    license: str | None = None
+    matryoshka: tuple[int, ...] | None = None
+    keeps: int | None = None
+
+    def __init__(self, spec: EncoderSpec, model: Any, request: EncoderRequest, task: str | None = None) -> None:
         self.spec = spec
         self.batch_size = batch_size_of(request)
         self.truncated = 0
         self._model = model
         self._request = request
+        self._task = {} if task is None else {"task": task}
+
+    @cached_property
+    def queries(self) -> SentenceEncoder:
+        """The encoder of queries: this one, unless the model has a prompt or a part of its own for them."""
+        if self.spec.query_prompt == self.spec.prompt and not self._task:
+            return self
+        task = QUERIES if self._task else None
+        return SentenceEncoder(replace(self.spec, prompt=self.spec.query_prompt), self._model, self._request, task)
 
     @cached_property
     def runtime(self) -> Any:
@@ -63,17 +84,18 @@ class SentenceEncoder:
         return decode_text(payload)
 
     def encode(self, batch: Sequence[Any]) -> Vectors:
-        features = self.model.preprocess(list(batch), prompt=self.spec.prompt or None)
+        features = self.model.preprocess(list(batch), prompt=self.spec.prompt or None, **self._task)
         features = {k: v.to(self.runtime.device) if hasattr(v, "to") else v for k, v in features.items()}
         if self.spec.modality == "text" and self.spec.max_length:
             lengths = features["attention_mask"].sum(1).cpu().numpy()
             self._count_truncated([batch[i] for i in np.flatnonzero(lengths >= self.spec.max_length).tolist()])
-        vectors: Vectors = self.runtime.run(lambda: self.model(features)["sentence_embedding"])
+        vectors: Vectors = self.runtime.run(lambda: self.model(features, **self._task)["sentence_embedding"])
         return vectors
 
     def _count_truncated(self, texts: list[str]) -> None:
         if texts:
-            tokens = self.model.tokenizer(texts, truncation=False, verbose=False)["input_ids"]
+            whole = [self.spec.prompt + text for text in texts]
+            tokens = self.model.tokenizer(whole, truncation=False, verbose=False)["input_ids"]
             self.truncated += sum(len(ids) > (self.spec.max_length or 0) for ids in tokens)
 
     def provenance(self) -> Mapping[str, str]:
@@ -103,26 +125,38 @@ def from_folder(folder: Path, request: EncoderRequest) -> SentenceEncoder | Text
     """
     if not (folder / "config.json").is_file() and not (folder / "modules.json").is_file():
         raise EncoderError(f"{folder} has neither modules.json nor config.json: not a sentence-transformers model.")
-    described = _describe(folder, request)
-    if described is None or request.modality != "text":
+    encoder = _plain(folder, request) or _describe_loaded(folder, request)
+    own = folder / "config_sentence_transformers.json"
+    encoder.license = Card.read(folder).license
+    encoder.matryoshka = matryoshka(folder, own, folder / "config.json", _transformer(folder) / "config.json")
+    encoder.keeps = read_config(own).get("truncate_dim")
+    return encoder
+
+
+def _plain(folder: Path, request: EncoderRequest) -> TextEncoder | None:
+    """A plain transformer with a tokenizer, if that is what the model is."""
+    seen_whole = request.recorded is not None and "processor" in request.recorded.preprocessing
+    described = None if seen_whole or request.modality != "text" else _describe(folder, request)
+    if described is None:
         if request.windows:
             raise UsageError(f"{request.name}: windows need a text model that is a plain transformer with a tokenizer.json.")
-        return _describe_loaded(folder, request)
-    refuse_modality(request, ["text"])
+        return None
+    transformer = _transformer(folder)
 
-    def module() -> torch.nn.Module:
+    def module(left_out: int) -> torch.nn.Module:
         from embedstore.encoders.modules import SentenceTexts
 
-        return SentenceTexts(_load_model(folder, request, "cpu"))
+        return SentenceTexts(_load_model(folder, request, "cpu"), left_out)
 
-    return TextEncoder(described, _transformer(folder), module, request, _packed(described, _transformer(folder)))
+    pooled = _pooling(folder).get("include_prompt", True)
+    return TextEncoder(described, transformer, module, request, _packed(described, transformer), pooled_prompt=pooled)
 
 
 def _packed(spec: EncoderSpec, transformer: Path) -> Callable[[torch.nn.Module], torch.nn.Module] | None:
     """How the module of texts becomes one of packed rows, where the architecture is one that can."""
     if spec.model not in _PACKED or spec.pooling not in ("mean_tokens", "cls_token", "mean", "cls"):
         return None
-    position = 0 if spec.model == "bert" else int(_json(transformer / "config.json").get("pad_token_id", 1)) + 1
+    position = 0 if spec.model == "bert" else int(read_config(transformer / "config.json").get("pad_token_id", 1)) + 1
     first = spec.pooling.startswith("cls")
 
     def packed(plain: Any) -> torch.nn.Module:
@@ -135,31 +169,38 @@ def _packed(spec: EncoderSpec, transformer: Path) -> Callable[[torch.nn.Module],
 
 def _transformer(folder: Path) -> Path:
     """Where the transformer of the model in `folder` has its files."""
-    modules = _json(folder / "modules.json")
+    modules = read_config(folder / "modules.json")
     return folder / modules[0]["path"] if isinstance(modules, list) and modules else folder
+
+
+def _pooling(folder: Path) -> Any:
+    """The configuration of the pooling of a plain transformer."""
+    return read_config(folder / read_config(folder / "modules.json")[1]["path"] / "config.json")
 
 
 def _describe(folder: Path, request: EncoderRequest) -> EncoderSpec | None:
     """The spec of a plain transformer + pooling (+ normalisation) text model, from its files."""
-    modules = _json(folder / "modules.json")
+    modules = read_config(folder / "modules.json")
     kinds = [str(m["type"]).rsplit(".", 1)[-1] for m in modules] if isinstance(modules, list) else []
     if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
         return None
     root = _transformer(folder)
-    pooling = _json(folder / modules[1]["path"] / "config.json")
+    pooling = _pooling(folder)
     dim = pooling.get("word_embedding_dimension") or pooling.get("embedding_dimension")
-    options = _json(root / "sentence_bert_config.json")
-    config = _json(root / "config.json")
+    options = read_config(root / "sentence_bert_config.json")
+    config = read_config(root / "config.json")
     max_length = options.get("max_seq_length") or _max_length(root, config)
     model_type = config.get("model_type")
-    prompts = _json(folder / "config_sentence_transformers.json").get("prompts")
-    if not (dim and max_length and model_type) or any((prompts or {}).values()):
+    prompt, query_prompt = chosen_prompts(request, known_prompts(read_config(folder / "config_sentence_transformers.json")))
+    if not (dim and max_length and model_type) or any(options.get(key) for key in _UNUSUAL):
         return None
-    if options.get("do_lower_case") or options.get("processing_kwargs"):
+    if "message" in options.get("modality_config", {}) or options.get("transformer_task", _TASK) != _TASK:
         return None
     if not (root / "tokenizer.json").is_file():
         return None
+    named = pooling.get("pooling_mode", "model")
     modes = [key.removeprefix("pooling_mode_") for key, on in pooling.items() if on is True and "pooling_mode" in key]
+    modes = modes or ([named] if isinstance(named, str) else list(named))
     preprocessing: dict[str, Any] = {"tokenizer": "model"}
     if request.windows:
         preprocessing["windows"] = {"overlap": int(max_length) // OVERLAP, "pooled": "mean"}
@@ -169,9 +210,11 @@ def _describe(folder: Path, request: EncoderRequest) -> EncoderSpec | None:
         model=str(model_type),
         weights=folder_digest(folder),
         modality="text",
-        dim=int(dim),
+        dim=int(dim) * len(modes),
         preprocessing=preprocessing,
-        pooling="+".join(modes) or str(pooling.get("pooling_mode", "model")),
+        pooling="+".join(modes),
+        prompt=prompt,
+        query_prompt=query_prompt,
         max_length=int(max_length),
         normalized="Normalize" in kinds,
     )
@@ -179,7 +222,7 @@ def _describe(folder: Path, request: EncoderRequest) -> EncoderSpec | None:
 
 def _max_length(root: Path, config: Mapping[str, Any]) -> int | None:
     """What sentence-transformers 6 takes, which no longer writes it down."""
-    given = [_json(root / "tokenizer_config.json").get("model_max_length"), config.get("max_position_embeddings")]
+    given = [read_config(root / "tokenizer_config.json").get("model_max_length"), config.get("max_position_embeddings")]
     tokens = [int(length) for length in given if length]
     return min(tokens) if len(tokens) == 2 and min(tokens) > 0 else None
 
@@ -189,6 +232,9 @@ def _describe_loaded(folder: Path, request: EncoderRequest) -> SentenceEncoder:
     refuse_modality(request, [m for m in model.modalities if isinstance(m, str) and m in ("text", "image")])
     digest = folder_digest(folder)
     several = len([m for m in model.modalities if m in ("text", "image")]) > 1
+    prompt, query_prompt = chosen_prompts(request, model.prompts)
+    seen = request.modality == "text" or "message" in model.modalities
+    task = _task(model) if request.recorded is None else request.recorded.preprocessing.get("task")
     spec = EncoderSpec(
         name=request.name,
         family="st",
@@ -196,13 +242,21 @@ def _describe_loaded(folder: Path, request: EncoderRequest) -> SentenceEncoder:
         weights=digest,
         modality=request.modality,
         dim=int(model.get_embedding_dimension()),
-        preprocessing={"processor": "model"},
+        preprocessing={"processor": "model"} if task is None else {"processor": "model", "task": task},
         pooling="model",
+        prompt=prompt if seen else "",
+        query_prompt=query_prompt,
         max_length=model.max_seq_length if request.modality == "text" else None,
         normalized=any(type(module).__name__ == "Normalize" for module in model),
         alignment=f"st:{digest.removeprefix('sha256:')[:16]}" if several else None,
     )
-    return SentenceEncoder(spec, model, request)
+    return SentenceEncoder(spec, model, request, task)
+
+
+def _task(model: Any) -> str | None:
+    """``"document"`` where the model treats items and queries differently, by a router or by their length."""
+    differs = any(type(part).__name__ == "Router" or getattr(part, "document_length", None) for part in model)
+    return ITEMS[0] if differs else None
 
 
 def folder_digest(folder: Path) -> str:
@@ -225,15 +279,10 @@ def _load_model(folder: Path, request: EncoderRequest, device: str) -> Any:
 
 
 def _download(request: EncoderRequest) -> Path:
-    hub = require("huggingface_hub", extra="st")
-    try:
-        return Path(hub.snapshot_download(request.argument, ignore_patterns=["onnx/*", "openvino/*", "*.h5", "*.ot"]))
-    except Exception as error:
-        raise not_loadable(request, error) from error
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
+    library = require("huggingface_hub", extra="st")
+    with hub() as absent:
+        try:
+            skipped = ["onnx/*", "openvino/*", "*.h5", "*.ot"]
+            return Path(library.snapshot_download(request.argument, ignore_patterns=skipped))
+        except Exception as error:
+            raise not_loadable(request, error, absent) from error

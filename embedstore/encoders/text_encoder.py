@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,6 +15,7 @@ from embedstore._files import read_json
 from embedstore.encoders.base import EncoderRequest, Vectors
 from embedstore.encoders.network import Array, Model, Network, Pending, batch_size_of, open_model
 from embedstore.encoders.texts import EXAMPLE_TEXTS, decode_text
+from embedstore.errors import UsageError
 from embedstore.registry import require, version
 from embedstore.spec import EncoderSpec
 
@@ -51,23 +53,32 @@ class TextEncoder:
     ----------
     spec : EncoderSpec
         With ``windows`` in its preprocessing, a text that is longer than `max_length` is encoded in overlapping windows, whose
-        vectors are averaged; otherwise it is cut, and counted.
+        vectors are averaged; otherwise it is cut, and counted. Its prompt stands before every text and every window.
     folder : Path
         With ``tokenizer.json`` and ``tokenizer_config.json``.
     load : callable
-        Makes the torch module, from (n, length) int64 ids and mask to (n, dim).
+        Makes the torch module, from (n, length) int64 ids and mask to (n, dim); takes the number of leading tokens that pooling
+        leaves out.
     request : EncoderRequest
     packed : callable, optional
         As `Network.packed`.
+    pooled_prompt : bool
+        Whether the prompt's tokens are pooled like the text's.
     """
+
+    license: str | None = None
+    matryoshka: tuple[int, ...] | None = None
+    keeps: int | None = None
 
     def __init__(
         self,
         spec: EncoderSpec,
         folder: Path,
-        load: Callable[[], torch.nn.Module],
+        load: Callable[[int], torch.nn.Module],
         request: EncoderRequest,
         packed: Callable[[torch.nn.Module], torch.nn.Module] | None = None,
+        *,
+        pooled_prompt: bool = True,
     ) -> None:
         self.spec = spec
         self.batch_size = batch_size_of(request)
@@ -75,24 +86,51 @@ class TextEncoder:
         self._folder = folder
         self._load = load
         self._packed = packed
+        self._pooled_prompt = pooled_prompt
         self._request = request
         self._windows: Mapping[str, Any] | None = spec.preprocessing.get("windows")
 
     @property
     def network(self) -> Network:
-        shapes = ((-1, -1), (-1, -1))
-        return Network(self.spec.name, self._network_fingerprint, self._load, shapes, self._examples, self._packed)
+        shapes, left_out = ((-1, -1), (-1, -1)), self._left_out
+        packed = None if left_out else self._packed
+        return Network(self.spec.name, self._network_fingerprint, lambda: self._load(left_out), shapes, self._examples, packed)
 
     @cached_property
     def model(self) -> Model:
         return open_model(self.network, self._request)
 
+    @cached_property
+    def queries(self) -> TextEncoder:
+        """The encoder of queries: this one, unless they have a prompt of their own."""
+        if self.spec.query_prompt == self.spec.prompt:
+            return self
+        spec, pooled = replace(self.spec, prompt=self.spec.query_prompt), self._pooled_prompt
+        return TextEncoder(spec, self._folder, self._load, self._request, self._packed, pooled_prompt=pooled)
+
     def prepare(self, payload: bytes) -> Windows:
-        encoding = self._tokenizer.encode(decode_text(payload))
-        if self._windows is not None:
-            return [encoding.ids, *(window.ids for window in encoding.overflowing)]
+        encoding = self._tokenizer.encode(self.spec.prompt + decode_text(payload))
         self.truncated += bool(encoding.overflowing)
-        return [encoding.ids]
+        return self._in_windows(encoding)
+
+    def _in_windows(self, encoding: Any) -> Windows:
+        """Ids of the whole text in windows that each begin with its marks and the prompt, and end with its marks."""
+        ids, longest = encoding.ids, self.spec.max_length or 0
+        if self._windows is None or len(ids) <= longest:
+            return [ids]
+        marks, ends = encoding.special_tokens_mask, [end for _, end in encoding.offsets]
+        last = len(ids) - marks[::-1].index(0)
+        first = next((i for i in range(last) if not marks[i] and ends[i] > len(self.spec.prompt)), last)
+        head, tail = ids[:first], ids[last:]
+        room = longest - len(head) - len(tail)
+        step = room - int(self._windows["overlap"])
+        if step < 1:
+            raise UsageError(
+                f"Encoder {self.spec.name!r}: the prompt takes {len(head)} of {longest} tokens, which leaves too few for "
+                "windows. Shorten it: --prompt."
+            )
+        starts = [0, *range(step, last - first - room + step, step)]
+        return [[*head, *ids[first + at : min(first + at + room, last)], *tail] for at in starts]
 
     def cost(self, prepared: Windows) -> int:
         """Tokens of the longest window, or of the row that it shares."""
@@ -152,15 +190,29 @@ class TextEncoder:
         return {**self.model.provenance(), "tokenizers": version("tokenizers")}
 
     def _examples(self) -> list[tuple[Array, ...]]:
-        prepared = [[self._tokenizer.encode(text).ids] for text in EXAMPLE_TEXTS]
+        prompt = self.spec.prompt if self._left_out else ""  # else the network is the same for all prompts, and compared once
+        encodings = [self._tokenizer.encode(prompt + text) for text in EXAMPLE_TEXTS]
+        prepared = [self._in_windows(encoding) for encoding in encodings]
         return [self._padded([windows[0] for windows in some]) for some in (prepared, prepared[2:3], prepared[:7])]
 
     @cached_property
     def _tokenizer(self) -> Any:
         tokenizer = require("tokenizers", extra="st").Tokenizer.from_file(str(self._folder / "tokenizer.json"))
         tokenizer.no_padding()
-        tokenizer.enable_truncation(self.spec.max_length, stride=self._windows["overlap"] if self._windows else 0)
+        if self._windows is None:
+            tokenizer.enable_truncation(self.spec.max_length)
+        else:
+            tokenizer.no_truncation()
         return tokenizer
+
+    @cached_property
+    def _left_out(self) -> int:
+        """Leading tokens that pooling leaves out: sentence-transformers' rule, the prompt alone without a mark at its end."""
+        if self._pooled_prompt or not self.spec.prompt:
+            return 0
+        ids = self._tokenizer.encode(self.spec.prompt).ids
+        marks = {number for number, token in self._tokenizer.get_added_tokens_decoder().items() if token.special}
+        return len(ids) - (ids[-1] in marks)
 
     @cached_property
     def _pad(self) -> int:
@@ -169,9 +221,10 @@ class TextEncoder:
 
     @property
     def _network_fingerprint(self) -> str:
-        """The same for every way of cutting texts."""
+        """The same for every way of cutting texts and for all prompts that are pooled."""
         plain = {k: v for k, v in self.spec.preprocessing.items() if k != "windows"}
-        return EncoderSpec.from_dict({**self.spec.to_dict(), "preprocessing": plain}).fingerprint
+        prompt = self.spec.prompt if self._left_out else ""
+        return replace(self.spec, preprocessing=plain, prompt=prompt).fingerprint
 
 
 def _halved(lengths: Rows, rows: Rows, bearable: int) -> Iterator[Rows]:

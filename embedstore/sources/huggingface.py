@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from embedstore._hub import hub
 from embedstore.errors import SourceError, UsageError, one_line
 from embedstore.registry import require
 from embedstore.sources.arrow import ArrowSource, Part, mapped_batches
@@ -53,13 +54,19 @@ def open_named(name: str, columns: Mapping[str, str] | None = None) -> ArrowSour
     """
     datasets = require("datasets", extra="hf")
     path, config, split = _parse(name)
-    try:
-        loaded = datasets.load_dataset(path, config, split=split)
-    except Exception as error:  # the library's own, those of its builders and of the hub's client
-        raise SourceError(
-            f"{name}: datasets.load_dataset({path!r}, {config!r}, split={split!r}) failed: {one_line(error, 200)} "
-            "Expected hf:NAME, hf:ORG/NAME/CONFIG or hf:NAME:SPLIT."
-        ) from error
+    with hub() as absent:
+        try:
+            loaded = datasets.load_dataset(path, config, split=split)
+        except Exception as error:  # the library's own, those of its builders and of the hub's client
+            if absent and not os.path.exists(path):
+                raise SourceError(
+                    f"{name} is not in the cache, and {absent}. Name a local folder (saved by save_to_disk, or hf:./FOLDER), "
+                    "or fill the cache on a machine that reaches the hub (HF_HOME says where it is)."
+                ) from error
+            raise SourceError(
+                f"{name}: datasets.load_dataset({path!r}, {config!r}, split={split!r}) failed: {one_line(error, 200)} "
+                "Expected hf:NAME, hf:ORG/NAME/CONFIG or hf:NAME:SPLIT."
+            ) from error
     parts = loaded.items() if isinstance(loaded, dict) else [(None, loaded)]
     return ArrowSource([_loaded_split(part, label) for label, part in parts], name, columns)
 

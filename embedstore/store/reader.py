@@ -161,6 +161,7 @@ class Store:
                 "dtype": space.info.dtype,
                 "fingerprint": space.fingerprint,
                 "encoder": space.spec.name,
+                **_told(space),
                 **({"declared": True} if space.spec.declared else {}),
             }
         return {
@@ -170,6 +171,12 @@ class Store:
             "heads": self.heads,
             "generation": self.generation,
         }
+
+
+def _told(space: Space) -> dict[str, str]:
+    """The prompts of items and of queries, and the licence of the weights, where there are any."""
+    said = {"prompt": space.spec.prompt, "query_prompt": space.spec.query_prompt, "license": space.info.license or ""}
+    return {key: value for key, value in said.items() if value}
 
 
 def _near(root: Path) -> str:

@@ -41,14 +41,16 @@ class SpaceInfo:
     spec : EncoderSpec
     dtype : str
         ``"float16"`` or ``"float32"``: how vectors are stored.
-    provenance : mapping
-        Library versions and device of the run that created the space; for people, never compared.
+    provenance, license : mapping, str or None
+        Library versions and device of the run that created the space, and the licence of the weights where their makers say
+        it; for people, never compared.
     """
 
     name: str
     spec: EncoderSpec
     dtype: str
     provenance: Mapping[str, str] = field(default_factory=dict)
+    license: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -61,6 +63,7 @@ class SpaceInfo:
             "fingerprint": self.spec.fingerprint,
             "encoder": self.spec.to_dict(),
             "provenance": dict(self.provenance),
+            **({"license": self.license} if self.license else {}),
         }
 
     @classmethod
@@ -68,7 +71,7 @@ class SpaceInfo:
         check_encoding(data, "embedstore-space", where)
         try:
             spec = EncoderSpec.from_dict(data["encoder"])
-            info = cls(data["name"], spec, data["dtype"], data["provenance"])
+            info = cls(data["name"], spec, data["dtype"], data["provenance"], data.get("license"))
             recorded = data["fingerprint"]
         except (KeyError, TypeError) as error:
             raise CorruptStoreError(f"{where} is damaged ({error!r}). Restore it from a backup.") from error

@@ -109,7 +109,9 @@ class StoreWriter:
         """The row that the next new item gets."""
         return self.store.manifest.next_row
 
-    def ensure_space(self, name: str, spec: EncoderSpec, *, dtype: str, provenance: Mapping[str, str]) -> Space:
+    def ensure_space(
+        self, name: str, spec: EncoderSpec, *, dtype: str, provenance: Mapping[str, str], license: str | None = None
+    ) -> Space:
         """The space called `name`; a new one is made by the next commit.
 
         Raises
@@ -125,7 +127,7 @@ class StoreWriter:
             return space
         if dtype not in DTYPES:
             raise UsageError(f"dtype must be one of {list(DTYPES)}. Got {dtype!r} instead.")
-        info = SpaceInfo(check_name(name, "space"), spec, dtype, dict(provenance))
+        info = SpaceInfo(check_name(name, "space"), spec, dtype, dict(provenance), license)
         self._new_spaces[name] = info
         return Space(self._root, info, SpaceEntry(""), self.store.dead)
 
@@ -228,12 +230,22 @@ def next_number(refs: Iterable[PartRef], least: int) -> int:
 def _check_same(space: Space, spec: EncoderSpec, dtype: str) -> None:
     if space.fingerprint != spec.fingerprint:
         raise FingerprintError(
-            f"Space {space.name!r} holds vectors of {space.spec.label}; {spec.label} makes others, and the two cannot be "
-            f"mixed. Give the new ones a space of their own: "
+            f"Space {space.name!r} holds vectors of {space.spec.label}; {spec.label} makes others"
+            f"{_prompts_differ(space.spec, spec)}, and the two cannot be mixed. Give the new ones a space of their own: "
             + ("--space NEWNAME" if spec.declared else f"--{spec.modality} NEWNAME={spec.name}")
+        )
+    if space.spec.query_prompt != spec.query_prompt:
+        raise UsageError(
+            f"Space {space.name!r} records the prompt {space.spec.query_prompt!r} for queries, not {spec.query_prompt!r}. "
+            f"Leave out --query-prompt, or embed into a space of its own: --{spec.modality} NEWNAME={spec.name}"
         )
     if space.info.dtype != dtype:
         raise StoreError(f"Space {space.name!r} stores {space.info.dtype}, not {dtype}. Leave out --dtype.")
+
+
+def _prompts_differ(held: EncoderSpec, new: EncoderSpec) -> str:
+    """Both prompts, where it is they that differ."""
+    return "" if held.prompt == new.prompt else f" (prompt {new.prompt!r} instead of {held.prompt!r})"
 
 
 def orphans(store: Store) -> list[Path]:
