@@ -216,7 +216,10 @@ def print_hits(result: SearchResult, columns: Sequence[str]) -> None:
     kind = (
         "exact" if used["exact"] else f"{used['type']}, recall@{used['at']} {used['recall']:.3f} (at least {used['low']:.3f})"
     )
-    out().print(f"{len(result.results)} results from space {result.space!r}, {kind}, in {took:.0f} ms", markup=False)
+    by = f" (alignment {result.alignment!r})" if result.alignment else ""
+    out().print(f"{len(result.results)} results from space {result.space!r}{by}, {kind}, in {took:.0f} ms", markup=False)
+    if result.aligned:
+        out().print(f"Aligned spaces that this can search too: --space {', --space '.join(result.aligned)}", markup=False)
     if result.note:
         sys.stderr.write(f"note: {result.note}\n")
 

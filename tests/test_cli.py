@@ -246,4 +246,27 @@ def test_a_sound_is_not_compared_with_aligned_texts_and_images(tmp_path: Path) -
         error = run("search", tmp_path / "s", "--audio", tmp_path / "0.bin", *space, code=2).stderr
         assert "A sound cannot be compared with space" in error
         assert "--space aligned" not in error
-    assert run("search", tmp_path / "s", "--text", "text 1", "--json").stdout.count('"aligned.image"') == 1
+
+
+def test_an_alignment_changes_no_query_that_does_not_name_it(tmp_path: Path) -> None:
+    data = {"id": [f"i{i}" for i in range(60)], "text": [f"text {i}" for i in range(60)], "image": []}
+    for i in range(60):
+        (tmp_path / f"{i}.bin").write_text(f"image {i}")
+        data["image"].append(str(tmp_path / f"{i}.bin"))
+    es.embed(MemorySource(data), tmp_path / "s", text="hash:8", image="hash:8")
+    queries: list[dict[str, Any]] = [{"text": "text 1"}, {"image": tmp_path / "1.bin"}, {"id": "i1"}, {"like": ["i1", "i2"]}]
+    before = [es.search(tmp_path / "s", **query) for query in queries]
+    assert all(not found.aligned and found.alignment is None for found in before)
+    for name in ("aligned", "other"):
+        es.align(tmp_path / "s", "text", "image", name=name)
+    after = [es.search(tmp_path / "s", **query) for query in queries]
+    assert [(f.space, f.results) for f in after] == [(f.space, f.results) for f in before]
+    assert [f.aligned for f in after[:2]] == [["aligned.image", "other.image"], ["aligned.text", "other.text"]]
+    document = json.loads(run("search", tmp_path / "s", "--text", "x", "--space", "other.image", "--json").stdout)
+    assert (document["space"], document["alignment"]) == ("other.image", "other")
+    shown = run("search", tmp_path / "s", "--text", "x", "--space", "other.image").stdout
+    assert "from space 'other.image' (alignment 'other')" in shown
+    assert "--space aligned.image, --space other.image" in run("search", tmp_path / "s", "--text", "x").stdout
+    refused = run("search", tmp_path / "s", "--text", "x", "--space", "image", code=2).stderr
+    assert "--space aligned.image, or --space other.image" in refused.replace("--space other.image.", "--space other.image")
+    assert "align the two first" not in refused
