@@ -17,6 +17,7 @@ DATASET = (
     "lines on standard input. Files, tables, tars and lists may be URLs."
 )
 HEAD_KINDS = "linear, ridge, knn, kernel, late, weighted, gated, bilinear, attention, gbdt, ensemble, or auto: a ladder."
+SAVED_HEAD = "Name of a saved head, or the folder of another store's: OTHER.store/heads/NAME."
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 
 
@@ -214,7 +215,7 @@ def _names(given: str | None) -> list[str] | None:
 
 def evaluate(
     store: Store,
-    head: Annotated[str, typer.Argument(metavar="HEAD", help="Name of a saved head, or the folder of another store's.")],
+    head: Annotated[str, typer.Argument(metavar="HEAD", help=SAVED_HEAD)],
     where: Where = None,
     group: Annotated[str | None, typer.Option(help="Column; the intervals draw its values instead of items.")] = None,
     seen: Annotated[bool, typer.Option("--seen", help="Count items that the head was fitted on, too.")] = False,
@@ -234,7 +235,7 @@ def evaluate(
 
 def predict(
     store: Store,
-    head: Annotated[str, typer.Argument(metavar="HEAD", help="Name of a saved head.")],
+    head: Annotated[str, typer.Argument(metavar="HEAD", help=SAVED_HEAD)],
     dataset: Annotated[Path | None, typer.Argument(metavar="[DATASET]", help="New items: a folder, table or file.")] = None,
     id: Annotated[list[str] | None, typer.Option("--id", help="A stored item; may be repeated. Default: all.")] = None,
     where: Where = None,

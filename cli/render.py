@@ -227,16 +227,18 @@ def print_hits(result: SearchResult, columns: Sequence[str]) -> None:
 def print_predictions(predictions: Predictions) -> None:
     """One line an item."""
     rows: list[tuple[Any, ...]] = []
+    lacking = any(predictions.missing)
     for row in predictions.to_rows():
         sure = [f"{row['probability']:.3f}"] if "probability" in row else []
-        cells = [row["id"], row["prediction"], *sure]
+        cells = [row["id"], row["prediction"], *sure, *([", ".join(row.get("missing", ()))] if lacking else [])]
         if predictions.explanations:
             cells += [", ".join(f"{name} {value:+.2f}" for name, value in row["contributions"].items())]
             cells += [", ".join(f"{near['id']} ({near['label']})" for near in row["nearest"])]
         rows.append(tuple(cells))
     probability = ["probability"] if len(predictions.classes) else []
     more = ["contributions", "nearest training items"] if predictions.explanations else []
-    print_table(["id", "prediction", *probability, *more], rows, numeric=probability)
+    missing = ["missing input"] if lacking else []
+    print_table(["id", "prediction", *probability, *missing, *more], rows, numeric=probability)
     for item, reason in predictions.unusable:
         sys.stderr.write(f"unusable: {item}: {reason}\n")
 
