@@ -27,6 +27,7 @@ def register(app: typer.Typer) -> None:
     from .compact import compact
     from .dedup import dedup
     from .eval_search import eval_search
+    from .examples import epilog
     from .import_ import import_vectors
     from .index import index
     from .search import search
@@ -49,7 +50,8 @@ def register(app: typer.Typer) -> None:
         compact,
         encoders,
     ):
-        app.command(no_args_is_help=command not in (demo, encoders))(command)
+        name = command.__name__.replace("_", "-")
+        app.command(name, no_args_is_help=command not in (demo, encoders), epilog=epilog(name))(command)
 
 
 def demo(
@@ -236,7 +238,7 @@ def evaluate(
 def predict(
     store: Store,
     head: Annotated[str, typer.Argument(metavar="HEAD", help=SAVED_HEAD)],
-    dataset: Annotated[Path | None, typer.Argument(metavar="[DATASET]", help="New items: a folder, table or file.")] = None,
+    dataset: Annotated[Path | None, typer.Argument(metavar="DATASET", help="New items: a folder, table or file.")] = None,
     id: Annotated[list[str] | None, typer.Option("--id", help="A stored item; may be repeated. Default: all.")] = None,
     where: Where = None,
     out: Annotated[Path | None, typer.Option(help="Write a .csv, .parquet or .jsonl instead of printing.")] = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import typer
 
 import embedstore as es
 from embedstore.sources import MemorySource
@@ -34,6 +36,36 @@ def test_help_names_every_command() -> None:
     assert all(re.search(rf"\b{command}\b", text) for command in COMMANDS)
     for command in COMMANDS:
         assert "Usage" in run(command, "--help").stdout
+    assert run("-h").stdout == text
+    assert run("--version").stdout == f"embedstore {es.__version__}\n"
+
+
+def test_every_command_has_examples_that_can_be_typed() -> None:
+    """One or two at the end of every help, on lines of their own; the parser takes each of them."""
+    import shlex
+
+    from embedstore_cli.examples import EXAMPLES
+    from embedstore_cli.main import app
+
+    group = typer.main.get_command(app)
+    commands = group.commands  # type: ignore[attr-defined]
+    assert EXAMPLES.keys() == commands.keys() == set(COMMANDS)
+    for name, lines in EXAMPLES.items():
+        assert 1 <= len(lines) <= 2
+        shown = run(name, "-h").stdout
+        for line in lines:
+            assert f"\n    {line}\n" in shown
+            program, typed, *arguments = shlex.split(line)
+            assert program == "embedstore"
+            commands[typed].make_context(typed, arguments)
+
+
+def test_a_shell_completes_commands_and_options() -> None:
+    script = "import sys; sys.argv[0] = 'embedstore'; from embedstore_cli.main import main; main()"
+    for words, expected in (("embedstore tra", "train"), ("embedstore search s --grou", "--group-by")):
+        typed = {"COMP_WORDS": words, "COMP_CWORD": str(words.count(" ")), "_EMBEDSTORE_COMPLETE": "complete_bash"}
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env={**os.environ, **typed})
+        assert done.stdout.split() == [expected], done.stderr
 
 
 def test_the_whole_way_in_json(table: Path, tmp_path: Path) -> None:
@@ -73,6 +105,33 @@ def test_tables_for_people(store: es.Store) -> None:
     assert "R² [95 %]" in trained
     assert "gain in mean absolute error over" in trained
     assert "report:" not in trained
+
+
+def test_words_are_a_query_and_texts_are_shown(store: es.Store) -> None:
+    queries: tuple[list[str], ...] = (["text 4"], ["--text", "text 4"])
+    typed, named = (run("search", store.path, *words, "-k", 3, "--json").stdout for words in queries)
+    assert json.loads(typed)["results"] == json.loads(named)["results"]
+    mixed = json.loads(run("search", store.path, "text 4", "--text", "text 5", "--weights", "0,1", "--json").stdout)
+    assert mixed["results"][0]["id"] == "item-05"
+    lines = run("search", store.path, "text 4", "-k", 2).stdout.splitlines()
+    assert re.search(r"^ # +score +id +text +label +price *$", lines[1])
+    assert re.search(r"^ 1 +1.000 +item-04 +text 4 +even +6.0 *$", lines[3])
+    assert "leave out TEXT." in run("search", store.path, "x", "--batch", "text", code=2).stderr
+
+
+def test_a_text_ends_where_the_terminal_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from embedstore_cli.render import print_table
+    from rich.console import Console
+
+    rows = [("folder/a-long-id-0123456789", "words " * 60, "label")]
+    console = Console(width=70, force_terminal=True, color_system=None, highlight=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("embedstore_cli.render.out", lambda: console)
+        print_table(["id", "text", "label"], rows, trimmed=["text"])
+    lines = [line for line in capsys.readouterr().out.splitlines() if "words" in line or "long-id" in line]
+    assert len(lines) == 1
+    assert "folder/a-long-id-0123456789" in lines[0]
+    assert re.search(r"words \S*… +label *$", lines[0])
 
 
 def test_closing_line(table: Path, tmp_path: Path) -> None:
