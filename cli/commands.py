@@ -167,7 +167,7 @@ def info(
 
 def train(
     store: Store,
-    target: Annotated[str, typer.Argument(metavar="TARGET", help="Metadata column with the labels.")],
+    target: Annotated[str | None, typer.Argument(metavar="TARGET", help="Metadata column with the labels.")] = None,
     head: Annotated[str, typer.Option(help=HEAD_KINDS)] = "linear",
     inputs: Annotated[str | None, typer.Option(help="Spaces to use, separated by commas; default all.")] = None,
     where: Where = None,

@@ -18,7 +18,7 @@ ONE_QUESTION = (
 def search(
     context: typer.Context,
     store: Store,
-    words: Annotated[str | None, typer.Argument(metavar="TEXT", help="Search by these words, as --text does.")] = None,
+    words: Annotated[list[str] | None, typer.Argument(metavar="TEXT", help="Search by these words, as --text does.")] = None,
     text: Annotated[list[str] | None, typer.Option(help="Search by words. Queries may be repeated and mixed.")] = None,
     image: Annotated[list[Path] | None, typer.Option(help="Search by an image file.")] = None,
     audio: Annotated[list[Path] | None, typer.Option(help="Search by a sound file.")] = None,
@@ -69,7 +69,7 @@ def search(
     with render.status("searching"):
         result = es.search(
             opened,
-            text=[*([] if words is None else [words]), *(text or [])],
+            text=[*_text(words or []), *(text or [])],
             image=list(image or []),
             audio=list(audio or []),
             id=id,
@@ -90,6 +90,15 @@ def search(
             device=device,
         )
     render.print_json(result.to_dict()) if json else render.print_hits(result, table)
+
+
+def _text(words: list[str]) -> list[str]:
+    """Words that were typed one after the other, as one text; none where there are none."""
+    from embedstore.errors import UsageError
+
+    if len(words) == 1 and Path(words[0]).is_file():
+        raise UsageError(f"{words[0]} is a file. Search by it: --image {words[0]}. Search by its name: --text {words[0]}")
+    return [" ".join(words)] if words else []
 
 
 def _written(name: str) -> str:

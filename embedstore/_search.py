@@ -172,7 +172,7 @@ class Searcher:
         if like or unlike:
             asked.append(self.queries.examples(strings(like or [], "like"), strings(unlike or [], "unlike"), space))
         if not asked:
-            raise UsageError("Say what to search for: --text, --image, --audio, --id, --vector or --like.")
+            raise UsageError("Say what to search for: words, --text, --image, --audio, --id, --vector or --like.")
         return weighted(asked, query.get("weights"), query.get("fusion", "score"))
 
     def _ranked(self, asked: Sequence[Asked], wanted: Wanted, where: str | None) -> Ranking:

@@ -116,6 +116,10 @@ def test_words_are_a_query_and_texts_are_shown(store: es.Store) -> None:
     lines = run("search", store.path, "text 4", "-k", 2).stdout.splitlines()
     assert re.search(r"^ # +score +id +text +label +price *$", lines[1])
     assert re.search(r"^ 1 +1.000 +item-04 +text 4 +even +6.0 *$", lines[3])
+    unquoted = run("search", store.path, "text", "4", "-k", 3, "--json").stdout
+    assert json.loads(unquoted)["results"] == json.loads(typed)["results"]
+    picture = store.path.parent / "images" / "1.png"
+    assert f"{picture} is a file. Search by it: --image {picture}." in run("search", store.path, picture, code=2).stderr
     assert "leave out TEXT." in run("search", store.path, "x", "--batch", "text", code=2).stderr
 
 
@@ -148,6 +152,7 @@ def test_closing_line(table: Path, tmp_path: Path) -> None:
         (["search", "{store}", "--text", "x", "--where", "nope = 1"], 2, "--where 'nope = 1'"),
         (["search", "{store}", "--vector", "nope.npy"], 2, "nope.npy does not exist"),
         (["train", "{store}", "nope"], 2, "no metadata column 'nope'"),
+        (["train", "{store}"], 2, "Name the target: a metadata column of {store}. Columns: label, price."),
         (["predict", "{store}", "nope"], 2, "has no head 'nope'"),
         (["remove", "{store}", "nobody"], 2, "No item has the id 'nobody'"),
         (["embed", "{table}", "--store", "{store}", "--image", "hash:5"], 1, "cannot be mixed"),
@@ -159,7 +164,7 @@ def test_errors_are_one_line(store: es.Store, table: Path, arguments: list[str],
     assert done.stdout == ""
     assert done.stderr.startswith("embedstore: ")
     assert done.stderr.count("\n") == 1
-    assert words in done.stderr
+    assert words.format(store=store.path) in done.stderr
 
 
 def test_unknown_options_are_usage(store: es.Store) -> None:
