@@ -17,6 +17,11 @@ DATASET = (
     "lines on standard input. Files, tables, tars and lists may be URLs."
 )
 HEAD_KINDS = "linear, ridge, knn, kernel, late, weighted, gated, bilinear, attention, gbdt, ensemble, or auto: a ladder."
+IdColumn = Annotated[str | None, typer.Option(help="Column with the ids, if not 'id'.")]
+ImageColumn = Annotated[str | None, typer.Option(help="Column with image paths or bytes, if not 'image'.")]
+TextColumn = Annotated[str | None, typer.Option(help="Column with texts, if not 'text'.")]
+AudioColumn = Annotated[str | None, typer.Option(help="Column with sounds, if not 'audio'.")]
+VideoColumn = Annotated[str | None, typer.Option(help="Column with videos, if not 'video'.")]
 SAVED_HEAD = "Name of a saved head, or the folder of another store's: OTHER.store/heads/NAME."
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 
@@ -71,11 +76,11 @@ def embed(
     text: Annotated[list[str] | None, typer.Option(help="Encoder of texts.")] = None,
     audio: Annotated[list[str] | None, typer.Option(help="Encoder of sounds.")] = None,
     video: Annotated[list[str] | None, typer.Option(help="Encoder of videos.")] = None,
-    id_column: Annotated[str | None, typer.Option(help="Column with the ids, if not 'id'.")] = None,
-    image_column: Annotated[str | None, typer.Option(help="Column with image paths or bytes, if not 'image'.")] = None,
-    text_column: Annotated[str | None, typer.Option(help="Column with texts, if not 'text'.")] = None,
-    audio_column: Annotated[str | None, typer.Option(help="Column with sounds, if not 'audio'.")] = None,
-    video_column: Annotated[str | None, typer.Option(help="Column with videos, if not 'video'.")] = None,
+    id_column: IdColumn = None,
+    image_column: ImageColumn = None,
+    text_column: TextColumn = None,
+    audio_column: AudioColumn = None,
+    video_column: VideoColumn = None,
     dtype: Annotated[str | None, typer.Option(help="float16 (default) or float32, for new spaces.")] = None,
     device: Device = "auto",
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
@@ -94,8 +99,7 @@ def embed(
 
     from . import render
 
-    named = {"id": id_column, "image": image_column, "text": text_column, "audio": audio_column, "video": video_column}
-    columns = {word: column for word, column in named.items() if column}
+    columns = _columns(id=id_column, image=image_column, text=text_column, audio=audio_column, video=video_column)
     given = {"image": image, "text": text, "audio": audio, "video": video}
     named_spaces: dict[str, Any] = {m: _spaces(m, names) for m, names in given.items() if names}
     with render.embedding_progress(f"embedding {dataset.rstrip('/').rpartition('/')[2]}") as on_progress:
@@ -103,7 +107,7 @@ def embed(
             dataset,
             store,
             **named_spaces,
-            columns=columns or None,
+            columns=columns,
             dtype=dtype,
             device=device,
             precision=precision,
@@ -118,6 +122,11 @@ def embed(
             on_progress=on_progress,
         )
     render.print_json(report.to_dict()) if json else render.print_embedding(report, store)
+
+
+def _columns(**named: str | None) -> dict[str, str] | None:
+    """What is in which column, where they have other names; None where they have not."""
+    return {word: column for word, column in named.items() if column} or None
 
 
 def _spaces(modality: str, names: list[str]) -> dict[str, str]:
@@ -242,6 +251,11 @@ def predict(
     id: Annotated[list[str] | None, typer.Option("--id", help="A stored item; may be repeated. Default: all.")] = None,
     where: Where = None,
     out: Annotated[Path | None, typer.Option(help="Write a .csv, .parquet or .jsonl instead of printing.")] = None,
+    id_column: IdColumn = None,
+    image_column: ImageColumn = None,
+    text_column: TextColumn = None,
+    audio_column: AudioColumn = None,
+    video_column: VideoColumn = None,
     explain: Annotated[bool, typer.Option("--explain", help="What each input contributed, and the nearest items.")] = False,
     device: Device = "auto",
     json: Json = False,
@@ -251,8 +265,11 @@ def predict(
 
     from . import render
 
+    columns = _columns(id=id_column, image=image_column, text=text_column, audio=audio_column, video=video_column)
     with render.status("predicting"):
-        predictions = es.predict(store, head, dataset, ids=id or None, where=where, explained=explain, device=device)
+        predictions = es.predict(
+            store, head, dataset, ids=id or None, where=where, columns=columns, explained=explain, device=device
+        )
     if out is not None:
         typer.echo(f"{len(predictions.ids):,} predictions written to {predictions.save(out)}", err=json)
     if json:

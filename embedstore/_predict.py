@@ -177,6 +177,7 @@ def predict(
     *,
     ids: Sequence[str] | None = None,
     where: str | None = None,
+    columns: Mapping[str, str] | None = None,
     explained: bool = False,
     device: str = "auto",
 ) -> Predictions:
@@ -192,6 +193,8 @@ def predict(
         Stored items by id; default: all.
     where : str, optional
         Stored items by SQL over the metadata columns.
+    columns : mapping, optional
+        Of the dataset: ``"id"`` or modality → column name, as for `embed`.
     explained : bool
         Whether to say what each input contributed, and which training items are nearest.
 
@@ -209,13 +212,17 @@ def predict(
         )
     training = _trained_on(record, home, folder) if explained else None
     if dataset is None:
+        if columns is not None:
+            raise UsageError("columns name those of a dataset; leave them out for stored items.")
         check_fingerprints(record, {name: opened.space(name).spec for name in record.inputs}, str(opened.path))
         rows = _stored_rows(record, opened, ids, where)
         return _predict_rows(record, opened, rows, training, [])
+    from embedstore.sources import open_source
+
     if ids is not None or where is not None:
         raise UsageError("ids and where choose stored items; leave them out when a dataset is given.")
     with tempfile.TemporaryDirectory(prefix="embedstore-") as temporary:
-        new = _embed_new(record, dataset, Path(temporary) / "new.store", device)
+        new = _embed_new(record, open_source(dataset, columns), Path(temporary) / "new.store", device)
         rows, unusable = _usable_rows(new)
         return _predict_rows(record, new, rows, training, unusable)
 
@@ -271,10 +278,7 @@ def _stored_rows(record: HeadRecord, store: Store, ids: Sequence[str] | None, wh
     return wanted
 
 
-def _embed_new(record: HeadRecord, dataset: str | os.PathLike[str] | Source, path: Path, device: str) -> Store:
-    from embedstore.sources import open_source
-
-    source = open_source(dataset)
+def _embed_new(record: HeadRecord, source: Source, path: Path, device: str) -> Store:
     spaces: dict[str, dict[str, str]] = {}
     for name, spec in record.inputs.items():
         if spec.modality in source.modalities:

@@ -49,6 +49,17 @@ def test_a_head_of_another_store_predicts(old: Path, tmp_path: Path) -> None:
         es.predict(tmp_path / "other.store", head)
 
 
+def test_columns_of_other_names_are_predicted(old: Path, tmp_path: Path) -> None:
+    table = two_inputs(tmp_path, "theirs.csv")
+    table.write_text(table.read_text().replace("id,image,text", "key,photo,caption", 1))
+    named = ("--id-column", "key", "--image-column", "photo", "--text-column", "caption")
+    there = json.loads(run("predict", old, "label", table, *named, "--json").stdout)["predictions"]
+    here = json.loads(run("predict", old, "label", "--json").stdout)["predictions"]
+    assert [(row["id"], row["prediction"]) for row in there] == [(row["id"], row["prediction"]) for row in here]
+    with pytest.raises(UsageError, match="leave them out for stored items"):
+        es.predict(old, "label", columns={"id": "key"})
+
+
 def test_an_item_says_which_inputs_it_lacked(old: Path, tmp_path: Path) -> None:
     table = two_inputs(tmp_path, "new.csv", {3: ""})
     found = es.predict(old, "label", table)
