@@ -22,7 +22,10 @@ ImageColumn = Annotated[str | None, typer.Option(help="Column with image paths o
 TextColumn = Annotated[str | None, typer.Option(help="Column with texts, if not 'text'.")]
 AudioColumn = Annotated[str | None, typer.Option(help="Column with sounds, if not 'audio'.")]
 VideoColumn = Annotated[str | None, typer.Option(help="Column with videos, if not 'video'.")]
-SAVED_HEAD = "Name of a saved head, or the folder of another store's: OTHER.store/heads/NAME."
+SavedHead = Annotated[
+    str | None,
+    typer.Argument(metavar="HEAD", help="A saved head: its name, or its folder in another store, OTHER.store/heads/NAME."),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 
 
@@ -224,9 +227,20 @@ def _names(given: str | None) -> list[str] | None:
     return [name.strip() for name in given.split(",") if name.strip()] if given else None
 
 
+def _head(store: Path, given: str | None) -> str:
+    """The head that was named; an error that lists those there are where none was."""
+    import embedstore as es
+    from embedstore.errors import UsageError
+
+    if given is None:
+        heads = ", ".join(es.Store.open(store).heads) or "none yet: embedstore train makes one"
+        raise UsageError(f"Name a head of {store}. Heads: {heads}.")
+    return given
+
+
 def evaluate(
     store: Store,
-    head: Annotated[str, typer.Argument(metavar="HEAD", help=SAVED_HEAD)],
+    head: SavedHead = None,
     where: Where = None,
     group: Annotated[str | None, typer.Option(help="Column; the intervals draw its values instead of items.")] = None,
     seen: Annotated[bool, typer.Option("--seen", help="Count items that the head was fitted on, too.")] = False,
@@ -240,13 +254,13 @@ def evaluate(
     from . import render
 
     with render.status("evaluating"):
-        result = es.evaluate(store, head, where=where, group=group, seen=seen, report=report, seed=seed)
+        result = es.evaluate(store, _head(store, head), where=where, group=group, seen=seen, report=report, seed=seed)
     render.print_json(result.to_dict()) if json else render.print_evaluation(result)
 
 
 def predict(
     store: Store,
-    head: Annotated[str, typer.Argument(metavar="HEAD", help=SAVED_HEAD)],
+    head: SavedHead = None,
     dataset: Annotated[Path | None, typer.Argument(metavar="DATASET", help="New items: a folder, table or file.")] = None,
     id: Annotated[list[str] | None, typer.Option("--id", help="A stored item; may be repeated. Default: all.")] = None,
     where: Where = None,
@@ -268,7 +282,7 @@ def predict(
     columns = _columns(id=id_column, image=image_column, text=text_column, audio=audio_column, video=video_column)
     with render.status("predicting"):
         predictions = es.predict(
-            store, head, dataset, ids=id or None, where=where, columns=columns, explained=explain, device=device
+            store, _head(store, head), dataset, ids=id or None, where=where, columns=columns, explained=explain, device=device
         )
     if out is not None:
         typer.echo(f"{len(predictions.ids):,} predictions written to {predictions.save(out)}", err=json)
