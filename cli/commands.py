@@ -27,6 +27,15 @@ Types = Annotated[
         "May be repeated.",
     ),
 ]
+IdColumn = Annotated[str | None, typer.Option(help="Column with the ids, if not 'id'.")]
+ImageColumn = Annotated[str | None, typer.Option(help="Column with image paths or bytes, if not 'image'.")]
+TextColumn = Annotated[str | None, typer.Option(help="Column with texts, if not 'text'.")]
+AudioColumn = Annotated[str | None, typer.Option(help="Column with sounds, if not 'audio'.")]
+VideoColumn = Annotated[str | None, typer.Option(help="Column with videos, if not 'video'.")]
+SavedHead = Annotated[
+    str | None,
+    typer.Argument(metavar="HEAD", help="A saved head: its name, or its folder in another store, OTHER.store/heads/NAME."),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 
 
@@ -36,6 +45,7 @@ def register(app: typer.Typer) -> None:
     from .compact import compact
     from .dedup import dedup
     from .eval_search import eval_search
+    from .examples import epilog
     from .import_ import import_vectors
     from .index import index
     from .search import search
@@ -58,7 +68,8 @@ def register(app: typer.Typer) -> None:
         compact,
         encoders,
     ):
-        app.command(no_args_is_help=command not in (demo, encoders))(command)
+        name = command.__name__.replace("_", "-")
+        app.command(name, no_args_is_help=command not in (demo, encoders), epilog=epilog(name))(command)
 
 
 def demo(
@@ -78,11 +89,11 @@ def embed(
     text: Annotated[list[str] | None, typer.Option(help="Encoder of texts.")] = None,
     audio: Annotated[list[str] | None, typer.Option(help="Encoder of sounds.")] = None,
     video: Annotated[list[str] | None, typer.Option(help="Encoder of videos.")] = None,
-    id_column: Annotated[str | None, typer.Option(help="Column with the ids, if not 'id'.")] = None,
-    image_column: Annotated[str | None, typer.Option(help="Column with image paths or bytes, if not 'image'.")] = None,
-    text_column: Annotated[str | None, typer.Option(help="Column with texts, if not 'text'.")] = None,
-    audio_column: Annotated[str | None, typer.Option(help="Column with sounds, if not 'audio'.")] = None,
-    video_column: Annotated[str | None, typer.Option(help="Column with videos, if not 'video'.")] = None,
+    id_column: IdColumn = None,
+    image_column: ImageColumn = None,
+    text_column: TextColumn = None,
+    audio_column: AudioColumn = None,
+    video_column: VideoColumn = None,
     type: Types = None,
     dtype: Annotated[str | None, typer.Option(help="float16 (default) or float32, for new spaces.")] = None,
     device: Device = "auto",
@@ -105,8 +116,7 @@ def embed(
 
     from . import render
 
-    named = {"id": id_column, "image": image_column, "text": text_column, "audio": audio_column, "video": video_column}
-    columns = {word: column for word, column in named.items() if column}
+    columns = _columns(id=id_column, image=image_column, text=text_column, audio=audio_column, video=video_column)
     given = {"image": image, "text": text, "audio": audio, "video": video}
     named_spaces: dict[str, Any] = {m: _spaces(m, names) for m, names in given.items() if names}
     with render.embedding_progress(f"embedding {dataset.rstrip('/').rpartition('/')[2]}") as on_progress:
@@ -114,7 +124,7 @@ def embed(
             dataset,
             store,
             **named_spaces,
-            columns=columns or None,
+            columns=columns,
             types=column_types(type),
             dtype=dtype,
             device=device,
@@ -133,6 +143,11 @@ def embed(
             on_progress=on_progress,
         )
     render.print_json(report.to_dict()) if json else render.print_embedding(report, store)
+
+
+def _columns(**named: str | None) -> dict[str, str] | None:
+    """What is in which column, where they have other names; None where they have not."""
+    return {word: column for word, column in named.items() if column} or None
 
 
 def column_types(given: list[str] | None) -> dict[str, str] | None:
@@ -198,7 +213,7 @@ def info(
 
 def train(
     store: Store,
-    target: Annotated[str, typer.Argument(metavar="TARGET", help="Metadata column with the labels.")],
+    target: Annotated[str | None, typer.Argument(metavar="TARGET", help="Metadata column with the labels.")] = None,
     head: Annotated[str, typer.Option(help=HEAD_KINDS)] = "linear",
     inputs: Annotated[str | None, typer.Option(help="Spaces to use, separated by commas; default all.")] = None,
     where: Where = None,
@@ -246,9 +261,20 @@ def _names(given: str | None) -> list[str] | None:
     return [name.strip() for name in given.split(",") if name.strip()] if given else None
 
 
+def _head(store: Path, given: str | None) -> str:
+    """The head that was named; an error that lists those there are where none was."""
+    import embedstore as es
+    from embedstore.errors import UsageError
+
+    if given is None:
+        heads = ", ".join(es.Store.open(store).heads) or "none yet: embedstore train makes one"
+        raise UsageError(f"Name a head of {store}. Heads: {heads}.")
+    return given
+
+
 def evaluate(
     store: Store,
-    head: Annotated[str, typer.Argument(metavar="HEAD", help="Name of a saved head, or the folder of another store's.")],
+    head: SavedHead = None,
     where: Where = None,
     group: Annotated[str | None, typer.Option(help="Column; the intervals draw its values instead of items.")] = None,
     seen: Annotated[bool, typer.Option("--seen", help="Count items that the head was fitted on, too.")] = False,
@@ -262,17 +288,22 @@ def evaluate(
     from . import render
 
     with render.status("evaluating"):
-        result = es.evaluate(store, head, where=where, group=group, seen=seen, report=report, seed=seed)
+        result = es.evaluate(store, _head(store, head), where=where, group=group, seen=seen, report=report, seed=seed)
     render.print_json(result.to_dict()) if json else render.print_evaluation(result)
 
 
 def predict(
     store: Store,
-    head: Annotated[str, typer.Argument(metavar="HEAD", help="Name of a saved head.")],
-    dataset: Annotated[Path | None, typer.Argument(metavar="[DATASET]", help="New items: a folder, table or file.")] = None,
+    head: SavedHead = None,
+    dataset: Annotated[Path | None, typer.Argument(metavar="DATASET", help="New items: a folder, table or file.")] = None,
     id: Annotated[list[str] | None, typer.Option("--id", help="A stored item; may be repeated. Default: all.")] = None,
     where: Where = None,
     out: Annotated[Path | None, typer.Option(help="Write a .csv, .parquet or .jsonl instead of printing.")] = None,
+    id_column: IdColumn = None,
+    image_column: ImageColumn = None,
+    text_column: TextColumn = None,
+    audio_column: AudioColumn = None,
+    video_column: VideoColumn = None,
     explain: Annotated[bool, typer.Option("--explain", help="What each input contributed, and the nearest items.")] = False,
     device: Device = "auto",
     json: Json = False,
@@ -282,8 +313,11 @@ def predict(
 
     from . import render
 
+    columns = _columns(id=id_column, image=image_column, text=text_column, audio=audio_column, video=video_column)
     with render.status("predicting"):
-        predictions = es.predict(store, head, dataset, ids=id or None, where=where, explained=explain, device=device)
+        predictions = es.predict(
+            store, _head(store, head), dataset, ids=id or None, where=where, columns=columns, explained=explain, device=device
+        )
     if out is not None:
         typer.echo(f"{len(predictions.ids):,} predictions written to {predictions.save(out)}", err=json)
     if json:

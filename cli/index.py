@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 
 def index(
     store: Store,
-    space: Annotated[
-        str | None, typer.Argument(metavar="[SPACE]", help="The space; may be left out where there is one.")
-    ] = None,
+    space: Annotated[str | None, typer.Argument(metavar="SPACE", help="The space; may be left out where there is one.")] = None,
     recall: Annotated[float, typer.Option(help="What the lower 95 % bound of recall@AT has to pass.")] = 0.95,
     at: Annotated[int, typer.Option(help="The k of recall@k.")] = 10,
     memory: Annotated[str | None, typer.Option(help="Budget for building and for the index, such as 4GB.")] = None,

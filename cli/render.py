@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 BASELINES = {"majority": "majority class", "knn": "kNN (k = 8)"}
 
 HEADLINES = {"accuracy": "accuracy", "macro_f1": "macro F1"}
+LIMITS = {"text": 400}
+"""Columns that are cut where the terminal ends, and the most characters that are laid out at all."""
 NUMBER_HEADLINES = {"r2": "R²", "mae": "MAE", "rmse": "RMSE"}
 
 
@@ -52,8 +54,13 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, numeric: Sequence[str] = ()) -> None:
-    """A plain table; `numeric` columns to the right."""
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[Any]], *, numeric: Sequence[str] = (), trimmed: Sequence[str] = ()
+) -> None:
+    """A plain table; `numeric` columns to the right, `trimmed` ones in one line, cut where the terminal ends.
+
+    An ``id`` is what people type next: it gives way last.
+    """
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -62,10 +69,11 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, numeri
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         table.add_column(
-            column, justify="right" if column in numeric else "left", overflow="ellipsis", no_wrap=column in numeric
+            column, justify="right" if column in numeric else "left", overflow="ellipsis", no_wrap=column in (*numeric, "id")
         )
     for row in rows:
-        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+        cells = ("" if cell is None else str(cell) for cell in row)
+        table.add_row(*(Text(cell, no_wrap=c in trimmed or None) for c, cell in zip(columns, cells, strict=True)))
     if not console.is_terminal:
         console.width = 160
     console.print(table)
@@ -240,14 +248,20 @@ def _learned(values: Mapping[str, Any]) -> str:
 
 def print_hits(result: SearchResult, columns: Sequence[str]) -> None:
     """Results as a table."""
-    rows = [(hit.rank, f"{hit.score:.3f}", hit.id, *(_short(hit.metadata.get(c)) for c in columns)) for hit in result.results]
-    print_table(["#", "score", "id", *columns], rows, numeric=["#", "score"])
+    rows = [
+        (hit.rank, f"{hit.score:.3f}", hit.id, *(_short(hit.metadata.get(c), LIMITS.get(c, 60)) for c in columns))
+        for hit in result.results
+    ]
+    print_table(["#", "score", "id", *columns], rows, numeric=["#", "score"], trimmed=list(LIMITS))
     took = sum(result.took_ms.values())
     used = result.index
     kind = (
         "exact" if used["exact"] else f"{used['type']}, recall@{used['at']} {used['recall']:.3f} (at least {used['low']:.3f})"
     )
-    out().print(f"{len(result.results)} results from space {result.space!r}, {kind}, in {took:.0f} ms", markup=False)
+    by = f" (alignment {result.alignment!r})" if result.alignment else ""
+    out().print(f"{len(result.results)} results from space {result.space!r}{by}, {kind}, in {took:.0f} ms", markup=False)
+    if result.aligned:
+        out().print(f"Aligned spaces that this can search too: --space {', --space '.join(result.aligned)}", markup=False)
     if result.note:
         sys.stderr.write(f"note: {result.note}\n")
 
@@ -255,20 +269,22 @@ def print_hits(result: SearchResult, columns: Sequence[str]) -> None:
 def print_predictions(predictions: Predictions) -> None:
     """One line an item."""
     rows: list[tuple[Any, ...]] = []
+    lacking = any(predictions.missing)
     for row in predictions.to_rows():
         sure = [f"{row['probability']:.3f}"] if "probability" in row else []
-        cells = [row["id"], row["prediction"], *sure]
+        cells = [row["id"], row["prediction"], *sure, *([", ".join(row.get("missing", ()))] if lacking else [])]
         if predictions.explanations:
             cells += [", ".join(f"{name} {value:+.2f}" for name, value in row["contributions"].items())]
             cells += [", ".join(f"{near['id']} ({near['label']})" for near in row["nearest"])]
         rows.append(tuple(cells))
     probability = ["probability"] if len(predictions.classes) else []
     more = ["contributions", "nearest training items"] if predictions.explanations else []
-    print_table(["id", "prediction", *probability, *more], rows, numeric=probability)
+    missing = ["missing input"] if lacking else []
+    print_table(["id", "prediction", *probability, *missing, *more], rows, numeric=probability)
     for item, reason in predictions.unusable:
         sys.stderr.write(f"unusable: {item}: {reason}\n")
 
 
-def _short(value: Any, limit: int = 60) -> str:
+def _short(value: Any, limit: int) -> str:
     text = "" if value is None else " ".join(str(value).split())
     return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -10,7 +10,7 @@ import typer
 from .commands import Device, Json, Store, Where, _names
 
 ONE_QUESTION = (
-    *("text", "image", "audio", "id", "vector", "fingerprint", "like", "unlike", "weights"),
+    *("words", "text", "image", "audio", "id", "vector", "fingerprint", "like", "unlike", "weights"),
     *("fusion", "offset", "min_score", "diversity", "group_by", "columns"),
 )
 
@@ -18,6 +18,7 @@ ONE_QUESTION = (
 def search(
     context: typer.Context,
     store: Store,
+    words: Annotated[list[str] | None, typer.Argument(metavar="TEXT", help="Search by these words, as --text does.")] = None,
     text: Annotated[list[str] | None, typer.Option(help="Search by words. Queries may be repeated and mixed.")] = None,
     image: Annotated[list[Path] | None, typer.Option(help="Search by an image file.")] = None,
     audio: Annotated[list[Path] | None, typer.Option(help="Search by a sound file.")] = None,
@@ -50,7 +51,7 @@ def search(
 
     opened = es.Store.open(store)
     if batch is not None:
-        if extra := [f"--{name.replace('_', '-')}" for name in ONE_QUESTION if _given(context, name)]:
+        if extra := [_written(name) for name in ONE_QUESTION if _given(context, name)]:
             raise UsageError(f"--batch is a search of its own: leave out {', '.join(extra)}.")
         with render.status("searching") as say:
             done = es.search_batch(
@@ -63,10 +64,12 @@ def search(
     if fingerprint is not None and vector is None:
         raise UsageError("--fingerprint belongs to --vector: it says which encoder made that vector.")
     shown = _names(columns)
+    texts = ["text"] if "text" in opened.items.column_types() else []
+    table = shown or [*texts, *opened.items.metadata_columns()[:3]]
     with render.status("searching"):
         result = es.search(
             opened,
-            text=text,
+            text=[*_text(words or []), *(text or [])],
             image=list(image or []),
             audio=list(audio or []),
             id=id,
@@ -83,10 +86,24 @@ def search(
             diversity=diversity,
             group_by=group_by,
             recall=recall,
-            columns=shown,
+            columns=shown if json else table,
             device=device,
         )
-    render.print_json(result.to_dict()) if json else render.print_hits(result, shown or opened.items.metadata_columns()[:3])
+    render.print_json(result.to_dict()) if json else render.print_hits(result, table)
+
+
+def _text(words: list[str]) -> list[str]:
+    """Words that were typed one after the other, as one text; none where there are none."""
+    from embedstore.errors import UsageError
+
+    if len(words) == 1 and Path(words[0]).is_file():
+        raise UsageError(f"{words[0]} is a file. Search by it: --image {words[0]}. Search by its name: --text {words[0]}")
+    return [" ".join(words)] if words else []
+
+
+def _written(name: str) -> str:
+    """A parameter as it is typed."""
+    return "TEXT" if name == "words" else f"--{name.replace('_', '-')}"
 
 
 def _given(context: typer.Context, name: str) -> bool:

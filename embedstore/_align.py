@@ -19,6 +19,7 @@ from embedstore.evaluation.overlap import EVERY, Copies, find_copies
 from embedstore.evaluation.paired import Codes, Ranking, content_codes, copy_groups
 from embedstore.heads.align import MIN_PAIRS, Aligner
 from embedstore.heads.align_io import AlignRecord, save_aligner
+from embedstore.heads.io import replaced_note
 from embedstore.splits import hashed_split, parse_split
 from embedstore.store import Store, View
 from embedstore.store.reader import check_name
@@ -160,6 +161,7 @@ def align(
     started = time.perf_counter()
     name = check_name(name, "head")
     opened = store if isinstance(store, Store) else Store.open(store)
+    folder = opened.path / "heads" / name
     view = _pairs(opened, source, target, where)
     hashes = {n: space.hash_of(view.rows) for n, space in view.spaces.items()}
     codes = {n: content_codes(h) for n, h in hashes.items()}
@@ -192,9 +194,11 @@ def align(
         evaluation=f"{len(judged):,} test pairs ({'column split' if by_column else 'hashed split'})",
         seconds=round(time.perf_counter() - started, 3),
         fit_seconds=round(fit_seconds, 3),
-        notes=_notes(opened, view, everything, judged, copies, len(test), (source, target)),
+        notes=[
+            *_notes(opened, view, everything, judged, copies, len(test), (source, target)),
+            *filter(None, [replaced_note(folder)]),
+        ],
     )
-    folder = opened.path / "heads" / name
     try:
         record = AlignRecord(name, {n: view.spaces[n].spec for n in (source, target)}, aligner, result.to_dict())
         save_aligner(folder, record, {"split.parquet": _split_file(view, split)})

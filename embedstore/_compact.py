@@ -102,8 +102,8 @@ def _options(space: SearchableSpace) -> dict[str, Any] | None:
 def _behind(store: Store, space: SearchableSpace) -> str | None:
     """Why an index should be built again."""
     opened = open_index(space)
-    if opened.note:
-        return opened.note
+    if opened.problem:
+        return opened.problem
     base = opened.index.base_
     if base is None:
         grown = len(space) - opened.index.report_.n

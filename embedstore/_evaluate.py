@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore._numbers import REGRESSION, JudgedNumbers, number_target
-from embedstore._predict import check_fingerprints, fitted_ids, open_head
+from embedstore._predict import check_fingerprints, find_head, fitted_ids
 from embedstore._report import report_data
 from embedstore._trial import (
     HEAD,
@@ -117,7 +117,7 @@ def evaluate(
         raise UsageError(f"seed should be 0 or more. Got {seed}.")
     started = time.perf_counter()
     opened = store if isinstance(store, Store) else Store.open(store)
-    trained_in, folder, record = _find(opened, head)
+    trained_in, folder, record = find_head(opened, head)
     check_fingerprints(record, {name: opened.space(name).spec for name in record.inputs}, str(opened.path))
     view = _view(record, opened, where, group)
     fitted = fitted_ids(folder)
@@ -154,13 +154,6 @@ def evaluate(
     except OSError as error:
         raise UsageError(f"{report} cannot be written: {reason_of(error)}.") from error
     return EvaluationReport(**{**vars(result), "report": str(report)})
-
-
-def _find(store: Store, head: str | Path) -> tuple[Store, Path, HeadRecord]:
-    """The store a head was trained in, its folder there, and the head."""
-    path = Path(head)
-    home = Store.open(path.parent.parent) if path.parent.name == "heads" and path.is_dir() else store
-    return home, home.path / "heads" / path.name, open_head(home, path.name if home is not store else str(head))
 
 
 def _view(record: HeadRecord, store: Store, where: str | None, group: str | None) -> View:

@@ -36,14 +36,22 @@ class OpenIndex:
     Parameters
     ----------
     index : VectorIndex
-    note : str, optional
+    problem : str, optional
         Why an index that is there is not used.
+    remedy : str
+        What that means for searches, and what to do.
     record : IndexRecord, optional
     """
 
     index: VectorIndex
-    note: str | None = None
+    problem: str | None = None
+    remedy: str = ""
     record: IndexRecord | None = None
+
+    @property
+    def note(self) -> str | None:
+        """What the reader of results has to know."""
+        return f"{self.problem} {self.remedy}" if self.problem else None
 
 
 def index(
@@ -127,7 +135,7 @@ def open_index(space: SearchableSpace, *, resident: bool = False, device: str = 
         if record is None:
             return OpenIndex(_exact(vectors, device))
         if reason := record.misfit(space.name, space.fingerprint, space.parts):
-            return OpenIndex(_exact(vectors, device), f"The index is not used: {reason}. {_again(space)}", record)
+            return OpenIndex(_exact(vectors, device), f"The index is not used: {reason}.", _again(space), record)
         report = IndexReport.from_dict(record.index["report"])
         base = None
         if record.files:
@@ -135,9 +143,9 @@ def open_index(space: SearchableSpace, *, resident: bool = False, device: str = 
             paths = {role: record.checked(folder, role) for role in record.files}
             base = read_base(paths, recipe, vectors, record.index["count"], resident=resident)
         opened = VectorIndex.assembled(report, base, vectors, device=device)
-        return OpenIndex(opened.settle() if resident else opened, None, record)
+        return OpenIndex(opened.settle() if resident else opened, record=record)
     except (EmbedstoreError, KeyError, TypeError, ValueError, OSError) as error:
-        return OpenIndex(_exact(vectors, device), f"The index is not used: {error} {_again(space)}")
+        return OpenIndex(_exact(vectors, device), f"The index is not used: {error}", _again(space))
 
 
 def _exact(vectors: Vectors, device: str) -> VectorIndex:

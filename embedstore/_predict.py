@@ -27,7 +27,7 @@ from embedstore.sources import Source
 from embedstore.spec import EncoderSpec
 from embedstore.store import Store, View
 
-__all__ = ["Explanation", "Predictions", "open_head", "predict"]
+__all__ = ["Explanation", "Predictions", "find_head", "predict"]
 
 Array = npt.NDArray[Any]
 BLOCK = 16384
@@ -72,6 +72,8 @@ class Predictions:
         Items without a usable payload in any of the head's inputs.
     explanations : list of Explanation
         One an item, if asked for.
+    missing : list of tuple of str
+        The head's inputs that each item lacked: it was predicted from the others.
     """
 
     ids: Array
@@ -80,6 +82,7 @@ class Predictions:
     classes: Array
     unusable: list[tuple[str, str]]
     explanations: list[Explanation] = field(default_factory=list)
+    missing: list[tuple[str, ...]] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """The document of ``embedstore predict --json``."""
@@ -95,6 +98,8 @@ class Predictions:
                 rounded = {name: round(value, 6) for name, value in zip(classes, p, strict=True)}
                 row |= {"probability": round(max(p), 6), "probabilities": rounded}
             rows.append(row)
+        for row, lacked in zip(rows, self.missing, strict=False):
+            row |= {"missing": list(lacked)} if lacked else {}
         for row, explanation in zip(rows, self.explanations, strict=False):
             row.update(explanation.to_dict())
         return rows
@@ -102,8 +107,8 @@ class Predictions:
     def save(self, path: str | Path) -> Path:
         """Write one row an item to a ``.csv``, ``.parquet`` or ``.jsonl`` file.
 
-        Columns: id, prediction, probability, ``p:CLASS`` of every class, and with explanations ``contribution:INPUT`` and
-        nearest. Unusable items have an id and a reason in the column ``unusable``.
+        Columns: id, prediction, probability, ``p:CLASS`` of every class; missing, the inputs that an item lacked, if any did;
+        with explanations ``contribution:INPUT`` and nearest. Unusable items have an id and a reason in the column ``unusable``.
 
         Raises
         ------
@@ -123,7 +128,7 @@ class Predictions:
         import pyarrow as pa
 
         n, gone = len(self.ids), [None] * len(self.unusable)
-        columns: dict[str, list[Any]] = {
+        columns: dict[str, Any] = {
             "id": [*self.ids.tolist(), *(i for i, _ in self.unusable)],
             "prediction": [*self.labels.tolist(), *gone],
         }
@@ -131,6 +136,9 @@ class Predictions:
             columns["probability"] = [*(self.probabilities.max(axis=1).tolist() if n else []), *gone]
         for k, label in enumerate(self.classes.tolist()):
             columns[f"p:{as_text(label)}"] = [*self.probabilities[:, k].tolist(), *gone]
+        if any(self.missing):
+            lacked = [", ".join(names) or None for names in self.missing]
+            columns["missing"] = pa.array([*lacked, *gone], pa.string())
         if self.explanations:
             for name in self.explanations[0].contributions:
                 columns[f"contribution:{name}"] = [*(e.contributions[name] for e in self.explanations), *gone]
@@ -167,11 +175,12 @@ def _write(path: Path, table: Any) -> None:
 
 def predict(
     store: Store | str | Path,
-    head: str,
+    head: str | Path,
     dataset: str | os.PathLike[str] | Source | None = None,
     *,
     ids: Sequence[str] | None = None,
     where: str | None = None,
+    columns: Mapping[str, str] | None = None,
     explained: bool = False,
     device: str = "auto",
 ) -> Predictions:
@@ -179,14 +188,16 @@ def predict(
 
     Parameters
     ----------
-    head : str
-        Its name in the store.
+    head : str or path
+        Its name in the store, or the folder of a head of another store: ``other.store/heads/label``.
     dataset : folder, table, file or Source, optional
         New items: embedded by the encoders the head was trained on, into nothing that is kept. Without it, stored items.
     ids : sequence of str, optional
         Stored items by id; default: all.
     where : str, optional
         Stored items by SQL over the metadata columns.
+    columns : mapping, optional
+        Of the dataset: ``"id"`` or modality → column name, as for `embed`.
     explained : bool
         Whether to say what each input contributed, and which training items are nearest.
 
@@ -197,23 +208,48 @@ def predict(
         The store's vectors, or the encoders on this machine, are not those the head was trained on.
     """
     opened = store if isinstance(store, Store) else Store.open(store)
-    record = open_head(opened, head)
+    home, folder, record = find_head(opened, head)
     if explained and len(record.head.dims_) > EXACT_INPUTS:
-        raise UsageError(f"Explanations are exact for up to {EXACT_INPUTS} inputs; head {head!r} has {len(record.head.dims_)}.")
+        raise UsageError(
+            f"Explanations are exact for up to {EXACT_INPUTS} inputs; head {record.name!r} has {len(record.head.dims_)}."
+        )
+    training = _trained_on(record, home, folder) if explained else None
     if dataset is None:
+        if columns is not None:
+            raise UsageError("columns name those of a dataset; leave them out for stored items.")
         check_fingerprints(record, {name: opened.space(name).spec for name in record.inputs}, str(opened.path))
         rows = _stored_rows(record, opened, ids, where)
-        return _predict_rows(record, opened, rows, _trained_on(record, opened, head) if explained else None, [])
+        return _predict_rows(record, opened, rows, training, [])
+    from embedstore.sources import open_source
+
     if ids is not None or where is not None:
         raise UsageError("ids and where choose stored items; leave them out when a dataset is given.")
-    with tempfile.TemporaryDirectory(prefix="embedstore-") as folder:
-        new = _embed_new(record, dataset, Path(folder) / "new.store", device)
+    with tempfile.TemporaryDirectory(prefix="embedstore-") as temporary:
+        new = _embed_new(record, open_source(dataset, columns), Path(temporary) / "new.store", device)
         rows, unusable = _usable_rows(new)
-        return _predict_rows(record, new, rows, _trained_on(record, opened, head) if explained else None, unusable)
+        return _predict_rows(record, new, rows, training, unusable)
 
 
-def open_head(store: Store, name: str) -> HeadRecord:
-    """A head of `store` by name; `UsageError` lists those there are."""
+def find_head(store: Store, head: str | Path) -> tuple[Store, Path, HeadRecord]:
+    """The store that a head was trained in, its folder there, and the head.
+
+    Parameters
+    ----------
+    head : str or path
+        Its name in `store`, or the folder of a head of another store.
+
+    Raises
+    ------
+    UsageError
+        There is no such head; lists those there are.
+    """
+    path = Path(head)
+    home = Store.open(path.parent.parent) if path.parent.name == "heads" and path.is_dir() else store
+    name = path.name if home is not store else str(head)
+    return home, home.path / "heads" / name, _open_head(home, name)
+
+
+def _open_head(store: Store, name: str) -> HeadRecord:
     if name not in store.heads:
         known = ", ".join(store.heads) or "none yet: embedstore train makes one"
         raise UsageError(f"{store.path} has no head {name!r}. Heads: {known}.")
@@ -227,10 +263,10 @@ def fitted_ids(folder: Path) -> npt.NDArray[np.str_]:
     return np.asarray(np.array(table.column("id").to_pylist(), dtype=str)[split != "test"])
 
 
-def _trained_on(record: HeadRecord, store: Store, head: str) -> View:
+def _trained_on(record: HeadRecord, store: Store, folder: Path) -> View:
     """The items that a head was fitted on, as far as they are still there."""
     view = store.view(inputs=list(record.inputs), target=record.target)
-    return view.select(np.isin(view.ids.astype(str), fitted_ids(store.path / "heads" / head)))
+    return view.select(np.isin(view.ids.astype(str), fitted_ids(folder)))
 
 
 def _stored_rows(record: HeadRecord, store: Store, ids: Sequence[str] | None, where: str | None) -> npt.NDArray[np.int64]:
@@ -245,10 +281,7 @@ def _stored_rows(record: HeadRecord, store: Store, ids: Sequence[str] | None, wh
     return wanted
 
 
-def _embed_new(record: HeadRecord, dataset: str | os.PathLike[str] | Source, path: Path, device: str) -> Store:
-    from embedstore.sources import open_source
-
-    source = open_source(dataset)
+def _embed_new(record: HeadRecord, source: Source, path: Path, device: str) -> Store:
     spaces: dict[str, dict[str, Encoder]] = {}
     for name, spec in record.inputs.items():
         if spec.modality in source.modalities:
@@ -286,15 +319,24 @@ def _predict_rows(
     head, numbers = record.head, record.head.task == "regression"
     found: list[Array] = [np.empty((0, 1 if numbers else len(head.classes_)))]
     explanations: list[Explanation] = []
+    missing: list[tuple[str, ...]] = []
     for block, inputs, present in _blocks(record, store, rows):
+        missing += _missing(present)
         found.append(_outputs(head, inputs, present))
         if training is not None:
             explanations += _explain(record, training, block, inputs, present, found[-1].argmax(axis=1), store)
     every = np.concatenate(found)
     ids = np.array(store.items.take(rows, ["id"]).column("id").to_pylist(), dtype=object)
     if numbers:
-        return Predictions(ids, every[:, 0], np.empty((len(ids), 0)), np.empty(0), unusable, explanations)
-    return Predictions(ids, head.classes_[every.argmax(axis=1)], np.exp(every), head.classes_, unusable, explanations)
+        return Predictions(ids, every[:, 0], np.empty((len(ids), 0)), np.empty(0), unusable, explanations, missing)
+    labels = head.classes_[every.argmax(axis=1)]
+    return Predictions(ids, labels, np.exp(every), head.classes_, unusable, explanations, missing)
+
+
+def _missing(present: Mapping[str, Array]) -> list[tuple[str, ...]]:
+    """The names of the inputs that each item lacks, of their masks (n,)."""
+    lacks = ~np.column_stack(list(present.values()))
+    return [tuple(name for name, lack in zip(present, row, strict=True) if lack) for row in lacks.tolist()]
 
 
 def _outputs(head: Head, inputs: Mapping[str, Array], present: Mapping[str, Array]) -> npt.NDArray[np.float64]:

@@ -79,6 +79,8 @@ class Asked:
     leave_out : tuple of int
         Rows that are part of the question, not of the answer.
     note : str, optional
+    aligned : tuple of str
+        Spaces of aligners that the query could search as well, where none was named.
     """
 
     space: SearchableSpace
@@ -86,6 +88,7 @@ class Asked:
     weight: float = 1.0
     leave_out: tuple[int, ...] = ()
     note: str | None = None
+    aligned: tuple[str, ...] = ()
 
 
 class Resolver:
@@ -118,7 +121,8 @@ class Resolver:
             raise UsageError("The text to search for is empty.")
         target = self.comparable(modality, space)
         data = str(given).encode() if modality == "text" else read_file(os.fspath(given))
-        return Asked(target, self.encode(target, modality, [data])[0], note=_declared_note(target))
+        vector = self.encode(target, modality, [data])[0]
+        return Asked(target, vector, note=_declared_note(target), aligned=() if space else tuple(self.alignments(modality)))
 
     def encode(self, target: SearchableSpace, modality: str, payloads: Sequence[bytes]) -> Float:
         """Vectors (m, dim) in `target` of raw payloads of one modality."""
@@ -135,13 +139,21 @@ class Resolver:
         return maker.project_query(vectors) if isinstance(maker, ProjectedSpace) else vectors
 
     def comparable(self, modality: str, wanted: str | None) -> SearchableSpace:
-        """The space that a query of `modality` is compared with: by alignment across modalities, else the same encoder."""
-        spaces = [self.space(wanted)] if wanted else list(self.spaces.values())
+        """The space that a query of `modality` is compared with: by alignment across modalities, else the same encoder.
+
+        Spaces that an aligner makes have to be asked for, so that aligning a store changes the meaning of no query.
+        """
+        spaces = [self.space(wanted)] if wanted else [self.spaces[name] for name in self.store.spaces]
         crossing = [s for s in spaces if s.spec.modality != modality and self._crosses(s, modality)]
         same = [s for s in spaces if s.spec.modality == modality]
         if found := [*crossing, *same]:
             return found[0]
         raise UsageError(self._refusal(modality, spaces, wanted))
+
+    def alignments(self, modality: str) -> list[str]:
+        """The spaces of aligners that a query of `modality` finds items of another modality in."""
+        made = [s for s in self.spaces.values() if isinstance(s, ProjectedSpace) and s.spec.modality != modality]
+        return [space.name for space in made if self._crosses(space, modality)]
 
     def _crosses(self, target: SearchableSpace, modality: str) -> bool:
         """Whether something may make vectors of `modality` for `target`: an aligned space, or the encoder of a stored one."""
@@ -161,7 +173,9 @@ class Resolver:
         elif "text" in encodable:
             ways.insert(0, "--text WORDS")
         others = [s.name for s in self.spaces.values() if s.spec.modality == modality or self._crosses(s, modality)]
-        if wanted and others:
+        if made := [name for name in self.alignments(modality) if wanted and name.endswith(f".{wanted}")]:
+            ways += [f"--space {name}" for name in made]
+        elif wanted and others:
             ways.append(f"--space {others[0]}")
             if len(self.store.spaces) > 1:
                 ways.append(f"align the two first (embedstore align {self.store.path} --from {others[0]} --to {wanted})")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
@@ -12,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore._trial import HEAD, KNN, MAJORITY, Judged, Labels
-from embedstore.errors import UsageError, reason_of
+from embedstore.encoders.thumbnail import small_jpeg
+from embedstore.errors import PayloadError, UsageError, reason_of
 from embedstore.evaluation.ablation import missing_curves, permutation_drops, shapley_of
 from embedstore.evaluation.bootstrap import Bootstrap
 from embedstore.evaluation.metrics import Score, per_class, reliability
@@ -186,18 +186,11 @@ def _mistakes(view: View, judged: Judged, classes: Sequence[str]) -> list[Mistak
 
 def _thumbnail(uri: str | None) -> bytes | None:
     """A small JPEG of an image file, if it can still be read."""
-    from PIL import Image
-
     if not uri or not Path(uri).is_file():
         return None
     try:
-        with Image.open(uri) as image:
-            image.draft("RGB", (THUMBNAIL, THUMBNAIL))
-            image.thumbnail((THUMBNAIL, THUMBNAIL))
-            buffer = io.BytesIO()
-            image.convert("RGB").save(buffer, "JPEG", quality=80)
-            return buffer.getvalue()
-    except (OSError, ValueError, Image.DecompressionBombError):
+        return small_jpeg(Path(uri).read_bytes(), THUMBNAIL, quality=80)
+    except (OSError, PayloadError):
         return None
 
 

@@ -68,6 +68,10 @@ class SearchResult:
         recall, and ``at``, the k that it was measured at.
     note : str, optional
         Something that the reader of the results should know.
+    alignment : str, optional
+        The saved alignment whose space was searched.
+    aligned : list of str
+        Spaces that an alignment makes and that the query could search too: ``space=NAME``. None is searched unasked.
     """
 
     results: list[Hit]
@@ -75,12 +79,15 @@ class SearchResult:
     took_ms: dict[str, float] = field(default_factory=dict)
     index: dict[str, Any] = field(default_factory=lambda: {"type": "flat", "exact": True, "recall": 1.0})
     note: str | None = None
+    alignment: str | None = None
+    aligned: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """The document of ``embedstore search --json``."""
         hits = [{"rank": h.rank, "id": h.id, "score": h.score, **_renamed(h.metadata)} for h in self.results]
-        note = {"note": self.note} if self.note else {}
-        return {"results": hits, "space": self.space, "took_ms": self.took_ms, "index": self.index, **note}
+        told = {"note": self.note, "alignment": self.alignment, "aligned": self.aligned}
+        more = {key: value for key, value in told.items() if value}
+        return {"results": hits, "space": self.space, "took_ms": self.took_ms, "index": self.index, **more}
 
 
 def _renamed(metadata: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from embedstore._arguments import strings
 from embedstore._index import OpenIndex, open_index
-from embedstore._projected import SearchableSpace
+from embedstore._projected import ProjectedSpace, SearchableSpace
 from embedstore._query import Asked, Resolver, combined, joined, weighted
 from embedstore._request import Hit, Query, SearchResult, Wanted
 from embedstore.errors import UsageError
@@ -79,6 +79,7 @@ class Searcher:
         hits = self._hits(rows, scores, columns, wanted.offset)
         notes = [one.note for one in asked if one.note]
         notes += [note for s in joined(asked) if (note := self._indexes[s].note)]
+        alignments = [one.space.head for one in asked if isinstance(one.space, ProjectedSpace)]
         took = {"encode": encoded - start, "load": loaded - encoded, "search": found - loaded}
         return SearchResult(
             hits,
@@ -86,6 +87,8 @@ class Searcher:
             {key: round(1000 * s, 2) for key, s in took.items()},
             self.answered(),
             " ".join(dict.fromkeys(notes)) or None,
+            " + ".join(dict.fromkeys(alignments)) or None,
+            list(dict.fromkeys(name for one in asked for name in one.aligned)),
         )
 
     def nearest(
@@ -169,7 +172,7 @@ class Searcher:
         if like or unlike:
             asked.append(self.queries.examples(strings(like or [], "like"), strings(unlike or [], "unlike"), space))
         if not asked:
-            raise UsageError("Say what to search for: --text, --image, --audio, --id, --vector or --like.")
+            raise UsageError("Say what to search for: words, --text, --image, --audio, --id, --vector or --like.")
         return weighted(asked, query.get("weights"), query.get("fusion", "score"))
 
     def _ranked(self, asked: Sequence[Asked], wanted: Wanted, where: str | None) -> Ranking:
@@ -353,7 +356,8 @@ def search(store: Store | str | Path, *, device: str = "auto", **query: Unpack[Q
         reciprocal ranks. Queries in one space are added as vectors.
     space : str, optional
         Which space to search. Without it: for a text or an image one that the query can be compared with, preferring
-        one of another modality that is aligned (a text finds images); for an id the first that has the item.
+        one of another modality by the same model (a CLIP text finds images); for an id the first that has the item. A space
+        that `align` made is searched only where it is named.
     k, offset : int
         How many results, and how many to skip before them.
     where : str, optional

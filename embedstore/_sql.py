@@ -22,7 +22,10 @@ def connect(*, frugal: bool = False, memory: str | None = None) -> duckdb.DuckDB
     import duckdb
 
     connection = duckdb.connect()
-    connection.execute("SET enable_progress_bar_print = false; SET enable_progress_bar = false")
+    # DuckDB turns its bar on where it can show one. In a notebook without ipywidgets it cannot, and every change of the
+    # setting raises there, even to off.
+    if connection.execute("SELECT current_setting('enable_progress_bar')").fetchall() != [(False,)]:
+        connection.execute("SET enable_progress_bar = false")
     if memory is not None:
         connection.execute("SET temp_directory = ?", [tempfile.gettempdir()])
         connection.execute(f"SET memory_limit = '{memory}'")

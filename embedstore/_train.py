@@ -22,7 +22,7 @@ from embedstore.evaluation.overlap import EVERY
 from embedstore.evaluation.report import render_html
 from embedstore.heads import AutoHead, Head, make_head
 from embedstore.heads.auto import Step
-from embedstore.heads.io import PAGE, HeadRecord, save_head
+from embedstore.heads.io import ALIGN, PAGE, HeadRecord, kind_of, replaced_note, save_head
 from embedstore.store import Store, View
 from embedstore.store.reader import check_name
 
@@ -177,13 +177,17 @@ def train(
     make_head(head, task=task)
     target = str(view.target_name)
     name = check_name(name or target, "head")
+    folder = view.store.path / "heads" / name
+    if kind_of(folder) == ALIGN:
+        raise HeadError(f"{folder} is an alignment, which search uses, and is not replaced. Choose another name: --name NAME.")
     say = on_progress or (lambda message: None)
     make = lambda kind, seed: make_head(kind, task=task, device=device, seed=seed)  # noqa: E731
     trial = (NumberTrial if task == REGRESSION else Trial)(view, head, make, seed=seed, seeds=seeds, say=say)
     judged = trial.holdout() if cv is None else trial.cross_validate(cv)
     say("scores")
     result = _summary(view, trial, judged, name, head, seed, time.perf_counter() - started)
-    folder = view.store.path / "heads" / name
+    if note := replaced_note(folder):
+        result = replace(result, notes=[*result.notes, note])
     extra = {"split.parquet": _split_file(view, judged.split)}
     page = None
     if report or plots is not None:

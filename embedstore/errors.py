@@ -79,7 +79,19 @@ class FormatVersionError(StoreError):
 
 
 class CorruptStoreError(StoreError):
-    """Bytes on disk differ from what was committed."""
+    """Bytes on disk differ from what was committed.
+
+    Parameters
+    ----------
+    fact : str
+        What is damaged.
+    remedy : str
+        What to do about it, where `fact` does not say; for `verify` the fact alone counts.
+    """
+
+    def __init__(self, fact: str, remedy: str = "") -> None:
+        super().__init__(f"{fact} {remedy}".rstrip())
+        self.fact = fact
 
 
 class StoreLockedError(StoreError):

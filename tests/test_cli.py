@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import typer
 
 import embedstore as es
 from embedstore.sources import MemorySource
@@ -37,6 +39,36 @@ def test_help_names_every_command() -> None:
     assert all(re.search(rf"\b{command}\b", text) for command in COMMANDS)
     for command in COMMANDS:
         assert "Usage" in run(command, "--help").stdout
+    assert run("-h").stdout == text
+    assert run("--version").stdout == f"embedstore {es.__version__}\n"
+
+
+def test_every_command_has_examples_that_can_be_typed() -> None:
+    """One or two at the end of every help, on lines of their own; the parser takes each of them."""
+    import shlex
+
+    from embedstore_cli.examples import EXAMPLES
+    from embedstore_cli.main import app
+
+    group = typer.main.get_command(app)
+    commands = group.commands  # type: ignore[attr-defined]
+    assert EXAMPLES.keys() == commands.keys() == set(COMMANDS)
+    for name, lines in EXAMPLES.items():
+        assert 1 <= len(lines) <= 2
+        shown = run(name, "-h").stdout
+        for line in lines:
+            assert f"\n    {line}\n" in shown
+            program, typed, *arguments = shlex.split(line)
+            assert program == "embedstore"
+            commands[typed].make_context(typed, arguments)
+
+
+def test_a_shell_completes_commands_and_options() -> None:
+    script = "import sys; sys.argv[0] = 'embedstore'; from embedstore_cli.main import main; main()"
+    for words, expected in (("embedstore tra", "train"), ("embedstore search s --grou", "--group-by")):
+        typed = {"COMP_WORDS": words, "COMP_CWORD": str(words.count(" ")), "_EMBEDSTORE_COMPLETE": "complete_bash"}
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env={**os.environ, **typed})
+        assert done.stdout.split() == [expected], done.stderr
 
 
 def test_the_whole_way_in_json(table: Path, tmp_path: Path) -> None:
@@ -78,6 +110,37 @@ def test_tables_for_people(store: es.Store) -> None:
     assert "report:" not in trained
 
 
+def test_words_are_a_query_and_texts_are_shown(store: es.Store) -> None:
+    queries: tuple[list[str], ...] = (["text 4"], ["--text", "text 4"])
+    typed, named = (run("search", store.path, *words, "-k", 3, "--json").stdout for words in queries)
+    assert json.loads(typed)["results"] == json.loads(named)["results"]
+    mixed = json.loads(run("search", store.path, "text 4", "--text", "text 5", "--weights", "0,1", "--json").stdout)
+    assert mixed["results"][0]["id"] == "item-05"
+    lines = run("search", store.path, "text 4", "-k", 2).stdout.splitlines()
+    assert re.search(r"^ # +score +id +text +label +price *$", lines[1])
+    assert re.search(r"^ 1 +1.000 +item-04 +text 4 +even +6.0 *$", lines[3])
+    unquoted = run("search", store.path, "text", "4", "-k", 3, "--json").stdout
+    assert json.loads(unquoted)["results"] == json.loads(typed)["results"]
+    picture = store.path.parent / "images" / "1.png"
+    assert f"{picture} is a file. Search by it: --image {picture}." in run("search", store.path, picture, code=2).stderr
+    assert "leave out TEXT." in run("search", store.path, "x", "--batch", "text", code=2).stderr
+
+
+def test_a_text_ends_where_the_terminal_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from embedstore_cli.render import print_table
+    from rich.console import Console
+
+    rows = [("folder/a-long-id-0123456789", "words " * 60, "label")]
+    console = Console(width=70, force_terminal=True, color_system=None, highlight=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("embedstore_cli.render.out", lambda: console)
+        print_table(["id", "text", "label"], rows, trimmed=["text"])
+    lines = [line for line in capsys.readouterr().out.splitlines() if "words" in line or "long-id" in line]
+    assert len(lines) == 1
+    assert "folder/a-long-id-0123456789" in lines[0]
+    assert re.search(r"words \S*… +label *$", lines[0])
+
+
 def test_closing_line(table: Path, tmp_path: Path) -> None:
     text = run("embed", table, "--store", tmp_path / "s", "--image", "hash").stdout
     assert re.search(r"12 items \(12 new, 0 updated\), 0 missing, 0 failed in .* items/s, bound by [\w-]+ \(busy: read", text)
@@ -92,6 +155,8 @@ def test_closing_line(table: Path, tmp_path: Path) -> None:
         (["search", "{store}", "--text", "x", "--where", "nope = 1"], 2, "--where 'nope = 1'"),
         (["search", "{store}", "--vector", "nope.npy"], 2, "nope.npy does not exist"),
         (["train", "{store}", "nope"], 2, "no metadata column 'nope'"),
+        (["predict", "{store}"], 2, "Name a head of {store}. Heads: none yet: embedstore train makes one."),
+        (["train", "{store}"], 2, "Name the target: a metadata column of {store}. Columns: label, price."),
         (["predict", "{store}", "nope"], 2, "has no head 'nope'"),
         (["remove", "{store}", "nobody"], 2, "No item has the id 'nobody'"),
         (["embed", "{table}", "--store", "{store}", "--image", "hash:5"], 1, "cannot be mixed"),
@@ -103,7 +168,7 @@ def test_errors_are_one_line(store: es.Store, table: Path, arguments: list[str],
     assert done.stdout == ""
     assert done.stderr.startswith("embedstore: ")
     assert done.stderr.count("\n") == 1
-    assert words in done.stderr
+    assert words.format(store=store.path) in done.stderr
 
 
 def test_unknown_options_are_usage(store: es.Store) -> None:
@@ -250,4 +315,27 @@ def test_a_sound_is_not_compared_with_aligned_texts_and_images(tmp_path: Path) -
         error = run("search", tmp_path / "s", "--audio", tmp_path / "0.bin", *space, code=2).stderr
         assert "A sound cannot be compared with space" in error
         assert "--space aligned" not in error
-    assert run("search", tmp_path / "s", "--text", "text 1", "--json").stdout.count('"aligned.image"') == 1
+
+
+def test_an_alignment_changes_no_query_that_does_not_name_it(tmp_path: Path) -> None:
+    data = {"id": [f"i{i}" for i in range(60)], "text": [f"text {i}" for i in range(60)], "image": []}
+    for i in range(60):
+        (tmp_path / f"{i}.bin").write_text(f"image {i}")
+        data["image"].append(str(tmp_path / f"{i}.bin"))
+    es.embed(MemorySource(data), tmp_path / "s", text="hash:8", image="hash:8")
+    queries: list[dict[str, Any]] = [{"text": "text 1"}, {"image": tmp_path / "1.bin"}, {"id": "i1"}, {"like": ["i1", "i2"]}]
+    before = [es.search(tmp_path / "s", **query) for query in queries]
+    assert all(not found.aligned and found.alignment is None for found in before)
+    for name in ("aligned", "other"):
+        es.align(tmp_path / "s", "text", "image", name=name)
+    after = [es.search(tmp_path / "s", **query) for query in queries]
+    assert [(f.space, f.results) for f in after] == [(f.space, f.results) for f in before]
+    assert [f.aligned for f in after[:2]] == [["aligned.image", "other.image"], ["aligned.text", "other.text"]]
+    document = json.loads(run("search", tmp_path / "s", "--text", "x", "--space", "other.image", "--json").stdout)
+    assert (document["space"], document["alignment"]) == ("other.image", "other")
+    shown = run("search", tmp_path / "s", "--text", "x", "--space", "other.image").stdout
+    assert "from space 'other.image' (alignment 'other')" in shown
+    assert "--space aligned.image, --space other.image" in run("search", tmp_path / "s", "--text", "x").stdout
+    refused = run("search", tmp_path / "s", "--text", "x", "--space", "image", code=2).stderr
+    assert "--space aligned.image, or --space other.image" in refused.replace("--space other.image.", "--space other.image")
+    assert "align the two first" not in refused

@@ -241,6 +241,25 @@ def test_a_damaged_index_is_built_again(tmp_path: Path) -> None:
     assert es.verify(store.path).clean
 
 
+@pytest.mark.parametrize("files", ["items/*.parquet", *(f"spaces/text/{n}" for n in ("*.h5", "space.json", "index/*.faiss"))])
+@pytest.mark.parametrize("missing", [True, False])
+def test_nothing_says_to_run_what_is_running(tmp_path: Path, files: str, missing: bool) -> None:
+    store = telling_store(tmp_path / "a.store", n=100)
+    index(store, factory="IVF4,SQ8", recall=0.5)
+    damaged = next(store.path.glob(files))
+    damaged.unlink() if missing else damaged.write_bytes(damaged.read_bytes()[:-7])
+    problems = " ".join(es.verify(store.path).problems)
+    assert damaged.name in problems
+    assert "embedstore verify" not in problems
+    assert "Errno" not in problems
+    try:
+        said = " ".join(es.compact(store.path).indexes.values())
+    except es.errors.EmbedstoreError as error:
+        said = str(error)
+    assert "embedstore compact" not in said
+    assert not ("built again: " in said and "build it again" in said)
+
+
 def test_empty_stores(tmp_path: Path) -> None:
     path = tmp_path / "a.store"
     es.Store.open(path, create=True)

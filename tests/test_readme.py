@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from notebooks import run_notebook
 
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"(<!-- fresh:\w+ -->\n)?```(\w+)\n(.*?)```", re.DOTALL)
@@ -20,22 +20,22 @@ def blocks() -> list[tuple[str, str, str]]:
 
 @pytest.mark.slow
 @pytest.mark.offline_models
-def test_readme_blocks_run(tmp_path: Path) -> None:
-    """Installing is left to the environment the test runs in; every other line runs."""
+def test_readme_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In an empty folder and one notebook without ipywidgets, from first to last; installing is left to the environment."""
     (tmp_path / "bin").mkdir()
     command = tmp_path / "bin" / "embedstore"
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "from embedstore_cli.main import main; main()" "$@"\n')
     command.chmod(0o755)
-    environment = {**os.environ, "PATH": f"{command.parent}:{os.environ['PATH']}", "HF_HUB_OFFLINE": "1"}
-    outputs = []
+    monkeypatch.setenv("PATH", f"{command.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    cells = []
     for mark, kind, body in blocks():
         if kind == "text" or "fresh:test" in mark:
             continue
         code = re.sub(r"^(python3 -m venv|pip install).*\n", "", body, flags=re.MULTILINE)
-        program = ["bash", "-euo", "pipefail", "-c", code] if kind == "bash" else [sys.executable, "-c", code]
-        done = subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, body + done.stdout + done.stderr
-        outputs.append(done.stdout)
+        cells.append(f"%%script bash -euo pipefail\n{code}" if kind == "bash" else code)
+    (tmp_path / "empty").mkdir()
+    outputs = run_notebook(cells, tmp_path / "empty")
     demo = outputs[0]
     found = re.findall(r"^ (\S.*?) +([\d.]+) \[([\d.]+), [\d.]+\]", demo, flags=re.MULTILINE)
     scores = {name: (float(value), float(low)) for name, value, low in found}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import subprocess
 import sys
@@ -229,3 +230,22 @@ def test_long_names_keep_both_ends() -> None:
 def test_import_is_light() -> None:
     code = "import sys, embedstore.evaluation.report; print(any(m in sys.modules for m in ('matplotlib', 'jinja2')))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
+
+
+def test_a_thumbnail_shows_what_the_encoder_sees(tmp_path: Path) -> None:
+    """Transparency on white, upright; nothing where the file is gone or is no picture."""
+    from PIL import Image
+
+    from embedstore._report import _thumbnail
+
+    clear, turned = tmp_path / "clear.png", tmp_path / "turned.jpg"
+    Image.new("RGBA", (40, 30), (0, 0, 0, 0)).save(clear)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (400, 100), "red").save(turned, exif=exif)
+    shown = [Image.open(io.BytesIO(_thumbnail(str(path)) or b"")) for path in (clear, turned)]
+    assert np.asarray(shown[0]).min() == 255
+    assert shown[1].size == (50, 200)
+    clear.write_text("no picture")
+    assert _thumbnail(str(clear)) is None
+    assert _thumbnail(str(tmp_path / "gone.png")) is None

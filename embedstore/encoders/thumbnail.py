@@ -1,4 +1,4 @@
-"""A picture at 16 × 16 pixels: what tells copies of a picture from pictures that are like it.
+"""A picture in small: at 16 × 16 pixels, which tell copies of it from pictures that are like it, or for people to look at.
 
 The whole picture is squashed, nothing is cropped. Bytes in, pixels out; what two thumbnails have in common is judged by
 `embedstore.indexing.pixels`.
@@ -54,3 +54,17 @@ def thumbnail(payload: bytes, *, side: int = SIDE, max_pixels: int = MAX_PIXELS)
     small = np.asarray(image.resize((side, side), Image.Resampling.BICUBIC))
     width, height = Image.open(io.BytesIO(payload)).size  # the draft's is smaller; this reads the header alone
     return Thumbnail(small, math.log(image.width / image.height), width * height)
+
+
+def small_jpeg(payload: bytes, side: int, *, quality: int, max_pixels: int = MAX_PIXELS) -> bytes:
+    """A JPEG of at most `side` × `side` pixels that shows what an encoder sees: upright, transparency on white.
+
+    Raises
+    ------
+    PayloadError
+    """
+    image = decode_rgb(payload, max_pixels=max_pixels, draft=side)
+    image.thumbnail((side, side))
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=quality, optimize=True)
+    return out.getvalue()

@@ -14,10 +14,10 @@ from embedstore._encoding import check_encoding, encoding
 from embedstore._files import read_json
 from embedstore.errors import CorruptStoreError, HeadError
 from embedstore.heads.align import Aligner
-from embedstore.heads.io import ALIGN, PAGE, read_files, write_files
+from embedstore.heads.io import ALIGN, PAGE, kind_of, read_files, write_files
 from embedstore.spec import EncoderSpec
 
-__all__ = ["AlignRecord", "kind_of", "load_aligner", "save_aligner"]
+__all__ = ["AlignRecord", "load_aligner", "save_aligner"]
 
 
 @dataclass(frozen=True)
@@ -81,12 +81,6 @@ def save_aligner(folder: Path, record: AlignRecord, extra: Mapping[str, bytes]) 
         state = record.head.state()
         write_files(folder, {**document, "state": state.config}, state, extra)
         (folder / PAGE).unlink(missing_ok=True)
-
-
-def kind_of(folder: Path) -> str | None:
-    """The kind of the head in `folder`; None where there is none."""
-    path = folder / "head.json"
-    return str(read_json(path).get("kind")) if path.is_file() else None
 
 
 def load_aligner(folder: Path) -> AlignRecord:

@@ -16,7 +16,8 @@ import numpy as np
 from embedstore._columns import ColumnEncoder
 from embedstore._encoding import check_encoding, encoding
 from embedstore._files import parquet_table, read_json, sha256_file, write_bytes, write_json
-from embedstore.errors import CorruptStoreError, UsageError
+from embedstore.errors import CorruptStoreError, EmbedstoreError, UsageError
+from embedstore.evaluation.bootstrap import Score
 from embedstore.heads import Head, head_class, params_of
 from embedstore.heads.base import HeadState
 from embedstore.spec import EncoderSpec
@@ -123,6 +124,35 @@ def load_head(folder: Path) -> HeadRecord:
         return _restore(folder, document)
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptStoreError(f"{path} is damaged ({error!r}). Train the head again.") from error
+
+
+def kind_of(folder: Path) -> str | None:
+    """The kind of the head in `folder`; None where there is none."""
+    path = folder / "head.json"
+    return str(read_json(path).get("kind")) if path.is_file() else None
+
+
+def replaced_note(folder: Path) -> str | None:
+    """What a head that is now saved to `folder` replaces: its name, when it was saved, its score. None where there is none."""
+    from datetime import datetime
+
+    path = folder / "head.json"
+    try:
+        document, saved = read_json(path), datetime.fromtimestamp(path.stat().st_mtime)
+    except (EmbedstoreError, OSError):
+        return None
+    report = document.get("report") or {}
+    ways = report.get("retrieval") or {"": {"scores": report.get("metrics") or {}}}  # an alignment's, or a head's
+    way, retrieval = next(iter(ways.items()))
+    metric, score = next(iter(retrieval["scores"].items()), ("", {}))
+    known = all(isinstance(value, float) for value in score.values())  # JSON has no NaN
+    scored = (
+        f", {' '.join([way, metric]).strip()} {Score.from_dict(score)}: {report.get('evaluation')}" if score and known else ""
+    )
+    return (
+        f"head {folder.name!r} ({document.get('kind')} on {' + '.join(document.get('inputs', ()))}, saved "
+        f"{saved:%Y-%m-%d %H:%M}{scored}) was replaced; --name keeps both"
+    )
 
 
 def read_split(folder: Path) -> pa.Table:

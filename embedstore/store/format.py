@@ -127,9 +127,11 @@ def check_size(root: Path, ref: PartRef) -> Path:
     except FileNotFoundError:
         if all(named.file != ref.file for named in read_manifest(root).refs()):
             raise StoreError(f"{root} was compacted after it was opened. Open it again.") from None
-        raise CorruptStoreError(f"{path} is missing. Run 'embedstore verify {root}' for the whole damage.") from None
+        raise CorruptStoreError(f"{path} is missing.", _whole_damage(root)) from None
     if size != ref.bytes:
-        raise CorruptStoreError(
-            f"{path} has {size} bytes, committed were {ref.bytes}. Run 'embedstore verify {root}' for the whole damage."
-        )
+        raise CorruptStoreError(f"{path} has {size} bytes, committed were {ref.bytes}.", _whole_damage(root))
     return path
+
+
+def _whole_damage(root: Path) -> str:
+    return f"Run 'embedstore verify {root}' for the whole damage."

@@ -79,7 +79,7 @@ class RowPicker:
     def _read(self, files: list[int], offsets: list[int]) -> npt.NDArray[Any]:
         data = b"".join(map(os.pread, files, [self._row_bytes] * len(files), offsets))
         if len(data) != len(files) * self._row_bytes:
-            raise CorruptStoreError(f"A part in {self._paths[0].parent} is too short; 'embedstore verify' says which.")
+            raise CorruptStoreError(f"A part in {self._paths[0].parent} is too short.", "'embedstore verify' says which.")
         return np.frombuffer(data, self._dtype).reshape(len(files), self._width)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from embedstore._distinct import distinct
 from embedstore._encoding import check_encoding
 from embedstore._files import read_json, sha256_file
-from embedstore.errors import EmbedstoreError
+from embedstore.errors import CorruptStoreError, EmbedstoreError, reason_of
 from embedstore.store.combined import combined_is_current
 from embedstore.store.format import PartRef, check_size
 from embedstore.store.indexes import index_problems
@@ -85,8 +85,12 @@ def verify(store: Store | str | Path, on_progress: Callable[[int], None] | None 
 def _check(report: VerifyReport, check: Callable[[], Iterator[str] | None]) -> None:
     try:
         report.problems += list(check() or ())
-    except (EmbedstoreError, OSError, KeyError, ValueError) as error:
+    except CorruptStoreError as error:
+        report.problems.append(error.fact)  # its remedy may be to run what is running
+    except (EmbedstoreError, KeyError, ValueError) as error:
         report.problems.append(str(error))
+    except OSError as error:
+        report.problems.append(f"{error.filename or 'a file'}: {reason_of(error)}.")
 
 
 def _check_file(root: Path, ref: PartRef, report: VerifyReport) -> Iterator[str] | None:

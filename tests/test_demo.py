@@ -1,0 +1,33 @@
+"""The demo's dataset: balanced where it is split, so that a first `train` says what cross-validation says."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+import embedstore as es
+from embedstore.demo import extract
+from embedstore.demo.build import CLASSES
+from embedstore.splits import SPLITS, hashed_split
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_class_is_in_every_split(tmp_path: Path, seed: int) -> None:
+    with extract(tmp_path).open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    split = hashed_split([row["id"] for row in rows], seed=seed).tolist()
+    found = Counter((row["label"], part) for row, part in zip(rows, split, strict=True))
+    assert all(found[label, part] >= 3 for label in CLASSES for part in SPLITS)
+    assert 0.6 * len(rows) < split.count("train") < 0.8 * len(rows)
+
+
+@pytest.mark.slow
+@pytest.mark.offline_models
+def test_a_split_and_cross_validation_agree(tmp_path: Path) -> None:
+    es.embed(extract(tmp_path), tmp_path / "s", image="effnet-lite0", text="minilm")
+    split, folds = (es.train(tmp_path / "s", "label", cv=cv, report=False).metrics["accuracy"] for cv in (None, 5))
+    assert split.low <= folds.value <= split.high
+    assert max(split.low, folds.low) < min(split.high, folds.high)
