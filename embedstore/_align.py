@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore._projected import projected_name
+from embedstore._threads import bounded
 from embedstore.errors import HeadError, UsageError, reason_of
 from embedstore.evaluation.metrics import Score, scores_to_dict
 from embedstore.evaluation.overlap import EVERY, Copies, find_copies
@@ -111,6 +112,7 @@ class AlignReport:
         return {**asdict(self), **tables}
 
 
+@bounded()
 def align(
     store: Store | str | Path,
     source: str = "text",

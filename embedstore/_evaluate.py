@@ -13,6 +13,7 @@ import numpy.typing as npt
 from embedstore._numbers import REGRESSION, JudgedNumbers, number_target
 from embedstore._predict import check_fingerprints, fitted_ids, open_head
 from embedstore._report import report_data
+from embedstore._threads import bounded
 from embedstore._trial import (
     HEAD,
     KNN,
@@ -78,6 +79,7 @@ class EvaluationReport:
         }
 
 
+@bounded()
 def evaluate(
     store: Store | str | Path,
     head: str | Path,

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore._projected import SearchableSpace, skipped_aligners, spaces_of
+from embedstore._threads import bounded
 from embedstore.errors import EmbedstoreError, FingerprintError, StoreError, StoreLockedError, UsageError, reason_of
 from embedstore.indexing.approximate import QUERIES, VectorIndex
 from embedstore.indexing.files import read_base, write_base
@@ -46,6 +47,7 @@ class OpenIndex:
     record: IndexRecord | None = None
 
 
+@bounded()
 def index(
     store: Store | str | Path,
     space: str | None = None,

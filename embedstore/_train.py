@@ -15,6 +15,7 @@ import numpy.typing as npt
 from embedstore._arguments import strings
 from embedstore._numbers import CLASSIFICATION, REGRESSION, NumberTrial, task_of
 from embedstore._report import report_data, save_plots
+from embedstore._threads import bounded
 from embedstore._trial import SEEDS, Judged, Scores, Trial
 from embedstore.errors import HeadError, UsageError, reason_of
 from embedstore.evaluation.metrics import Score, scores_to_dict
@@ -98,6 +99,7 @@ class TrainReport:
         }
 
 
+@bounded()
 def train(
     store: Store | str | Path | View,
     target: str | None = None,
