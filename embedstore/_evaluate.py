@@ -285,7 +285,7 @@ def _copies(view: View, test: Codes, train: View) -> Copies:
     }
     n = len(test)
     found = find_copies(both, present, hashes, train=np.arange(n, n + len(train)), test=np.arange(n))
-    return Copies(test[found.checked], found.exact, found.near)
+    return replace(found, checked=test[found.checked])
 
 
 def _notes(view: View, labels: Labels, record: HeadRecord, judged: Judged, seen: int) -> list[str]:
@@ -293,7 +293,7 @@ def _notes(view: View, labels: Labels, record: HeadRecord, judged: Judged, seen:
     if seen:
         notes.append(f"{seen:,} of the {len(judged.test):,} items were fitted on: these scores flatter")
     if found := int(judged.copies.near[EVERY].sum()):
-        notes.append(f"{found:,} items have a near copy (cosine > 0.97 in {EVERY}) among those the head was fitted on")
+        notes.append(f"{found:,} items have a near copy ({judged.copies.rule}) among those the head was fitted on")
     known = np.isin(labels.classes, getattr(record.head, "classes_", ()))
     if not known.all():
         count = int((~known[judged.truth]).sum())

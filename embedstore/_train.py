@@ -273,7 +273,7 @@ def _notes(view: View, labels: npt.NDArray[Any], judged: Judged) -> list[str]:
     if found := int(copies.near[EVERY].sum()):
         accuracy = judged.accuracy_without_copies(view, 0)
         notes.append(
-            f"{found:,} of {len(copies.checked):,} test items have a near copy (cosine > 0.97 in {EVERY}) in training"
+            f"{found:,} of {len(copies.checked):,} test items have a near copy ({copies.rule}) in training"
             + (f"; without them accuracy is {accuracy}" if accuracy else "")
         )
     if view.groups is not None and view.split_column:
