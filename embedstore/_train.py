@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore._arguments import strings
+from embedstore._labels import FEW, label_notes, number_notes
 from embedstore._numbers import CLASSIFICATION, REGRESSION, NumberTrial, task_of
 from embedstore._report import report_data, save_plots
 from embedstore._threads import bounded
@@ -24,6 +25,7 @@ from embedstore.evaluation.report import render_html
 from embedstore.heads import AutoHead, Head, make_head
 from embedstore.heads.auto import Step
 from embedstore.heads.io import PAGE, HeadRecord, save_head
+from embedstore.splits import SPLITS
 from embedstore.store import Store, View
 from embedstore.store.reader import check_name
 
@@ -283,12 +285,16 @@ def _notes(view: View, labels: npt.NDArray[Any], judged: Judged) -> list[str]:
     if view.dropped:
         notes.append(f"{view.dropped} items have no {view.target_name} and were left out")
     if judged.head.task == REGRESSION:
-        return notes
-    values, counts = np.unique(labels, return_counts=True)
-    if (rare := values[counts < 5]).size:
-        shown = ", ".join(map(str, rare[:5])) + (", …" if len(rare) > 5 else "")
-        notes.append(f"{len(rare)} classes have fewer than 5 items: {shown}")
-    return notes
+        return [*notes, *number_notes(labels)]
+    fitted = np.zeros(len(view), bool)
+    fitted[judged.fitted_on] = True
+    val = fitted & (judged.split == "val")
+    return [*notes, *label_notes(labels, fitted & ~val, val, few=max(FEW, _folds(judged)))]
+
+
+def _folds(judged: Judged) -> int:
+    """How many folds there were; 0 for a split."""
+    return len(set(judged.split.tolist()) - set(SPLITS))
 
 
 def _split_file(view: View, split: npt.NDArray[Any]) -> bytes:

@@ -12,7 +12,7 @@ import embedstore
 PACKAGE = Path(embedstore.__file__).parent
 
 LAYERS = [
-    {"errors", "_distinct", "_ordered", "_slots", "_threads"},
+    {"errors", "_distinct", "_ordered", "_slots", "_threads", "_labels"},
     {"registry", "spec", "splits", "_arguments", "_columns", "_encoding", "_keys", "_files", "_sql"},
     {"_digests", "_duplicate_report"},
     {"sources", "encoders", "evaluation"},

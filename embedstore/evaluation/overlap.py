@@ -143,7 +143,7 @@ def _threshold(x: Array, present: Mask, train: Positions, test: Positions, seed:
         allowed = float(near * (wanted / share) ** (np.log(far / near) / np.log(3)))
         if (distance < min(allowed, 1 - NEAR)).mean() * len(train) <= MOST_COPIES:
             found.append(allowed)
-    return max(NEAR, 1 - max(found))
+    return float(max(NEAR, 1 - max(found)))
 
 
 def _equal(hashes: Array, train: Positions, test: Positions) -> Mask:
