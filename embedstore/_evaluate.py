@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from embedstore._labels import left_out_notes
 from embedstore._numbers import REGRESSION, JudgedNumbers, number_target
 from embedstore._predict import check_fingerprints, fitted_ids, open_head
 from embedstore._report import report_data
@@ -299,6 +300,5 @@ def _notes(view: View, labels: Labels, record: HeadRecord, judged: Judged, seen:
         count = int((~known[judged.truth]).sum())
         strange = ", ".join(map(str, labels.classes[~known][:5].tolist()))
         notes.append(f"{count:,} items are of classes that the head does not know: {strange}")
-    if view.dropped:
-        notes.append(f"{view.dropped} items have no {view.target_name} and were left out")
+    notes += left_out_notes(view)
     return notes

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["label_notes", "number_notes"]
+from embedstore.store import View
+
+__all__ = ["label_notes", "left_out_notes", "number_notes"]
 
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
@@ -48,6 +50,16 @@ def label_notes(labels: Array, train: Mask, val: Mask, *, few: int = FEW) -> lis
     if rare := [label for label in sorted(counts, key=str) if counts[label] < few]:
         notes.append(f"{_number(rare, 'class has', 'classes have')} fewer than {few} items: {_listed(rare, counts)}")
     return notes
+
+
+def left_out_notes(view: View) -> list[str]:
+    """Notes about items that a view could not take."""
+    left = {f"no {view.target_name}": view.dropped, f"no vector in {', '.join(view.spaces)}": view.without_input}
+    return [
+        f"{n:,} {'item has' if n == 1 else 'items have'} {what} and {'was' if n == 1 else 'were'} left out"
+        for what, n in left.items()
+        if n
+    ]
 
 
 def number_notes(values: Array) -> list[str]:

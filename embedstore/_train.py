@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore._arguments import strings
-from embedstore._labels import FEW, label_notes, number_notes
+from embedstore._labels import FEW, label_notes, left_out_notes, number_notes
 from embedstore._numbers import CLASSIFICATION, REGRESSION, NumberTrial, task_of
 from embedstore._report import report_data, save_plots
 from embedstore._threads import bounded
@@ -282,8 +282,7 @@ def _notes(view: View, labels: npt.NDArray[Any], judged: Judged) -> list[str]:
         across = len({(g, s) for g, s in zip(view.groups, view.split, strict=True)}) - len(set(view.groups))
         if across:
             notes.append(f"{across} groups of {view.group_name!r} are in more than one part of the column 'split'")
-    if view.dropped:
-        notes.append(f"{view.dropped} items have no {view.target_name} and were left out")
+    notes += left_out_notes(view)
     if judged.head.task == REGRESSION:
         return [*notes, *number_notes(labels)]
     fitted = np.zeros(len(view), bool)

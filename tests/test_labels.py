@@ -67,3 +67,15 @@ def test_a_class_without_a_training_item(tmp_path: Path, part: str) -> None:
     assert said in report.to_dict()["notes"]
     assert said.split(":")[0] in Path(report.report).read_text(encoding="utf-8")
     assert report.classes == 3  # kept
+
+
+def test_items_that_are_left_out_are_counted(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).standard_normal((60, 4))
+    texts = [None if i < 3 else " ".join(f"{v:.4f}" for v in row) for i, row in enumerate(x)]
+    labels = [None if i == 7 else "ab"[i % 2] for i in range(60)]
+    columns = {"id": [str(i) for i in range(60)], "text": texts, "label": labels}
+    es.embed(MemorySource(columns), tmp_path / "s", text={"text": Telling(4, "text", "telling")})
+    notes = es.train(tmp_path / "s", "label", head="ridge", report=False).notes
+    assert "1 item has no label and was left out" in notes
+    assert "3 items have no vector in text and were left out" in notes
+    assert "3 items have no vector in text and were left out" in es.evaluate(tmp_path / "s", "label").notes
