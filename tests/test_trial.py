@@ -331,7 +331,7 @@ class TestHardLabels:
             result = es.train(store, "label", head=head, report=head == "linear")
             assert result.classes == 1000
             assert result.metrics["accuracy"].value > 0.6
-            assert "1000 classes have fewer than 5 items" in " ".join(result.notes)
+            assert "1,000 classes have fewer than 5 items" in " ".join(result.notes)
 
     def test_classes_of_one_item(self, tmp_path: Path) -> None:
         rng = np.random.default_rng(0)
