@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore._projected import projected_name
+from embedstore._threads import bounded
 from embedstore.errors import HeadError, UsageError, reason_of
 from embedstore.evaluation.metrics import Score, scores_to_dict
-from embedstore.evaluation.overlap import EVERY, Copies, find_copies
+from embedstore.evaluation.overlap import EVERY, LEAST_JUDGED, Copies, find_copies
 from embedstore.evaluation.paired import Codes, Ranking, content_codes, copy_groups
 from embedstore.heads.align import MIN_PAIRS, Aligner
 from embedstore.heads.align_io import AlignRecord, save_aligner
@@ -112,6 +113,7 @@ class AlignReport:
         return {**asdict(self), **tables}
 
 
+@bounded()
 def align(
     store: Store | str | Path,
     source: str = "text",
@@ -254,9 +256,11 @@ def _notes(
             notes.append(f"the {side} of {count:,} of {len(copies.checked):,} test pairs is also among those fitted on")
     if count := int(copies.near[EVERY].sum()):
         apart = ~np.isin(judged, copies.checked[copies.near[EVERY]])
-        without = [f"{q} to {g} {(1 / r.ranks[apart]).mean():.3f}" for (q, g), r in rankings.items() if apart.any()]
+        without = [
+            f"{q} to {g} {(1 / r.ranks[apart]).mean():.3f}" for (q, g), r in rankings.items() if apart.sum() >= LEAST_JUDGED
+        ]
         notes.append(
-            f"{count:,} of {len(copies.checked):,} test pairs have a near copy (cosine > 0.97 in both) among those fitted on"
+            f"{count:,} of {len(copies.checked):,} test pairs have a near copy ({copies.rule}) among those fitted on"
             + (f"; MRR without them: {', '.join(without)}" if without else "")
         )
     if len(judged) < test:

@@ -17,6 +17,7 @@ from embedstore._files import publish
 from embedstore._projected import SearchableSpace
 from embedstore._request import Wanted
 from embedstore._search import Searcher
+from embedstore._threads import bounded
 from embedstore.errors import StoreError, UsageError, reason_of
 from embedstore.store import Store
 
@@ -64,6 +65,7 @@ class BatchReport:
         return asdict(self)
 
 
+@bounded()
 def search_batch(
     store: Store | str | Path,
     queries: str | Path | npt.NDArray[Any],

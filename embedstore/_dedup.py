@@ -14,6 +14,7 @@ from embedstore._arguments import strings
 from embedstore._distinct import distinct
 from embedstore._duplicate_report import Duplicate, DuplicateCluster, DuplicateReport
 from embedstore._search import Searcher
+from embedstore._threads import bounded
 from embedstore._thumbnails import read_thumbnails
 from embedstore.errors import StoreError, UsageError
 from embedstore.indexing.duplicates import (
@@ -48,6 +49,7 @@ APPROXIMATE_SLACK = 0.02
 """How far an index that stores rounded vectors may be off; what it finds is scored again by the vectors themselves."""
 
 
+@bounded()
 def find_duplicates(
     store: Store | str | Path,
     *,

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from embedstore._eval_queries import ITEMS, Rows, Sample, Task, by_column, by_item, by_pairs, comparable_spaces, two_spaces
 from embedstore._projected import ProjectedSpace, SearchableSpace
 from embedstore._search import Searcher
+from embedstore._threads import bounded
 from embedstore.errors import UsageError
 from embedstore.evaluation.bootstrap import Bootstrap, Score
 from embedstore.evaluation.metrics import scores_to_dict
@@ -116,6 +117,7 @@ class SearchEvaluation:
         }
 
 
+@bounded()
 def eval_search(
     store: Store | str | Path,
     *,

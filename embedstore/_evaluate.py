@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from embedstore._labels import left_out_notes
 from embedstore._numbers import REGRESSION, JudgedNumbers, number_target
 from embedstore._predict import check_fingerprints, find_head, fitted_ids
 from embedstore._report import report_data
+from embedstore._threads import bounded
 from embedstore._trial import (
     HEAD,
     KNN,
@@ -79,6 +81,7 @@ class EvaluationReport:
         }
 
 
+@bounded()
 def evaluate(
     store: Store | str | Path,
     head: str | Path,
@@ -284,7 +287,7 @@ def _copies(view: View, test: Codes, train: View) -> Copies:
     }
     n = len(test)
     found = find_copies(both, present, hashes, train=np.arange(n, n + len(train)), test=np.arange(n))
-    return Copies(test[found.checked], found.exact, found.near)
+    return replace(found, checked=test[found.checked])
 
 
 def _notes(view: View, labels: Labels, record: HeadRecord, judged: Judged, seen: int) -> list[str]:
@@ -292,12 +295,11 @@ def _notes(view: View, labels: Labels, record: HeadRecord, judged: Judged, seen:
     if seen:
         notes.append(f"{seen:,} of the {len(judged.test):,} items were fitted on: these scores flatter")
     if found := int(judged.copies.near[EVERY].sum()):
-        notes.append(f"{found:,} items have a near copy (cosine > 0.97 in {EVERY}) among those the head was fitted on")
+        notes.append(f"{found:,} items have a near copy ({judged.copies.rule}) among those the head was fitted on")
     known = np.isin(labels.classes, getattr(record.head, "classes_", ()))
     if not known.all():
         count = int((~known[judged.truth]).sum())
         strange = ", ".join(map(str, labels.classes[~known][:5].tolist()))
         notes.append(f"{count:,} items are of classes that the head does not know: {strange}")
-    if view.dropped:
-        notes.append(f"{view.dropped} items have no {view.target_name} and were left out")
+    notes += left_out_notes(view)
     return notes

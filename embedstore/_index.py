@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore._projected import SearchableSpace, skipped_aligners, spaces_of
+from embedstore._threads import bounded
 from embedstore.errors import EmbedstoreError, FingerprintError, StoreError, StoreLockedError, UsageError, reason_of
 from embedstore.indexing.approximate import QUERIES, VectorIndex
 from embedstore.indexing.files import read_base, write_base
@@ -54,6 +55,7 @@ class OpenIndex:
         return f"{self.problem} {self.remedy}" if self.problem else None
 
 
+@bounded()
 def index(
     store: Store | str | Path,
     space: str | None = None,

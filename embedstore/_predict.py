@@ -15,6 +15,7 @@ import numpy.typing as npt
 from embedstore._arguments import strings
 from embedstore._columns import METADATA
 from embedstore._embed import embed
+from embedstore._threads import bounded
 from embedstore._types import as_text
 from embedstore.encoders import Encoder, reload_encoder
 from embedstore.errors import FingerprintError, HeadError, UsageError, reason_of
@@ -308,6 +309,7 @@ def _usable_rows(store: Store) -> tuple[npt.NDArray[np.int64], list[tuple[str, s
     return store.items.rows[usable], [(i, reasons.get(i, "no payload")) for i in gone]
 
 
+@bounded()
 def _predict_rows(
     record: HeadRecord,
     store: Store,

@@ -13,8 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore._arguments import strings
+from embedstore._labels import FEW, label_notes, left_out_notes, number_notes
 from embedstore._numbers import CLASSIFICATION, REGRESSION, NumberTrial, task_of
 from embedstore._report import report_data, save_plots
+from embedstore._threads import bounded
 from embedstore._trial import SEEDS, Judged, Scores, Trial
 from embedstore.errors import HeadError, UsageError, reason_of
 from embedstore.evaluation.metrics import Score, scores_to_dict
@@ -23,6 +25,7 @@ from embedstore.evaluation.report import render_html
 from embedstore.heads import AutoHead, Head, make_head
 from embedstore.heads.auto import Step
 from embedstore.heads.io import ALIGN, PAGE, HeadRecord, kind_of, replaced_note, save_head
+from embedstore.splits import SPLITS
 from embedstore.store import Store, View
 from embedstore.store.reader import check_name
 
@@ -98,6 +101,7 @@ class TrainReport:
         }
 
 
+@bounded()
 def train(
     store: Store | str | Path | View,
     target: str | None = None,
@@ -275,22 +279,25 @@ def _notes(view: View, labels: npt.NDArray[Any], judged: Judged) -> list[str]:
     if found := int(copies.near[EVERY].sum()):
         accuracy = judged.accuracy_without_copies(view, 0)
         notes.append(
-            f"{found:,} of {len(copies.checked):,} test items have a near copy (cosine > 0.97 in {EVERY}) in training"
+            f"{found:,} of {len(copies.checked):,} test items have a near copy ({copies.rule}) in training"
             + (f"; without them accuracy is {accuracy}" if accuracy else "")
         )
     if view.groups is not None and view.split_column:
         across = len({(g, s) for g, s in zip(view.groups, view.split, strict=True)}) - len(set(view.groups))
         if across:
             notes.append(f"{across} groups of {view.group_name!r} are in more than one part of the column 'split'")
-    if view.dropped:
-        notes.append(f"{view.dropped} items have no {view.target_name} and were left out")
+    notes += left_out_notes(view)
     if judged.head.task == REGRESSION:
-        return notes
-    values, counts = np.unique(labels, return_counts=True)
-    if (rare := values[counts < 5]).size:
-        shown = ", ".join(map(str, rare[:5])) + (", …" if len(rare) > 5 else "")
-        notes.append(f"{len(rare)} classes have fewer than 5 items: {shown}")
-    return notes
+        return [*notes, *number_notes(labels)]
+    fitted = np.zeros(len(view), bool)
+    fitted[judged.fitted_on] = True
+    val = fitted & (judged.split == "val")
+    return [*notes, *label_notes(labels, fitted & ~val, val, few=max(FEW, _folds(judged)))]
+
+
+def _folds(judged: Judged) -> int:
+    """How many folds there were; 0 for a split."""
+    return len(set(judged.split.tolist()) - set(SPLITS))
 
 
 def _split_file(view: View, split: npt.NDArray[Any]) -> bytes:

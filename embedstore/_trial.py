@@ -13,7 +13,7 @@ import numpy.typing as npt
 from embedstore.errors import HeadError
 from embedstore.evaluation.bootstrap import Bootstrap
 from embedstore.evaluation.metrics import Score, classification_scores, label_scores
-from embedstore.evaluation.overlap import EVERY, Copies, find_copies
+from embedstore.evaluation.overlap import EVERY, LEAST_JUDGED, Copies, find_copies
 from embedstore.heads import HEADS, AutoHead, Head, KnnHead, LinearHead
 from embedstore.splits import grouped_folds, hashed_fraction, stratified_folds
 from embedstore.store import View
@@ -113,9 +113,9 @@ class Judged:
         return best, bootstrap.mean(hits[HEAD].astype(float) - hits[best].astype(float))
 
     def accuracy_without_copies(self, view: View, seed: int) -> Score | None:
-        """Accuracy over the items that have no near copy in training; None if none has one."""
+        """Accuracy over the items that have no near copy in training; None if none has one, or few have none."""
         at = np.isin(self.test, self.copies.checked[~self.copies.near[EVERY]])
-        if at.sum() in (0, len(self.copies.checked)):
+        if at.sum() < LEAST_JUDGED or at.sum() == len(self.copies.checked):
             return None
         groups = None if view.groups is None else view.groups[self.test[at]]
         hits = self.log_p[HEAD][at].argmax(axis=1) == self.truth[at]

@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks import (
     align,
+    busy,
     clip_retrieval,
     dedup,
     dinotool,
@@ -124,3 +125,10 @@ def test_filtered(capsys: pytest.CaptureFixture[str]) -> None:
     assert min(row["recall"] for row in found["ours-hnsw"]) > 0.9
     assert sum(row["short"] for row in found["faiss-hnsw200"]) > 0
     assert "| far | 1.00% (20) |" in capsys.readouterr().out
+
+
+def test_busy(capsys: pytest.CaptureFixture[str]) -> None:
+    found = busy.main(["--tiny"])
+    assert found.keys() == {"align", "train --head ridge"}
+    assert all(row.keys() == {"quiet", "one thread", "beside two"} for row in found.values())
+    assert "| align |" in capsys.readouterr().out

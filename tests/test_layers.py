@@ -12,13 +12,13 @@ import embedstore
 PACKAGE = Path(embedstore.__file__).parent
 
 LAYERS = [
-    {"errors", "_distinct", "_ordered", "_slots"},
+    {"errors", "_distinct", "_ordered", "_slots", "_threads"},
     {"registry", "spec", "splits", "_arguments", "_encoding", "_keys", "_files", "_sql", "_types"},
     {"_columns", "_digests", "_duplicate_report", "_hub"},
     {"sources", "encoders", "evaluation"},
     {"store", "indexing", "heads"},
     {"pipeline"},
-    {"_projected", "_thumbnails"},
+    {"_projected", "_thumbnails", "_labels"},
     {"_embed", "_import", "_align", "_index", "_query", "_trial", "demo"},
     {"_request"},
     {"_search"},

@@ -335,7 +335,7 @@ class TestHardLabels:
             result = es.train(store, "label", head=head, report=head == "linear")
             assert result.classes == 1000
             assert result.metrics["accuracy"].value > 0.6
-            assert "1000 classes have fewer than 5 items" in " ".join(result.notes)
+            assert "1,000 classes have fewer than 5 items" in " ".join(result.notes)
 
     def test_classes_of_one_item(self, tmp_path: Path) -> None:
         rng = np.random.default_rng(0)
@@ -347,7 +347,7 @@ class TestHardLabels:
         for head in ("linear", "gbdt", "ensemble"):
             result = es.train(store, "label", head=head, cv=5, seeds=1, report=False)
             assert 0.8 < result.metrics["accuracy"].value < 0.95  # nobody can know the ten
-            assert "10 classes have fewer than 5 items: only 0" in " ".join(result.notes)
+            assert "10 classes have fewer than 5 items: 'only 0' (1)" in " ".join(result.notes)
 
     def test_a_hundred_to_one(self, tmp_path: Path) -> None:
         """Accuracy flatters the majority class; balanced accuracy and F1 show what was learned."""

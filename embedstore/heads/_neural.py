@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from embedstore._threads import bounded
 from embedstore.heads._features import Standardizer
 from embedstore.heads.base import Array, Data, Head, HeadState
 
@@ -87,7 +88,7 @@ class NeuralHead(Head):
         import torch
 
         self.standardizer_ = Standardizer(balance=False).fit(train)
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), bounded():  # again: fitting the first one imports torch
             torch.manual_seed(self.seed)
             self._net = self._module(self.dims_, len(self.classes_)).to(self.device)
             self._run(self._tensors(train), self._tensors(validation), train.codes, validation.codes)

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
+from embedstore._threads import bounded
 from embedstore.errors import HeadError
 from embedstore.evaluation.paired import Codes, Ranking, content_codes, copy_groups, rank_distinct, rank_pairs
 from embedstore.heads.base import Array, Float, HeadState, Mask, as_inputs, check_inputs
@@ -95,6 +96,7 @@ class Aligner(Params):
         self.folds = folds
         self.seed = seed
 
+    @bounded()
     def fit(self, X: Mapping[str, Array], *, present: Mapping[str, Mask] | None = None, groups: Array | None = None) -> Self:
         """Fit to the items that have both inputs.
 

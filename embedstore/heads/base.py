@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore._distinct import distinct
+from embedstore._threads import bounded
 from embedstore.errors import HeadError
 from embedstore.heads.params import Params
 
@@ -96,6 +97,7 @@ class Head(Params):
     classes_: Array
     dims_: dict[str, int]
 
+    @bounded()
     def fit(
         self,
         X: Inputs,
@@ -147,6 +149,7 @@ class Head(Params):
         self._fit(train, held_out)
         return self
 
+    @bounded()
     def fit_data(self, train: Data, validation: Data, classes: Array) -> Self:
         """Fit to checked data whose codes are positions in `classes`; for heads that are made of heads."""
         self.classes_ = classes

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from embedstore._threads import idle
 from embedstore.heads._features import Standardizer
 from embedstore.heads.base import Array, Data, Head, HeadState
 from embedstore.registry import require
@@ -57,8 +58,9 @@ class Boosted(Head):
         for name, x in self.standardizer_.blocks(train).items():
             if self.components is not None and self.components < x.shape[1]:
                 self.components_[name] = _principal(x[train.present[name]], self.components)
-        matrix = xgboost.QuantileDMatrix(self._features(train), train.codes)
-        checked = xgboost.QuantileDMatrix(self._features(validation), validation.codes, ref=matrix)
+        threads = idle()
+        matrix = xgboost.QuantileDMatrix(self._features(train), train.codes, nthread=threads)
+        checked = xgboost.QuantileDMatrix(self._features(validation), validation.codes, ref=matrix, nthread=threads)
         params = {
             **objective,
             "tree_method": "hist",
@@ -68,6 +70,7 @@ class Boosted(Head):
             "subsample": self.subsample,
             "colsample_bytree": self.colsample,
             "seed": self.seed,
+            "nthread": threads,
         }
         found: dict[str, dict[str, list[float]]] = {}
         self._booster = xgboost.train(
@@ -83,6 +86,12 @@ class Boosted(Head):
         self.history_ = [{"train_loss": a, "val_loss": b} for a, b in curves]
         best = int(self._booster.attr("best_iteration") or self._booster.num_boosted_rounds() - 1)
         self._booster = self._booster[: best + 1]
+
+    def _predicted(self, data: Data, *, output_margin: bool = False) -> Array:
+        threads = idle()
+        self._booster.set_param({"nthread": threads})
+        matrix = require("xgboost").DMatrix(self._features(data), nthread=threads)
+        return np.asarray(self._booster.predict(matrix, output_margin=output_margin))
 
     def _features(self, data: Data) -> Float32:
         """(n, Σ components), NaN where a modality is absent."""
@@ -140,8 +149,7 @@ class GbdtHead(Boosted):
         self._boost(train, held_out, {"objective": "multi:softprob", "num_class": classes}, "mlogloss", rounds)
 
     def _logits(self, data: Data) -> Array:
-        xgboost = require("xgboost")
-        return np.asarray(self._booster.predict(xgboost.DMatrix(self._features(data)), output_margin=True))
+        return self._predicted(data, output_margin=True)
 
 
 def _principal(x: Float32, k: int) -> Float32:

@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from embedstore._threads import bounded
 from embedstore.errors import HeadError
 from embedstore.heads._features import Standardizer
 from embedstore.heads._loo import decompose
@@ -15,7 +16,6 @@ from embedstore.heads.base import VALIDATION_SHARE, Array, Data, Float, Head, He
 from embedstore.heads.boosted import Boosted
 from embedstore.heads.knn import BLOCK, nearest
 from embedstore.heads.ridge import LAMBDAS
-from embedstore.registry import require
 
 
 class Regressor(Head):
@@ -26,6 +26,7 @@ class Regressor(Head):
 
     task = "regression"
 
+    @bounded()
     def fit(
         self,
         X: Inputs,
@@ -218,5 +219,4 @@ class GbdtRegressor(Regressor, Boosted):
         self._boost(train, validation, {"objective": "reg:squarederror"}, "rmse", self.rounds)
 
     def values(self, data: Data) -> Float:
-        xgboost = require("xgboost")
-        return np.asarray(self._booster.predict(xgboost.DMatrix(self._features(data))), np.float64)
+        return np.asarray(self._predicted(data), np.float64)

@@ -7,7 +7,6 @@ blocks in, positions out; knows no store.
 from __future__ import annotations
 
 import operator
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from embedstore._threads import allowed, idle
 from embedstore.errors import UsageError
 from embedstore.indexing.base import Base
 from embedstore.indexing.build import Progress, add, blocks_of, build
@@ -186,7 +186,7 @@ class VectorIndex:
 
     def _build(self, recipe: Recipe, usable: npt.NDArray[np.bool_], queries: dict[str, Array], say: Progress) -> IndexReport:
         """Build what `recipe` says, tune it, and keep it as ``base_`` if it is worth it."""
-        threads = self.threads or os.cpu_count() or 1
+        threads = self.threads or allowed()
         n, dim = int(usable.sum()), self.vectors_.dim
         started = time.perf_counter()
         keys = _content_keys(self.vectors_)
@@ -200,7 +200,9 @@ class VectorIndex:
         rest[held.positions] = False
         labels = np.concatenate([np.flatnonzero(rest), held.positions])
         labels = labels.astype(np.int32 if len(usable) < 2**31 else np.int64)
-        built, entries = build(recipe, self.vectors_, rest, keys, threads=threads, seed=self.seed, device=self.device, say=say)
+        built, entries = build(
+            recipe, self.vectors_, rest, keys, threads=self.threads or idle(), seed=self.seed, device=self.device, say=say
+        )
         built_at = time.perf_counter()
         say("measuring recall")
         sets = self._query_sets(queries, rest, held.asked)

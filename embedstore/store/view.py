@@ -45,6 +45,8 @@ class View:
     target_name : str or None
     dropped : int
         Items left out because their target is null.
+    without_input : int
+        Items left out because they have a vector in none of the spaces.
     split_column : bool
         Whether a column ``split`` decided, rather than the hashed id.
     groups : (n,) object (str) or None
@@ -62,6 +64,7 @@ class View:
     split: Array
     target_name: str | None = None
     dropped: int = 0
+    without_input: int = 0
     split_column: bool = False
     groups: Array | None = None
     group_name: str | None = None
@@ -195,6 +198,7 @@ def make_view(
         split=split[keep],
         target_name=target,
         dropped=int((~keep).sum()),
+        without_input=int((~present).sum()),
         split_column="split" in columns,
         groups=None if groups is None else groups[keep],
         group_name=group,

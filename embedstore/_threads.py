@@ -1,0 +1,147 @@
+"""How many threads a heavy step may use: as many as there are idle processors, so that it does not wait for busy ones.
+
+BLAS and OpenMP divide a product among their threads and then wait, spinning, for the slowest. Beside other work that one waits
+for a processor: a step may take twenty times as long, and keeps the others from ending. With as many threads as there are idle
+processors nothing waits; on a quiet machine that is all of them. Sums may differ in the last bit with the number of threads.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+__all__ = ["allowed", "bounded", "idle"]
+
+SHARE = 0.3
+"""The share of a processor that others may use before it no longer counts as idle."""
+WINDOW, FIRST_WINDOW = 0.2, 0.05
+"""Seconds over which use is measured: the kernel counts hundredths. Asked again within them, the last answer stands."""
+VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+STAT, QUOTA = Path("/proc/stat"), Path("/sys/fs/cgroup/cpu.max")
+
+
+def allowed() -> int:
+    """Threads that this process may use at most: by affinity, by the container's quota, and by what the user set."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = QUOTA.read_text().split()
+        if quota != "max":
+            count = min(count, -(-int(quota) // int(period)))
+    except (OSError, ValueError):
+        pass  # no such limit here
+    given = [int(value) for name in VARIABLES if (value := os.environ.get(name, "")).isdecimal()]
+    return max(1, min([count, *filter(None, given)]))
+
+
+def idle() -> int:
+    """Threads that would each find a processor now: those `allowed`, less what other processes have used of late."""
+    most = allowed()
+    return most if most == 1 else min(most, max(1, int((os.cpu_count() or 1) - _USE.of_others() + SHARE)))
+
+
+@contextmanager
+def bounded() -> Iterator[int]:
+    """Every BLAS and OpenMP pool that is loaded, and torch, at `idle` threads, or fewer if they had fewer; yields how many.
+
+    It may be nested: each entry asks again, the last exit puts everything back. XGBoost and FAISS take the number yielded.
+    """
+    threads = idle()
+    _POOLS.enter(threads)
+    try:
+        yield threads
+    finally:
+        _POOLS.leave()
+
+
+class _Use:
+    """What the other processes of the machine use, by the kernel's counters since they were last read."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._before = _read()
+        self._others: float | None = None
+
+    def of_others(self) -> float:
+        """Processors in use by others, on average since the last call (0 where the kernel does not say)."""
+        with self._lock:
+            if self._before is None:
+                return 0.0
+            age = time.monotonic() - self._before[0]
+            if self._others is not None and age < WINDOW:
+                return self._others
+            time.sleep(max(0.0, FIRST_WINDOW - age))
+            now = _read() or self._before
+            seconds, busy, own = (after - before for after, before in zip(now, self._before, strict=True))
+            self._before, self._others = now, max(0.0, (busy - own) / max(seconds, FIRST_WINDOW))
+            return self._others
+
+
+def _read() -> tuple[float, float, float] | None:
+    """The time, and processor seconds used by all processes and by this one."""
+    try:
+        fields = [int(field) for field in STAT.read_text().split("\n", 1)[0].split()[1:9]]
+    except (OSError, ValueError):
+        return None
+    user, nice, system, _, _, irq, softirq, steal = fields
+    return time.monotonic(), (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK"), time.process_time()
+
+
+class _Pools:
+    """The pools' numbers of threads: lowered while a step is bounded, never raised.
+
+    Some belong to the process and some to the thread that sets them, so each thread puts back what the process had: another
+    that is still bounded may get more for a moment, but none is left with less.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._own = threading.local()
+        self._bounded = 0
+        self._before: dict[str, tuple[Any, int]] = {}
+        self._torch_before: int | None = None
+
+    def enter(self, threads: int) -> None:
+        from threadpoolctl import ThreadpoolController
+
+        with self._lock:
+            self._own.depth = getattr(self._own, "depth", 0) + 1
+            self._bounded += self._own.depth == 1
+            pools, torch = ThreadpoolController().lib_controllers, _torch()
+            for pool in pools:  # all are asked before any is told: some share a runtime
+                self._before.setdefault(pool.filepath, (pool, pool.num_threads))
+            if torch is not None and self._torch_before is None:
+                self._torch_before = torch.get_num_threads()
+            for pool in pools:
+                pool.set_num_threads(min(threads, self._before[pool.filepath][1]))
+            if self._torch_before is not None:  # also for its threads that are yet to begin
+                torch.set_num_threads(min(threads, self._torch_before))
+
+    def leave(self) -> None:
+        with self._lock:
+            self._own.depth -= 1
+            if self._own.depth:
+                return
+            self._bounded -= 1
+            for pool, before in self._before.values():
+                pool.set_num_threads(before)
+            if self._torch_before is not None:
+                _torch().set_num_threads(self._torch_before)
+            if not self._bounded:
+                self._before.clear()
+                self._torch_before = None
+
+
+def _torch() -> Any:
+    """torch, if it has been imported."""
+    module = sys.modules.get("torch")
+    return module if hasattr(module, "set_num_threads") else None
+
+
+_USE = _Use()
+_POOLS = _Pools()
