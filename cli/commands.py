@@ -181,9 +181,9 @@ def info(
     render.print_table(columns, rows, numeric=columns[1:5])
     heads = ", ".join(document["heads"]) or "none"
     metadata = ", ".join(f"{name} ({kind})" for name, kind in document["columns"].items()) or "none"
-    typer.echo(f"{document['items']:,} items; columns: {metadata}; heads: {heads}; generation {document['generation']}")
+    render.say(f"{document['items']:,} items; columns: {metadata}; heads: {heads}; generation {document['generation']}")
     for row in document.get("failures", ()):
-        typer.echo(f"failed: {row['id']} ({row['space']}, {row['stage']}): {row['reason']}")
+        render.say(f"failed: {row['id']} ({row['space']}, {row['stage']}): {row['reason']}")
 
 
 def train(
@@ -275,7 +275,7 @@ def predict(
     with render.status("predicting"):
         predictions = es.predict(store, head, dataset, ids=id or None, where=where, explained=explain, device=device)
     if out is not None:
-        typer.echo(f"{len(predictions.ids):,} predictions written to {predictions.save(out)}", err=json)
+        render.say(f"{len(predictions.ids):,} predictions written to {predictions.save(out)}", stderr=json)
     if json:
         render.print_json(predictions.to_dict())
     elif out is None:
@@ -293,9 +293,9 @@ def verify(store: Store, json: Json = False) -> None:
         render.print_json(report.to_dict())
     else:
         for line in [*report.problems, *(f"note: {note}" for note in report.notes)]:
-            typer.echo(line)
+            render.say(line)
         state = "clean" if report.clean else f"{len(report.problems)} problems"
-        typer.echo(f"{report.files:,} files, {report.bytes / 1e6:,.1f} MB read: {state}")
+        render.say(f"{report.files:,} files, {report.bytes / 1e6:,.1f} MB read: {state}")
     sys.exit(0 if report.clean else 1)
 
 
@@ -303,8 +303,10 @@ def remove(store: Store, ids: Annotated[list[str], typer.Argument(metavar="ID...
     """Remove items by id."""
     import embedstore as es
 
+    from . import render
+
     left = es.Store.open(store).remove(ids)
-    typer.echo(f"Removed {len(set(ids))}; {len(left):,} items are left.")
+    render.say(f"Removed {len(set(ids))}; {len(left):,} items are left.")
 
 
 def encoders(json: Json = False) -> None:

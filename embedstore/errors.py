@@ -22,6 +22,7 @@ A message is one line: what happened, with the value and what was expected, then
 
 from __future__ import annotations
 
+import errno
 import os
 
 
@@ -97,6 +98,15 @@ class MissingDependencyError(EmbedstoreError, ImportError):
 def reason_of(error: OSError) -> str:
     """The operating system's words for an error, whatever a library made of its text."""
     return os.strerror(error.errno) if error.errno else one_line(error)
+
+
+def next_step(error: OSError) -> str:
+    """What a user can do about an error of the operating system: a sentence after a blank, or nothing."""
+    if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+        return " Make room or raise the limit, then run the same command again: what was committed is kept."
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return " Check its owner and permissions (ls -ld), or choose another path."
+    return ""
 
 
 def one_line(error: BaseException | str, limit: int = 300) -> str:
