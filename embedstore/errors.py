@@ -14,6 +14,7 @@
     │   ├── FormatVersionError   written by a version this one does not read
     │   ├── CorruptStoreError    bytes differ from what was committed
     │   └── StoreLockedError     another process is writing
+    ├── OutputError              a file of results that cannot be written
     ├── HeadError                a head that cannot be trained, loaded or applied
     └── MissingDependencyError   an optional package is not installed
 
@@ -85,6 +86,10 @@ class CorruptStoreError(StoreError):
 
 class StoreLockedError(StoreError):
     """Another process is writing to the store."""
+
+
+class OutputError(EmbedstoreError):
+    """A file of results that cannot be written: the disk is full, or it may not be."""
 
 
 class HeadError(EmbedstoreError):
