@@ -34,7 +34,7 @@ def align(
         render.print_json(report.to_dict())
         return
     _print_report(report)
-    typer.echo(f"Search with it: embedstore search {store} {_query(report)} --space {report.spaces[1]}")
+    render.say(f"Search with it: embedstore search {store} {_query(report)} --space {report.spaces[1]}")
 
 
 def _print_report(report: AlignReport) -> None:
@@ -49,13 +49,13 @@ def _print_report(report: AlignReport) -> None:
     render.print_table(columns, rows, numeric=columns[1:6])
     fitted = report.items["train"] + report.items["val"]
     penalties = ", ".join(f"{side} {value:g}" for side, value in report.learned["penalties"].items())
-    typer.echo(
+    render.say(
         f"{report.evaluation}; fitted on {fitted:,} pairs; penalties {penalties}; power {report.learned['power']:g}; "
         f"{report.learned['dim']} dimensions; fit {report.fit_seconds:.1f} s, {report.seconds:.1f} s with scores. "
         f"Saved as head {report.head!r}."
     )
     for note in report.notes:
-        typer.echo(f"note: {note}")
+        render.say(f"note: {note}")
 
 
 def _rows(title: str, found: Retrieval) -> list[tuple[str, ...]]:

@@ -12,7 +12,8 @@ Store = Annotated[Path, typer.Argument(metavar="STORE", help="The store's folder
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
 Where = Annotated[str | None, typer.Option(help="SQL over the metadata, such as \"label = 'food' and price < 10\".")]
 DATASET = (
-    "A folder; a .csv, .tsv, .jsonl, .parquet or .arrow; Parquet parts ('part-*.parquet', or their folder); WebDataset tars ('data-{000..012}.tar', 'data-*.tar', or their folder); a "
+    "A folder; a .csv, .tsv, .jsonl, .parquet or .arrow; Parquet parts ('part-*.parquet', or their folder); WebDataset "
+    "tars ('data-{000..012}.tar', 'data-*.tar', or their folder); a "
     "folder saved by Hugging Face datasets, or hf:NAME[/CONFIG][:SPLIT]; a .txt or .lst of paths; one media file; - for JSON "
     "lines on standard input. Files, tables, tars and lists may be URLs."
 )
@@ -203,12 +204,12 @@ def info(
     render.print_table(columns, rows, numeric=columns[1:5])
     heads = ", ".join(document["heads"]) or "none"
     metadata = ", ".join(f"{name} ({kind})" for name, kind in document["columns"].items()) or "none"
-    typer.echo(f"{document['items']:,} items; columns: {metadata}; heads: {heads}; generation {document['generation']}")
+    render.say(f"{document['items']:,} items; columns: {metadata}; heads: {heads}; generation {document['generation']}")
     for name, space in document["spaces"].items():
         if told := render.told(space):
-            typer.echo(f"{name}: {told}")
+            render.say(f"{name}: {told}")
     for row in document.get("failures", ()):
-        typer.echo(f"failed: {row['id']} ({row['space']}, {row['stage']}): {row['reason']}")
+        render.say(f"failed: {row['id']} ({row['space']}, {row['stage']}): {row['reason']}")
 
 
 def train(
@@ -319,7 +320,7 @@ def predict(
             store, _head(store, head), dataset, ids=id or None, where=where, columns=columns, explained=explain, device=device
         )
     if out is not None:
-        typer.echo(f"{len(predictions.ids):,} predictions written to {predictions.save(out)}", err=json)
+        render.say(f"{len(predictions.ids):,} predictions written to {predictions.save(out)}", stderr=json)
     if json:
         render.print_json(predictions.to_dict())
     elif out is None:
@@ -337,9 +338,9 @@ def verify(store: Store, json: Json = False) -> None:
         render.print_json(report.to_dict())
     else:
         for line in [*report.problems, *(f"note: {note}" for note in report.notes)]:
-            typer.echo(line)
+            render.say(line)
         state = "clean" if report.clean else f"{len(report.problems)} problems"
-        typer.echo(f"{report.files:,} files, {report.bytes / 1e6:,.1f} MB read: {state}")
+        render.say(f"{report.files:,} files, {report.bytes / 1e6:,.1f} MB read: {state}")
     sys.exit(0 if report.clean else 1)
 
 
@@ -347,8 +348,10 @@ def remove(store: Store, ids: Annotated[list[str], typer.Argument(metavar="ID...
     """Remove items by id."""
     import embedstore as es
 
+    from . import render
+
     left = es.Store.open(store).remove(ids)
-    typer.echo(f"Removed {len(set(ids))}; {len(left):,} items are left.")
+    render.say(f"Removed {len(set(ids))}; {len(left):,} items are left.")
 
 
 def encoders(json: Json = False) -> None:

@@ -26,8 +26,8 @@ def compact(
         return
     if report.reason:
         (files, left), (size, now) = report.files, report.bytes
-        typer.echo(f"{report.reason}: {files:,} files of {size / 1e6:,.1f} MB became {left:,} of {now / 1e6:,.1f} MB")
+        render.say(f"{report.reason}: {files:,} files of {size / 1e6:,.1f} MB became {left:,} of {now / 1e6:,.1f} MB")
     else:
-        typer.echo("The parts are compact: nothing was removed, and they are not small.")
+        render.say("The parts are compact: nothing was removed, and they are not small.")
     for space, what in report.indexes.items():
-        typer.echo(f"index of {space}: {what}")
+        render.say(f"index of {space}: {what}")

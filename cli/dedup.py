@@ -58,7 +58,7 @@ def dedup(
             on_progress=say,
         )
     if out is not None:
-        typer.echo(f"{len(report.ids):,} duplicates written to {report.save(out)}", err=json)
+        render.say(f"{len(report.ids):,} duplicates written to {report.save(out)}", stderr=json)
     left = remove_duplicates(opened, report) if remove else None
     if json:
         removal = {} if left is None else {"removed": len(report.ids), "left": len(left)}
@@ -66,9 +66,9 @@ def dedup(
         return
     _print_report(report)
     if left is not None:
-        typer.echo(f"Removed {len(report.ids):,}; {len(left):,} items are left.")
+        render.say(f"Removed {len(report.ids):,}; {len(left):,} items are left.")
     elif report.ids and out is None:
-        typer.echo("Write them to a file: --out duplicates.csv. Remove them, keeping one item a cluster: --remove.")
+        render.say("Write them to a file: --out duplicates.csv. Remove them, keeping one item a cluster: --remove.")
 
 
 def _print_report(report: DuplicateReport) -> None:
@@ -81,19 +81,19 @@ def _print_report(report: DuplicateReport) -> None:
         numeric = ["exact", "near", *furthest]
         render.print_table(["keep", *numeric, "duplicates"], rows, numeric=numeric)
     if len(report.clusters) > SHOWN:
-        typer.echo(f"  … {len(report.clusters):,} clusters in all")
+        render.say(f"  … {len(report.clusters):,} clusters in all")
     kinds = f"{report.counts['exact']:,} exact"
     if report.pixels is not None:
         kinds += f", {report.counts['near']:,} near by pixels"
     elif report.threshold is not None:
         kinds += f", {report.counts['near']:,} near at cosine {report.threshold:g} or more"
-    typer.echo(
+    render.say(
         f"{len(report.ids):,} of {report.items:,} items are duplicates by {' and '.join(report.spaces)} ({kinds})"
         + (f" of {len(report.clusters):,} others" if rows else "")
         + f"; {report.seconds:.1f} s"
     )
     for note in report.notes:
-        typer.echo(f"note: {note}")
+        render.say(f"note: {note}")
 
 
 def _row(found: DuplicateCluster, pixels: bool) -> tuple[object, ...]:

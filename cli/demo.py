@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-import typer
-
 from . import render
 
 SEARCHES = ("a fast red car", "something sweet to eat", "bird")
@@ -24,31 +22,35 @@ def run(store: Path, device: str) -> None:
     if store.exists() and not (store / MANIFEST).exists():
         raise UsageError(f"{store} exists and is not a store. Choose another: embedstore demo --store NAME.store")
     table = extract(data)
-    typer.echo(f"1. Embed 602 images and their titles ({table}) with EfficientNet-Lite0 and MiniLM:")
+    render.say(f"1. Embed 602 images and their titles ({table}) with EfficientNet-Lite0 and MiniLM:")
     with render.embedding_progress("embedding") as on_progress:
         report = es.embed(table, store, image="effnet-lite0", text="minilm", device=device, on_progress=on_progress)
     render.print_embedding(report, store)
 
-    typer.echo("\n2. Train a linear head on both, and on each alone, to tell the 12 classes:")
+    render.say("")
+    render.say("2. Train a linear head on both, and on each alone, to tell the 12 classes:")
     with render.status("training") as say:
         training = es.train(store, "label", inputs=["image", "text"], cv=5, on_progress=say)
     render.print_training(training)
 
-    typer.echo("\n3. Search:")
+    render.say("")
+    render.say("3. Search:")
     searcher = es.Searcher(es.Store.open(store), device=device)
     example = searcher.search(text=SEARCHES[0], k=1).results[0].id
     for title, query in (
         *((f'--text "{words}"', {"text": words}) for words in SEARCHES[:2]),
         (f"--id {example}", {"id": example, "space": "image"}),
     ):
-        typer.echo(f"   {title}{' --space image' if 'id' in query else ''}")
+        render.say(f"   {title}{' --space image' if 'id' in query else ''}")
         render.print_hits(searcher.search(**query, k=3, columns=["label", "text"]), ["label", "text"])  # type: ignore[arg-type]
 
-    typer.echo(
-        f"\nDone in {time.perf_counter() - started:.0f} s. What to type next:\n"
-        f'  embedstore search {store} --text "a house by the sea" -k 5\n'
-        f"  embedstore search {store} --image {data}/images/{example}.jpg --where \"label != 'transportation'\"\n"
-        f"  embedstore predict {store} label {data}/images/{example}.jpg\n"
-        f"  embedstore info {store}\n"
-        "  embedstore embed YOUR_FOLDER --store my.store --image effnet-lite0 --text minilm"
-    )
+    for line in (
+        "",
+        f"Done in {time.perf_counter() - started:.0f} s. What to type next:",
+        f'  embedstore search {store} --text "a house by the sea" -k 5',
+        f"  embedstore search {store} --image {data}/images/{example}.jpg --where \"label != 'transportation'\"",
+        f"  embedstore predict {store} label {data}/images/{example}.jpg",
+        f"  embedstore info {store}",
+        "  embedstore embed YOUR_FOLDER --store my.store --image effnet-lite0 --text minilm",
+    ):
+        render.say(line)

@@ -68,7 +68,7 @@ def _print(result: SearchEvaluation) -> None:
     from . import render
 
     way = f"space {result.target!r}" if result.source == result.target else f"{result.source!r} to {result.target!r}"
-    render.out().print(f"{way}; relevant: {result.relevance}", markup=False)
+    render.say(f"{way}; relevant: {result.relevance}")
     every, once = result.figures, result.deduplicated
     columns = ["metric", "value [95 %]", "chance", *(("without copies [95 %]", "chance, without") if once else ())]
     rows = [
@@ -76,12 +76,12 @@ def _print(result: SearchEvaluation) -> None:
         for metric in every.metrics
     ]
     render.print_table(columns, rows, numeric=[c for c in columns if c.startswith("chance")])
-    render.out().print(_sizes(every), markup=False)
+    render.say(_sizes(every))
     if once:
-        render.out().print(f"without {result.copies:,} copies (an earlier item has the payload): {_sizes(once)}", markup=False)
+        render.say(f"without {result.copies:,} copies (an earlier item has the payload): {_sizes(once)}")
     for note in result.notes:
-        render.out().print(f"note: {note}", markup=False)
-    render.out().print(f"{result.seconds:.1f} s", markup=False)
+        render.say(f"note: {note}")
+    render.say(f"{result.seconds:.1f} s")
 
 
 def _name(metric: str, figures: RetrievalFigures, depth: int) -> str:

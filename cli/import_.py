@@ -70,18 +70,16 @@ def print_import(report: ImportReport, store: Path) -> None:
         for name, s in report.spaces.items()
     ]
     render.print_table(columns, rows, numeric=columns[2:])
-    console = render.out()
     for space, item, reason in report.failures[:5]:
-        console.print(f"failed: {item} ({space}): {reason}", markup=False)
+        render.say(f"failed: {item} ({space}): {reason}")
     if (failed := sum(s.failed for s in report.spaces.values())) > 5:
-        console.print(f"  … {failed:,} failures in all; embedstore info {store} --failures lists them", markup=False)
-    console.print(
+        render.say(f"  … {failed:,} failures in all; embedstore info {store} --failures lists them")
+    render.say(
         f"{report.items:,} rows ({report.added:,} items new, {report.updated:,} updated), {report.bytes / 1e6:,.1f} MB in "
-        f"{report.seconds:.1f} s: {report.gb_per_s:.2f} GB/s",
-        markup=False,
+        f"{report.seconds:.1f} s: {report.gb_per_s:.2f} GB/s"
     )
     for note in report.notes:
-        console.print(f"note: {note}", markup=False)
+        render.say(f"note: {note}")
 
 
 def _imported(space: ImportedSpace) -> str:

@@ -48,7 +48,7 @@ def print_index(report: IndexReport) -> None:
     from . import render
 
     if report.exact:
-        render.out().print(f"{report.n:,} vectors of {report.dim}: no index, search is exact ({report.why})", markup=False)
+        render.say(f"{report.n:,} vectors of {report.dim}: no index, search is exact ({report.why})")
         return
     rows = []
     for level in report.levels:
@@ -70,12 +70,11 @@ def print_index(report: IndexReport) -> None:
     ]
     render.print_table(columns, rows, numeric=["target", "mean ms", "p50 ms", "p95 ms"])
     threads = "thread" if report.threads == 1 else "threads"
-    render.out().print(
+    render.say(
         f"{report.type} over {report.n:,} vectors of {report.dim}: {report.qps:,.0f} queries/s one by one, "
         f"{report.batch_qps:,.0f} in batches on {report.threads} {threads} (exact: {1000 / report.exact_ms:,.0f}); "
         f"{report.bytes_per_vector:,.0f} bytes a vector; "
-        f"built in {report.build_seconds:.1f} s, tuned in {report.tune_seconds:.1f} s",
-        markup=False,
+        f"built in {report.build_seconds:.1f} s, tuned in {report.tune_seconds:.1f} s"
     )
     for note in report.notes:
-        render.out().print(f"note: {note}", markup=False)
+        render.say(f"note: {note}")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from typing import Annotated
 
 import typer
 
-from . import commands
+from . import commands, streams
 
 HELP = """Embed a dataset once, train heads on it in seconds, search it in milliseconds.
 
@@ -45,8 +46,20 @@ def options(
 
 def main() -> None:
     """Entry point: expected errors are one line on stderr."""
+    streams.prepare()
+    code = _run()
+    try:
+        sys.stdout.flush()
+    except OSError as error:  # a full disk, where stdout is a file
+        code = _failed(error)
+    sys.stderr.flush()
+    sys.exit(code)
+
+
+def _run() -> int:
+    """Run the command that was typed; its exit code."""
     from embedstore._arguments import strings
-    from embedstore.errors import EmbedstoreError, UsageError, reason_of
+    from embedstore.errors import EmbedstoreError, UsageError
 
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # its own keeps several times what is in use at once
     try:
@@ -54,31 +67,39 @@ def main() -> None:
         _log_to_stderr()
         app()
     except EmbedstoreError as error:
-        sys.stderr.write(f"embedstore: {error}\n")
+        streams.say(f"embedstore: {error}", stderr=True)
         for note in getattr(error, "__notes__", ()):
-            sys.stderr.write(f"  {note}\n")
-        sys.exit(2 if isinstance(error, UsageError) else 1)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(1)
+            streams.say(f"  {note}", stderr=True)
+        return 2 if isinstance(error, UsageError) else 1
     except OSError as error:
-        sys.stderr.write(f"embedstore: {error.filename or 'a file'}: {reason_of(error)}.\n")
-        sys.exit(1)
+        return _failed(error)
     except SystemExit as exit_:
         if exit_.code == INTERRUPTED:
-            sys.stderr.write("embedstore: interrupted; what was committed is kept. Run the same command to go on.\n")
-            sys.exit(1)
-        raise
+            done = "what was committed is kept. Run the same command to go on."
+            streams.say(f"embedstore: interrupted; {done}", stderr=True)
+            return 1
+        return exit_.code if isinstance(exit_.code, int) else 0
+    return 0
+
+
+def _failed(error: OSError) -> int:
+    """The operating system's reason on one line, and what to do about it."""
+    from embedstore.errors import next_step, reason_of
+
+    streams.say(f"embedstore: {error.filename or 'a file'}: {reason_of(error)}.{next_step(error)}", stderr=True)
+    return 1
+
+
+class _Lines(logging.Handler):
+    """What takes long without progress is said as it begins, one line a record."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        streams.say(record.getMessage(), stderr=True)
 
 
 def _log_to_stderr() -> None:
-    """What takes long without progress is said as it begins."""
-    import logging
-
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
     log = logging.getLogger("embedstore")
-    log.addHandler(handler)
+    log.addHandler(_Lines())
     log.setLevel(logging.INFO)
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import math
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from .streams import console, plain
+from .streams import print_json as print_json
+from .streams import say as say
 
+if TYPE_CHECKING:
     from embedstore._embed import EmbedReport
     from embedstore._evaluate import EvaluationReport
     from embedstore._predict import Predictions
@@ -27,31 +26,10 @@ BASELINES = {"majority": "majority class", "knn": "kNN (k = 8)"}
 HEADLINES = {"accuracy": "accuracy", "macro_f1": "macro F1"}
 LIMITS = {"text": 400}
 """Columns that are cut where the terminal ends, and the most characters that are laid out at all."""
+ASCII_HEAD = "    \n    \n -- \n    \n    \n -- \n    \n    \n"
+"""`rich.box.SIMPLE_HEAD` for terminals without its lines."""
+
 NUMBER_HEADLINES = {"r2": "R²", "mae": "MAE", "rmse": "RMSE"}
-
-
-def out() -> Console:
-    """The console for results."""
-    from rich.console import Console
-
-    return Console(highlight=False, soft_wrap=True) if not sys.stdout.isatty() else Console(highlight=False)
-
-
-def print_json(document: Mapping[str, Any]) -> None:
-    """One document on stdout."""
-    text = json.dumps(_finite(document), ensure_ascii=False, default=str, allow_nan=False)
-    sys.stdout.write(text + "\n")
-
-
-def _finite(value: Any) -> Any:
-    """`value` with null for NaN and infinity, which JSON does not have."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(k): _finite(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(v) for v in value]
-    return value
 
 
 def print_table(
@@ -65,27 +43,29 @@ def print_table(
     from rich.table import Table
     from rich.text import Text
 
-    console = out()
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    to = console()
+    table = Table(box=box.SIMPLE_HEAD if to.encoding.startswith("utf") else box.Box(ASCII_HEAD, ascii=True), pad_edge=False)
     for column in columns:
         table.add_column(
-            column, justify="right" if column in numeric else "left", overflow="ellipsis", no_wrap=column in (*numeric, "id")
+            Text(plain(column, to)),
+            justify="right" if column in numeric else "left",
+            overflow="ellipsis",
+            no_wrap=column in (*numeric, "id"),
         )
     for row in rows:
-        cells = ("" if cell is None else str(cell) for cell in row)
+        cells = ("" if cell is None else plain(cell, to) for cell in row)
         table.add_row(*(Text(cell, no_wrap=c in trimmed or None) for c, cell in zip(columns, cells, strict=True)))
-    if not console.is_terminal:
-        console.width = 160
-    console.print(table)
+    if not to.is_terminal:
+        to.width = 160
+    to.print(table)
 
 
 @contextmanager
 def embedding_progress(description: str) -> Iterator[ProgressCallback]:
     """A progress bar on stderr with rate and time left; nothing where stderr is no terminal."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    console = Console(stderr=True)
+    to = console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -93,8 +73,8 @@ def embedding_progress(description: str) -> Iterator[ProgressCallback]:
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
-        task = progress.add_task(description, total=None, rate="")
+    with Progress(*columns, console=to, disable=not to.is_terminal, transient=True) as progress:
+        task = progress.add_task(plain(description, to), total=None, rate="")
 
         def update(state: Any) -> None:
             speed = progress.tasks[0].speed
@@ -107,14 +87,14 @@ def embedding_progress(description: str) -> Iterator[ProgressCallback]:
 @contextmanager
 def status(description: str) -> Iterator[Any]:
     """A spinner on stderr; yields a function that changes its text."""
-    from rich.console import Console
+    from rich.text import Text
 
-    console = Console(stderr=True)
-    if not console.is_terminal:
+    to = console(stderr=True)
+    if not to.is_terminal:
         yield lambda text: None
         return
-    with console.status(description) as spinner:
-        yield lambda text: spinner.update(f"{description}: {text}")
+    with to.status(Text(description), spinner="dots" if to.encoding.startswith("utf") else "line") as spinner:
+        yield lambda text: spinner.update(Text(plain(f"{description}: {text}", to)))
 
 
 def print_embedding(report: EmbedReport, store: object) -> None:
@@ -122,38 +102,34 @@ def print_embedding(report: EmbedReport, store: object) -> None:
     columns = ["space", "encoder", "embedded", "distinct", "unchanged", "missing", "failed", "truncated"]
     rows = [(name, s.encoder, *(f"{getattr(s, column):,}" for column in columns[2:])) for name, s in report.spaces.items()]
     print_table(columns, rows, numeric=columns[2:])
-    console = out()
     for name, space_report in report.spaces.items():
         if space_report.cut:
-            console.print(f"{name}: {_cut(space_report.cut)}", markup=False)
+            say(f"{name}: {_cut(space_report.cut)}")
     for space, item, stage, reason in report.failures[:5]:
-        console.print(f"failed: {item} ({space}, {stage}): {reason}", markup=False)
+        say(f"failed: {item} ({space}, {stage}): {reason}")
     failed = sum(s.failed for s in report.spaces.values())
     if failed > 5:
-        console.print(
-            f"  … {failed:,} failures in all; embedstore info {store} --failures lists those that left no vector", markup=False
-        )
+        say(f"  … {failed:,} failures in all; embedstore info {store} --failures lists those that left no vector")
     print_columns(report.types)
     for note in report.notes:
-        console.print(f"note: {note}", markup=False)
+        say(f"note: {note}")
     if report.removed:
-        console.print(f"{report.removed:,} items that the dataset does not have were removed")
+        say(f"{report.removed:,} items that the dataset does not have were removed")
     elif report.absent:
-        console.print(f"{report.absent:,} other items of the store are not in this dataset and stay; --prune removes them")
+        say(f"{report.absent:,} other items of the store are not in this dataset and stay; --prune removes them")
     missing = sum(s.missing for s in report.spaces.values())
     shares = ", ".join(f"{stage} {share:.0%}" for stage, share in report.shares.items())
-    console.print(
+    say(
         f"{report.items:,} items ({report.added:,} new, {report.updated:,} updated), {missing:,} missing, "
         f"{failed:,} failed in {report.seconds:.1f} s: {report.items_per_s:,.0f} items/s, "
-        f"bound by {report.bound_by} (busy: {shares})" + (f"; {report.advice}" if report.advice else ""),
-        markup=False,
+        f"bound by {report.bound_by} (busy: {shares})" + (f"; {report.advice}" if report.advice else "")
     )
 
 
 def print_columns(types: Mapping[str, str]) -> None:
     """The metadata columns with their types."""
     if types:
-        out().print(f"columns: {', '.join(f'{name} ({kind})' for name, kind in types.items())}", markup=False)
+        say(f"columns: {', '.join(f'{name} ({kind})' for name, kind in types.items())}")
 
 
 def _cut(cut: Mapping[str, Any]) -> str:
@@ -185,17 +161,13 @@ def print_training(report: TrainReport) -> None:
     _print_scores(f"{report.kind}{chosen} ({inputs})", report.metrics, alone, report.gain)
     sizes = ", ".join(f"{count:,} {part}" for part, count in report.items.items() if part != "test")
     classes = f"{report.classes} classes; " if report.classes else ""
-    out().print(
+    say(
         f"{classes}{report.evaluation}; fitted on {sizes}{_learned(report.learned)}; "
-        f"fit {report.fit_seconds:.1f} s, {report.seconds:.1f} s with baselines and scores. Saved as head {report.head!r}.",
-        markup=False,
+        f"fit {report.fit_seconds:.1f} s, {report.seconds:.1f} s with baselines and scores. Saved as head {report.head!r}."
     )
     if len(report.seeds) > 1:
         low, high, mean = min(report.seeds), max(report.seeds), sum(report.seeds) / len(report.seeds)
-        out().print(
-            f"over {len(report.seeds)} seeds: {next(iter(report.metrics))} {mean:.3f}, from {low:.3f} to {high:.3f}",
-            markup=False,
-        )
+        say(f"over {len(report.seeds)} seeds: {next(iter(report.metrics))} {mean:.3f}, from {low:.3f} to {high:.3f}")
     _print_notes(report.notes, report.report)
 
 
@@ -203,7 +175,7 @@ def print_evaluation(report: EvaluationReport) -> None:
     """Every metric of a saved head, and its baselines."""
     _print_scores(f"{report.kind} ({report.head})", report.metrics, report.baselines, report.gain)
     print_table(["metric", "value [95 %]"], [(name, str(score)) for name, score in report.metrics.items()])
-    out().print(f"{report.evaluation}; {report.seconds:.1f} s.", markup=False)
+    say(f"{report.evaluation}; {report.seconds:.1f} s.")
     _print_notes(report.notes, report.report)
 
 
@@ -217,7 +189,7 @@ def _print_scores(
     )
     verdict = "" if gain[1].low > 0 or gain[1].high < 0 else ": no certain difference"
     what = "accuracy" if "accuracy" in metrics else "mean absolute error"
-    out().print(f"gain in {what} over {gain[0]}, paired: {gain[1]}{verdict}", markup=False)
+    say(f"gain in {what} over {gain[0]}, paired: {gain[1]}{verdict}")
 
 
 def _print_ladder(ladder: Sequence[Step]) -> None:
@@ -230,9 +202,9 @@ def _print_ladder(ladder: Sequence[Step]) -> None:
 
 def _print_notes(notes: Sequence[str], report: str) -> None:
     for note in notes:
-        out().print(f"note: {note}", markup=False)
+        say(f"note: {note}")
     if report:
-        out().print(f"report: {report}", markup=False)
+        say(f"report: {report}")
 
 
 def _learned(values: Mapping[str, Any]) -> str:
@@ -259,11 +231,11 @@ def print_hits(result: SearchResult, columns: Sequence[str]) -> None:
         "exact" if used["exact"] else f"{used['type']}, recall@{used['at']} {used['recall']:.3f} (at least {used['low']:.3f})"
     )
     by = f" (alignment {result.alignment!r})" if result.alignment else ""
-    out().print(f"{len(result.results)} results from space {result.space!r}{by}, {kind}, in {took:.0f} ms", markup=False)
+    say(f"{len(result.results)} results from space {result.space!r}{by}, {kind}, in {took:.0f} ms")
     if result.aligned:
-        out().print(f"Aligned spaces that this can search too: --space {', --space '.join(result.aligned)}", markup=False)
+        say(f"Aligned spaces that this can search too: --space {', --space '.join(result.aligned)}")
     if result.note:
-        sys.stderr.write(f"note: {result.note}\n")
+        say(f"note: {result.note}", stderr=True)
 
 
 def print_predictions(predictions: Predictions) -> None:
@@ -282,7 +254,7 @@ def print_predictions(predictions: Predictions) -> None:
     missing = ["missing input"] if lacking else []
     print_table(["id", "prediction", *probability, *missing, *more], rows, numeric=probability)
     for item, reason in predictions.unusable:
-        sys.stderr.write(f"unusable: {item}: {reason}\n")
+        say(f"unusable: {item}: {reason}", stderr=True)
 
 
 def _short(value: Any, limit: int) -> str:

@@ -57,7 +57,7 @@ def search(
             done = es.search_batch(
                 opened, batch, out, space=space, k=k, where=where, recall=recall, device=device, on_progress=say
             )
-        render.print_json(done.to_dict()) if json else render.out().print(str(done), markup=False)
+        render.print_json(done.to_dict()) if json else render.say(str(done))
         return
     if out is not None:
         raise UsageError("--out belongs to --batch; one question's results are printed (--json for machines).")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +12,12 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
-from embedstore._files import publish
 from embedstore._projected import SearchableSpace
 from embedstore._request import Wanted
 from embedstore._search import Searcher
+from embedstore._tables import write_tables
 from embedstore._threads import bounded
-from embedstore.errors import StoreError, UsageError, reason_of
+from embedstore.errors import UsageError
 from embedstore.store import Store
 
 if TYPE_CHECKING:
@@ -94,8 +93,12 @@ def search_batch(
     Raises
     ------
     UsageError
-        Queries that fit no space, or have no direction; another suffix; `k` or `recall` that make no sense.
+        Queries that fit no space, or have no direction; another suffix or no such folder; `k` or `recall` that make no sense.
+    OutputError
+        `out` cannot be written.
     """
+    import pyarrow as pa
+
     wanted = Wanted.of({"k": k, "recall": recall})
     opened = store if isinstance(store, Store) else Store.open(store)
     if out is None or Path(out).suffix.lower() not in SUFFIXES:
@@ -105,7 +108,6 @@ def search_batch(
     among = None if where is None else opened.items.where(where)
     start = time.perf_counter()
     path = Path(out)
-    temporary = path.with_name(path.name + ".tmp")
     counts = [0, 0]
 
     def tables() -> Iterator[pa.Table]:
@@ -117,14 +119,8 @@ def search_batch(
             on_progress(f"{counts[0]:,} queries")
             yield table
 
-    try:
-        _write(temporary, path.suffix.lower(), tables())
-        publish(temporary, path)
-    except OSError as error:
-        raise StoreError(f"{path} cannot be written: {reason_of(error)}.") from error
-    finally:
-        with suppress(OSError):  # is not there where all went well
-            temporary.unlink()
+    schema = pa.schema({"query": pa.string(), "rank": pa.int32(), "id": pa.string(), "score": pa.float32()})
+    write_tables(path, schema, tables())
     seconds = time.perf_counter() - start
     return BatchReport(
         counts[0], counts[1], target.name, str(path), round(seconds, 3), round(counts[0] / seconds, 1), searcher.answered()
@@ -205,21 +201,3 @@ def _table(store: Store, names: list[Any], scores: npt.NDArray[Any], rows: npt.N
             "score": pa.array(scores[kept].astype(np.float32)),
         }
     )
-
-
-def _write(path: Path, suffix: str, tables: Iterator[pa.Table]) -> None:
-    import pyarrow as pa
-    import pyarrow.csv as csv
-    import pyarrow.parquet as pq
-
-    schema = pa.schema({"query": pa.string(), "rank": pa.int32(), "id": pa.string(), "score": pa.float32()})
-    if suffix == ".jsonl":
-        import json
-
-        with open(path, "w", encoding="utf-8") as file:
-            for table in tables:
-                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in table.to_pylist())
-        return
-    with pq.ParquetWriter(path, schema) if suffix == ".parquet" else csv.CSVWriter(path, schema) as writer:
-        for table in tables:
-            writer.write_table(table)

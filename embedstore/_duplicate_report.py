@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from embedstore._files import write_bytes
-from embedstore.errors import UsageError, reason_of
+from embedstore._tables import write_tables, writing
+from embedstore.errors import UsageError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 FORMATS = (".csv", ".json")
 
@@ -120,23 +122,33 @@ class DuplicateReport:
         Raises
         ------
         UsageError
-            Another ending, or a file that cannot be written.
+            Another ending, or no such folder.
+        OutputError
+            The file cannot be written.
         """
         path = check_output(path)
-        text = self._csv() if path.suffix.lower() == ".csv" else json.dumps(self.to_dict(), ensure_ascii=False, indent=1) + "\n"
-        try:
-            write_bytes(path, text.encode())
-        except OSError as error:
-            raise UsageError(f"{path} cannot be written: {reason_of(error)}.") from error
+        if path.suffix.lower() == ".csv":
+            table = self._table()
+            write_tables(path, table.schema, [table])
+        else:
+            with writing(path):
+                write_bytes(path, (json.dumps(self.to_dict(), ensure_ascii=False, indent=1) + "\n").encode())
         return path
 
-    def _csv(self) -> str:
-        text = io.StringIO(newline="")
-        writer = csv.writer(text)
-        writer.writerow(["cluster", "representative", "id", "score", "kind", "difference"])
-        for number, found in enumerate(self.clusters, start=1):
-            writer.writerows([number, found.representative, m.id, m.score, m.kind, m.difference] for m in found.members)
-        return text.getvalue()
+    def _table(self) -> pa.Table:
+        import pyarrow as pa
+
+        rows = [(n, c.representative, m) for n, c in enumerate(self.clusters, start=1) for m in c.members]
+        return pa.table(
+            {
+                "cluster": pa.array([number for number, _, _ in rows], pa.int64()),
+                "representative": pa.array([kept for _, kept, _ in rows], pa.string()),
+                "id": pa.array([m.id for _, _, m in rows], pa.string()),
+                "score": pa.array([m.score for _, _, m in rows], pa.float64()),
+                "kind": pa.array([m.kind for _, _, m in rows], pa.string()),
+                "difference": pa.array([m.difference for _, _, m in rows], pa.float64()),
+            }
+        )
 
 
 def check_output(path: str | Path) -> Path:

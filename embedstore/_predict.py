@@ -15,10 +15,11 @@ import numpy.typing as npt
 from embedstore._arguments import strings
 from embedstore._columns import METADATA
 from embedstore._embed import embed
+from embedstore._tables import FORMATS, distinct, write_tables
 from embedstore._threads import bounded
 from embedstore._types import as_text
 from embedstore.encoders import Encoder, reload_encoder
-from embedstore.errors import FingerprintError, HeadError, UsageError, reason_of
+from embedstore.errors import FingerprintError, HeadError, UsageError
 from embedstore.evaluation.ablation import EXACT_INPUTS, explain
 from embedstore.evaluation.nearest import nearest_items
 from embedstore.heads import Head
@@ -33,7 +34,6 @@ __all__ = ["Explanation", "Predictions", "find_head", "predict"]
 Array = npt.NDArray[Any]
 BLOCK = 16384
 NEAREST = 3
-FORMATS = (".csv", ".parquet", ".jsonl")
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Predictions:
 
     def to_rows(self) -> list[dict[str, Any]]:
         """One mapping an item."""
-        classes = [str(as_text(label)) for label in self.classes.tolist()]
+        classes = self._class_names()
         rows: list[dict[str, Any]] = []
         for i, label, p in zip(self.ids.tolist(), self.labels.tolist(), self.probabilities.tolist(), strict=True):
             row = {"id": i, "prediction": label}
@@ -105,6 +105,10 @@ class Predictions:
             row.update(explanation.to_dict())
         return rows
 
+    def _class_names(self) -> list[str]:
+        """The classes as text; of two with one text, such as 1 and ``"1"``, the second is told apart."""
+        return distinct([str(as_text(label)) for label in self.classes.tolist()])
+
     def save(self, path: str | Path) -> Path:
         """Write one row an item to a ``.csv``, ``.parquet`` or ``.jsonl`` file.
 
@@ -114,15 +118,15 @@ class Predictions:
         Raises
         ------
         UsageError
-            Another ending, or a file that cannot be written.
+            Another ending, or no such folder.
+        OutputError
+            The file cannot be written.
         """
         path = Path(path)
         if path.suffix.lower() not in FORMATS:
             raise UsageError(f"{path} should end in one of {', '.join(FORMATS)}.")
-        try:
-            _write(path, self._table())
-        except OSError as error:
-            raise UsageError(f"{path} cannot be written: {reason_of(error)}.") from error
+        table = self._table()
+        write_tables(path, table.schema, [table])
         return path
 
     def _table(self) -> Any:
@@ -135,8 +139,8 @@ class Predictions:
         }
         if len(self.classes):
             columns["probability"] = [*(self.probabilities.max(axis=1).tolist() if n else []), *gone]
-        for k, label in enumerate(self.classes.tolist()):
-            columns[f"p:{as_text(label)}"] = [*self.probabilities[:, k].tolist(), *gone]
+        for k, name in enumerate(self._class_names()):
+            columns[f"p:{name}"] = [*self.probabilities[:, k].tolist(), *gone]
         if any(self.missing):
             lacked = [", ".join(names) or None for names in self.missing]
             columns["missing"] = pa.array([*lacked, *gone], pa.string())
@@ -147,31 +151,6 @@ class Predictions:
         if self.unusable:
             columns["unusable"] = [*[None] * n, *(reason for _, reason in self.unusable)]
         return pa.table(columns)
-
-
-def _write(path: Path, table: Any) -> None:
-    """Beside it first, so that a full disk leaves no half file."""
-    import json
-
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        if path.suffix.lower() == ".parquet":
-            import pyarrow.parquet as pq
-
-            pq.write_table(table, temporary)
-        elif path.suffix.lower() == ".csv":
-            import csv
-
-            with temporary.open("w", newline="", encoding="utf-8") as file:
-                writer = csv.writer(file)
-                writer.writerow(table.column_names)
-                writer.writerows(zip(*(column.to_pylist() for column in table.columns), strict=True))
-        else:
-            with temporary.open("w", encoding="utf-8") as file:
-                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in table.to_pylist())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def predict(

@@ -14,6 +14,7 @@
     │   ├── FormatVersionError   written by a version this one does not read
     │   ├── CorruptStoreError    bytes differ from what was committed
     │   └── StoreLockedError     another process is writing
+    ├── OutputError              a file of results that cannot be written
     ├── HeadError                a head that cannot be trained, loaded or applied
     └── MissingDependencyError   an optional package is not installed
 
@@ -22,6 +23,7 @@ A message is one line: what happened, with the value and what was expected, then
 
 from __future__ import annotations
 
+import errno
 import os
 
 
@@ -98,6 +100,10 @@ class StoreLockedError(StoreError):
     """Another process is writing to the store."""
 
 
+class OutputError(EmbedstoreError):
+    """A file of results that cannot be written: the disk is full, or it may not be."""
+
+
 class HeadError(EmbedstoreError):
     """A head that cannot be trained, loaded or applied."""
 
@@ -109,6 +115,15 @@ class MissingDependencyError(EmbedstoreError, ImportError):
 def reason_of(error: OSError) -> str:
     """The operating system's words for an error, whatever a library made of its text."""
     return os.strerror(error.errno) if error.errno else one_line(error)
+
+
+def next_step(error: OSError) -> str:
+    """What a user can do about an error of the operating system: a sentence after a blank, or nothing."""
+    if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+        return " Make room or raise the limit, then run the same command again: what was committed is kept."
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return " Check its owner and permissions (ls -ld), or choose another path."
+    return ""
 
 
 def one_line(error: BaseException | str, limit: int = 300) -> str:

@@ -12,9 +12,10 @@ import embedstore
 PACKAGE = Path(embedstore.__file__).parent
 
 LAYERS = [
-    {"errors", "_distinct", "_ordered", "_slots", "_threads"},
+    {"errors", "_distinct", "_ordered", "_slots", "_threads", "_words"},
     {"registry", "spec", "splits", "_arguments", "_encoding", "_keys", "_files", "_sql", "_types"},
-    {"_columns", "_digests", "_duplicate_report", "_hub"},
+    {"_columns", "_digests", "_hub", "_tables"},
+    {"_duplicate_report"},
     {"sources", "encoders", "evaluation"},
     {"store", "indexing", "heads"},
     {"pipeline"},

@@ -76,6 +76,8 @@ def open_source(dataset: Dataset, columns: Mapping[str, str] | None = None, *, t
         return open_table(dataset, columns)
     text = os.fspath(dataset)
     if text == STDIN:
+        if sys.stdin is None:
+            raise SourceError("Standard input is closed; pipe JSON lines into it: ... | embedstore embed - --store STORE.")
         return LinesSource(sys.stdin.buffer, columns)
     if text.startswith(PREFIX):
         return open_named(text, columns)
