@@ -27,8 +27,11 @@ MOST_SUPPORT = 4
 
 Pixels = npt.NDArray[np.uint8]
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "ICO", "JPEG2000")
-"""What Pillow may open; its EPS and PDF readers would start other programs."""
+FORMATS = (
+    "JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "AVIF", "ICO", "JPEG2000", "ICNS", "DDS", "QOI", "PSD",
+    "PCX", "TGA",
+)  # fmt: skip
+"""What Pillow may open, formats without a mark of their own last; its EPS and PDF readers would start other programs."""
 
 
 @dataclass(frozen=True)
