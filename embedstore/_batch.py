@@ -43,6 +43,8 @@ class BatchReport:
     seconds, queries_per_s : float
     index : mapping
         As of `SearchResult`.
+    zeros : int
+        Items of the space that were not asked: their vectors are all zeros and have no direction.
     """
 
     queries: int
@@ -52,12 +54,14 @@ class BatchReport:
     seconds: float
     queries_per_s: float
     index: dict[str, Any] = field(default_factory=dict)
+    zeros: int = 0
 
     def __str__(self) -> str:
         how = "exact" if self.index.get("exact", True) else f"recall@{self.index['at']} {self.index['recall']:.3f}"
         return (
             f"{self.queries:,} queries in space {self.space!r} ({how}): {self.queries_per_s:,.0f} queries/s; "
             f"{self.neighbours:,} neighbours written to {self.out}"
+            + (f"; {self.zeros:,} items were not asked, for their vectors are all zeros" if self.zeros else "")
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -108,10 +112,15 @@ def search_batch(
     among = None if where is None else opened.items.where(where)
     start = time.perf_counter()
     path = Path(out)
-    counts = [0, 0]
+    counts = [0, 0, 0]
 
     def tables() -> Iterator[pa.Table]:
         for names, vectors, own in blocks:
+            if own is not None and len(at := np.flatnonzero(vectors.any(axis=1))) < len(names):  # a space's own vectors
+                counts[2] += len(names) - len(at)
+                names, vectors, own = [names[i] for i in at], vectors[at], own[at]
+                if not names:
+                    continue
             scores, rows = searcher.nearest(target, vectors, wanted.k, exclude=own, among=among, recall=wanted.recall)
             table = _table(opened, names, scores, rows)
             counts[0] += len(names)
@@ -123,7 +132,14 @@ def search_batch(
     write_tables(path, schema, tables())
     seconds = time.perf_counter() - start
     return BatchReport(
-        counts[0], counts[1], target.name, str(path), round(seconds, 3), round(counts[0] / seconds, 1), searcher.answered()
+        counts[0],
+        counts[1],
+        target.name,
+        str(path),
+        round(seconds, 3),
+        round(counts[0] / seconds, 1),
+        searcher.answered(),
+        counts[2],
     )
 
 

@@ -29,6 +29,7 @@ from embedstore.indexing.duplicates import (
     score_pairs,
 )
 from embedstore.indexing.pixels import alike_pairs
+from embedstore.indexing.vectors import directed
 from embedstore.store import Space, Store
 from embedstore.store.items import SIZE
 
@@ -109,8 +110,12 @@ def find_duplicates(
         raise UsageError(f"Pixels are those of images, but {', '.join(s.name for s in spaces)} has none. Leave out --pixels.")
     rows = _rows(opened, spaces, where)
     first = first_equal(np.hstack([s.hash_of(rows) for s in spaces]))
+    zeros = _without_direction(spaces, rows)
+    first = np.where(zeros, np.arange(len(rows)), first)
     heads, of_head = np.unique(first, return_inverse=True)
     search = _Search(opened, spaces, rows, heads, of_head, threshold, on_progress or (lambda text: None))
+    if zeros.any():
+        search.notes.append(f"{int(zeros.sum()):,} items have imported vectors of zeros, which are like nothing.")
     if not exact_only:
         if by_pixels and pictures:
             search.by_pixels(pictures[0])
@@ -176,6 +181,15 @@ def _rows(store: Store, spaces: Sequence[Space], where: str | None) -> Rows:
             f"--where {where!r} {what}." if where is not None else f"{store.path}: no item has a vector in {names}."
         )
     return rows
+
+
+def _without_direction(spaces: Sequence[Space], rows: Rows) -> Mask:
+    """Items (n,) with an imported vector of zeros: equal ones are no copies, for nothing is known of the payloads."""
+    zeros = np.zeros(len(rows), bool)
+    for space in spaces:
+        if space.spec.declared:
+            zeros |= ~directed(space, rows)
+    return zeros
 
 
 def _checked(threshold: float) -> float:

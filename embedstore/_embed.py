@@ -35,6 +35,7 @@ from embedstore.sources import (
     leave_text,
     open_source,
 )
+from embedstore.sources.manifests import Manifest
 from embedstore.spec import EncoderSpec
 from embedstore.store import Store
 from embedstore.store.writer import StoreWriter
@@ -245,13 +246,15 @@ def _run(
     writer.publish_spaces()
     report.absent = len(store) - (report.items - report.added)
     if prune and report.absent:
+        if unread := getattr(source, "unread", None):
+            raise UsageError(f"{source.name} could not be read whole, so --prune removed nothing; {unread}")
         _remove_unseen(store, seen, writer, report, source.name)
     for name, state in states.items():
         report.spaces[name].distinct = state.encoded
         report.spaces[name].truncated = state.encoder.truncated
         if isinstance(state.encoder, Cut):
             report.spaces[name].cut = _loss(state.encoder)
-    report.notes = [*getattr(source, "notes", ()), *typed.notes()]
+    report.notes = [*getattr(source, "notes", ()), *_manifest_notes(source, store, states), *typed.notes()]
     report.types = {name: word_of(kind) for name, kind in typed.kinds.items()}
     report.shares = clock.shares(time.perf_counter() - started, workers)
     return report
@@ -275,6 +278,17 @@ def _remove_unseen(
     rows = store.items.rows
     writer.commit(removed=rows[~seen[rows]])
     report.removed, report.absent = report.absent, 0
+
+
+def _manifest_notes(source: Source, store: Store, states: Mapping[str, SpaceState]) -> list[str]:
+    """Of each table that the dataset holds and that was not read: the command to embed it instead."""
+    encoders = {name: (state.encoder.spec.modality, state.encoder.spec.name) for name, state in states.items()}
+    found: list[Manifest] = getattr(source, "manifests", [])
+    return [
+        f"{table.path} is a table of files of this folder (column {next(iter(table.columns.values()))!r}) and was not read; "
+        f"to embed it, with its columns, instead: {table.command(str(store.path), encoders)}"
+        for table in found
+    ]
 
 
 def _named_encoders(by_modality: Mapping[str, Any]) -> dict[str, tuple[str, EncoderName]]:

@@ -15,6 +15,7 @@ from embedstore._projected import SearchableSpace
 from embedstore._search import Searcher
 from embedstore.errors import SourceError, UsageError
 from embedstore.evaluation.judgements import Judgements, PairedAnswers, SameValue
+from embedstore.indexing.vectors import directed
 from embedstore.sources.pairs import QueryPairs
 from embedstore.store import Store
 
@@ -105,8 +106,9 @@ class _Items:
     payloads: Codes
 
     def queries(self) -> tuple[Rows, int]:
-        """The items (m,) that have something to find, and how many have not."""
+        """The items (m,) that have a direction and something to find, and how many have nothing to find."""
         rows = self.rows[self.source.has(self.rows)]
+        rows = rows[directed(self.source, rows)]
         gallery = self.rows[self.target.has(self.rows)]
         found = self._judgements(rows, gallery).relevant > 0
         return rows[found], int((~found).sum())
@@ -187,6 +189,9 @@ def by_item(source: SearchableSpace, target: SearchableSpace, allowed: Rows, sam
 
 
 def _item_plan(items: _Items, relevance: str, sample: Sample, notes: list[str]) -> Plan:
+    held = items.rows[items.source.has(items.rows)]
+    if zeros := int((~directed(items.source, held)).sum()):
+        notes.append(f"{zeros:,} items are no queries, for their vectors in {items.source.name} are all zeros")
     queries, alone = items.queries()
     queries = sample.draw(queries, notes)
     tasks = [items.task(queries, alone)]
@@ -244,6 +249,7 @@ def by_pairs(
     asked, searched = comparable_spaces(searcher, source, target)
     items = _rows_of(searcher.store, pairs, pairs.queries, "query_id")
     usable = asked.has(items) & np.isin(items, allowed)
+    usable[usable] = directed(asked, items[usable])
     if asked is searched:
         usable &= items != answers
     gallery = allowed[searched.has(allowed)]
@@ -267,6 +273,11 @@ def _by_texts(
     texts = np.array(pairs.queries, object)
     chosen = _chosen(pairs, texts, answers, np.isin(answers, gallery), sample)
     vectors = _encoded(searcher, searched, chosen.queries.tolist())
+    if len(zeros := np.flatnonzero(~vectors.any(axis=1))):
+        raise UsageError(
+            f"The vector of the text {chosen.queries[zeros[0]]!r} is all zeros; it has no direction to search in. "
+            f"Remove it from {pairs.path}."
+        )
     task = Task(
         target=searched,
         gallery=gallery,
@@ -295,7 +306,7 @@ def _chosen(
     """A sample of the queries (p,) that have a usable pair; all usable pairs of these."""
     notes = []
     if unusable := int((~usable).sum()):
-        why = "an item has no vector, is kept out by --where, or would be its own answer"
+        why = "an item has no vector or one of zeros, is kept out by --where, or would be its own answer"
         notes.append(f"{unusable:,} of {len(usable):,} pairs take no part: {why}")
     names, of = np.unique(queries, return_inverse=True)
     able = distinct(of[usable])

@@ -122,6 +122,7 @@ class Resolver:
         target = self.comparable(modality, space)
         data = str(given).encode() if modality == "text" else read_file(os.fspath(given))
         vector = self.encode(target, modality, [data])[0]
+        vector = _directed(vector, f"The vector of this {modality}")
         return Asked(target, vector, note=_declared_note(target), aligned=() if space else tuple(self.alignments(modality)))
 
     def encode(self, target: SearchableSpace, modality: str, payloads: Sequence[bytes]) -> Float:
@@ -219,11 +220,14 @@ class Resolver:
         """An item's own vector; the item itself is left out of the answer."""
         row = self.store.items.rows_of([item])
         spaces = [self.space(space)] if space else list(self.spaces.values())
-        for target in spaces:
-            if target.has(row)[0]:
-                return Asked(target, target.take(row)[0].astype(np.float32), leave_out=(int(row[0]),))
-        names = ", ".join(s.name for s in spaces) or "any space"
-        raise UsageError(f"Item {item!r} has no vector in {names}: its payload is missing or failed.")
+        holding = [target for target in spaces if target.has(row)[0]]
+        if not holding:
+            names = ", ".join(s.name for s in spaces) or "any space"
+            raise UsageError(f"Item {item!r} has no vector in {names}: its payload is missing or failed.")
+        vectors = [target.take(row)[0].astype(np.float32) for target in holding]
+        at = next((i for i, vector in enumerate(vectors) if vector.any()), 0)
+        vector = _directed(vectors[at], f"The vector of item {item!r} in space {holding[at].name!r}")
+        return Asked(holding[at], vector, leave_out=(int(row[0]),))
 
     def examples(self, like: Sequence[str], unlike: Sequence[str], space: str | None) -> Asked:
         """Towards the mean of some items, and half as far away from that of others (Rocchio)."""
@@ -237,9 +241,13 @@ class Resolver:
             lacking = [*like, *unlike][int(np.flatnonzero(~target.has(rows))[0])]
             raise UsageError(f"Item {lacking!r} has no vector in {target.name}: its payload is missing or failed.")
         vectors = fits[0].take(rows).astype(np.float32)
-        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        for item, vector in zip([*like, *unlike], vectors, strict=True):
+            _directed(vector, f"The vector of item {item!r} in space {fits[0].name!r}")
+        vectors = unit_rows(vectors)
         towards = vectors[: len(like)].mean(axis=0)
         away = UNLIKE * vectors[len(like) :].mean(axis=0) if unlike else 0.0
+        if np.linalg.norm(towards - away) < CANCELLED:
+            raise UsageError("The examples cancel one another out: there is no direction to search in. Change one of them.")
         return Asked(fits[0], np.asarray(towards - away, np.float32), leave_out=tuple(int(r) for r in rows))
 
     def vector(self, vector: QueryVector | npt.NDArray[Any], space: str | None) -> Asked:
@@ -253,8 +261,7 @@ class Resolver:
             values = values.astype(np.float32)
         if not np.isfinite(values).all():
             raise UsageError("The vector holds NaN, infinity, or numbers that float32 cannot hold.")
-        if not values.any():
-            raise UsageError("The vector is all zeros; it has no direction to search in.")
+        _directed(values, "The vector")
         target = self._space_of(query, len(values), space)
         note = None
         if not query.fingerprint:
@@ -294,6 +301,19 @@ class Resolver:
         if fits[0].dim != dim:
             raise FingerprintError(f"The vector has {dim} numbers, but {fits[0].spec.label} makes {fits[0].dim}.")
         return fits[0]
+
+
+def _directed(vector: Float, what: str) -> Float:
+    """`vector` (dim,), unless it is all zeros.
+
+    Raises
+    ------
+    UsageError
+        Begins with `what`.
+    """
+    if not vector.any():
+        raise UsageError(f"{what} is all zeros; it has no direction to search in.")
+    return vector
 
 
 def _declared_note(target: SearchableSpace) -> str | None:

@@ -417,6 +417,44 @@ def test_float16_overflow_names_the_way_out(tmp_path: Path) -> None:
     assert stored(tmp_path / "s")[1][2, 1] == -7e4
 
 
+def cosines(left: Any, right: Any) -> Any:
+    """Of each row (n,), in extended precision; 0 where one is all zeros."""
+    left, right = np.asarray(left, np.longdouble), np.asarray(right, np.longdouble)
+    norms = np.sqrt((left**2).sum(axis=1) * (right**2).sum(axis=1))
+    return (left * right).sum(axis=1) / np.where(norms > 0, norms, 1)
+
+
+@pytest.mark.parametrize("given", [np.float32, np.float64])
+@pytest.mark.parametrize("dim", [1, 8, 300])
+def test_a_direction_that_float16_loses_is_told_exactly(given: Any, dim: int) -> None:
+    rng = np.random.default_rng(dim)
+    rows = (rng.normal(size=(3000, dim)) * 10.0 ** rng.uniform(-12, 3, (3000, 1))).astype(given)
+    rows[:3] = 0
+    rows[3:6, 1:] = 0  # one value
+    out = Packed.empty(len(rows), dim, np.float16)
+    with importing.ThreadPoolExecutor(2) as pool:
+        pack([([rows], out)], pool, threads=2)
+    expected = (cosines(rows, rows.astype(np.float16)) < 0.999) & rows.any(axis=1)
+    assert 200 < expected.sum() < 2800
+    np.testing.assert_array_equal(out.lost, expected)
+
+
+def test_vectors_that_float16_flushes_are_refused(tmp_path: Path) -> None:
+    vectors = made()
+    vectors[3] *= 1e-9
+    vectors[5] = 0
+    with pytest.raises(SourceError, match=r"row 3 \(from 0\) holds nothing above .*e-09, so small.*--dtype float32$"):
+        es.import_vectors(vectors, tmp_path / "s", space="image")
+    assert not (tmp_path / "s").exists()
+    report = es.import_vectors(vectors, tmp_path / "s", space="image", dtype="float32")
+    assert report.spaces["image"].zeros == 1
+    assert (stored(tmp_path / "s")[1] == vectors).all()
+    wide = made().astype(np.float64)
+    wide[4] *= 1e-60
+    with pytest.raises(SourceError, match=r"row 4 .* float32 would change its direction.*Multiply the vectors by a constant"):
+        es.import_vectors(wide, tmp_path / "t", space="image", dtype="float32")
+
+
 def test_the_last_progress_is_of_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importing, "PART_BYTES", SMALL_PARTS)
     seen: list[tuple[int, int | None, int]] = []

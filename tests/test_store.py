@@ -215,6 +215,21 @@ def test_float16_overflow_names_the_option(tmp_path: Path) -> None:
     assert np.isfinite(vectors).all()
 
 
+def test_float16_that_flushes_a_vector_names_the_item(tmp_path: Path) -> None:
+    class Small(HashEncoder):
+        def encode(self, batch):  # type: ignore[no-untyped-def]
+            return super().encode(batch) * np.array([[1e-9 if b"small" in payload else 1] for payload in batch], np.float32)
+
+    from embedstore.sources import MemorySource
+
+    rows = {"id": ["a", "b", "c"], "text": ["x", "small", "also small"]}
+    with pytest.raises(es.EmbedstoreError, match=r"of item 'b' holds nothing above .*so small that float16.*--dtype float32$"):
+        es.embed(MemorySource(rows), tmp_path / "s", text=Small(8, "text", "small"))
+    assert not (tmp_path / "s").exists()
+    es.embed(MemorySource(rows), tmp_path / "s", text=Small(8, "text", "small"), dtype="float32")
+    assert es.Store.open(tmp_path / "s").space("text").vectors().any(axis=1).all()
+
+
 def test_reading_in_any_order(tmp_path: Path) -> None:
     """take, has, blocks and hash_of agree with the whole array over parts whose rows do not ascend."""
     es.Store.open(tmp_path / "p.store", create=True)

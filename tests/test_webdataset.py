@@ -226,3 +226,59 @@ def test_a_link_whose_extension_is_named_is_refused(tmp_path: Path) -> None:
     assert open_source(path).modalities == ("text",)
     source = open_source(path, {"image": "raw"})
     assert "'1.raw' is a symbolic link" in error_of(rows_of, source)
+
+
+def test_names_with_dots_never_lose_an_item(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "a.tar", {"Track 2.0 (Clean).txt": b"a", "Track 2.1 (Live).txt": b"b"})
+    message = error_of(open_source, path)
+    assert "'Track 2.0 (Clean).txt' and 'Track 2.1 (Live).txt': a key ends at the first dot" in message
+    assert "Name one" not in message
+    mixed = write_tar(tmp_path / "b.tar", {"v 1.0.jpg": b"A", "v 1.1.txt": b"b", "w.txt": b"c"})
+    assert "is made of 'v 1.0.jpg' and 'v 1.1.txt': a key ends" in error_of(lambda: rows_of(open_source(mixed)))
+    folder = tmp_path / "unpacked"
+    with tarfile.open(path) as tar:
+        tar.extractall(folder, filter="data")
+    assert len(rows_of(open_source(folder))) == 2
+    one = write_tar(tmp_path / "d.tar", {"Track 2.0.jpg": b"A", "Track 2.0.txt": b"b"})
+    assert [(row["image.bytes"], row["text"]) for row in rows_of(open_source(one))] == [(b"A", "b")]
+    parts = {f"{i}.{part}": b"x" for i in range(3) for part in ("rgb.jpg", "caption.txt")}
+    assert len(rows_of(open_source(write_tar(tmp_path / "e.tar", parts)))) == 3
+
+
+def test_members_that_are_not_read_are_counted(tmp_path: Path) -> None:
+    members = {f"{i}.txt": b"text" for i in range(1001)}
+    members |= {"0.npy": b"", "1.heic": b"", "2.heic": b"", "3.left.txt": b"left", "README": b"", "._4.txt": b""}
+    members = dict(sorted(members.items(), key=lambda entry: entry[0].split(".")[0].zfill(5)))
+    path = write_tar(tmp_path / "a.tar", members | {"9999.wav": b"", "9999.json": b'{"image": 1}', "9999.cls": b"7"})
+    source = open_source(path)
+    found = rows_of(source)
+    assert (len(found), found[-1]["label"], found[-1]["image_"]) == (1002, "7", 1)
+    assert source.notes == [
+        "Key 'image' is kept as 'image_'.",
+        "left out: 2 .heic (no decoder); convert them to JPEG or PNG.",
+        "left out: 1 .npy, 1 without an ending (not of a known type).",
+        "left out: 1 hidden file (such as '._4.txt').",
+        "left out: 1 text member beside the one that is read (such as '3.left.txt').",
+        "left out: 1 audio member of which the first 1,000 samples have none (such as '9999.wav').",
+    ]
+    report = es.embed(path, tmp_path / "s", text="hash:8")
+    assert report.notes[: len(source.notes)] == source.notes
+
+
+def test_what_a_parquet_beside_a_shard_leaves_out_is_counted(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "a.tar", {"0.txt": b"a", "0.json": b'{"x": 1}', "1.txt": b"b", "2.txt": b"c"})
+    rows = [{"key": "0", "n": 1, "error": None}, {"key": "1", "n": 2, "error": None}, {"key": "gone", "n": 3, "error": None}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    source = open_source(path)
+    for _ in range(2):
+        assert [row["n"] for row in rows_of(source)] == [1, 2, None]
+        assert source.notes == [
+            "1 samples have no row in the Parquet file beside their shard.",
+            "1 rows of the Parquet files beside the shards have no sample.",
+            "left out: 1 .json (Parquet files beside the shards give the metadata).",
+            "Columns without a value are not kept: 'error'.",
+        ]
+    pq.write_table(pa.Table.from_pylist([{"name": "0", "n": 1}]), tmp_path / "a.parquet")
+    source = open_source(path)
+    assert [row["x"] for row in rows_of(source)] == [1, None, None]
+    assert source.notes == [f"{tmp_path}/a.parquet has no column 'key' and was not read."]

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from embedstore.encoders.deep import MODES, eight_bit
 from embedstore.errors import PayloadError, one_line
 
 MAX_SCALED_PIXELS = 1 << 26
@@ -27,8 +28,14 @@ MOST_SUPPORT = 4
 
 Pixels = npt.NDArray[np.uint8]
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "ICO", "JPEG2000")
-"""What Pillow may open; its EPS and PDF readers would start other programs."""
+FORMATS = (
+    "JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "AVIF", "ICO", "JPEG2000", "ICNS", "DDS", "QOI", "PSD",
+    "PCX", "TGA",
+)  # fmt: skip
+"""What Pillow may open, formats without a mark of their own last; its EPS and PDF readers would start other programs."""
+
+
+_HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
 @dataclass(frozen=True)
@@ -102,10 +109,10 @@ class ImageTransform:
             inner = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
             return _centred(image.resize(inner, filter_), width, height, tuple(round(255 * mean) for mean in self.mean))
         scaled = shortest(image.width, image.height, self.resize_to)
-        if scaled[0] * scaled[1] > MAX_SCALED_PIXELS:
-            raise PayloadError("decode", f"{image.width} × {image.height} pixels is too long and thin to be cropped")
         left, top = round((scaled[0] - width) / 2.0), round((scaled[1] - height) / 2.0)
         if left < 0 or top < 0 or image.size == scaled:
+            if scaled[0] * scaled[1] > MAX_SCALED_PIXELS:
+                raise PayloadError("decode", f"{image.width} × {image.height} pixels is too long and thin to be cropped")
             return image.resize(scaled, filter_).crop((left, top, left + width, top + height))
         # Only what the crop keeps: half the time, within two levels of the whole.
         across, down = image.width / scaled[0], image.height / scaled[1]
@@ -176,6 +183,8 @@ def decode_rgb(payload: bytes, *, max_pixels: int, draft: int | None = None) -> 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             image = Image.open(io.BytesIO(payload), formats=_formats())
+            if not image.width * image.height:
+                raise PayloadError("decode", f"the image has no pixels: it is {image.width} × {image.height}")
             if image.width * image.height > max_pixels:
                 raise _too_large(f"{image.width} × {image.height} = {image.width * image.height:,} pixels", max_pixels)
             if draft is not None:
@@ -184,7 +193,7 @@ def decode_rgb(payload: bytes, *, max_pixels: int, draft: int | None = None) -> 
             ImageOps.exif_transpose(image, in_place=True)
             return _to_rgb(image)
     except UnidentifiedImageError:
-        raise PayloadError("decode", f"not an image: starts with {payload[:12]!r}") from None
+        raise PayloadError("decode", _unknown(payload)) from None
     except Image.DecompressionBombError as error:
         found = re.search(r"\((\d+) pixels\)", str(error))
         raise _too_large(f"{int(found[1]):,} pixels" if found else one_line(error), max_pixels) from None
@@ -192,6 +201,19 @@ def decode_rgb(payload: bytes, *, max_pixels: int, draft: int | None = None) -> 
         raise
     except Exception as error:  # Pillow's readers raise OSError, ValueError, SyntaxError, struct.error and others
         raise PayloadError("decode", f"the image is damaged: {one_line(error)}") from error
+
+
+def _unknown(payload: bytes) -> str:
+    """Why bytes that Pillow does not know are no picture for us."""
+    if payload[4:8] == b"ftyp" and payload[8:12] in _HEIF:
+        what = "HEIF (.heic)"
+    elif payload.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")):
+        what = "JPEG XL (.jxl)"
+    elif b"<svg" in payload[:1024]:
+        what = "SVG"
+    else:
+        return f"not an image: starts with {payload[:12]!r}"
+    return f"{what} has no decoder here; convert it to JPEG or PNG"
 
 
 @lru_cache
@@ -210,20 +232,9 @@ def _too_large(what: str, max_pixels: int) -> PayloadError:
 def _to_rgb(image: Any) -> Any:
     from PIL import Image
 
-    if image.mode in ("I;16", "I;16B", "I;16L", "I;16N", "I", "F"):
-        image = _eight_bit(image)
+    if image.mode in MODES:
+        image = eight_bit(image)
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         layer = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _eight_bit(image: Any) -> Any:
-    """Greyscale of more than 8 bits, scaled rather than clipped (Pillow's own conversion clips)."""
-    from PIL import Image
-
-    values = np.asarray(image).astype(np.float32)
-    if not np.isfinite(values).all():
-        raise PayloadError("decode", "the image holds values that are not finite")
-    top = 65535.0 if image.mode != "F" else 1.0 if values.max(initial=0) <= 1 else 255.0
-    return Image.fromarray(np.clip(np.rint(values * (255.0 / top)), 0, 255).astype(np.uint8), mode="L")

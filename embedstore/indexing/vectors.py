@@ -74,6 +74,20 @@ def as_vectors(given: Array | Vectors) -> Vectors:
     return ArrayVectors(given) if isinstance(given, np.ndarray) else given
 
 
+class Takes(Protocol):
+    """Gives vectors (m, dim) by number."""
+
+    def take(self, rows: Positions, /) -> Array: ...
+
+
+def directed(vectors: Takes, positions: Positions) -> npt.NDArray[np.bool_]:
+    """Which vectors (m,) have a direction: those that are not all zeros. A block of them is read at a time."""
+    found = np.zeros(len(positions), bool)
+    for lo in range(0, len(positions), BLOCK):
+        found[lo : lo + BLOCK] = vectors.take(positions[lo : lo + BLOCK]).any(axis=1)
+    return found
+
+
 def unit_rows(vectors: Array) -> Float:
     """`vectors` (n, d) as float32 with unit L2 norm; rows of zeros stay zero."""
     if len(vectors) == 1 and vectors.dtype == np.float32:  # one query should cost next to nothing

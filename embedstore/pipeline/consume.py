@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from embedstore.encoders.base import Encoder
 from embedstore.encoders.network import Pending
-from embedstore.errors import EmbedstoreError, EncoderOutOfMemoryError, PayloadError, one_line
+from embedstore.errors import EmbedstoreError, EncoderError, EncoderOutOfMemoryError, PayloadError, one_line
 from embedstore.pipeline.carry import carried, recorded_failures
 from embedstore.pipeline.plan import Chunk, new_item_rows
 from embedstore.pipeline.produce import Batch, ChunkEnd
@@ -185,9 +185,12 @@ class ChunkCloser:
         ------
         PayloadError
             In strict mode, naming the item.
+        EncoderError
+            The stored dtype cannot hold a vector.
         """
         for name, state in self._states.items():
             state.close_chunk(claims[name])
+            _refuse_unfit(chunk, state)
         changed = self._changed(chunk)
         looked_at = {state.encoder.spec.modality for state in self._states.values()}
         items = None
@@ -323,6 +326,15 @@ class ChunkCloser:
             read = np.flatnonzero(keep & chunk.was_read[modality])  # for another space, which may have shown it to be new
             keep[read] = (_recorded([space], chunk.old_row[read]) == chunk.hashes[modality][read]).all(axis=1)
         return carried(space, chunk.old_row, keep, row)
+
+
+def _refuse_unfit(chunk: Chunk, state: SpaceState) -> None:
+    if state.unfit:
+        claim = chunk.work[state.name].claim
+        first = next(i for i, number in enumerate(claim.tolist()) if number in state.unfit)
+        raise EncoderError(
+            f"The vector that {state.encoder.spec.name} makes of item {chunk.id(first)!r} {state.unfit[int(claim[first])]}"
+        )
 
 
 def _recorded(spaces: Iterable[Space], rows: Rows) -> npt.NDArray[np.uint64]:

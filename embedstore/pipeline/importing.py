@@ -18,6 +18,7 @@ from embedstore.pipeline.carry import carried
 from embedstore.pipeline.pack import Packed, pack
 from embedstore.pipeline.plan import Chunk, Planner, new_item_rows
 from embedstore.pipeline.report import Progress, ProgressCallback
+from embedstore.pipeline.rounding import refusal
 from embedstore.pipeline.stages import Background, RunAhead
 from embedstore.pipeline.typed import Typed
 from embedstore.sources.matrices import Block, Matrix
@@ -256,7 +257,7 @@ class VectorImporter:
         """What one part adds to a space; counts it."""
         space, counts, packed = self._spaces[name], self._report.spaces[name], state.packed
         good, had = state.good, state.had
-        self._refuse_overflow(name, packed, good, start)
+        self._refuse_rounding(name, packed, good, start)
         write = good & (~state.same | changed)
         keep = had & ~good & changed  # the vector that was there stays
         counts.imported += int((good & ~state.same).sum())
@@ -275,15 +276,19 @@ class VectorImporter:
         hashes[kept] = space.hash_of(state.old_row[at][kept])
         return NewVectors(row[at], vectors, hashes, failures)
 
-    def _refuse_overflow(self, name: str, packed: Packed, good: Mask, start: int) -> None:
+    def _refuse_rounding(self, name: str, packed: Packed, good: Mask, start: int) -> None:
+        """No vector of which the stored dtype makes something else.
+
+        Raises
+        ------
+        SourceError
+        """
         space = self._spaces[name]
-        limit = float(np.finfo(space.dtype).max)
-        if len(over := np.flatnonzero(good & (packed.largest > limit))):
+        unfit = packed.lost | (packed.largest > float(np.finfo(space.dtype).max))
+        if len(rows := np.flatnonzero(good & unfit)):
             again = "--dtype float32" if name not in self._store.spaces else "--space NEWNAME --dtype float32"
-            raise SourceError(
-                f"{self._matrices[name].name}: row {start + int(over[0])} (from 0) holds {packed.largest[over[0]]:.6g}; "
-                f"{space.info.dtype} holds up to {limit:.6g}. Store the vectors as float32: {again}"
-            )
+            why = refusal(space.dtype, float(packed.largest[rows[0]]), again=again)
+            raise SourceError(f"{self._matrices[name].name}: row {start + int(rows[0])} (from 0) {why}")
 
     def _failures(self, name: str, state: _State, row: Rows, start: int, table: pa.Table) -> pa.Table:
         space, matrix = self._spaces[name], self._matrices[name]

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from embedstore._files import aligned_empty
 from embedstore._keys import Keys, hash_rows
+from embedstore.pipeline.rounding import lost_direction
 
 Array = npt.NDArray[Any]
 
@@ -36,6 +37,8 @@ class Packed:
         `embedstore._keys.hash_rows` of the vectors.
     largest : (n,) float64
         The largest magnitude in each row as it came; not finite where a value is not.
+    lost : (n,) bool
+        `embedstore.pipeline.rounding.lost_direction`.
     lengths : (n,) float32, optional
         Euclidean, of the vectors as they are stored; anything where `largest` is not finite.
     """
@@ -43,6 +46,7 @@ class Packed:
     vectors: Array
     hashes: Keys
     largest: npt.NDArray[np.float64]
+    lost: npt.NDArray[np.bool_]
     lengths: npt.NDArray[np.float32] | None = None
 
     @classmethod
@@ -51,12 +55,13 @@ class Packed:
             aligned_empty((n, dim), dtype),
             np.empty((n, 2), np.uint64),
             np.empty(n),
+            np.empty(n, bool),
             np.empty(n, np.float32) if lengths else None,
         )
 
     def __getitem__(self, rows: slice) -> Packed:
         lengths = None if self.lengths is None else self.lengths[rows]
-        return Packed(self.vectors[rows], self.hashes[rows], self.largest[rows], lengths)
+        return Packed(self.vectors[rows], self.hashes[rows], self.largest[rows], self.lost[rows], lengths)
 
 
 def pack(given: Sequence[tuple[Sequence[Array], Packed]], pool: ThreadPoolExecutor, *, threads: int) -> None:
@@ -94,6 +99,7 @@ def _pack(rows: Array, out: Packed, step: int) -> None:
         if to.lengths is not None:
             values = _as_float32(to.vectors)
             np.sqrt(np.einsum("ij,ij->i", values, values), out=to.lengths)
+    out.lost[:] = lost_direction(rows, out.vectors, out.largest)
 
 
 def _magnitude(rows: Array, out: Array) -> None:

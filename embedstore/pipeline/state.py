@@ -13,6 +13,7 @@ from embedstore._distinct import distinct
 from embedstore._keys import Keys, KeyTable
 from embedstore.encoders.base import Encoder
 from embedstore.errors import EncoderError, PayloadError
+from embedstore.pipeline.rounding import lost_direction, refusal
 from embedstore.store.space import Space
 
 Rows = npt.NDArray[np.int64]
@@ -39,6 +40,7 @@ class SpaceState:
             raise EncoderError(f"{encoder.spec.name} has a batch_size of {self.batch_size}; it should be 1 or more.")
         self.cost: Callable[[Any], int] = getattr(encoder, "cost", len)
         self.failed: dict[int, PayloadError] = {}
+        self.unfit: dict[int, str] = {}
         self.encoded = 0
         self._claimed = KeyTable(space.root)
         self.claims = 0
@@ -95,10 +97,7 @@ class SpaceState:
     def put(self, claims: Rows, vectors: Array) -> None:
         """Keep encoded vectors (n, dim) float32 in the stored dtype; a vector that is not finite becomes a failure.
 
-        Raises
-        ------
-        EncoderError
-            float16 cannot hold a value.
+        Those that the stored dtype cannot hold are noted in `unfit`, with what to say of each.
         """
         if vectors.shape != (len(claims), self.space.dim):
             raise EncoderError(
@@ -108,14 +107,16 @@ class SpaceState:
         finite = np.isfinite(vectors).all(axis=1)
         for claim in claims[~finite]:
             self.fail(int(claim), PayloadError("encode", "the encoder returned a vector that is not finite"))
-        limit = np.finfo(self.space.dtype).max
-        if (largest := np.abs(vectors[finite]).max(initial=0)) > limit:
-            raise EncoderError(
-                f"{self.encoder.spec.name} gives values up to {largest:.4g}; float16 holds up to {limit:.4g}. "
-                f"Store this space as float32: --dtype float32"
-            )
-        self._blocks.append((claims[finite], vectors[finite].astype(self.space.dtype)))
-        self.encoded += int(finite.sum())
+        claims, vectors = claims[finite], vectors[finite]
+        largest = np.abs(vectors).max(axis=1, initial=0)
+        with np.errstate(over="ignore"):
+            stored = vectors.astype(self.space.dtype)
+        unfit = lost_direction(vectors, stored, largest) | (largest > float(np.finfo(self.space.dtype).max))
+        for i in np.flatnonzero(unfit):
+            again = "--dtype float32" + (", in a space of its own (NAME=ENCODER)" if len(self.space) else "")
+            self.unfit[int(claims[i])] = refusal(self.space.dtype, float(largest[i]), again=again)
+        self._blocks.append((claims, stored))
+        self.encoded += len(claims)
 
     def fail(self, claim: int, error: PayloadError) -> None:
         self.failed[claim] = error

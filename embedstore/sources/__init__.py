@@ -19,8 +19,8 @@ from embedstore.sources.lines import LinesSource
 from embedstore.sources.memory import MemorySource
 from embedstore.sources.paths import PathListSource
 from embedstore.sources.table import PARQUET, TableSource, parquet_parts
-from embedstore.sources.tar import IS_TAR
-from embedstore.sources.webdataset import WebDatasetSource, expand, shards_in
+from embedstore.sources.tar import IS_TAR, expand, shards_in
+from embedstore.sources.webdataset import WebDatasetSource
 
 __all__ = [
     "TIMEOUT",

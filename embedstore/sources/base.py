@@ -29,12 +29,22 @@ BATCH_BYTES = 16 << 20
 EXTENSIONS: dict[str, tuple[str, ...]] = {
     "image": (
         ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".avif", ".mpo",
+        ".apng", ".dib", ".pbm", ".pnm", ".pfm", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".ico", ".icns", ".tga",
+        ".dds", ".qoi", ".pcx", ".psd",
     ),
     "video": (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg"),
     "audio": (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac"),
     "text": (".txt",),
 }  # fmt: skip
 """File name endings (lower case) of each modality, in the order in which a modality names an item."""
+
+UNDECODED = frozenset({
+    ".heic", ".heif", ".hif", ".heics", ".heifs", ".avci", ".avcs", ".jxl", ".jxr", ".wdp", ".hdp", ".svg", ".svgz", ".eps",
+    ".ai", ".wmf", ".emf", ".xcf", ".psb", ".kra", ".cur", ".exr", ".hdr", ".bpg", ".flif", ".ktx", ".ktx2", ".jng", ".jls",
+    ".jpm", ".cgm", ".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".srf", ".sr2", ".orf", ".rw2", ".raf", ".pef",
+    ".srw", ".x3f", ".raw", ".rwl", ".3fr", ".fff", ".iiq", ".erf", ".mef", ".mrw", ".mos", ".kdc", ".dcr", ".gpr",
+})  # fmt: skip
+"""Endings of pictures that Pillow does not decode as one still picture, camera raw among them."""
 
 _OF_FILES = (f"{m}{s}" for m in MODALITIES for s in (".size", ".mtime_ns", BYTES))
 _CONTROL = re.compile(r"\s*[\x00-\x1f\x7f-\x9f\u2028\u2029]+\s*")
@@ -90,8 +100,10 @@ class Source(Protocol):
 
     A source may also have ``leave_text(names)``: metadata columns that are to come as the text that they are written as,
     where the format has no types, because theirs are known; ``notes``: what it left out or renamed, in sentences, complete
-    once `batches` is through; ``duplicate_hint(first, second)``: what to do, in one sentence, about an id that the items at
-    these positions share; and ``unique_ids``: true where `batches` raises before its first batch if two items share one.
+    once `batches` is through; ``manifests``: tables (`embedstore.sources.manifests.Manifest`) that it holds and does not
+    read; ``unread``: what it could not look into, in a sentence, likewise complete; ``duplicate_hint(first, second)``: what
+    to do, in one sentence, about an id that the items at these positions share; and ``unique_ids``: true where `batches`
+    raises before its first batch if two items share one.
     """
 
     @property

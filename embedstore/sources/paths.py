@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from embedstore.errors import SourceError
-from embedstore.sources.base import EXTENSIONS, ID, MODALITY_OF
+from embedstore.sources.base import EXTENSIONS, ID, MODALITY_OF, UNDECODED
 from embedstore.sources.files import TIMEOUT, folder_of, is_url, open_file, relative_to
+from embedstore.sources.left_out import LeftOut
 from embedstore.sources.records import as_batches
 from embedstore.sources.texts import read_text, text_fields, text_values
 
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 class PathListSource:
     """The files that a list names, in its order; the id of an item is its line as written.
 
-    Blank lines are skipped. The file name's ending decides the modality; a ``.txt`` file is an item with its content as text.
+    Blank lines are skipped, pictures of a known kind without a decoder are left out and counted. The file name's ending
+    decides the modality; a ``.txt`` file is an item with its content as text.
 
     Parameters
     ----------
@@ -36,13 +38,15 @@ class PathListSource:
         self._folder = folder_of(path)
         self._timeout = timeout
         self._count = 0
+        self._left_out = LeftOut()
         found = set()
         for _, modality in self._lines():
             found.add(modality)
             self._count += 1
         self._modalities = tuple(m for m in EXTENSIONS if m in found)
         if not found:
-            raise SourceError(f"{path} names no file; expected one path a line.")
+            told = "".join(f" {note}" for note in self.notes)
+            raise SourceError(f"{path} names no file of a known type; expected one path a line.{told}")
 
     @property
     def name(self) -> str:
@@ -51,6 +55,11 @@ class PathListSource:
     @property
     def modalities(self) -> tuple[str, ...]:
         return self._modalities
+
+    @property
+    def notes(self) -> list[str]:
+        """What was left out."""
+        return self._left_out.notes()
 
     def count(self) -> int | None:
         return self._count
@@ -71,19 +80,25 @@ class PathListSource:
 
     def _lines(self) -> Iterator[tuple[str, str]]:
         """Each path with its modality."""
+        self._left_out = LeftOut()
         with open_file(self._path, timeout=self._timeout) as file:
             for n, raw in enumerate(_lines_of(file), start=1):
                 try:
                     line = raw.decode("utf-8-sig" if n == 1 else "utf-8").strip()
                 except UnicodeDecodeError as error:
                     raise SourceError(f"{self._path}: line {n} is not UTF-8 text; expected one path a line.") from error
-                if line:
-                    yield line, self._modality(line, n)
+                if line and (modality := self._modality(line, n)):
+                    yield line, modality
 
-    def _modality(self, line: str, n: int) -> str:
+    def _modality(self, line: str, n: int) -> str | None:
+        """None for a picture without a decoder."""
         name = urlsplit(line).path if is_url(line) else line
-        if modality := MODALITY_OF.get(posixpath.splitext(name)[1].lower()):
+        ending = posixpath.splitext(name)[1].lower()
+        if modality := MODALITY_OF.get(ending):
             return modality
+        if ending in UNDECODED:
+            self._left_out.file(name)
+            return None
         known = ", ".join(e for extensions in EXTENSIONS.values() for e in extensions[:2])
         raise SourceError(
             f"{self._path}: line {n} is {line[:200]!r}; expected the path of a file of a known type ({known}, …)."

@@ -1,17 +1,20 @@
-"""Members of a tar, read once from its start to its end; compressed ones too. Damage is an error, never a silent end."""
+"""Names of tars; their members, read once from start to end, compressed ones too. Damage is an error, never a silent end."""
 
 from __future__ import annotations
 
+import glob
+import os
 import re
 import tarfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from embedstore.errors import SourceError, one_line
-from embedstore.sources.files import TIMEOUT, open_file
+from embedstore.sources.files import TIMEOUT, is_url, matching, open_file
 
 IS_TAR = re.compile(r"\.(tar|tgz|tar\.(gz|zst|bz2))$", re.IGNORECASE)
 
+_BRACES = re.compile(r"\{([^{}]*)\}")
 _CODECS = {"gz": "gzip", "tgz": "gzip", "zst": "zstd", "bz2": "bz2"}
 _BLOCK = 1 << 20
 
@@ -55,6 +58,30 @@ def members(
             ) from error
 
 
+def shards_in(folder: str) -> list[str]:
+    """The tars that lie in `folder`, sorted by name."""
+    return [os.path.join(folder, name) for name in sorted(os.listdir(folder)) if IS_TAR.search(name)]
+
+
+def expand(pattern: str, *, timeout: float = TIMEOUT) -> list[str]:
+    """The shards that ``data-{000..012}.tar``, ``{a,b}.tar``, a glob, or one name stands for; in order.
+
+    Raises
+    ------
+    SourceError
+        No file matches a glob.
+    """
+    shards: list[str] = []
+    for one in _braces(pattern):
+        if glob.has_magic(one) and (is_url(one) or not os.path.exists(one)):
+            if not (found := matching(one, timeout=timeout)):
+                raise SourceError(f"{one} matches no file.")
+            shards += found
+        else:
+            shards.append(one)
+    return shards
+
+
 def _refuse_link(path: str, member: tarfile.TarInfo, known: Callable[[str], bool]) -> None:
     if (member.islnk() or member.issym()) and known(member.name):
         kind = "hard link" if member.islnk() else "symbolic link"
@@ -62,6 +89,19 @@ def _refuse_link(path: str, member: tarfile.TarInfo, known: Callable[[str], bool
             f"{path}: {member.name!r} is a {kind} to {member.linkname!r}; tars are read once, from start to end, so links "
             "cannot be followed. Make it again without links: tar --dereference --hard-dereference."
         )
+
+
+def _braces(pattern: str) -> list[str]:
+    if not (match := _BRACES.search(pattern)):
+        return [pattern]
+    head, inner, tail = pattern[: match.start()], match[1], pattern[match.end() :]
+    if numbers := re.fullmatch(r"(\d+)\.\.(\d+)", inner):
+        low, high = numbers[1], numbers[2]
+        width = len(low) if low.startswith("0") or len(low) == len(high) else 0
+        choices = [str(n).zfill(width) for n in range(int(low), int(high) + 1)]
+    else:
+        choices = inner.split(",")
+    return [expanded for choice in choices for expanded in _braces(head + choice + tail)]
 
 
 class _DamagedError(Exception):

@@ -3,27 +3,27 @@
 The key is a member's path up to the first dot of its base name, the rest its extension. Pictures, sounds and videos are
 payloads, ``txt`` (``text``, ``caption``) is the text, ``cls`` the label; ``json`` gives metadata, unless a Parquet file of the
 same stem lies beside the shard (as img2dataset writes it): then that does, joined by its column ``key``. Other members
-are not read. A link in place of a member that would be read is an error.
+are not read; they are counted by ending. A link in place of a member that would be read is an error.
 """
 
 from __future__ import annotations
 
-import glob
 import json
 import os
-import re
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 from embedstore._files import parquet_table
 from embedstore._types import MisfitError, as_text, fitted, plain_type
 from embedstore.errors import PayloadError, SourceError, UsageError, one_line
-from embedstore.sources.base import BYTES, EXTENSIONS, ID, MODALITY_OF, free_name, kept_names, renamed
-from embedstore.sources.files import TIMEOUT, absolute, exists, is_url, matching, read_payload
+from embedstore.sources.base import BYTES, EXTENSIONS, ID, free_name, kept_names, renamed
+from embedstore.sources.files import TIMEOUT, absolute, exists, is_url, read_payload
+from embedstore.sources.left_out import LeftOut
 from embedstore.sources.records import SNIFFED, JsonColumns, as_batches
+from embedstore.sources.samples import Parts, Sample, key_and_extension, modality_of
 from embedstore.sources.tar import IS_TAR, members
 from embedstore.sources.texts import text_fields, text_of, text_values
 
@@ -33,24 +33,7 @@ if TYPE_CHECKING:
 SHARD_KEY = "shard/key"
 """What ``--id-column`` takes for keys that are unique within their shard only."""
 
-_TEXTS = ("txt", "text", "caption")
 _JSON, _LABEL, _KEY = "json", "cls", "key"
-_MEMBER = re.compile(r"^(?:\./)*((?:.*/)?[^./]+)\.([^/]+)$")
-_BRACES = re.compile(r"\{([^{}]*)\}")
-
-
-@dataclass
-class Sample:
-    """One sample of a shard: extension → bytes, in order; None for those that were not asked for."""
-
-    shard: str
-    key: str
-    members: dict[str, bytes | None] = field(default_factory=dict)
-    names: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def place(self) -> str:
-        return f"{self.shard}: sample {self.key!r}"
 
 
 class WebDatasetSource:
@@ -86,7 +69,9 @@ class WebDatasetSource:
             raise SourceError(f"{gone[0]} does not exist; {len(self._shards) - len(gone)} of {len(self._shards)} shards do.")
         self._timeout = timeout
         self._named: dict[str, str] = {}
+        self._left_out = LeftOut()
         first = list(islice((s for shard in self._shards for s in self._samples(shard, {_JSON})), SNIFFED))
+        self._parts = Parts(first)
         self._metadata = _metadata_of(self._shards[0], first, timeout)
         self._name_columns(first, columns or {})
         seen = {modality for sample in first for modality in EXTENSIONS if self._extension(sample, modality)}
@@ -119,6 +104,15 @@ class WebDatasetSource:
         """See `embedstore.sources.base.Source`."""
         self._metadata.leave_text(names, self._column)
 
+    @property
+    def notes(self) -> list[str]:
+        """What was left out or renamed."""
+        return [
+            *renamed({key: self._column(key) for key in self._metadata.types()}),
+            *self._left_out.notes(),
+            *self._metadata.notes(),
+        ]
+
     def duplicate_hint(self, first: int, second: int) -> str:
         """Which shards the two positions lie in, and what to do."""
         one, other = (self._shards[bisect_right(self._starts, position) - 1] for position in (first, second))
@@ -128,19 +122,24 @@ class WebDatasetSource:
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         wanted = {_JSON, _LABEL, *self._named.values()}
-        self._starts, position = [], 0
+        self._starts, position, self._left_out = [], 0, LeftOut()
+        self._metadata.start()
         for shard in self._shards:
             self._starts.append(position)
             self._metadata.open(shard)
             for sample in self._samples(shard, wanted, self._modalities):
+                self._count_unread(sample)
                 yield self._row(sample)
                 position += 1
 
     def _row(self, sample: Sample) -> dict[str, Any]:
         metadata = self._metadata.values(sample)
+        self._has_label |= _LABEL in sample.members and "label" not in self._metadata.types()
         row: dict[str, Any] = {self._column(key): value for key, value in metadata.items()}
-        for modality in self._modalities:
-            extension = self._extension(sample, modality)
+        used = {modality: self._extension(sample, modality) for modality in self._modalities}
+        self._parts.refuse_mixed(sample, filter(None, used.values()))
+        self._count_unused(sample, used)
+        for modality, extension in used.items():
             if modality == "text":
                 row.update(self._text(sample, extension, metadata))
             elif extension:
@@ -178,11 +177,6 @@ class WebDatasetSource:
         kept_names(map(self._column, types), self._name)
         return pa.schema([*fields, *((self._column(key), kind) for key, kind in types.items())])
 
-    @property
-    def notes(self) -> list[str]:
-        """The keys that have another name in the store."""
-        return renamed({key: self._column(key) for key in self._metadata.types()})
-
     def _column(self, key: str) -> str:
         return "label_" if key == "label" and self._has_label else free_name(key)
 
@@ -190,11 +184,28 @@ class WebDatasetSource:
         """The extension of the sample's payload of this modality."""
         if modality in self._named:
             return self._named[modality] if self._named[modality] in sample.members else None
-        found = [extension for extension in sample.members if _modality_of(extension) == modality]
+        found = [extension for extension in sample.members if modality_of(extension) == modality]
         plain = [extension for extension in found if "." not in extension] or found
         if len(plain) > 1:
-            raise SourceError(f"{sample.place} has {' and '.join(plain)}. Name one: --{modality}-column {plain[0]}")
+            self._parts.refuse_several(sample, modality, plain)
         return plain[0] if plain else None
+
+    def _count_unread(self, sample: Sample) -> None:
+        """Members that are neither payloads nor metadata."""
+        for extension, name in sample.names.items():
+            if extension not in {_JSON, _LABEL, *self._named.values()} and modality_of(extension) is None:
+                self._left_out.file(name)
+
+    def _count_unused(self, sample: Sample, used: Mapping[str, str | None]) -> None:
+        """Payloads and labels of a sample that are not taken."""
+        for extension, name in sample.names.items():
+            modality = modality_of(extension)
+            if modality is not None and extension not in used.values():
+                late = f"{modality} member(s) of which the first {SNIFFED:,} samples have none"
+                beside = f"{modality} member(s) beside the one that is read"
+                self._left_out.other(beside if modality in used else late, name)
+        if _LABEL in sample.members and not self._has_label:
+            self._left_out.other(f"label(s) in .{_LABEL}, after metadata with a key 'label' came first", sample.key)
 
     def _name_columns(self, first: Sequence[Sample], columns: Mapping[str, str]) -> None:
         extensions = {extension: None for sample in first for extension in sample.members}
@@ -209,24 +220,26 @@ class WebDatasetSource:
         """The samples of a shard, with the bytes of members whose extension is `wanted` or of a modality."""
 
         def reads(name: str) -> bool:
-            extension = _key_and_extension(name)[1]
-            return extension in wanted or _modality_of(extension) in modalities
+            extension = key_and_extension(name)[1]
+            return extension in wanted or modality_of(extension) in modalities
 
         def known(name: str) -> bool:
-            extension = _key_and_extension(name)[1]
-            return extension in {*wanted, _LABEL} or _modality_of(extension) is not None
+            extension = key_and_extension(name)[1]
+            return extension in {*wanted, _LABEL} or modality_of(extension) is not None
 
         sample: Sample | None = None
         for name, content in members(shard, reads, known, timeout=self._timeout):
-            key, extension = _key_and_extension(name)
+            key, extension = key_and_extension(name)
             if not extension:
+                base = name.rpartition("/")[2]
+                self._left_out.other("hidden file(s)", name) if base.startswith(".") else self._left_out.file(base)
                 continue
             if sample is None or sample.key != key:
                 if sample is not None:
                     yield sample
                 sample = Sample(shard, key)
             if extension in sample.members:
-                raise SourceError(f"{sample.place} has two members ending in .{extension}. Keep one.")
+                raise SourceError(f"{sample.place} has two members ending in .{extension}. Rename one.")
             sample.members[extension], sample.names[extension] = content, name
         if sample is not None:
             yield sample
@@ -244,20 +257,28 @@ class _Metadata(Protocol):
 
     def leave_text(self, names: Iterable[str], name_of: Callable[[str], str]) -> None: ...
 
+    def start(self) -> None: ...
+
     def open(self, shard: str) -> None: ...
 
     def values(self, sample: Sample) -> dict[str, Any]: ...
 
+    def notes(self) -> list[str]: ...
+
 
 class _FromJson:
-    def __init__(self, first: Sequence[Sample]) -> None:
+    def __init__(self, first: Sequence[Sample], keyless: str | None = None) -> None:
         self._columns = JsonColumns(_parsed(sample) for sample in first)
+        self._keyless = keyless
 
     def types(self) -> dict[str, pa.DataType]:
         return self._columns.types()
 
     def leave_text(self, names: Iterable[str], name_of: Callable[[str], str]) -> None:
         self._columns.leave_text(names, name_of)
+
+    def start(self) -> None:
+        pass
 
     def open(self, shard: str) -> None:
         pass
@@ -267,6 +288,9 @@ class _FromJson:
         self._columns.learn([record])
         return self._columns.values(record, sample.place)
 
+    def notes(self) -> list[str]:
+        return [f"{self._keyless} has no column {_KEY!r} and was not read."] if self._keyless else []
+
 
 class _FromParquet:
     """The Parquet file beside each shard; a column's type is that of the first shard that has it."""
@@ -274,8 +298,10 @@ class _FromParquet:
     def __init__(self, first: pa.Table, timeout: float) -> None:
         self._timeout = timeout
         self._types: dict[str, pa.DataType] = {}
-        self._learn(first.schema)
+        self._names: dict[str, None] = {}
         self._rows: dict[str, dict[str, Any]] = {}
+        self._counts: Counter[str] = Counter()
+        self._learn(first.schema)
 
     def types(self) -> dict[str, pa.DataType]:
         return self._types
@@ -283,12 +309,16 @@ class _FromParquet:
     def leave_text(self, names: Iterable[str], name_of: Callable[[str], str]) -> None:
         pass  # Parquet has types
 
+    def start(self) -> None:
+        self._rows, self._counts = {}, Counter()
+
     def open(self, shard: str) -> None:
         import pyarrow as pa
 
         path = _sibling(shard, ".parquet")
         table = _read_sidecar(path, self._timeout)
         self._learn(table.schema)
+        self._counts["unused"] += len(self._rows)
         try:
             columns = {
                 n: fitted(table[n], t) if n in table.column_names else pa.nulls(len(table), t) for n, t in self._types.items()
@@ -301,12 +331,28 @@ class _FromParquet:
         self._rows = dict(zip(table[_KEY].cast(pa.string()).to_pylist(), rows, strict=True))
 
     def values(self, sample: Sample) -> dict[str, Any]:
-        return self._rows.get(sample.key, {})
+        self._counts["json"] += _JSON in sample.members
+        if sample.key not in self._rows:
+            self._counts["without"] += 1
+        return self._rows.pop(sample.key, {})
+
+    def notes(self) -> list[str]:
+        empty = [name for name in self._names if name not in self._types]
+        unused = self._counts["unused"] + len(self._rows)
+        counts = self._counts
+        told = {
+            f"{counts['without']:,} samples have no row in the Parquet file beside their shard.": counts["without"],
+            f"{unused:,} rows of the Parquet files beside the shards have no sample.": unused,
+            f"left out: {counts['json']:,} .json (Parquet files beside the shards give the metadata).": counts["json"],
+            f"Columns without a value are not kept: {', '.join(map(repr, empty))}.": len(empty),
+        }
+        return [sentence for sentence, count in told.items() if count]
 
     def _learn(self, schema: pa.Schema) -> None:
         """Columns of nothing but nulls have no type yet."""
         import pyarrow as pa
 
+        self._names |= dict.fromkeys(name for name in schema.names if name != _KEY)
         new = {f.name: plain_type(f.type) or f.type for f in schema if f.name not in (_KEY, *self._types)}
         self._types |= {name: kind for name, kind in new.items() if not pa.types.is_null(kind)}
 
@@ -317,6 +363,7 @@ def _metadata_of(shard: str, first: Sequence[Sample], timeout: float) -> _Metada
         table = _read_sidecar(sidecar, timeout)
         if _KEY in table.column_names:
             return _FromParquet(table, timeout)
+        return _FromJson(first, sidecar)
     return _FromJson(first)
 
 
@@ -342,17 +389,6 @@ def _parsed(sample: Sample) -> Mapping[str, Any]:
     return record
 
 
-def _key_and_extension(name: str) -> tuple[str, str]:
-    """Of a member; both are empty for a name without a dot, or with nothing before it."""
-    match = _MEMBER.match(name)
-    return (match[1], match[2].lower()) if match else ("", "")
-
-
-def _modality_of(extension: str) -> str | None:
-    last = extension.rpartition(".")[2]
-    return "text" if last in _TEXTS else MODALITY_OF.get(f".{last}")
-
-
 def _label(sample: Sample) -> str | None:
     try:
         return text_of(sample.members.get(_LABEL) or b"")
@@ -362,40 +398,3 @@ def _label(sample: Sample) -> str | None:
 
 def _sibling(shard: str, ending: str) -> str:
     return IS_TAR.sub("", shard) + ending
-
-
-def shards_in(folder: str) -> list[str]:
-    """The tars that lie in `folder`, sorted by name."""
-    return [os.path.join(folder, name) for name in sorted(os.listdir(folder)) if IS_TAR.search(name)]
-
-
-def expand(pattern: str, *, timeout: float = TIMEOUT) -> list[str]:
-    """The shards that ``data-{000..012}.tar``, ``{a,b}.tar``, a glob, or one name stands for; in order.
-
-    Raises
-    ------
-    SourceError
-        No file matches a glob.
-    """
-    shards: list[str] = []
-    for one in _braces(pattern):
-        if glob.has_magic(one) and (is_url(one) or not os.path.exists(one)):
-            if not (found := matching(one, timeout=timeout)):
-                raise SourceError(f"{one} matches no file.")
-            shards += found
-        else:
-            shards.append(one)
-    return shards
-
-
-def _braces(pattern: str) -> list[str]:
-    if not (match := _BRACES.search(pattern)):
-        return [pattern]
-    head, inner, tail = pattern[: match.start()], match[1], pattern[match.end() :]
-    if numbers := re.fullmatch(r"(\d+)\.\.(\d+)", inner):
-        low, high = numbers[1], numbers[2]
-        width = len(low) if low.startswith("0") or len(low) == len(high) else 0
-        choices = [str(n).zfill(width) for n in range(int(low), int(high) + 1)]
-    else:
-        choices = inner.split(",")
-    return [expanded for choice in choices for expanded in _braces(head + choice + tail)]
