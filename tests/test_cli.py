@@ -133,7 +133,7 @@ def test_a_text_ends_where_the_terminal_does(tmp_path: Path, capsys: pytest.Capt
     rows = [("folder/a-long-id-0123456789", "words " * 60, "label")]
     console = Console(width=70, force_terminal=True, color_system=None, highlight=False)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("embedstore_cli.render.out", lambda: console)
+        patch.setattr("embedstore_cli.render.console", lambda: console)
         print_table(["id", "text", "label"], rows, trimmed=["text"])
     lines = [line for line in capsys.readouterr().out.splitlines() if "words" in line or "long-id" in line]
     assert len(lines) == 1

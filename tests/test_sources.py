@@ -291,7 +291,7 @@ def test_json_lines_are_read_as_they_are(tmp_path: Path, rows: list[dict[str, ob
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     (tmp_path / "a.jsonl").write_text(lines)
     streamed = rows_of(LinesSource(io.BytesIO(lines.encode())))
-    assert [{k: v for k, v in row.items() if k != "void"} for row in rows_of(TableSource(tmp_path / "a.jsonl"))] == streamed
+    assert rows_of(TableSource(tmp_path / "a.jsonl")) == streamed
     ids = pa.concat_tables(TextColumns(tmp_path / "a.jsonl", ["id"]).blocks(9, ["id"])).column(0).to_pylist()
     assert ids == [str(row["id"]) for row in rows]
 

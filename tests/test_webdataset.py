@@ -254,7 +254,7 @@ def test_members_that_are_not_read_are_counted(tmp_path: Path) -> None:
     found = rows_of(source)
     assert (len(found), found[-1]["label"], found[-1]["image_"]) == (1002, "7", 1)
     assert source.notes == [
-        "Key 'image' is kept as 'image_'.",
+        "Column 'image' is kept as 'image_'.",
         "left out: 2 .heic (no decoder); convert them to JPEG or PNG.",
         "left out: 1 .npy, 1 without an ending (not of a known type).",
         "left out: 1 hidden file (such as '._4.txt').",
