@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-Store = Annotated[Path, typer.Argument(metavar="STORE", help="The store's folder.")]
+Store = Annotated[Path, typer.Argument(readable=False, metavar="STORE", help="The store's folder.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
 Where = Annotated[str | None, typer.Option(help="SQL over the metadata, such as \"label = 'food' and price < 10\".")]
 DATASET = (
@@ -61,7 +61,7 @@ def register(app: typer.Typer) -> None:
 
 
 def demo(
-    store: Annotated[Path, typer.Option(help="Where to make the demo's store.")] = Path("demo.store"),
+    store: Annotated[Path, typer.Option(readable=False, help="Where to make the demo's store.")] = Path("demo.store"),
     device: Device = "auto",
 ) -> None:
     """Embed 600 real images and texts, train heads, search: the whole thing in a minute."""
@@ -72,7 +72,7 @@ def demo(
 
 def embed(
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help=DATASET)],
-    store: Annotated[Path, typer.Option(help="The store's folder; made if it does not exist.")],
+    store: Annotated[Path, typer.Option(readable=False, help="The store's folder; made if it does not exist.")],
     image: Annotated[list[str] | None, typer.Option(help="Encoder of images: NAME or SPACE=NAME; may be repeated.")] = None,
     text: Annotated[list[str] | None, typer.Option(help="Encoder of texts.")] = None,
     audio: Annotated[list[str] | None, typer.Option(help="Encoder of sounds.")] = None,
@@ -201,7 +201,7 @@ def train(
     seeds: Annotated[int, typer.Option(help="How often a head that depends on its seed is fitted.")] = 5,
     device: Annotated[str, typer.Option(help="cpu, auto, cuda or cuda:N.")] = "cpu",
     no_report: Annotated[bool, typer.Option("--no-report", help="Do not write report.html.")] = False,
-    plots: Annotated[Path | None, typer.Option(help="Folder for the report's figures as PNG files.")] = None,
+    plots: Annotated[Path | None, typer.Option(readable=False, help="Folder for the report's figures as PNG files.")] = None,
     json: Json = False,
 ) -> None:
     """Train a head on cached vectors, score it beside its baselines, save it with a report."""
@@ -242,7 +242,7 @@ def evaluate(
     where: Where = None,
     group: Annotated[str | None, typer.Option(help="Column; the intervals draw its values instead of items.")] = None,
     seen: Annotated[bool, typer.Option("--seen", help="Count items that the head was fitted on, too.")] = False,
-    report: Annotated[Path | None, typer.Option(help="Write an HTML report here.")] = None,
+    report: Annotated[Path | None, typer.Option(readable=False, help="Write an HTML report here.")] = None,
     seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
     json: Json = False,
 ) -> None:
@@ -259,10 +259,12 @@ def evaluate(
 def predict(
     store: Store,
     head: Annotated[str, typer.Argument(metavar="HEAD", help="Name of a saved head.")],
-    dataset: Annotated[Path | None, typer.Argument(metavar="[DATASET]", help="New items: a folder, table or file.")] = None,
+    dataset: Annotated[
+        Path | None, typer.Argument(readable=False, metavar="[DATASET]", help="New items: a folder, table, file.")
+    ] = None,
     id: Annotated[list[str] | None, typer.Option("--id", help="A stored item; may be repeated. Default: all.")] = None,
     where: Where = None,
-    out: Annotated[Path | None, typer.Option(help="Write a .csv, .parquet or .jsonl instead of printing.")] = None,
+    out: Annotated[Path | None, typer.Option(readable=False, help="Write a .csv, .parquet or .jsonl, not the screen.")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="What each input contributed, and the nearest items.")] = False,
     device: Device = "auto",
     json: Json = False,

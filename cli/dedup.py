@@ -33,7 +33,7 @@ def dedup(
     ] = None,
     where: Where = None,
     exact: Annotated[bool, typer.Option("--exact", help="Look for the same bytes alone; reads no vectors.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Write every duplicate to a .csv or .json.")] = None,
+    out: Annotated[Path | None, typer.Option(readable=False, help="Write every duplicate to a .csv or .json.")] = None,
     remove: Annotated[bool, typer.Option("--remove", help="Remove them; one item of each cluster stays.")] = False,
     json: Json = False,
 ) -> None:

@@ -18,12 +18,16 @@ SOURCE = "A .npy, .npz, .parquet, .csv, .tsv, .jsonl or HDF5 file (FILE.h5:/data
 
 def import_vectors(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCE)],
-    store: Annotated[Path, typer.Argument(metavar="STORE", help="The store's folder; made if it does not exist.")],
+    store: Annotated[
+        Path, typer.Argument(readable=False, metavar="STORE", help="The store's folder; made if it does not exist.")
+    ],
     space: Annotated[str | None, typer.Option(help="Name of the space; default the modality.")] = None,
     encoder: Annotated[str | None, typer.Option(help="The encoder that made the vectors: a declaration.")] = None,
     modality: Annotated[str | None, typer.Option(help="What they are of: image, text, audio or video.")] = None,
     ids: Annotated[str | None, typer.Option(help="Column, dataset or file with the ids; 'row' numbers the rows.")] = None,
-    metadata: Annotated[Path | None, typer.Option(help="Table, or folder of .parquet, with one row a vector.")] = None,
+    metadata: Annotated[
+        Path | None, typer.Option(readable=False, help="Table, or folder of .parquet, with one row a vector.")
+    ] = None,
     vector_column: Annotated[str | None, typer.Option(help="Column, array or dataset with the vectors, or a prefix.")] = None,
     type: Types = None,
     dtype: Annotated[str | None, typer.Option(help="float16 (default) or float32, for new spaces.")] = None,

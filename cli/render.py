@@ -59,10 +59,10 @@ def embedding_progress(description: str) -> Iterator[ProgressCallback]:
 
     to = console(stderr=True)
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[rate]}", markup=False),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=to, disable=not to.is_terminal, transient=True) as progress:

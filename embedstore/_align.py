@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore._projected import projected_name
-from embedstore.errors import HeadError, UsageError, reason_of
+from embedstore.errors import HeadError, UsageError, next_step, reason_of
 from embedstore.evaluation.metrics import Score, scores_to_dict
 from embedstore.evaluation.overlap import EVERY, Copies, find_copies
 from embedstore.evaluation.paired import Codes, Ranking, content_codes, copy_groups
@@ -199,7 +199,7 @@ def align(
         record = AlignRecord(name, {n: view.spaces[n].spec for n in (source, target)}, aligner, result.to_dict())
         save_aligner(folder, record, {"split.parquet": _split_file(view, split)})
     except OSError as error:
-        raise HeadError(f"The alignment could not be saved under {folder}: {reason_of(error)}.") from error
+        raise HeadError(f"The alignment could not be saved under {folder}: {reason_of(error)}.{next_step(error)}") from error
     return result
 
 
