@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from embedstore._words import counted
+
 Store = Annotated[Path, typer.Argument(readable=False, metavar="STORE", help="The store's folder.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
 Where = Annotated[str | None, typer.Option(help="SQL over the metadata, such as \"label = 'food' and price < 10\".")]
@@ -181,7 +183,9 @@ def info(
     render.print_table(columns, rows, numeric=columns[1:5])
     heads = ", ".join(document["heads"]) or "none"
     metadata = ", ".join(f"{name} ({kind})" for name, kind in document["columns"].items()) or "none"
-    render.say(f"{document['items']:,} items; columns: {metadata}; heads: {heads}; generation {document['generation']}")
+    render.say(
+        f"{counted(document['items'], 'item')}; columns: {metadata}; heads: {heads}; generation {document['generation']}"
+    )
     for row in document.get("failures", ()):
         render.say(f"failed: {row['id']} ({row['space']}, {row['stage']}): {row['reason']}")
 
@@ -277,7 +281,7 @@ def predict(
     with render.status("predicting"):
         predictions = es.predict(store, head, dataset, ids=id or None, where=where, explained=explain, device=device)
     if out is not None:
-        render.say(f"{len(predictions.ids):,} predictions written to {predictions.save(out)}", stderr=json)
+        render.say(f"{counted(len(predictions.ids), 'prediction')} written to {predictions.save(out)}", stderr=json)
     if json:
         render.print_json(predictions.to_dict())
     elif out is None:
@@ -296,8 +300,8 @@ def verify(store: Store, json: Json = False) -> None:
     else:
         for line in [*report.problems, *(f"note: {note}" for note in report.notes)]:
             render.say(line)
-        state = "clean" if report.clean else f"{len(report.problems)} problems"
-        render.say(f"{report.files:,} files, {report.bytes / 1e6:,.1f} MB read: {state}")
+        state = "clean" if report.clean else f"{counted(len(report.problems), 'problem')}"
+        render.say(f"{counted(report.files, 'file')}, {report.bytes / 1e6:,.1f} MB read: {state}")
     sys.exit(0 if report.clean else 1)
 
 
@@ -308,7 +312,7 @@ def remove(store: Store, ids: Annotated[list[str], typer.Argument(metavar="ID...
     from . import render
 
     left = es.Store.open(store).remove(ids)
-    render.say(f"Removed {len(set(ids))}; {len(left):,} items are left.")
+    render.say(f"Removed {len(set(ids))}; {counted(len(left), 'item')} {'is' if len(left) == 1 else 'are'} left.")
 
 
 def encoders(json: Json = False) -> None:

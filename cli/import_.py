@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from embedstore._words import counted
+
 from .commands import Json, Types, column_types
 
 if TYPE_CHECKING:
@@ -77,9 +79,10 @@ def print_import(report: ImportReport, store: Path) -> None:
     for space, item, reason in report.failures[:5]:
         render.say(f"failed: {item} ({space}): {reason}")
     if (failed := sum(s.failed for s in report.spaces.values())) > 5:
-        render.say(f"  … {failed:,} failures in all; embedstore info {store} --failures lists them")
+        render.say(f"  … {counted(failed, 'failure')} in all; embedstore info {store} --failures lists them")
     render.say(
-        f"{report.items:,} rows ({report.added:,} items new, {report.updated:,} updated), {report.bytes / 1e6:,.1f} MB in "
+        f"{counted(report.items, 'row')} ({counted(report.added, 'item')} new, {report.updated:,} updated), "
+        f"{report.bytes / 1e6:,.1f} MB in "
         f"{report.seconds:.1f} s: {report.gb_per_s:.2f} GB/s"
     )
     for note in report.notes:
