@@ -8,7 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-Store = Annotated[Path, typer.Argument(metavar="STORE", help="The store's folder.")]
+from embedstore._words import counted
+
+Store = Annotated[Path, typer.Argument(readable=False, metavar="STORE", help="The store's folder.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
 Where = Annotated[str | None, typer.Option(help="SQL over the metadata, such as \"label = 'food' and price < 10\".")]
 DATASET = (
@@ -74,7 +76,7 @@ def register(app: typer.Typer) -> None:
 
 
 def demo(
-    store: Annotated[Path, typer.Option(help="Where to make the demo's store.")] = Path("demo.store"),
+    store: Annotated[Path, typer.Option(readable=False, help="Where to make the demo's store.")] = Path("demo.store"),
     device: Device = "auto",
 ) -> None:
     """Embed 600 real images and texts, train heads, search: the whole thing in a minute."""
@@ -85,7 +87,7 @@ def demo(
 
 def embed(
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help=DATASET)],
-    store: Annotated[Path, typer.Option(help="The store's folder; made if it does not exist.")],
+    store: Annotated[Path, typer.Option(readable=False, help="The store's folder; made if it does not exist.")],
     image: Annotated[list[str] | None, typer.Option(help="Encoder of images: NAME or SPACE=NAME; may be repeated.")] = None,
     text: Annotated[list[str] | None, typer.Option(help="Encoder of texts.")] = None,
     audio: Annotated[list[str] | None, typer.Option(help="Encoder of sounds.")] = None,
@@ -204,7 +206,9 @@ def info(
     render.print_table(columns, rows, numeric=columns[1:5])
     heads = ", ".join(document["heads"]) or "none"
     metadata = ", ".join(f"{name} ({kind})" for name, kind in document["columns"].items()) or "none"
-    render.say(f"{document['items']:,} items; columns: {metadata}; heads: {heads}; generation {document['generation']}")
+    render.say(
+        f"{counted(document['items'], 'item')}; columns: {metadata}; heads: {heads}; generation {document['generation']}"
+    )
     for name, space in document["spaces"].items():
         if told := render.told(space):
             render.say(f"{name}: {told}")
@@ -227,7 +231,7 @@ def train(
     seeds: Annotated[int, typer.Option(help="How often a head that depends on its seed is fitted.")] = 5,
     device: Annotated[str, typer.Option(help="cpu, auto, cuda or cuda:N.")] = "cpu",
     no_report: Annotated[bool, typer.Option("--no-report", help="Do not write report.html.")] = False,
-    plots: Annotated[Path | None, typer.Option(help="Folder for the report's figures as PNG files.")] = None,
+    plots: Annotated[Path | None, typer.Option(readable=False, help="Folder for the report's figures as PNG files.")] = None,
     json: Json = False,
 ) -> None:
     """Train a head on cached vectors, score it beside its baselines, save it with a report."""
@@ -279,7 +283,7 @@ def evaluate(
     where: Where = None,
     group: Annotated[str | None, typer.Option(help="Column; the intervals draw its values instead of items.")] = None,
     seen: Annotated[bool, typer.Option("--seen", help="Count items that the head was fitted on, too.")] = False,
-    report: Annotated[Path | None, typer.Option(help="Write an HTML report here.")] = None,
+    report: Annotated[Path | None, typer.Option(readable=False, help="Write an HTML report here.")] = None,
     seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
     json: Json = False,
 ) -> None:
@@ -296,10 +300,12 @@ def evaluate(
 def predict(
     store: Store,
     head: SavedHead = None,
-    dataset: Annotated[Path | None, typer.Argument(metavar="DATASET", help="New items: a folder, table or file.")] = None,
+    dataset: Annotated[
+        Path | None, typer.Argument(readable=False, metavar="DATASET", help="New items: a folder, table or file.")
+    ] = None,
     id: Annotated[list[str] | None, typer.Option("--id", help="A stored item; may be repeated. Default: all.")] = None,
     where: Where = None,
-    out: Annotated[Path | None, typer.Option(help="Write a .csv, .parquet or .jsonl instead of printing.")] = None,
+    out: Annotated[Path | None, typer.Option(readable=False, help="Write a .csv, .parquet or .jsonl, not the screen.")] = None,
     id_column: IdColumn = None,
     image_column: ImageColumn = None,
     text_column: TextColumn = None,
@@ -320,7 +326,7 @@ def predict(
             store, _head(store, head), dataset, ids=id or None, where=where, columns=columns, explained=explain, device=device
         )
     if out is not None:
-        render.say(f"{len(predictions.ids):,} predictions written to {predictions.save(out)}", stderr=json)
+        render.say(f"{counted(len(predictions.ids), 'prediction')} written to {predictions.save(out)}", stderr=json)
     if json:
         render.print_json(predictions.to_dict())
     elif out is None:
@@ -339,8 +345,8 @@ def verify(store: Store, json: Json = False) -> None:
     else:
         for line in [*report.problems, *(f"note: {note}" for note in report.notes)]:
             render.say(line)
-        state = "clean" if report.clean else f"{len(report.problems)} problems"
-        render.say(f"{report.files:,} files, {report.bytes / 1e6:,.1f} MB read: {state}")
+        state = "clean" if report.clean else f"{counted(len(report.problems), 'problem')}"
+        render.say(f"{counted(report.files, 'file')}, {report.bytes / 1e6:,.1f} MB read: {state}")
     sys.exit(0 if report.clean else 1)
 
 
@@ -351,7 +357,7 @@ def remove(store: Store, ids: Annotated[list[str], typer.Argument(metavar="ID...
     from . import render
 
     left = es.Store.open(store).remove(ids)
-    render.say(f"Removed {len(set(ids))}; {len(left):,} items are left.")
+    render.say(f"Removed {len(set(ids))}; {counted(len(left), 'item')} {'is' if len(left) == 1 else 'are'} left.")
 
 
 def encoders(json: Json = False) -> None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from embedstore._words import counted
+
 from .commands import Json, Store, Where
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ def dedup(
     ] = None,
     where: Where = None,
     exact: Annotated[bool, typer.Option("--exact", help="Look for the same bytes alone; reads no vectors.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Write every duplicate to a .csv or .json.")] = None,
+    out: Annotated[Path | None, typer.Option(readable=False, help="Write every duplicate to a .csv or .json.")] = None,
     remove: Annotated[bool, typer.Option("--remove", help="Remove them; one item of each cluster stays.")] = False,
     json: Json = False,
 ) -> None:
@@ -58,7 +60,7 @@ def dedup(
             on_progress=say,
         )
     if out is not None:
-        render.say(f"{len(report.ids):,} duplicates written to {report.save(out)}", stderr=json)
+        render.say(f"{counted(len(report.ids), 'duplicate')} written to {report.save(out)}", stderr=json)
     left = remove_duplicates(opened, report) if remove else None
     if json:
         removal = {} if left is None else {"removed": len(report.ids), "left": len(left)}
@@ -66,7 +68,7 @@ def dedup(
         return
     _print_report(report)
     if left is not None:
-        render.say(f"Removed {len(report.ids):,}; {len(left):,} items are left.")
+        render.say(f"Removed {len(report.ids):,}; {counted(len(left), 'item')} {'is' if len(left) == 1 else 'are'} left.")
     elif report.ids and out is None:
         render.say("Write them to a file: --out duplicates.csv. Remove them, keeping one item a cluster: --remove.")
 
@@ -81,7 +83,7 @@ def _print_report(report: DuplicateReport) -> None:
         numeric = ["exact", "near", *furthest]
         render.print_table(["keep", *numeric, "duplicates"], rows, numeric=numeric)
     if len(report.clusters) > SHOWN:
-        render.say(f"  … {len(report.clusters):,} clusters in all")
+        render.say(f"  … {counted(len(report.clusters), 'cluster')} in all")
     kinds = f"{report.counts['exact']:,} exact"
     if report.pixels is not None:
         kinds += f", {report.counts['near']:,} near by pixels"

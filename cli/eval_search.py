@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from embedstore._eval_search import RetrievalFigures, SearchEvaluation
 
 NAMES = {"hit": "hit", "precision": "precision", "recall": "recall", "ndcg": "nDCG", "map": "mAP", "mrr": "MRR"}
-PairsFile = Annotated[Path | None, typer.Option(help="Table of query (a text) or query_id, id, and grade if there is one.")]
+PairsFile = Annotated[
+    Path | None, typer.Option(readable=False, help="Table of query (a text) or query_id, id, and grade if there is one.")
+]
 
 
 def eval_search(

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from embedstore._words import counted
+
 from .commands import Json, Types, column_types
 
 if TYPE_CHECKING:
@@ -18,12 +20,16 @@ SOURCE = "A .npy, .npz, .parquet, .csv, .tsv, .jsonl or HDF5 file (FILE.h5:/data
 
 def import_vectors(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCE)],
-    store: Annotated[Path, typer.Argument(metavar="STORE", help="The store's folder; made if it does not exist.")],
+    store: Annotated[
+        Path, typer.Argument(readable=False, metavar="STORE", help="The store's folder; made if it does not exist.")
+    ],
     space: Annotated[str | None, typer.Option(help="Name of the space; default the modality.")] = None,
     encoder: Annotated[str | None, typer.Option(help="The encoder that made the vectors: a declaration.")] = None,
     modality: Annotated[str | None, typer.Option(help="What they are of: image, text, audio or video.")] = None,
     ids: Annotated[str | None, typer.Option(help="Column, dataset or file with the ids; 'row' numbers the rows.")] = None,
-    metadata: Annotated[Path | None, typer.Option(help="Table, or folder of .parquet, with one row a vector.")] = None,
+    metadata: Annotated[
+        Path | None, typer.Option(readable=False, help="Table, or folder of .parquet, with one row a vector.")
+    ] = None,
     vector_column: Annotated[str | None, typer.Option(help="Column, array or dataset with the vectors, or a prefix.")] = None,
     type: Types = None,
     dtype: Annotated[str | None, typer.Option(help="float16 (default) or float32, for new spaces.")] = None,
@@ -73,9 +79,10 @@ def print_import(report: ImportReport, store: Path) -> None:
     for space, item, reason in report.failures[:5]:
         render.say(f"failed: {item} ({space}): {reason}")
     if (failed := sum(s.failed for s in report.spaces.values())) > 5:
-        render.say(f"  … {failed:,} failures in all; embedstore info {store} --failures lists them")
+        render.say(f"  … {counted(failed, 'failure')} in all; embedstore info {store} --failures lists them")
     render.say(
-        f"{report.items:,} rows ({report.added:,} items new, {report.updated:,} updated), {report.bytes / 1e6:,.1f} MB in "
+        f"{counted(report.items, 'row')} ({counted(report.added, 'item')} new, {report.updated:,} updated), "
+        f"{report.bytes / 1e6:,.1f} MB in "
         f"{report.seconds:.1f} s: {report.gb_per_s:.2f} GB/s"
     )
     for note in report.notes:

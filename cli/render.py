@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from embedstore._words import counted
+
 from .streams import console, plain
 from .streams import print_json as print_json
 from .streams import say as say
@@ -67,10 +69,10 @@ def embedding_progress(description: str) -> Iterator[ProgressCallback]:
 
     to = console(stderr=True)
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[rate]}", markup=False),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=to, disable=not to.is_terminal, transient=True) as progress:
@@ -109,7 +111,7 @@ def print_embedding(report: EmbedReport, store: object) -> None:
         say(f"failed: {item} ({space}, {stage}): {reason}")
     failed = sum(s.failed for s in report.spaces.values())
     if failed > 5:
-        say(f"  … {failed:,} failures in all; embedstore info {store} --failures lists those that left no vector")
+        say(f"  … {counted(failed, 'failure')} in all; embedstore info {store} --failures lists those that left no vector")
     print_columns(report.types)
     for note in report.notes:
         say(f"note: {note}")
@@ -120,7 +122,7 @@ def print_embedding(report: EmbedReport, store: object) -> None:
     missing = sum(s.missing for s in report.spaces.values())
     shares = ", ".join(f"{stage} {share:.0%}" for stage, share in report.shares.items())
     say(
-        f"{report.items:,} items ({report.added:,} new, {report.updated:,} updated), {missing:,} missing, "
+        f"{counted(report.items, 'item')} ({report.added:,} new, {report.updated:,} updated), {missing:,} missing, "
         f"{failed:,} failed in {report.seconds:.1f} s: {report.items_per_s:,.0f} items/s, "
         f"bound by {report.bound_by} (busy: {shares})" + (f"; {report.advice}" if report.advice else "")
     )
@@ -160,7 +162,7 @@ def print_training(report: TrainReport) -> None:
     alone = {f"linear ({name})" if name in report.inputs else name: scores for name, scores in report.baselines.items()}
     _print_scores(f"{report.kind}{chosen} ({inputs})", report.metrics, alone, report.gain)
     sizes = ", ".join(f"{count:,} {part}" for part, count in report.items.items() if part != "test")
-    classes = f"{report.classes} classes; " if report.classes else ""
+    classes = f"{counted(report.classes, 'class', 'classes')}; " if report.classes else ""
     say(
         f"{classes}{report.evaluation}; fitted on {sizes}{_learned(report.learned)}; "
         f"fit {report.fit_seconds:.1f} s, {report.seconds:.1f} s with baselines and scores. Saved as head {report.head!r}."
@@ -231,7 +233,7 @@ def print_hits(result: SearchResult, columns: Sequence[str]) -> None:
         "exact" if used["exact"] else f"{used['type']}, recall@{used['at']} {used['recall']:.3f} (at least {used['low']:.3f})"
     )
     by = f" (alignment {result.alignment!r})" if result.alignment else ""
-    say(f"{len(result.results)} results from space {result.space!r}{by}, {kind}, in {took:.0f} ms")
+    say(f"{counted(len(result.results), 'result')} from space {result.space!r}{by}, {kind}, in {took:.0f} ms")
     if result.aligned:
         say(f"Aligned spaces that this can search too: --space {', --space '.join(result.aligned)}")
     if result.note:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from embedstore._projected import projected_name
 from embedstore._threads import bounded
-from embedstore.errors import HeadError, UsageError, reason_of
+from embedstore.errors import HeadError, UsageError, next_step, reason_of
 from embedstore.evaluation.metrics import Score, scores_to_dict
 from embedstore.evaluation.overlap import EVERY, LEAST_JUDGED, Copies, find_copies
 from embedstore.evaluation.paired import Codes, Ranking, content_codes, copy_groups
@@ -205,7 +205,7 @@ def align(
         record = AlignRecord(name, {n: view.spaces[n].spec for n in (source, target)}, aligner, result.to_dict())
         save_aligner(folder, record, {"split.parquet": _split_file(view, split)})
     except OSError as error:
-        raise HeadError(f"The alignment could not be saved under {folder}: {reason_of(error)}.") from error
+        raise HeadError(f"The alignment could not be saved under {folder}: {reason_of(error)}.{next_step(error)}") from error
     return result
 
 

@@ -17,6 +17,7 @@ from embedstore._request import Wanted
 from embedstore._search import Searcher
 from embedstore._tables import write_tables
 from embedstore._threads import bounded
+from embedstore._words import counted
 from embedstore.errors import UsageError
 from embedstore.store import Store
 
@@ -59,9 +60,9 @@ class BatchReport:
     def __str__(self) -> str:
         how = "exact" if self.index.get("exact", True) else f"recall@{self.index['at']} {self.index['recall']:.3f}"
         return (
-            f"{self.queries:,} queries in space {self.space!r} ({how}): {self.queries_per_s:,.0f} queries/s; "
-            f"{self.neighbours:,} neighbours written to {self.out}"
-            + (f"; {self.zeros:,} items were not asked, for their vectors are all zeros" if self.zeros else "")
+            f"{counted(self.queries, 'query', 'queries')} in space {self.space!r} ({how}): "
+            f"{self.queries_per_s:,.0f} queries/s; {counted(self.neighbours, 'neighbour')} written to {self.out}"
+            + (f"; {counted(self.zeros, 'item')} with a vector of zeros not asked" if self.zeros else "")
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -125,7 +126,7 @@ def search_batch(
             table = _table(opened, names, scores, rows)
             counts[0] += len(names)
             counts[1] += table.num_rows
-            on_progress(f"{counts[0]:,} queries")
+            on_progress(f"{counted(counts[0], 'query', 'queries')}")
             yield table
 
     schema = pa.schema({"query": pa.string(), "rank": pa.int32(), "id": pa.string(), "score": pa.float32()})

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from embedstore._files import write_bytes
 from embedstore._labels import left_out_notes
 from embedstore._numbers import REGRESSION, JudgedNumbers, number_target
 from embedstore._predict import check_fingerprints, find_head, fitted_ids
 from embedstore._report import report_data
+from embedstore._tables import writing
 from embedstore._threads import bounded
 from embedstore._trial import (
     HEAD,
@@ -30,7 +32,7 @@ from embedstore._trial import (
     plain_knn,
 )
 from embedstore._types import MisfitError, fitted, shown
-from embedstore.errors import HeadError, UsageError, reason_of
+from embedstore.errors import HeadError, UsageError
 from embedstore.evaluation.metrics import Score, scores_to_dict
 from embedstore.evaluation.overlap import EVERY, Copies, find_copies
 from embedstore.evaluation.report import render_html
@@ -152,10 +154,8 @@ def evaluate(
     if report is None:
         return result
     html = render_html(report_data(view, labels, judged, result.to_dict(), seed=seed))
-    try:
-        Path(report).write_text(html, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{report} cannot be written: {reason_of(error)}.") from error
+    with writing(Path(report)):
+        write_bytes(Path(report), html.encode())
     return EvaluationReport(**{**vars(result), "report": str(report)})
 
 

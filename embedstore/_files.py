@@ -15,7 +15,7 @@ from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from embedstore.errors import CorruptStoreError, StoreError
+from embedstore.errors import CorruptStoreError, StoreError, next_step
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -28,7 +28,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise StoreError(f"{path} does not exist.") from None
     except OSError as error:
-        raise StoreError(f"{path} cannot be read: {error.strerror}.") from error
+        raise StoreError(f"{path} cannot be read: {error.strerror}.{next_step(error)}") from error
     except ValueError as error:
         raise CorruptStoreError(f"{path} is not valid JSON ({error}). Restore it from a backup.") from error
     if not isinstance(data, dict):

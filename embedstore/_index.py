@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from embedstore._projected import SearchableSpace, skipped_aligners, spaces_of
 from embedstore._threads import bounded
-from embedstore.errors import EmbedstoreError, FingerprintError, StoreError, StoreLockedError, UsageError, reason_of
+from embedstore.errors import EmbedstoreError, FingerprintError, StoreError, StoreLockedError, UsageError, next_step, reason_of
 from embedstore.indexing.approximate import QUERIES, VectorIndex
 from embedstore.indexing.files import read_base, write_base
 from embedstore.indexing.recipe import Recipe
@@ -116,7 +116,9 @@ def index(
     except Timeout:
         raise StoreLockedError(f"Another process is building an index of space {target.name!r}. Wait for it to end.") from None
     except OSError as error:
-        raise StoreError(f"The index of space {target.name!r} could not be written: {reason_of(error)}.") from error
+        raise StoreError(
+            f"The index of space {target.name!r} could not be written: {reason_of(error)}.{next_step(error)}"
+        ) from error
     return index.report_
 
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from embedstore._projected import ProjectedSpace, SearchableSpace, query_space, skipped_aligners, spaces_of
 from embedstore.encoders import reload_encoder
-from embedstore.errors import EmbedstoreError, FingerprintError, UsageError
+from embedstore.errors import EmbedstoreError, FingerprintError, SourceError, UsageError, next_step, reason_of
 from embedstore.indexing.vectors import unit_rows
 from embedstore.pipeline.produce import read_file
 from embedstore.spec import UNNAMED
@@ -48,6 +48,9 @@ class QueryVector:
         Raises
         ------
         UsageError
+            It is no vector.
+        SourceError
+            There is no such file, or it cannot be read.
         """
         try:
             data = np.load(path, allow_pickle=False)
@@ -58,7 +61,9 @@ class QueryVector:
                 raise FingerprintError(f"{path} says fingerprint {inside}, but {fingerprint} was given. Leave one of them out.")
             return cls(data["values"], fingerprint or inside)
         except FileNotFoundError:
-            raise UsageError(f"{path} does not exist.") from None
+            raise SourceError(f"{path} does not exist.") from None
+        except (IsADirectoryError, PermissionError) as error:
+            raise SourceError(f"{path} cannot be read: {reason_of(error)}.{next_step(error)}") from error
         except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             raise UsageError(f"{path} is not a vector: expected .npy, or .npz with 'values' and 'fingerprint'.") from error
 

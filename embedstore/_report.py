@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from embedstore._trial import HEAD, KNN, MAJORITY, Judged, Labels
 from embedstore.encoders.thumbnail import small_jpeg
-from embedstore.errors import PayloadError, UsageError, reason_of
+from embedstore.errors import PayloadError, UsageError, next_step, reason_of
 from embedstore.evaluation.ablation import missing_curves, permutation_drops, shapley_of
 from embedstore.evaluation.bootstrap import Bootstrap
 from embedstore.evaluation.metrics import Score, per_class, reliability
@@ -48,7 +48,7 @@ def save_plots(data: ReportData, folder: str | Path) -> list[Path]:
     try:
         return save_png(data, Path(folder))
     except OSError as error:
-        raise UsageError(f"{folder} cannot be written to: {reason_of(error)}.") from error
+        raise UsageError(f"{folder} cannot be written to: {reason_of(error)}.{next_step(error)}") from error
 
 
 def report_data(view: View, labels: Labels, judged: Judged, document: Mapping[str, Any], *, seed: int) -> ReportData:

@@ -18,7 +18,7 @@ from embedstore._numbers import CLASSIFICATION, REGRESSION, NumberTrial, task_of
 from embedstore._report import report_data, save_plots
 from embedstore._threads import bounded
 from embedstore._trial import SEEDS, Judged, Scores, Trial
-from embedstore.errors import HeadError, UsageError, reason_of
+from embedstore.errors import HeadError, UsageError, next_step, reason_of
 from embedstore.evaluation.metrics import Score, scores_to_dict
 from embedstore.evaluation.overlap import EVERY
 from embedstore.evaluation.report import render_html
@@ -205,7 +205,7 @@ def train(
     try:
         save_head(folder, HeadRecord(name, target, view.specs, judged.head, result.to_dict(), view.columns), extra, page=page)
     except OSError as error:
-        raise HeadError(f"The head could not be saved under {folder}: {reason_of(error)}.") from error
+        raise HeadError(f"The head could not be saved under {folder}: {reason_of(error)}.{next_step(error)}") from error
     return result
 
 

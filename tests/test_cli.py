@@ -153,7 +153,7 @@ def test_closing_line(table: Path, tmp_path: Path) -> None:
         (["embed", "nowhere.csv", "--store", "s", "--image", "hash"], 1, "nowhere.csv does not exist"),
         (["search", "{store}", "--text", "x", "--space", "image"], 2, "cannot be compared"),
         (["search", "{store}", "--text", "x", "--where", "nope = 1"], 2, "--where 'nope = 1'"),
-        (["search", "{store}", "--vector", "nope.npy"], 2, "nope.npy does not exist"),
+        (["search", "{store}", "--vector", "nope.npy"], 1, "nope.npy does not exist"),
         (["train", "{store}", "nope"], 2, "no metadata column 'nope'"),
         (["predict", "{store}"], 2, "Name a head of {store}. Heads: none yet: embedstore train makes one."),
         (["train", "{store}"], 2, "Name the target: a metadata column of {store}. Columns: label, price."),

@@ -47,7 +47,7 @@ def test_examples_that_cancel_are_refused(tmp_path: Path) -> None:
 def test_a_batch_over_a_space_counts_them(store: es.Store, tmp_path: Path) -> None:
     report = search_batch(store, "text", tmp_path / "out.parquet", k=3)
     assert (report.queries, report.zeros, report.to_dict()["zeros"]) == (7, 2, 2)
-    assert "2 items were not asked, for their vectors are all zeros" in str(report)
+    assert "2 items with a vector of zeros not asked" in str(report)
     assert set(pq.read_table(tmp_path / "out.parquet").column("query").to_pylist()) == set("0123468")
     with pytest.raises(UsageError, match="Query 1 is all zeros"):
         search_batch(store, np.float32([[1, 0, 0, 0], [0, 0, 0, 0]]), tmp_path / "x.parquet")

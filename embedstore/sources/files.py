@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from embedstore.errors import MissingDependencyError, PayloadError, SourceError, one_line
+from embedstore.errors import MissingDependencyError, PayloadError, SourceError, next_step, one_line
 from embedstore.registry import require
 
 T = TypeVar("T")
@@ -88,7 +88,7 @@ def open_file(path: str, *, timeout: float = TIMEOUT) -> IO[bytes]:
         try:
             return open(path, "rb")
         except OSError as error:
-            raise SourceError(f"{path} cannot be read: {error.strerror}.") from error
+            raise SourceError(f"{path} cannot be read: {error.strerror}.{next_step(error)}") from error
     opened = remote(path, timeout, lambda filesystem, inner: filesystem.open(inner, "rb"))
     return _Timed(path, opened, timeout)  # type: ignore[return-value]
 

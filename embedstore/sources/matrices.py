@@ -17,7 +17,7 @@ from zipfile import BadZipFile, ZipFile
 import numpy as np
 import numpy.typing as npt
 
-from embedstore.errors import SourceError, UsageError, one_line, reason_of
+from embedstore.errors import SourceError, UsageError, next_step, one_line, reason_of
 
 if TYPE_CHECKING:
     import h5py
@@ -310,4 +310,4 @@ def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise SourceError(f"{path} cannot be read: {reason_of(error)}.") from error
+        raise SourceError(f"{path} cannot be read: {reason_of(error)}.{next_step(error)}") from error

@@ -14,7 +14,7 @@ import numpy as np
 from embedstore._arguments import strings
 from embedstore._distinct import distinct
 from embedstore._files import write_json
-from embedstore.errors import StoreError, UsageError, reason_of
+from embedstore.errors import StoreError, UsageError, next_step, reason_of
 from embedstore.store.format import MANIFEST, Manifest, read_manifest
 from embedstore.store.items import Items, Rows
 from embedstore.store.parts import read_table, row_numbers
@@ -60,7 +60,11 @@ class Store:
         StoreError, CorruptStoreError, FormatVersionError
         """
         root = Path(path)
-        if (root / MANIFEST).exists():
+        try:
+            found = (root / MANIFEST).exists()
+        except OSError as error:
+            raise StoreError(f"{root} cannot be read: {reason_of(error)}.{next_step(error)}") from error
+        if found:
             return cls(root, read_manifest(root))
         if not create:
             raise StoreError(
@@ -73,7 +77,7 @@ class Store:
             manifest = Manifest()
             write_json(root / MANIFEST, manifest.to_dict())
         except OSError as error:
-            raise StoreError(f"A store cannot be made at {root}: {reason_of(error)}.") from error
+            raise StoreError(f"A store cannot be made at {root}: {reason_of(error)}.{next_step(error)}") from error
         return cls(root, manifest)
 
     def __repr__(self) -> str:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from embedstore._distinct import distinct
 from embedstore._files import write_bytes, write_json
 from embedstore._keys import Keys
-from embedstore.errors import FingerprintError, StoreError, StoreLockedError, UsageError, reason_of
+from embedstore.errors import FingerprintError, StoreError, StoreLockedError, UsageError, next_step, reason_of
 from embedstore.spec import EncoderSpec
 from embedstore.store.combined import combined_is_current, write_combined
 from embedstore.store.format import COMBINED, LOCK, MANIFEST, Manifest, PartRef, SpaceEntry
@@ -81,7 +81,7 @@ class StoreWriter:
                 f"Another process is writing to {self._root}. Wait for it to end, or stop it, and try again."
             ) from None
         except OSError as error:
-            raise StoreError(f"{self._root} cannot be written to: {reason_of(error)}.") from error
+            raise StoreError(f"{self._root} cannot be written to: {reason_of(error)}.{next_step(error)}") from error
         try:
             self.store = Store.open(self._root)
             self._start_generation = self.store.generation
