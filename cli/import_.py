@@ -74,7 +74,9 @@ def print_import(report: ImportReport, store: Path) -> None:
     for space, item, reason in report.failures[:5]:
         console.print(f"failed: {item} ({space}): {reason}", markup=False)
     if (failed := sum(s.failed for s in report.spaces.values())) > 5:
-        console.print(f"  … {failed:,} failures in all; embedstore info {store} --failures lists them", markup=False)
+        console.print(
+            f"  … {failed:,} failures in all; embedstore info {store} --failures lists those that left no vector", markup=False
+        )
     console.print(
         f"{report.items:,} rows ({report.added:,} items new, {report.updated:,} updated), {report.bytes / 1e6:,.1f} MB in "
         f"{report.seconds:.1f} s: {report.gb_per_s:.2f} GB/s",

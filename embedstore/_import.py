@@ -16,7 +16,7 @@ from embedstore._types import declared
 from embedstore.encoders.base import ALIASES, ENCODERS
 from embedstore.errors import DuplicateIdError, SourceError, UsageError
 from embedstore.pipeline.importing import ImportedSpace, ImportReport, VectorImporter
-from embedstore.pipeline.report import ProgressCallback
+from embedstore.pipeline.report import ProgressCallback, kept_note
 from embedstore.pipeline.typed import Typed
 from embedstore.sources.matrices import Matrix
 from embedstore.sources.vectors import VectorSource, open_vectors
@@ -119,6 +119,8 @@ def import_vectors(
         )
         importer.import_all(on_progress or (lambda progress: None))
     report.notes += typed.notes()
+    for name, counts in report.spaces.items():
+        report.notes += kept_note(name, counts.kept)
     report.notes += _notes(found, report, encoder, ids)
     report.seconds = time.perf_counter() - started
     return report
