@@ -79,7 +79,9 @@ def print_import(report: ImportReport, store: Path) -> None:
     for space, item, reason in report.failures[:5]:
         render.say(f"failed: {item} ({space}): {reason}")
     if (failed := sum(s.failed for s in report.spaces.values())) > 5:
-        render.say(f"  … {counted(failed, 'failure')} in all; embedstore info {store} --failures lists them")
+        render.say(
+            f"  … {counted(failed, 'failure')} in all; embedstore info {store} --failures lists those that left no vector"
+        )
     render.say(
         f"{counted(report.items, 'row')} ({counted(report.added, 'item')} new, {report.updated:,} updated), "
         f"{report.bytes / 1e6:,.1f} MB in "

@@ -20,7 +20,7 @@ from embedstore.indexing.measure import interval
 from embedstore.pipeline.consume import ChunkCloser, Encoding
 from embedstore.pipeline.plan import Planner
 from embedstore.pipeline.produce import ChunkEnd, Producer
-from embedstore.pipeline.report import EmbedReport, Progress, ProgressCallback, SpaceReport
+from embedstore.pipeline.report import EmbedReport, Progress, ProgressCallback, SpaceReport, kept_note
 from embedstore.pipeline.stages import Clock, RunAhead
 from embedstore.pipeline.state import SpaceState
 from embedstore.pipeline.typed import Known, Typed
@@ -255,6 +255,8 @@ def _run(
         if isinstance(state.encoder, Cut):
             report.spaces[name].cut = _loss(state.encoder)
     report.notes = [*getattr(source, "notes", ()), *_manifest_notes(source, store, states), *typed.notes()]
+    for name, counts in report.spaces.items():
+        report.notes += kept_note(name, counts.kept)
     report.types = {name: word_of(kind) for name, kind in typed.kinds.items()}
     report.shares = clock.shares(time.perf_counter() - started, workers)
     return report

@@ -17,7 +17,7 @@ from embedstore.encoders.base import ENCODERS
 from embedstore.encoders.names import EncoderName
 from embedstore.errors import DuplicateIdError, SourceError, UsageError
 from embedstore.pipeline.importing import ImportedSpace, ImportReport, VectorImporter
-from embedstore.pipeline.report import ProgressCallback
+from embedstore.pipeline.report import ProgressCallback, kept_note
 from embedstore.pipeline.typed import Typed
 from embedstore.sources.base import renamed
 from embedstore.sources.matrices import Matrix
@@ -121,6 +121,8 @@ def import_vectors(
         )
         importer.import_all(on_progress or (lambda progress: None))
     report.notes += [*renamed(found.kept_names()), *typed.notes()]
+    for name, counts in report.spaces.items():
+        report.notes += kept_note(name, counts.kept)
     report.notes += _notes(found, report, encoder, ids)
     report.seconds = time.perf_counter() - started
     return report

@@ -231,6 +231,46 @@ def test_strict_raises_and_keeps_nothing(awkward: Path, tmp_path: Path) -> None:
         es.embed(awkward, tmp_path / "s", image=PixelEncoder(), strict=True)
 
 
+def test_strict_names_the_first_failure_of_the_dataset(tmp_path: Path) -> None:
+    class NoSecond(HashEncoder):
+        def prepare(self, payload: bytes) -> bytes:
+            if payload.startswith(b"no"):
+                raise PayloadError("decode", "no")
+            return super().prepare(payload)
+
+    picture = write_image(tmp_path / "good.png")
+    (tmp_path / "bad.png").write_bytes(b"x")
+    images = [str(picture), None, str(tmp_path / "bad.png"), str(tmp_path / "gone.png"), None, None]
+    texts = ["x", "no, a text", None, None, "no, b", "y"]
+    data = MemorySource({"id": list("abcdef"), "image": images, "text": texts})
+    encoders = {"image": PixelEncoder(), "text": NoSecond(8, "text", "n")}
+    with pytest.raises(PayloadError, match=r"item 'b', space 'text'"):
+        es.embed(data, tmp_path / "s", strict=True, **encoders)
+    report = es.embed(data, tmp_path / "s", **encoders)
+    assert [(item, space) for space, item, _, _ in report.failures] == [
+        ("b", "text"),
+        ("c", "image"),
+        ("d", "image"),
+        ("e", "text"),
+    ]
+    with pytest.raises(PayloadError, match=r"item 'b', space 'text'"):  # a known one
+        es.embed(data, tmp_path / "s", strict=True, **encoders)
+
+
+def test_failures_that_keep_their_vector_are_told(tmp_path: Path) -> None:
+    paths = [write_image(tmp_path / f"{i}.png", i) for i in range(3)]
+    data = MemorySource({"id": ["a", "b", "c"], "image": [str(path) for path in paths]})
+    es.embed(data, tmp_path / "s", image=PixelEncoder())
+    paths[1].unlink()
+    report = es.embed(data, tmp_path / "s", image=PixelEncoder())
+    assert counts(report, "image") == (0, 2, 0, 1)
+    assert report.to_dict()["spaces"]["image"]["kept"] == 1
+    words = "1 of the failures in space 'image' keep the vector that they had; info --failures does not list them."
+    assert words in report.notes
+    store = es.Store.open(tmp_path / "s")
+    assert (len(store.space("image")), store.space("image").failures.num_rows) == (3, 0)
+
+
 def test_unreadable_files_are_tried_again(table: Path, tmp_path: Path) -> None:
     path = table.parent / "images" / "4.png"
     content = path.read_bytes()

@@ -388,6 +388,11 @@ def test_vectors_that_cannot_be_used(tmp_path: Path) -> None:
     assert es.import_vectors(tmp_path / "v.npy", tmp_path / "s", modality="image").spaces["image"].imported == 3
     agrees_after = es.Store.open(tmp_path / "s").spaces["image"]
     assert (len(agrees_after), agrees_after.failures.num_rows) == (30, 0)
+    spoilt = made()
+    spoilt[0, 0] = np.nan
+    kept = es.import_vectors(spoilt, tmp_path / "s", modality="image")
+    assert (kept.spaces["image"].failed, kept.spaces["image"].kept) == (1, 1)
+    assert any(note.startswith("1 of the failures in space 'image' keep the vector") for note in kept.notes)
 
 
 def test_a_vector_that_was_there_stays_when_its_file_breaks(tmp_path: Path) -> None:

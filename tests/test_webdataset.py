@@ -282,3 +282,18 @@ def test_what_a_parquet_beside_a_shard_leaves_out_is_counted(tmp_path: Path) -> 
     source = open_source(path)
     assert [row["x"] for row in rows_of(source)] == [1, None, None]
     assert source.notes == [f"{tmp_path}/a.parquet has no column 'key' and was not read."]
+
+
+def test_what_lies_beside_tars_is_counted(tmp_path: Path) -> None:
+    for name in ("a.tar", "more/b.tar"):
+        write_tar(tmp_path / name, {"1.txt": b"x"})
+    for name in ("a_stats.json", "x.heic", "notes.md", ".cache"):
+        (tmp_path / name).write_bytes(b"{}")
+    source = open_source(tmp_path)
+    assert len(rows_of(source)) == 1
+    assert source.notes == [  # type: ignore[attr-defined]
+        "left out: 1 .heic (no decoder); convert them to JPEG or PNG.",
+        "left out: 1 .md (not of a known type).",
+        "left out: 1 hidden file (such as '.cache').",
+        "left out: 1 folder beside the tars (such as 'more').",
+    ]

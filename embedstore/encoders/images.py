@@ -109,10 +109,10 @@ class ImageTransform:
             inner = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
             return _centred(image.resize(inner, filter_), width, height, tuple(round(255 * mean) for mean in self.mean))
         scaled = shortest(image.width, image.height, self.resize_to)
+        if scaled[0] * scaled[1] > MAX_SCALED_PIXELS:  # from 1:1024 on at 256 pixels: a crop would show next to nothing of it
+            raise PayloadError("decode", f"{image.width} × {image.height} pixels is too long and thin to be cropped")
         left, top = round((scaled[0] - width) / 2.0), round((scaled[1] - height) / 2.0)
         if left < 0 or top < 0 or image.size == scaled:
-            if scaled[0] * scaled[1] > MAX_SCALED_PIXELS:
-                raise PayloadError("decode", f"{image.width} × {image.height} pixels is too long and thin to be cropped")
             return image.resize(scaled, filter_).crop((left, top, left + width, top + height))
         # Only what the crop keeps: half the time, within two levels of the whole.
         across, down = image.width / scaled[0], image.height / scaled[1]

@@ -200,11 +200,14 @@ class ChunkCloser:
         row[changed] = np.arange(self._next_row, self._next_row + int(changed.sum()))
         removed = chunk.old_row[changed & (chunk.old_row >= 0)]
         vectors, claimed = {}, {}
+        noted: list[tuple[int, str, Failure]] = []
         for name, state in self._states.items():
             if state.encoder.spec.modality in chunk.missing:
-                vectors[name], claimed[name] = self._embedded(chunk, state, changed, row)
+                vectors[name], claimed[name] = self._embedded(chunk, state, changed, row, noted)
             else:
                 vectors[name] = self._carried(chunk, state.space, changed, row)
+        for _, name, failure in sorted(noted, key=lambda note: note[0]):  # in the dataset's order, whatever failed first
+            self._note_failure(name, failure)
         for name, space in self._store.spaces.items():
             if name not in self._states and len(removed):
                 vectors[name] = self._carried(chunk, space, changed, row)
@@ -244,8 +247,13 @@ class ChunkCloser:
             changed[at] |= (recorded != chunk.hashes[modality][at]).any(axis=1) & tells
         return changed
 
-    def _embedded(self, chunk: Chunk, state: SpaceState, changed: Mask, row: Rows) -> tuple[NewVectors, Rows]:
-        """What the chunk adds to a space of this run, and the claim of each added vector (-1: copied)."""
+    def _embedded(
+        self, chunk: Chunk, state: SpaceState, changed: Mask, row: Rows, noted: list[tuple[int, str, Failure]]
+    ) -> tuple[NewVectors, Rows]:
+        """What the chunk adds to a space of this run, and the claim of each added vector (-1: copied).
+
+        Failures are added to `noted` with their position and the space.
+        """
         modality = state.encoder.spec.modality
         work, space = chunk.work[state.name], state.space
         read = chunk.was_read[modality] & ((work.claim >= 0) | (work.copy >= 0))
@@ -267,12 +275,13 @@ class ChunkCloser:
         vectors[claim >= 0] = state.take_claims(claim[claim >= 0])
         vectors[claim < 0] = space.take(copy[at][claim < 0])
         hashes = np.where(fresh[at, None], chunk.hashes[modality][at], space.hash_of(np.maximum(copy[at], 0)))
-        failures, failed = self._failures(chunk, state, changed, row, failed_claim, same)
+        failures, failed = self._failures(chunk, state, changed, row, failed_claim, same, noted)
         report = self._report.spaces[state.name]
         report.embedded += int(fresh.sum())
         report.unchanged += int((same & ~failed).sum())
         report.missing += int(chunk.missing[modality].sum())
         report.failed += int(failed.sum())
+        report.kept += int((failed & same).sum())
         return NewVectors(row[at], vectors, hashes, failures), claim
 
     def _same_content(self, chunk: Chunk, space: Space, modality: str) -> Mask:
@@ -283,7 +292,14 @@ class ChunkCloser:
         return same
 
     def _failures(
-        self, chunk: Chunk, state: SpaceState, changed: Mask, row: Rows, failed_claim: Mask, same: Mask
+        self,
+        chunk: Chunk,
+        state: SpaceState,
+        changed: Mask,
+        row: Rows,
+        failed_claim: Mask,
+        same: Mask,
+        noted: list[tuple[int, str, Failure]],
     ) -> tuple[pa.Table, Mask]:
         """Failure rows to add, and which items (n,) count as failed."""
         modality = state.encoder.spec.modality
@@ -297,13 +313,13 @@ class ChunkCloser:
             looked_at = chunk.work[state.name].claim[i] >= 0 or chunk.work[state.name].copy[i] >= 0
             if i not in errors and not same[i] and not looked_at and not chunk.missing[modality][i]:
                 failed[i] = True
-                self._note_failure(state.name, old)
+                noted.append((i, state.name, old))
                 if changed[i]:
                     add.append(old._replace(row=int(row[i])))
         for i, error in errors.items():
             digest = chunk.hashes[modality][i].tobytes() if chunk.was_read[modality][i] else b""
             failure = Failure(int(row[i]), chunk.id(i), error.stage, error.reason, digest)
-            self._note_failure(state.name, failure)
+            noted.append((i, state.name, failure))
             if failure != before.get(i) and not same[i]:
                 add.append(failure)
         return failures_table(sorted(add)), failed

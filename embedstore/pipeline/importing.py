@@ -55,6 +55,8 @@ class ImportedSpace:
         Rows of the source without a vector.
     failed : int
         Rows whose vector cannot be used: NaN, infinity, or not of the declared length.
+    kept : int
+        Those of them whose items keep the vector that they had.
     zeros : int
         Vectors of zeros only, which have no direction to search in; they count as imported or unchanged.
     """
@@ -69,6 +71,7 @@ class ImportedSpace:
     unchanged: int = 0
     missing: int = 0
     failed: int = 0
+    kept: int = 0
     zeros: int = 0
 
 
@@ -228,6 +231,8 @@ class VectorImporter:
         chunk = self._planner.plan(table, start) if self._planner is not None else None
         old_row = chunk.old_row if chunk is not None else np.full(n, -1, np.int64)
         states = {name: _State.of(self._spaces[name], old_row, packed[name], present[name]) for name in packed}
+        if self._strict:
+            self._refuse_failures(states, start, table)
         changed = (old_row < 0) | (chunk.metadata_changed if chunk is not None else False)
         for state in states.values():
             changed |= state.replaced
@@ -265,6 +270,7 @@ class VectorImporter:
         counts.unchanged += int(state.same.sum())
         counts.missing += int((~state.present).sum())
         counts.failed += int((state.present & ~good).sum())
+        counts.kept += int((had & state.present & ~good).sum())
         counts.zeros += int((good & (packed.largest == 0)).sum())
         failures = self._failures(name, state, row, start, table) if (state.present & ~good).any() else None
         if write.all() and (np.diff(row) > 0).all():
@@ -275,6 +281,22 @@ class VectorImporter:
         vectors[kept] = space.take(state.old_row[at][kept])
         hashes[kept] = space.hash_of(state.old_row[at][kept])
         return NewVectors(row[at], vectors, hashes, failures)
+
+    def _refuse_failures(self, states: Mapping[str, _State], start: int, table: pa.Table) -> None:
+        """Strict: the first row that fails in any space.
+
+        Raises
+        ------
+        PayloadError
+        """
+        first = {name: np.flatnonzero(state.present & ~state.good)[:1] for name, state in states.items()}
+        if found := [(int(at[0]), name) for name, at in first.items() if len(at)]:
+            i, name = min(found, key=lambda one: one[0])
+            item, reason = table.column(ID)[i].as_py(), self._reason(name, states[name], i, start)
+            raise PayloadError("decode", f"item {item!r}: {reason}. Nothing of this part was kept (--strict).")
+
+    def _reason(self, name: str, state: _State, i: int, start: int) -> str:
+        return f"{os.path.basename(self._matrices[name].name)}: row {start + i} (from 0) {state.reason(i)}"
 
     def _refuse_rounding(self, name: str, packed: Packed, good: Mask, start: int) -> None:
         """No vector of which the stored dtype makes something else.
@@ -291,14 +313,11 @@ class VectorImporter:
             raise SourceError(f"{self._matrices[name].name}: row {start + int(rows[0])} (from 0) {why}")
 
     def _failures(self, name: str, state: _State, row: Rows, start: int, table: pa.Table) -> pa.Table:
-        space, matrix = self._spaces[name], self._matrices[name]
-        recorded = space.failures_by_row
+        recorded = self._spaces[name].failures_by_row
         add = []
         for i in np.flatnonzero(state.present & ~state.good).tolist():
             item = str(table.column(ID)[i].as_py())
-            reason = f"{os.path.basename(matrix.name)}: row {start + i} (from 0) {state.reason(i)}"
-            if self._strict:
-                raise PayloadError("decode", f"item {item!r}: {reason}. Nothing of this part was kept (--strict).")
+            reason = self._reason(name, state, i, start)
             if len(self._report.failures) < MAX_REPORTED_FAILURES:
                 self._report.failures.append((name, item, reason))
             failure = Failure(int(row[i]), item, "decode", reason, state.packed.hashes[i].tobytes())

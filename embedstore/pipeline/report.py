@@ -33,6 +33,8 @@ class SpaceReport:
         Items without a payload.
     failed : int
         Items whose payload could not be embedded, in this run or before.
+    kept : int
+        Those of them that keep the vector that they had, because their file could not be read this time.
     truncated : int
         Texts cut to the encoder's maximum length in this run.
     cut : mapping, optional
@@ -47,11 +49,19 @@ class SpaceReport:
     unchanged: int = 0
     missing: int = 0
     failed: int = 0
+    kept: int = 0
     truncated: int = 0
     cut: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return {key: value for key, value in vars(self).items() if key != "cut" or value is not None}
+
+
+def kept_note(space: str, kept: int) -> list[str]:
+    """A sentence about failures that cost no vector, which ``info --failures`` does not list; none where there are none."""
+    if not kept:
+        return []
+    return [f"{kept:,} of the failures in space {space!r} keep the vector that they had; info --failures does not list them."]
 
 
 @dataclass

@@ -19,7 +19,7 @@ from embedstore.sources.lines import LinesSource
 from embedstore.sources.memory import MemorySource
 from embedstore.sources.paths import PathListSource
 from embedstore.sources.table import PARQUET, TableSource, parquet_parts
-from embedstore.sources.tar import IS_TAR, expand, shards_in
+from embedstore.sources.tar import IS_TAR, beside_shards, expand, shards_in
 from embedstore.sources.webdataset import WebDatasetSource
 
 __all__ = [
@@ -118,7 +118,7 @@ def _open_folder(path: Path, columns: Mapping[str, str] | None) -> Source:
     if is_saved(path):
         return open_saved(path, columns)
     if (shards := shards_in(str(path))) and not holds_media(path):
-        return WebDatasetSource(shards, columns, name=str(path))
+        return WebDatasetSource(shards, columns, name=str(path), beside=beside_shards(str(path)))
     if (files := parquet_parts(path)) and not holds_media(path):
         return TableSource(path, columns, files=files)
     _refuse_columns(str(path), "a folder", columns)

@@ -7,8 +7,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from embedstore.errors import SourceError
+from embedstore.errors import PayloadError, SourceError
 from embedstore.sources.base import MODALITY_OF
+from embedstore.sources.texts import text_of
+
+LABEL = "cls"
+"""The extension of labels."""
 
 _TEXTS = ("txt", "text", "caption")
 _MEMBER = re.compile(r"^(?:\./)*((?:.*/)?[^./]+)\.([^/]+)$")
@@ -43,6 +47,20 @@ def modality_of(extension: str) -> str | None:
     """What a member with this extension is a payload of; its last part tells."""
     last = extension.rpartition(".")[2]
     return "text" if last in _TEXTS else MODALITY_OF.get(f".{last}")
+
+
+def label_of(sample: Sample) -> str | None:
+    """The text of the sample's `LABEL`.
+
+    Raises
+    ------
+    SourceError
+        It is not UTF-8.
+    """
+    try:
+        return text_of(sample.members.get(LABEL) or b"")
+    except PayloadError as error:
+        raise SourceError(f"{sample.place}: its {LABEL} is {error.reason}. Save it as UTF-8, or leave it out.") from error
 
 
 class Parts:

@@ -11,10 +11,12 @@ from typing import Any
 
 from embedstore.errors import SourceError, one_line
 from embedstore.sources.files import TIMEOUT, is_url, matching, open_file
+from embedstore.sources.left_out import LeftOut, shown
 
 IS_TAR = re.compile(r"\.(tar|tgz|tar\.(gz|zst|bz2))$", re.IGNORECASE)
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
+_SIDECAR = re.compile(r"(\.parquet|_stats\.json)$")
 _CODECS = {"gz": "gzip", "tgz": "gzip", "zst": "zstd", "bz2": "bz2"}
 _BLOCK = 1 << 20
 
@@ -61,6 +63,20 @@ def members(
 def shards_in(folder: str) -> list[str]:
     """The tars that lie in `folder`, sorted by name."""
     return [os.path.join(folder, name) for name in sorted(os.listdir(folder)) if IS_TAR.search(name)]
+
+
+def beside_shards(folder: str) -> LeftOut:
+    """What lies in a folder of tars and belongs to none of them: other files, and folders, which are not looked into."""
+    left_out = LeftOut()
+    stems = {IS_TAR.sub("", os.path.basename(shard)) for shard in shards_in(folder)}
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if entry.name.startswith("."):
+            left_out.other("hidden file(s)", shown(entry.name))
+        elif entry.is_dir():
+            left_out.other("folder(s) beside the tars", shown(entry.name))
+        elif not IS_TAR.search(entry.name) and _SIDECAR.sub("", entry.name) not in stems:
+            left_out.file(entry.name)
+    return left_out
 
 
 def expand(pattern: str, *, timeout: float = TIMEOUT) -> list[str]:

@@ -23,7 +23,7 @@ from embedstore.sources.base import BYTES, EXTENSIONS, ID, free_name, kept_names
 from embedstore.sources.files import TIMEOUT, absolute, exists, is_url, read_payload
 from embedstore.sources.left_out import LeftOut
 from embedstore.sources.records import SNIFFED, JsonColumns, as_batches
-from embedstore.sources.samples import Parts, Sample, key_and_extension, modality_of
+from embedstore.sources.samples import LABEL, Parts, Sample, key_and_extension, label_of, modality_of
 from embedstore.sources.tar import IS_TAR, members
 from embedstore.sources.texts import text_fields, text_of, text_values
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 SHARD_KEY = "shard/key"
 """What ``--id-column`` takes for keys that are unique within their shard only."""
 
-_JSON, _LABEL, _KEY = "json", "cls", "key"
+_JSON, _KEY = "json", "key"
 
 
 class WebDatasetSource:
@@ -51,6 +51,8 @@ class WebDatasetSource:
         What messages call it.
     timeout : float
         Seconds that a read from a URL may take.
+    beside : LeftOut, optional
+        What lies beside the tars and is not read.
     """
 
     def __init__(
@@ -60,7 +62,9 @@ class WebDatasetSource:
         *,
         name: str | None = None,
         timeout: float = TIMEOUT,
+        beside: LeftOut | None = None,
     ) -> None:
+        self._beside = beside or LeftOut()
         self._shards = list(shards)
         if not self._shards:
             raise SourceError(f"{name} holds no tar; expected files ending in .tar, .tar.gz, .tar.zst or .tar.bz2.")
@@ -76,7 +80,7 @@ class WebDatasetSource:
         self._name_columns(first, columns or {})
         seen = {modality for sample in first for modality in EXTENSIONS if self._extension(sample, modality)}
         self._modalities = tuple(m for m in EXTENSIONS if m in seen or m in self._named)
-        self._has_label = any(_LABEL in sample.members for sample in first)
+        self._has_label = any(LABEL in sample.members for sample in first)
         if not self._modalities:
             found = ", ".join(sorted({e for sample in first for e in sample.members})) or "none"
             raise SourceError(f"{self._name} holds nothing of a known type (jpg, png, txt, flac, mp4, …). Extensions: {found}.")
@@ -110,6 +114,7 @@ class WebDatasetSource:
         return [
             *renamed({key: self._column(key) for key in self._metadata.types()}),
             *self._left_out.notes(),
+            *self._beside.notes(),
             *self._metadata.notes(),
         ]
 
@@ -121,7 +126,7 @@ class WebDatasetSource:
         return f"They lie in {one} and {other}; --id-column {SHARD_KEY} puts the shard's name before the key."
 
     def _rows(self) -> Iterator[dict[str, Any]]:
-        wanted = {_JSON, _LABEL, *self._named.values()}
+        wanted = {_JSON, LABEL, *self._named.values()}
         self._starts, position, self._left_out = [], 0, LeftOut()
         self._metadata.start()
         for shard in self._shards:
@@ -134,7 +139,7 @@ class WebDatasetSource:
 
     def _row(self, sample: Sample) -> dict[str, Any]:
         metadata = self._metadata.values(sample)
-        self._has_label |= _LABEL in sample.members and "label" not in self._metadata.types()
+        self._has_label |= LABEL in sample.members and "label" not in self._metadata.types()
         row: dict[str, Any] = {self._column(key): value for key, value in metadata.items()}
         used = {modality: self._extension(sample, modality) for modality in self._modalities}
         self._parts.refuse_mixed(sample, filter(None, used.values()))
@@ -146,7 +151,7 @@ class WebDatasetSource:
                 row[modality] = f"{absolute(sample.shard)}#{sample.names[extension]}"
                 row[modality + BYTES] = sample.members[extension]
         if self._has_label:
-            row["label"] = _label(sample)
+            row["label"] = label_of(sample)
         return {**row, ID: self._id(sample, metadata)}
 
     def _text(self, sample: Sample, extension: str | None, metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -193,7 +198,7 @@ class WebDatasetSource:
     def _count_unread(self, sample: Sample) -> None:
         """Members that are neither payloads nor metadata."""
         for extension, name in sample.names.items():
-            if extension not in {_JSON, _LABEL, *self._named.values()} and modality_of(extension) is None:
+            if extension not in {_JSON, LABEL, *self._named.values()} and modality_of(extension) is None:
                 self._left_out.file(name)
 
     def _count_unused(self, sample: Sample, used: Mapping[str, str | None]) -> None:
@@ -204,8 +209,8 @@ class WebDatasetSource:
                 late = f"{modality} member(s) of which the first {SNIFFED:,} samples have none"
                 beside = f"{modality} member(s) beside the one that is read"
                 self._left_out.other(beside if modality in used else late, name)
-        if _LABEL in sample.members and not self._has_label:
-            self._left_out.other(f"label(s) in .{_LABEL}, after metadata with a key 'label' came first", sample.key)
+        if LABEL in sample.members and not self._has_label:
+            self._left_out.other(f"label(s) in .{LABEL}, after metadata with a key 'label' came first", sample.key)
 
     def _name_columns(self, first: Sequence[Sample], columns: Mapping[str, str]) -> None:
         extensions = {extension: None for sample in first for extension in sample.members}
@@ -225,7 +230,7 @@ class WebDatasetSource:
 
         def known(name: str) -> bool:
             extension = key_and_extension(name)[1]
-            return extension in {*wanted, _LABEL} or modality_of(extension) is not None
+            return extension in {*wanted, LABEL} or modality_of(extension) is not None
 
         sample: Sample | None = None
         for name, content in members(shard, reads, known, timeout=self._timeout):
@@ -387,13 +392,6 @@ def _parsed(sample: Sample) -> Mapping[str, Any]:
     if not isinstance(record, dict):
         raise SourceError(f"{sample.place}: its json is no object.")
     return record
-
-
-def _label(sample: Sample) -> str | None:
-    try:
-        return text_of(sample.members.get(_LABEL) or b"")
-    except PayloadError as error:
-        raise SourceError(f"{sample.place}: its {_LABEL} is {error.reason}. Save it as UTF-8, or leave it out.") from error
 
 
 def _sibling(shard: str, ending: str) -> str:
