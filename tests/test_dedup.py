@@ -535,7 +535,7 @@ def test_command(store: es.Store, tmp_path: Path) -> None:
     done = run("dedup", store.path, "--exact", "--out", out, "--remove", "--json")
     document = json.loads(done.stdout)
     assert (document["removed"], document["left"], document["threshold"]) == (1, 11, None)
-    assert "1 duplicates written" in done.stderr
+    assert "1 duplicate written" in done.stderr
     assert "item-11" in out.read_text(encoding="utf-8")
     assert "Removed 0; 11 items are left." in run("dedup", store.path, "--space", "image,text", "--remove").stdout
     assert "should end in one of" in run("dedup", store.path, "--out", "d.txt", code=2).stderr

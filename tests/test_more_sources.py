@@ -220,7 +220,7 @@ def test_datasets_are_read_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert (source.count(), source.modalities, found.column("label").to_pylist()[:2]) == (40, ("image", "text"), ["cat", "dog"])
     assert {"id", "image.bytes"} <= set(found.column_names)
     message = error_of(open_source, "hf:nobody/nothing/config:test")
-    assert "hf:nobody/nothing/config:test is not in the cache, and HF_HUB_OFFLINE is set" in message
+    assert "hf:nobody/nothing/config:test is not in the cache, and " in message
 
 
 def test_splits_and_features_of_saved_datasets(tmp_path: Path, rows: list[formats.Row]) -> None:

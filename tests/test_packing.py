@@ -105,7 +105,9 @@ class TestNetworks:
         self, kind: str, pooling: str, packed: bool, tmp_path: Path, cache: Path
     ) -> None:
         folder = model_folder(tmp_path, kind, pooling)
-        ours, theirs = (load_encoder(f"st:{folder}", "text", runtime=runtime) for runtime in ("openvino", "torch"))
+        ours, theirs = (
+            load_encoder(f"st:{folder}", "text", runtime=runtime, precision="float32") for runtime in ("openvino", "torch")
+        )
         vectors = ours.encode([ours.prepare(text.encode()) for text in TEXTS])
         alone = np.concatenate([theirs.encode([theirs.prepare(text.encode())]) for text in TEXTS])
         assert agreement(vectors, alone) > 0.99999
@@ -124,7 +126,9 @@ class TestNetworks:
                 return super().forward(ids, positions, members) + super().forward(ids, positions, everything) * 0.1
 
         monkeypatch.setattr(modules, "PackedTexts", Mixing)
-        ours, theirs = (load_encoder("minilm", "text", runtime=runtime) for runtime in ("openvino", "torch"))
+        ours, theirs = (
+            load_encoder("minilm", "text", runtime=runtime, precision="float32") for runtime in ("openvino", "torch")
+        )
         prepared = [ours.prepare(text.encode()) for text in TEXTS]
         assert agreement(ours.encode(prepared), theirs.encode(prepared)) > 0.99999
         assert self.kept(cache)["packed"] is False

@@ -8,6 +8,8 @@ from typing import Any
 
 from embedstore.pipeline.stages import STAGES
 
+WORTH_ADVICE = 10.0
+"""Seconds."""
 ADVICE = {
     "read": "more --workers, or a faster disk or network, would help",
     "compare": "a source of no more than what is new or changed would help",
@@ -113,8 +115,8 @@ class EmbedReport:
 
     @property
     def advice(self) -> str:
-        """What would make such a run faster."""
-        return ADVICE.get(self.bound_by, "")
+        """What would make such a run faster; nothing where it was fast enough."""
+        return "" if self.seconds < WORTH_ADVICE else ADVICE.get(self.bound_by, "")
 
     def to_dict(self) -> dict[str, Any]:
         """The document of ``embedstore embed --json``."""

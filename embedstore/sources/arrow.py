@@ -213,7 +213,8 @@ def open_table(table: Any, columns: Mapping[str, str] | None = None) -> ArrowSou
     try:
         arrow = pa.Table.from_pandas(table) if kind.startswith("the pandas") else pa.table(table)
     except (pa.ArrowException, TypeError, ValueError) as error:
-        raise SourceError(f"{kind}: {one_line(error)} Make the values of each column of one type.") from error
+        reason = one_line(". ".join(str(part) for part in error.args).rstrip(". "))
+        raise SourceError(f"{kind}: {reason}. Make the values of each column of one type.") from error
     arrow = arrow.drop_columns([name for name in arrow.column_names if name.startswith("__index_level_")])
     part = Part(None, arrow.schema, lambda: int(arrow.num_rows), lambda: iter(arrow.to_batches()))
     return ArrowSource([part], kind, columns, paths_are_ids=True)
