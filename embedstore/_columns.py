@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from embedstore._types import MisfitError, fitted, shown
+from embedstore._types import shown
+from embedstore._values import MisfitError, fitted
 from embedstore.errors import HeadError, UsageError
 
 if TYPE_CHECKING:

@@ -31,7 +31,8 @@ from embedstore._trial import (
     over_classes,
     plain_knn,
 )
-from embedstore._types import MisfitError, fitted, shown
+from embedstore._types import shown
+from embedstore._values import MisfitError, fitted
 from embedstore.errors import HeadError, UsageError
 from embedstore.evaluation.metrics import Score, scores_to_dict
 from embedstore.evaluation.overlap import EVERY, Copies, find_copies

@@ -14,6 +14,7 @@ PACKAGE = Path(embedstore.__file__).parent
 LAYERS = [
     {"errors", "_distinct", "_ordered", "_slots", "_threads", "_words"},
     {"registry", "spec", "splits", "_arguments", "_encoding", "_keys", "_files", "_sql", "_types"},
+    {"_values"},
     {"_columns", "_digests", "_hub", "_tables"},
     {"_duplicate_report"},
     {"sources", "encoders", "evaluation"},

@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 
 import embedstore as es
 from embedstore._columns import ColumnEncoder
-from embedstore._types import MisfitError, declared, fitted, plain, plain_type, word_of
+from embedstore._types import declared, plain_type, word_of
+from embedstore._values import MisfitError, fitted, plain
 from embedstore.errors import EmbedstoreError, HeadError, SourceError, UsageError
 from embedstore.pipeline.typed import Typed
 from embedstore.sources import LinesSource, leave_text, open_source

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from embedstore._types import ColumnType, MisfitError, fitted, plain, plain_type, shown, word_of
+from embedstore._types import ColumnType, plain_type, shown, word_of
+from embedstore._values import MisfitError, fitted, plain
 from embedstore.errors import SourceError, UsageError
 from embedstore.sources.base import BYTES, ID, RESERVED, TEXT_FAILED
 from embedstore.spec import MODALITIES

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from embedstore._types import fitted, word_of
+from embedstore._types import word_of
+from embedstore._values import fitted
 from embedstore.errors import SourceError
 from embedstore.sources.base import ID
 from embedstore.sources.columns import Columns

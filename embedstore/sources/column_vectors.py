@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from embedstore._sql import quoted
-from embedstore._types import is_list, plain
+from embedstore._types import is_list
+from embedstore._values import plain
 from embedstore.errors import SourceError, UsageError
 from embedstore.sources.columns import Columns, ParquetColumns, TextColumns
 from embedstore.sources.matrices import PREFERRED, Array, Block, Mask

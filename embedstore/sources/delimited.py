@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from embedstore._types import EXACT_WHOLE, NUMBER, WHOLE
+from embedstore._types import NUMBER, WHOLE
+from embedstore._values import EXACT_WHOLE
 from embedstore.errors import SourceError, one_line
 
 if TYPE_CHECKING:

@@ -22,7 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore._arguments import strings
-from embedstore._types import fitted, word_of
+from embedstore._types import word_of
+from embedstore._values import fitted
 from embedstore.errors import SourceError, UsageError, reason_of
 from embedstore.sources.agreement import without_same_ids
 from embedstore.sources.base import ID, free_name, kept_names
@@ -129,13 +130,7 @@ class VectorSource:
             start += table.num_rows
 
     def leave_text(self, names: Iterable[str]) -> None:
-        """Have metadata columns come as the text that they are written as, from files that do not say their types.
-
-        Raises
-        ------
-        UsageError
-            There is no metadata column of that name where one is declared.
-        """
+        """Have metadata columns come as the text that they are written as, from files that do not say their types."""
         for columns, mine in self.metadata:
             if isinstance(columns, TextColumns):
                 wanted = set(names)

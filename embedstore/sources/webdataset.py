@@ -17,7 +17,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 from embedstore._files import parquet_table
-from embedstore._types import MisfitError, as_text, fitted, plain_type
+from embedstore._types import as_text, plain_type
+from embedstore._values import MisfitError, fitted
 from embedstore.errors import PayloadError, SourceError, UsageError, one_line
 from embedstore.sources.base import BYTES, EXTENSIONS, ID, free_name, kept_names, renamed
 from embedstore.sources.files import TIMEOUT, absolute, exists, is_url, read_payload

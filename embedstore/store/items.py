@@ -20,7 +20,8 @@ from embedstore._arguments import strings
 from embedstore._distinct import distinct
 from embedstore._keys import KeyTable, hash_strings
 from embedstore._sql import connect, literal
-from embedstore._types import as_stored, stored_type, word_of
+from embedstore._types import stored_type, word_of
+from embedstore._values import as_stored
 from embedstore.errors import StoreError, UsageError, one_line
 from embedstore.sources.base import RESERVED, glob_escape
 from embedstore.spec import MODALITIES
