@@ -197,7 +197,7 @@ def _print_scores(
 def _print_ladder(ladder: Sequence[Step]) -> None:
     rows = []
     for step in ladder:
-        gain = "" if step.gain is None else f"{step.gain.value:+.3f} [{step.gain.low:+.3f}, {step.gain.high:+.3f}]"
+        gain = "" if step.gain is None else f"{step.gain.value:+z.3f} [{step.gain.low:+z.3f}, {step.gain.high:+z.3f}]"
         rows.append((step.name, str(step.score), gain, f"{step.seconds:.1f}", "kept" if step.kept else step.note))
     print_table(["step", "accuracy, out of fold", "gain over the step kept", "s", ""], rows, numeric=["s"])
 

@@ -14,7 +14,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embedstore.evaluation.figures import _ems, _short, confusion, figures, ladder, most_confused, regression, save_png, to_svg
+from embedstore.evaluation.figures import (
+    DARKEST,
+    WHITE_ABOVE,
+    confusion,
+    figures,
+    ladder,
+    most_confused,
+    regression,
+    save_png,
+    to_svg,
+)
+from embedstore.evaluation.labels import ems, short
 from embedstore.evaluation.metrics import Score
 from embedstore.evaluation.report import LadderStep, Mistake, ReportData, render_html
 
@@ -220,11 +231,78 @@ def test_the_users_matplotlib_stays_as_it_was(full: ReportData) -> None:
 
 
 def test_long_names_keep_both_ends() -> None:
-    assert _short("breed of a very long dog, number 17").endswith("17")
-    assert _short("breed of a very long dog, number 17").startswith("breed")
-    assert _ems(_short("W" * 100)) <= 12
-    assert _short("a\n\x00b\ud800") == "a b"
-    assert _short("") == "–"
+    assert short("breed of a very long dog, number 17").endswith("17")
+    assert short("breed of a very long dog, number 17").startswith("breed")
+    assert ems(short("W" * 100)) <= 12
+    assert short("a\n\x00b\ud800") == "a b"
+    assert short("") == "–"
+
+
+def test_names_keep_whole_letters_and_turn_nothing() -> None:
+    assert short("\u202eevil\u202c \u2067x") == "evil x"
+    for n in range(60):
+        end = short("a\u0301" * 30 + "x" * (n % 7), 4 + n / 10).split("…")[1]
+        assert end
+        assert not end.startswith("\u0301")
+
+
+def luminance(colour: str, share: float = 0.0) -> float:
+    """WCAG's relative luminance of `colour` under a cell of the heat map that shows `share`."""
+    from matplotlib.colors import to_rgb
+
+    alpha = share**0.6
+    rgb = (1 - alpha) * np.array(to_rgb(colour)) + alpha * np.array(DARKEST)
+    return float(np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722])
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_numbers_can_be_read_on_every_cell(page: str, dark: bool) -> None:
+    """Contrast AA (4.5), on the light page and on the dark one, whatever share the cell shows."""
+    paper, number = (re.findall(rf"--{name}: (#[0-9a-f]+)", page)[dark] for name in ("paper", "number"))
+    for share in np.linspace(0, 1, 201):
+        both = sorted([luminance(paper, share), luminance("white" if share > WHITE_ABOVE else number)])
+        assert (both[1] + 0.05) / (both[0] + 0.05) >= 4.5, share
+
+
+def test_figures_take_the_colours_of_the_page(full: ReportData) -> None:
+    assert "var(--paper, #fff)" in to_svg(ladder(full.ladder))  # hollow, on a dark page too
+    assert "var(--number, #000)" in to_svg(confusion(np.array([[9, 1], [0, 2]]), ["a", "b"]))
+
+
+@pytest.mark.parametrize("name", ["regression", "learning_curves", "reliability", "missing"])
+def test_legends_hide_no_point(full: ReportData, name: str) -> None:
+    figure = figures(full)[name]
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    assert all(axes.get_legend() is None for axes in figure.axes)
+    assert not any(axes.bbox.overlaps(legend.get_window_extent()) for axes in figure.axes)
+
+
+def test_a_png_cuts_nothing_off(tmp_path: Path) -> None:
+    """Characters that no font has are boxes, wider than letters."""
+    from PIL import Image
+
+    names = ["คลาสภาษาไทย 14", "\u13a0" * 11, "plain"]
+    (path,) = save_png(ReportData("topic", {}, {}, classes=names, confusion=np.eye(3, dtype=np.int64)), tmp_path)
+    pixels = np.asarray(Image.open(path).convert("L"))
+    assert min(edge.min() for edge in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1])) == 255
+
+
+def test_names_keep_their_direction_to_themselves() -> None:
+    """A name that turns the text must not turn the number after it."""
+    mistake = Mistake("i\u202e", "a\u202e", "b\u202e", 0.45, None, None, ["n\u202e", "m"])
+    html = render_html(ReportData("topic", {}, {}, mistakes=[mistake]))
+    assert all(f"<bdi>{name}\u202e</bdi>" in html for name in "iab")
+    assert "<bdi>n\u202e</bdi>, <bdi>m</bdi>" in html
+
+
+def test_scores_have_the_digits_of_their_unit() -> None:
+    assert str(Score(0.0346, -0.0001, 0.0694)) == "0.035 [0.000, 0.069]"
+    assert str(Score(1323271.904, 1140557.008, 1528316.538)) == "1323272 [1140557, 1528317]"
+    assert str(Score(0.000123456, 0.0001, 0.0002)) == "0.000123 [0.000100, 0.000200]"
+    assert str(Score(0.0, 0.0, 0.0)) == "0.000 [0.000, 0.000]"
+    assert str(Score(1.5e-12, 1e-12, 2e-12)) == "1.50e-12 [1.00e-12, 2.00e-12]"
+    assert str(Score(0.5, np.nan, np.nan)) == "0.500 [nan, nan]"
 
 
 def test_import_is_light() -> None:

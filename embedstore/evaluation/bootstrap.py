@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,23 @@ Float = npt.NDArray[np.float64]
 BUCKETS = 4096
 
 
+def numerals(*values: float) -> list[str]:
+    """`values` for people, all with the same number of decimals, and zero without a sign.
+
+    Three decimals; none where a value is a thousand or more, and more where each is below a thousandth: errors have the unit
+    of their target, be it a price or a wavelength.
+    """
+    largest = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
+    if largest >= 1000:
+        decimals = 0
+    elif 0 < largest < 0.001:
+        decimals = 2 - math.floor(math.log10(largest))
+    else:
+        decimals = 3
+    form = "z.2e" if decimals > 8 or largest >= 1e12 else f"z.{decimals}f"
+    return [format(value, form) for value in values]
+
+
 @dataclass(frozen=True)
 class Score:
     """A value and its 95 % interval."""
@@ -23,7 +41,8 @@ class Score:
     high: float
 
     def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        value, low, high = numerals(self.value, self.low, self.high)
+        return f"{value} [{low}, {high}]"
 
     @property
     def certain_gain(self) -> bool:

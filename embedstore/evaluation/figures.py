@@ -1,8 +1,8 @@
 """The figures of an evaluation report. Numbers in, `matplotlib.figure.Figure` out; pyplot is never touched.
 
 Figures are about as wide as a phone, so that their text stays readable where a page scales them down. They have no background
-and four colours (Okabe and Ito's, which colour-blind people can tell apart); `to_svg` turns the ink into the colour of the text
-around it.
+and four colours (Okabe and Ito's, which colour-blind people can tell apart); `to_svg` turns ink and paper into those of the
+page, light or dark.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-import unicodedata
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from embedstore.evaluation.labels import ems, short
 from embedstore.registry import require
 
 if TYPE_CHECKING:
@@ -47,16 +47,23 @@ __all__ = [
 
 INK = "#1f2328"
 MUTED = "#8a8f98"
+PAPER = "#fffffe"  # a hair from white and black, so that `to_svg` can tell them from colours that stay
+NUMBER = "#000001"
+ON_PAGE = {INK: "currentColor", PAPER: "var(--paper, #fff)", NUMBER: "var(--number, #000)"}
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 DARKEST = (0.0, 0.33, 0.54)  # of the heat map: light enough to be seen on a dark page, dark enough for white numbers
+WHITE_ABOVE = 0.645  # share from which white is easier to read on the heat map than black; both have a contrast of 4.5 there
 WIDTH = 4.5  # inches: 432 CSS pixels
 FONT = 9.0
 SMALL = 8.0
-LABEL_EMS = 12.0
 NUMBERED_CLASSES = 20
 SHOWN_CLASSES = 40
 SHOWN_POINTS = 2000
-CJK_FONTS = ("Noto Sans CJK JP", "Noto Sans CJK SC", "Hiragino Sans", "PingFang SC", "Microsoft YaHei", "WenQuanYi Zen Hei")
+FALLBACK_FONTS = (  # for a PNG; a page leaves the choice to the browser
+    *("Noto Sans CJK JP", "Noto Sans CJK SC", "Hiragino Sans", "PingFang SC", "Microsoft YaHei", "WenQuanYi Zen Hei"),
+    *("Noto Sans Devanagari", "Noto Sans Bengali", "Noto Sans Tamil", "Noto Sans Thai", "Nirmala UI", "Leelawadee UI"),
+    *("Noto Emoji", "Segoe UI Symbol", "Arial Unicode MS"),
+)
 
 
 def learning_curves(history: Sequence[Mapping[str, float]]) -> Figure:
@@ -83,7 +90,7 @@ def learning_curves(history: Sequence[Mapping[str, float]]) -> Figure:
                     marker="o" if len(epochs) <= 20 else "",
                 )
             axes.set_ylabel(measure)
-            axes.legend()
+        _legend(figure)
         grid[-1].set_xlabel("epoch")
         grid[-1].locator_params(axis="x", integer=True)
     return figure
@@ -104,7 +111,7 @@ def reliability(bins: Sequence[tuple[float, float, int]]) -> Figure:
         upper.plot([0, 1], [0, 1], color=MUTED, linestyle="--", label="perfectly calibrated")
         upper.plot(confidence, accuracy, color=COLOURS[0], marker="o", markersize=6, label="this head")
         upper.set(ylim=(0, 1.02), ylabel="accuracy")
-        upper.legend(loc="upper left")
+        _legend(figure)
         lower.vlines(confidence, 0, count, color=COLOURS[0], linewidth=5)
         lower.set(xlim=(0, 1.02), ylim=(0, None), xlabel="confidence (predicted probability)", ylabel="items")
     return figure
@@ -122,11 +129,11 @@ def confusion(matrix: npt.NDArray[np.int64], classes: Sequence[str]) -> Figure:
     shown = most_confused(matrix)
     total = np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     share: Floats = (matrix / total)[np.ix_(shown, shown)]
-    names = [_short(classes[i]) for i in shown]
+    names = [short(classes[i]) for i in shown]
     n = len(shown)
     cell = min(max(210 / n, 18.0), 48.0) if n <= NUMBERED_CLASSES else 11.5
-    margin = max(map(_ems, names)) * SMALL + 10
-    level = all(_ems(name) * SMALL < cell - 4 for name in names)
+    margin = max(map(ems, names)) * SMALL + 10
+    level = all(ems(name) * SMALL < cell - 4 for name in names)
     side, left, bottom = n * cell, margin + 14, (12 if level else margin) + 18
     width, height = left + side + 6, bottom + side + 6
     with _style():
@@ -156,13 +163,13 @@ def most_confused(matrix: npt.NDArray[np.int64], limit: int = SHOWN_CLASSES) -> 
 
 def ladder(steps: Sequence[LadderStep]) -> Figure:
     """Scores of the steps with their intervals; kept ones are filled."""
-    names = [_short(step.name) for step in steps]
+    names = [short(step.name) for step in steps]
     with _style():
         figure, (axes,) = _stacked(names, [len(steps)], right=0.2)
         for y, step in enumerate(steps):
             colour = COLOURS[0] if step.kept else MUTED
             axes.hlines(y, step.score.low, step.score.high, color=colour, linewidth=2)
-            axes.plot(step.score.value, y, "o", color=colour, markerfacecolor=colour if step.kept else "white", markersize=7)
+            axes.plot(step.score.value, y, "o", color=colour, markerfacecolor=colour if step.kept else PAPER, markersize=7)
         _categories(axes, names)
         axes.set_xlabel("score with its 95 % interval; hollow: not kept")
     return figure
@@ -175,11 +182,11 @@ def contributions(subsets: Mapping[str, Score], shapley: Mapping[str, float], pe
     """
     groups: list[tuple[str, Mapping[str, Score | float], str]] = [
         ("Accuracy of ridge by inputs", subsets, ".3f"),
-        ("Shapley value: mean gain from adding the input", shapley, "+.3f"),
-        ("Drop in accuracy when the input is shuffled", permutation, "+.3f"),
+        ("Shapley value: mean gain from adding the input", shapley, "+z.3f"),
+        ("Drop in accuracy when the input is shuffled", permutation, "+z.3f"),
     ]
     groups = [group for group in groups if group[1]]
-    names = [[_short(name) for name in values] for _, values, _ in groups]
+    names = [[short(name) for name in values] for _, values, _ in groups]
     with _style():
         figure, panels = _stacked([name for group in names for name in group], [len(group) for group in names], right=0.55)
         for axes, labels, (title, values, form) in zip(panels, names, groups, strict=True):
@@ -212,8 +219,8 @@ def missing_curve(lines: Mapping[str, Sequence[tuple[float, float]]]) -> Figure:
                 linestyle=("-", "--", ":")[i // len(COLOURS) % 3],
             )
         axes.set(xlabel="items without the modality (%)", ylabel="accuracy")
-        names = [_short(name) for name in lines]
-        figure.legend(drawn, names, loc="outside upper left", ncols=2 if max(map(_ems, names)) < 14 else 1)
+        names = [short(name) for name in lines]
+        figure.legend(drawn, names, loc="outside upper left", ncols=2 if max(map(ems, names)) < 14 else 1)
     return figure
 
 
@@ -231,7 +238,7 @@ def regression(true: npt.NDArray[Any], predicted: npt.NDArray[Any], *, seed: int
         # As pixels: two thousand circles would be most of the page's bytes.
         axes.scatter(both[0], both[1], s=9, color=COLOURS[0], alpha=0.6, linewidths=0, rasterized=True)
         axes.set(xlabel="true", ylabel="predicted", aspect="equal")
-        axes.legend(loc="upper left")
+        _legend(figure)
     return figure
 
 
@@ -270,7 +277,8 @@ def to_svg(figure: Figure) -> str:
 
     def localise(tag: re.Match[str]) -> str:
         markup = re.sub(r'(\bid="|\bhref="#|\burl\(#)', rf"\g<1>{prefix}", tag[0])
-        return re.sub(r"font-family: [^;\"]*", "font-family: system-ui, sans-serif", markup).replace(INK, "currentColor")
+        markup = re.sub(r"font-family: [^;\"]*", "font-family: system-ui, sans-serif", markup)
+        return re.sub("|".join(ON_PAGE), lambda colour: ON_PAGE[colour[0]], markup)
 
     svg = re.sub(r"<[^<>]*>", localise, svg)
     # A style sheet inside an SVG holds for the whole page.
@@ -284,7 +292,16 @@ def save_png(data: ReportData, folder: Path) -> list[Path]:
     for name, figure in figures(data).items():
         paths.append(folder / f"{name}.png")
         with _style(), _no_glyph_warnings():
-            figure.savefig(paths[-1], format="png", dpi=200, facecolor="white", metadata={"Software": None})
+            # Tight: a box in the place of a character that no font has can be wider than the margin reckoned for it.
+            figure.savefig(
+                paths[-1],
+                format="png",
+                dpi=200,
+                facecolor="white",
+                bbox_inches="tight",
+                pad_inches=0.05,
+                metadata={"Software": None},
+            )
     return paths
 
 
@@ -296,7 +313,7 @@ def _style() -> Iterator[None]:
 
     installed = {font.name for font in font_manager.fontManager.ttflist}
     settings: dict[str, Any] = {
-        "font.family": ["DejaVu Sans", *(name for name in CJK_FONTS if name in installed)],
+        "font.family": ["DejaVu Sans", *(name for name in FALLBACK_FONTS if name in installed)],
         "font.size": FONT,
         "text.parse_math": False,  # class names may have dollar signs
         "text.color": INK,
@@ -336,13 +353,22 @@ def _figure(width: float, height: float, *, layout: str | None = "constrained") 
     return Figure(figsize=(width, height), layout=layout)  # type: ignore[arg-type]
 
 
+def _legend(figure: Figure) -> None:
+    """One line above all panels, where it hides no point."""
+    drawn: dict[str, Any] = {}
+    for axes in figure.axes:
+        handles, names = axes.get_legend_handles_labels()
+        drawn |= dict(zip(names, handles, strict=True))
+    figure.legend(list(drawn.values()), list(drawn), loc="outside upper left", ncols=2)
+
+
 def _stacked(labels: Sequence[str], rows: Sequence[int], *, right: float) -> tuple[Figure, list[Axes]]:
     """Panels one below the other, each with `rows[i]` horizontal categories, and a left margin that holds `labels`.
 
     Margins are reckoned, not measured, because the browser draws text with fonts that matplotlib does not have.
     """
     row, title, ticks = 0.25, 0.25, 0.42 if len(rows) == 1 else 0.33
-    left = (max(map(_ems, labels)) * FONT + 12) / 72
+    left = (max(map(ems, labels)) * FONT + 12) / 72
     height = sum(title + row * n + ticks for n in rows)
     figure = _figure(WIDTH, height, layout=None)
     panels, top = [], height
@@ -373,7 +399,7 @@ def _bar(axes: Axes, y: int, value: Score | float, form: str) -> None:
 def _write_cells(axes: Axes, share: Floats) -> None:
     for (row, column), value in np.ndenumerate(share):
         if value >= 0.005:
-            colour = "white" if value > 0.55 else INK
+            colour = "white" if value > WHITE_ABOVE else NUMBER
             axes.text(column, row, f"{100 * value:.0f}", ha="center", va="center", fontsize=SMALL, color=colour)
 
 
@@ -394,38 +420,3 @@ def _curves(history: Sequence[Mapping[str, float]]) -> dict[str, dict[str, Float
             if not np.isnan(values).all():
                 panels.setdefault(measure, {})[split] = values
     return panels
-
-
-def _ems(text: str) -> float:
-    """About how wide `text` is, in multiples of its font size; rather too much than too little."""
-    return sum(_width(character) for character in text)
-
-
-def _width(character: str) -> float:
-    if unicodedata.east_asian_width(character) in "WF":
-        return 1.3 if unicodedata.category(character) == "So" else 1.0
-    if character in "iljtfrI.,:;'|()[]! ":
-        return 0.4
-    return 0.8 if character.isupper() or character in "mw@%" else 0.62
-
-
-def _short(text: str, limit: float = LABEL_EMS) -> str:
-    """`text` on one line of at most `limit` ems, cut in the middle: names of one family often differ at their end.
-
-    Control characters and lone surrogates, which XML cannot hold, are gone.
-    """
-    text = " ".join("".join(" " if unicodedata.category(c) in ("Cc", "Cs") else c for c in str(text)).split())
-    if _ems(text) <= limit:
-        return text or "–"
-    half = (limit - 1) / 2
-    return _start(text, half).rstrip() + "…" + _start(text[::-1], half)[::-1].lstrip()
-
-
-def _start(text: str, limit: float) -> str:
-    """The longest start of `text` that is at most `limit` ems wide."""
-    wide = 0.0
-    for i, character in enumerate(text):
-        wide += _width(character)
-        if wide > limit:
-            return text[:i]
-    return text

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from embedstore.evaluation.bootstrap import numerals
 from embedstore.evaluation.figures import NUMBERED_CLASSES, SHOWN_CLASSES, figures, to_svg
 from embedstore.evaluation.metrics import Score
 from embedstore.registry import require
@@ -245,9 +246,9 @@ def _cell(value: object) -> str:
     if isinstance(value, Score):
         if math.isnan(value.value):
             return "–"
-        return str(value) if math.isfinite(value.low) and math.isfinite(value.high) else f"{value.value:.3f}"
+        return str(value) if math.isfinite(value.low) and math.isfinite(value.high) else numerals(value.value)[0]
     if isinstance(value, (float, np.floating)):
-        return f"{value:.3f}" if math.isfinite(value) else "–"
+        return numerals(float(value))[0] if math.isfinite(value) else "–"
     if isinstance(value, (int, np.integer)):
         return f"{value:,}"
     return "–" if value is None else str(value)
