@@ -124,7 +124,8 @@ def fitted(column: Any, kind: pa.DataType, *, pattern: str | None = None, exact:
         days = column.cast(pa.date32())  # Arrow drops the time of day without a word
         _refuse(column, pc.fill_null(pc.equal(days.cast(column.type), column), True), kind)
         return days
-    if _group(column.type) != _group(kind) or getattr(column.type, "tz", None) != getattr(kind, "tz", None):
+    zoned = [getattr(each, "tz", None) is not None for each in (column.type, kind)]
+    if _group(column.type) != _group(kind) or zoned[0] != zoned[1]:
         return _no(column, kind)
     return _cast(column, kind)
 

@@ -283,6 +283,19 @@ class TestTablesAsPeopleWriteThem:
         assert [hit.id for hit in es.search(tmp_path / "s", id="a", k=2, where="label = 'q'").results] == ["b"]
         assert es.import_vectors(tmp_path / "v.parquet", tmp_path / "s", modality="text").updated == 0
 
+    def test_times_with_a_zone_and_nested_values_are_the_same_again(self, tmp_path: Path) -> None:
+        columns = {
+            "at": pa.array([0, 1_000_000], pa.timestamp("ns", "America/New_York")),
+            "time": [datetime.time(1, 2), None],
+            "tags": [["p"], ["q", "r"]],
+            "record": [{"k": 1}, {"k": 2}],
+        }
+        pq.write_table(pa.table({"id": ["a", "b"], "text": ["x", "y"], **columns}), tmp_path / "t.parquet")
+        for added in (2, 0):
+            report = es.embed(tmp_path / "t.parquet", tmp_path / "s", text="hash:8")
+            assert (report.added, report.updated) == (added, 0)
+        assert report.types == {"at": "datetime in UTC", "time": "time", "tags": "list of text", "record": "record"}
+
     def test_parts_in_a_folder_and_a_pattern_are_one_table(self, tmp_path: Path) -> None:
         folder = tmp_path / "parts"
         folder.mkdir()
@@ -402,8 +415,10 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "number": st.floats(allow_nan=False, allow_infinity=False),
     "boolean": st.booleans(),
     "date": st.dates(datetime.date(1, 1, 1)),
+    "datetime": st.datetimes(datetime.datetime(1700, 1, 1), datetime.datetime(2200, 1, 1)),
 }
-ARROW = {"text": pa.string(), "integer": pa.int64(), "number": pa.float64(), "boolean": pa.bool_(), "date": pa.date32()}
+ARROW = {"text": pa.string(), "integer": pa.int64(), "number": pa.float64(), "boolean": pa.bool_()}
+ARROW |= {"date": pa.date32(), "datetime": pa.timestamp("us")}
 NAMES = TEXTS | st.sampled_from(
     ["row", "image.size", "Label", "label", "a b", " a ", "price\n(EUR)", "select", "p:x", "text.failed"]
 )
@@ -463,7 +478,7 @@ def outcome(dataset: Any, types: dict[str, str]) -> tuple[list[dict[str, Any]], 
     except EmbedstoreError as error:
         return f"{type(error).__name__} of {len(str(error).splitlines())} line"
     items = pa.concat_tables(tables, promote_options="default")
-    columns = [n for n in items.column_names if n not in (ID, "text") and not pa.types.is_date(items.schema.field(n).type)]
+    columns = [n for n in items.column_names if n not in (ID, "text") and not pa.types.is_temporal(items.schema.field(n).type)]
     filled = [n for n in columns if any(v is not None and v == v for v in items.column(n).to_pylist())]
     encoder = ColumnEncoder.fit(items.select(filled).to_pydict())
     return items.to_pylist(), encoder.features(items) if filled else np.empty(0)

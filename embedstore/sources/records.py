@@ -111,6 +111,8 @@ def record_of(line: bytes) -> dict[str, Any]:
     """
     try:
         record = json.loads(line.rstrip())
+    except RecursionError as error:
+        raise ValueError("is nested too deeply; expected one JSON object a line.") from error
     except ValueError as error:
         fault = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
         raise ValueError(f"is not JSON ({fault}); expected one JSON object a line.") from error

@@ -278,8 +278,8 @@ class Tabular:
 
 
 def _named(name: str, names: Iterable[str]) -> bool:
-    """Whether `name` is one of `names`, or is when written small."""
-    return bool({name, name.lower()} & set(names))
+    """Whether `name` is one of `names`, or is when written small and without blanks around it."""
+    return bool({name, name.strip().lower()} & set(names))
 
 
 def _struct(types: Mapping[str, str]) -> str:
