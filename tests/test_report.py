@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 
 from embedstore.evaluation.figures import (
+    COLOURS,
     DARKEST,
+    MUTED,
     WHITE_ABOVE,
     confusion,
     figures,
@@ -32,6 +34,7 @@ from embedstore.evaluation.report import LadderStep, Mistake, ReportData, render
 EVIL = "<script>alert('x')</script>"
 NAMES = [EVIL, "日本の切手 🗾", 'a $\\frac{1}{0$ & "b" -->']
 VOID = {"meta", "br", "img"}
+PAGE = ("ink", "soft", "paper", "tint", "accent", "warn")
 JPEG = b"\xff\xd8\xff\xe0 not really"
 
 
@@ -264,6 +267,29 @@ def test_numbers_can_be_read_on_every_cell(page: str, dark: bool) -> None:
         assert (both[1] + 0.05) / (both[0] + 0.05) >= 4.5, share
 
 
+@pytest.mark.parametrize("dark", [False, True])
+def test_words_and_lines_can_be_told_from_the_page(page: str, dark: bool) -> None:
+    """Contrast AA: 4.5 for words, 3 for what is drawn."""
+
+    def contrast(front: str, back: str) -> float:
+        low, high = sorted([luminance(front), luminance(back)])
+        return (high + 0.05) / (low + 0.05)
+
+    colour = {name: found[dark] for name in PAGE if (found := re.findall(rf"--{name}: (#[0-9a-f]+)", page))}
+    assert set(colour) == set(PAGE)
+    for words, back in (
+        ("ink", "paper"),
+        ("ink", "tint"),
+        ("ink", "warn"),
+        ("soft", "paper"),
+        ("soft", "tint"),
+        ("accent", "paper"),
+    ):
+        assert contrast(colour[words], colour[back]) >= 4.5, (words, back)
+    for drawn in (*COLOURS, MUTED):
+        assert contrast(drawn, colour["paper"]) >= 3, drawn
+
+
 def test_figures_take_the_colours_of_the_page(full: ReportData) -> None:
     assert "var(--paper, #fff)" in to_svg(ladder(full.ladder))  # hollow, on a dark page too
     assert "var(--number, #000)" in to_svg(confusion(np.array([[9, 1], [0, 2]]), ["a", "b"]))
@@ -308,6 +334,33 @@ def test_scores_have_the_digits_of_their_unit() -> None:
 def test_import_is_light() -> None:
     code = "import sys, embedstore.evaluation.report; print(any(m in sys.modules for m in ('matplotlib', 'jinja2')))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("kind", ["RGBA", "LA", "palette", "colour key", "16 bits"])
+def test_thumbnails_of_transparent_pictures_look_like_their_originals(kind: str) -> None:
+    """A black square on nothing is a black square on white, however the file says "nothing"."""
+    from PIL import Image
+
+    from embedstore.encoders.thumbnail import small_jpeg
+
+    drawn = Image.new("RGBA", (60, 40), (255, 0, 0, 0))
+    drawn.paste((0, 0, 0, 255), (20, 10, 40, 30))
+    options = {}
+    if kind == "LA":
+        drawn = drawn.convert("LA")
+    elif kind == "palette":
+        drawn = drawn.quantize(4)
+    elif kind == "colour key":
+        drawn, options = drawn.convert("RGB"), {"transparency": (255, 0, 0)}
+    elif kind == "16 bits":
+        values = np.full((40, 60), 500, np.uint16)
+        values[10:30, 20:40] = 0
+        drawn, options = Image.fromarray(values), {"transparency": 500}
+    file = io.BytesIO()
+    drawn.save(file, "PNG", **options)
+    shown = np.asarray(Image.open(io.BytesIO(small_jpeg(file.getvalue(), 200, quality=80))).convert("L"))
+    assert shown[:5].min() > 245
+    assert shown[15:25, 25:35].max() < 10
 
 
 def test_a_thumbnail_shows_what_the_encoder_sees(tmp_path: Path) -> None:
