@@ -353,6 +353,14 @@ class TestTablesAsPeopleWriteThem:
         report = es.embed(tmp_path / "d.jsonl", tmp_path / "s", text="hash:8")
         assert (report.added, report.updated) == (0, 0)
 
+    def test_a_column_that_two_tables_have_is_refused(self, tmp_path: Path) -> None:
+        vectors = {"id": ["a"], "emb": pa.array([[1.0, 0.0]], pa.list_(pa.float32())), "label": ["x"]}
+        pq.write_table(pa.table(vectors), tmp_path / "v.parquet")
+        (tmp_path / "m.csv").write_text("id,label\na,y\n")
+        with pytest.raises(SourceError, match=r"v\.parquet and its metadata both have a column 'label'"):
+            es.import_vectors(tmp_path / "v.parquet", tmp_path / "s", modality="text", metadata=tmp_path / "m.csv")
+        assert not (tmp_path / "s").exists()
+
     def test_eight_bit_vectors_are_vectors(self, tmp_path: Path) -> None:
         x = np.random.default_rng(0).integers(-128, 128, (20, 8)).astype(np.int8)
         np.save(tmp_path / "v.npy", x)

@@ -13,7 +13,7 @@ autofaiss          a folder of ``.npy`` files, or of Parquet files with embeddin
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -129,12 +129,11 @@ class VectorSource:
             yield values
             start += table.num_rows
 
-    def leave_text(self, names: Iterable[str]) -> None:
+    def leave_text(self, names: Collection[str]) -> None:
         """Have metadata columns come as the text that they are written as, from files that do not say their types."""
         for columns, mine in self.metadata:
             if isinstance(columns, TextColumns):
-                wanted = set(names)
-                columns.leave_text(name for name in mine if free_name(name) in wanted)
+                columns.leave_text(name for name in mine if free_name(name) in names)
 
     def kept_names(self) -> dict[str, str]:
         """Metadata column → the name under which the store keeps it.
@@ -144,7 +143,10 @@ class VectorSource:
         SourceError
             Two would have one name.
         """
-        return kept_names((name for _, names in self.metadata for name in names), self.name)
+        every = [name for _, names in self.metadata for name in names]
+        if twice := [name for i, name in enumerate(every) if name in every[:i]]:
+            raise SourceError(f"{self.name} and its metadata both have a column {twice[0]!r}. Rename one, or leave one out.")
+        return kept_names(every, self.name)
 
     def metadata_blocks(self, size: int) -> Iterator[dict[str, pa.ChunkedArray]]:
         """Column → values, `size` rows at a time; names that the store keeps for itself get an underscore."""
