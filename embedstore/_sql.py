@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import tempfile
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import duckdb
 
 
-def connect(*, frugal: bool = False, memory: str | None = None) -> duckdb.DuckDBPyConnection:
+def connect(*, frugal: bool = False) -> duckdb.DuckDBPyConnection:
     """A database in memory that prints nothing: its progress bar would end up in the middle of a JSON document on stdout.
 
     Parameters
     ----------
     frugal : bool
         One thread and small buffers, which are given back at once.
-    memory : str, optional
-        What it may take, such as ``"128MB"``; what does not fit goes to temporary files.
     """
     import duckdb
 
@@ -26,9 +23,6 @@ def connect(*, frugal: bool = False, memory: str | None = None) -> duckdb.DuckDB
     # setting raises there, even to off.
     if connection.execute("SELECT current_setting('enable_progress_bar')").fetchall() != [(False,)]:
         connection.execute("SET enable_progress_bar = false")
-    if memory is not None:
-        connection.execute("SET temp_directory = ?", [tempfile.gettempdir()])
-        connection.execute(f"SET memory_limit = '{memory}'")
     if frugal:
         connection.execute("SET threads = 1; SET streaming_buffer_size = '1MB'")
         connection.execute("SET allocator_flush_threshold = '1MB'; SET allocator_bulk_deallocation_flush_threshold = '1MB'")
