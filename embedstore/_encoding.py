@@ -19,6 +19,7 @@ VERSIONS: dict[str, tuple[int, ...]] = {
     "embedstore-combined": (1,),
     "embedstore-head": (1, 2),
     "embedstore-index": (1,),
+    "embedstore-left": (1,),
 }
 """Encoding type → versions this embedstore reads; it writes the last."""
 
@@ -49,7 +50,9 @@ def check_encoding(attributes: Mapping[str, Any], kind: str, where: str) -> None
     try:
         version = int(version)
     except (TypeError, ValueError, OverflowError):
-        raise CorruptStoreError(f"{where} says it has format version {str(version)[:40]!r}. Restore it from a backup.") from None
+        raise CorruptStoreError(
+            f"{where} says it has format version {str(version)[:40]!r}. Restore it from a backup."
+        ) from None
     if version not in VERSIONS[kind]:
         raise FormatVersionError(
             f"{where} has {kind} format version {version}; this embedstore reads {list(VERSIONS[kind])}. "

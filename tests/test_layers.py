@@ -12,7 +12,7 @@ import embedstore
 PACKAGE = Path(embedstore.__file__).parent
 
 LAYERS = [
-    {"errors", "_distinct", "_ordered", "_slots", "_threads", "_words"},
+    {"errors", "_distinct", "_ordered", "_slots", "_sums", "_threads", "_words"},
     {"registry", "spec", "splits", "_arguments", "_encoding", "_keys", "_files", "_sql", "_types"},
     {"_values"},
     {"_columns", "_digests", "_hub", "_tables"},

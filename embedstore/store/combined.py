@@ -18,8 +18,9 @@ import numpy.typing as npt
 from embedstore._encoding import encoding
 from embedstore._files import fsync_path, publish
 from embedstore.errors import StoreError, reason_of
+from embedstore.store.files import HASH, VECTORS
 from embedstore.store.format import COMBINED
-from embedstore.store.parts import HASH, VECTORS, in_memory
+from embedstore.store.parts import in_memory
 from embedstore.store.reader import Store
 
 if TYPE_CHECKING:

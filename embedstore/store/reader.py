@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -15,8 +15,10 @@ from embedstore._arguments import strings
 from embedstore._distinct import distinct
 from embedstore._files import write_json
 from embedstore.errors import StoreError, UsageError, next_step, reason_of
+from embedstore.store.files import PartFiles
 from embedstore.store.format import MANIFEST, Manifest, read_manifest
 from embedstore.store.items import Items, Rows
+from embedstore.store.leases import LeaseGoneError, take_lease
 from embedstore.store.parts import read_table, row_numbers
 from embedstore.store.space import Space, read_space_info
 
@@ -24,16 +26,8 @@ if TYPE_CHECKING:
     from embedstore.store.view import View
     from embedstore.store.writer import StoreWriter
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
-
-
-def check_name(name: str, what: str) -> str:
-    """Names of spaces and heads become folders."""
-    if not _NAME.fullmatch(name):
-        raise UsageError(
-            f"{name!r} cannot name a {what}: use letters, digits, '_', '-' and '.', starting with a letter or digit."
-        )
-    return name
+EPOCHS_MISSED = 100
+"""Compactions that may end while a store is opened."""
 
 
 class Store:
@@ -42,18 +36,23 @@ class Store:
     Reading needs no lock: everything that a generation names is immutable. `refresh` moves to the latest generation.
     """
 
-    def __init__(self, path: str | os.PathLike[str], manifest: Manifest) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], manifest: Manifest, *, check: bool = True, lease: int | None = None
+    ) -> None:
         self.path = Path(path)
         self.manifest = manifest
+        self.files = PartFiles(self.path, check=check, lease=lease)
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], *, create: bool = False) -> Store:
+    def open(cls, path: str | os.PathLike[str], *, create: bool = False, check: bool = True) -> Store:
         """Open the store at `path`.
 
         Parameters
         ----------
         create : bool
             Make an empty store where there is none (in a folder that is new or empty).
+        check : bool
+            Compare items and vectors with their checksums when they are first used on this machine.
 
         Raises
         ------
@@ -65,7 +64,7 @@ class Store:
         except OSError as error:
             raise StoreError(f"{root} cannot be read: {reason_of(error)}.{next_step(error)}") from error
         if found:
-            return cls(root, read_manifest(root))
+            return cls._latest(root, check=check)
         if not create:
             raise StoreError(
                 f"There is no store at {root}{_near(root)}. Make one: embedstore embed DATASET --store {root} --image …"
@@ -78,7 +77,16 @@ class Store:
             write_json(root / MANIFEST, manifest.to_dict())
         except OSError as error:
             raise StoreError(f"A store cannot be made at {root}: {reason_of(error)}.{next_step(error)}") from error
-        return cls(root, manifest)
+        return cls(root, manifest, check=check)
+
+    @classmethod
+    def _latest(cls, root: Path, *, check: bool) -> Store:
+        """The latest generation, whose files no compaction takes away while this object lives."""
+        for _ in range(EPOCHS_MISSED):
+            manifest, _version = read_manifest(root)
+            with contextlib.suppress(LeaseGoneError):  # a compaction ended: the next manifest is there
+                return cls(root, manifest, check=check, lease=take_lease(root, manifest.epoch))
+        raise StoreError(f"{root} is compacted again and again. Try again when that has ended.")
 
     def __repr__(self) -> str:
         return f"<Store {self.path}: {len(self)} items, spaces {list(self.spaces)}, generation {self.generation}>"
@@ -93,23 +101,29 @@ class Store:
 
     def refresh(self) -> Store:
         """The same store at its latest generation, as a new object."""
-        return Store.open(self.path)
+        return Store.open(self.path, check=self.files.check)
+
+    def at(self, manifest: Manifest) -> Store:
+        """The store as a later generation of the same epoch shows it: what was compared, and the lease, are shared."""
+        later = Store(self.path, manifest)
+        later.files = self.files
+        return later
 
     @cached_property
     def dead(self) -> Rows:
         """Rows (n,) that were removed or replaced, ascending."""
-        tables = [read_table(self.path, ref, "embedstore-tombstones") for ref in self.manifest.tombstones]
+        tables = [read_table(self.files, ref, "embedstore-tombstones") for ref in self.manifest.tombstones]
         rows = [row_numbers(table) for table in tables]
         return distinct(np.concatenate([np.empty(0, dtype=np.int64), *rows]))
 
     @cached_property
     def items(self) -> Items:
-        return Items(self.path, self.manifest.items, self.dead)
+        return Items(self.files, self.manifest.items, self.dead)
 
     @cached_property
     def spaces(self) -> Mapping[str, Space]:
         return {
-            name: Space(self.path, read_space_info(self.path, name), entry, self.dead)
+            name: Space(self.files, read_space_info(self.path, name, entry.spec_sha256), entry, self.dead)
             for name, entry in self.manifest.spaces.items()
         }
 

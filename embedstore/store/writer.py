@@ -15,14 +15,16 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore._distinct import distinct
+from embedstore._encoding import VERSIONS
 from embedstore._files import write_bytes, write_json
 from embedstore._keys import Keys
 from embedstore.errors import FingerprintError, StoreError, StoreLockedError, UsageError, next_step, reason_of
 from embedstore.spec import EncoderSpec
 from embedstore.store.combined import combined_is_current, write_combined
-from embedstore.store.format import COMBINED, LOCK, MANIFEST, Manifest, PartRef, SpaceEntry
+from embedstore.store.format import COMBINED, LOCK, MANIFEST, Manifest, PartRef, SpaceEntry, check_name, read_manifest
+from embedstore.store.leases import LEASES, begin_epoch, files_left, leave_behind, retire
 from embedstore.store.parts import write_table, write_vectors
-from embedstore.store.reader import Store, check_name
+from embedstore.store.reader import Store
 from embedstore.store.space import DTYPES, Space, SpaceInfo, space_file
 
 if TYPE_CHECKING:
@@ -85,7 +87,9 @@ class StoreWriter:
         try:
             self.store = Store.open(self._root)
             self._start_generation = self.store.generation
-            _remove_orphans(self.store)
+            begin_epoch(self._root, self.store.manifest.epoch)
+            self.clean()
+            self._upgrade()
         except BaseException:
             self._lock.release()
             raise
@@ -129,7 +133,7 @@ class StoreWriter:
             raise UsageError(f"dtype must be one of {list(DTYPES)}. Got {dtype!r} instead.")
         info = SpaceInfo(check_name(name, "space"), spec, dtype, dict(provenance), license)
         self._new_spaces[name] = info
-        return Space(self._root, info, SpaceEntry(""), self.store.dead)
+        return Space(self.store.files, info, SpaceEntry(""), self.store.dead)
 
     def publish_spaces(self) -> None:
         """Commit spaces that are new and still empty."""
@@ -179,9 +183,26 @@ class StoreWriter:
             ) from error
 
     def replace(self, manifest: Manifest) -> None:
-        """Commit a manifest whose files are already written, then delete those it no longer names."""
-        self._publish(replace(manifest, generation=self.store.generation + 1))
+        """Commit a manifest whose files are already written. Those it no longer names are left to readers that hold a lease.
+
+        `clean` deletes them, once no one has an older generation open.
+        """
+        old = self.store.manifest
+        new = replace(manifest, generation=old.generation + 1, epoch=old.epoch + 1)
+        begin_epoch(self._root, new.epoch)
+        named = {ref.file for ref in new.refs()}
+        leave_behind(self._root, old.epoch, {ref.file for ref in old.refs()} - named)
+        self._publish(new)
+
+    def clean(self) -> None:
+        """Delete what readers that are gone by now went by, and what a killed writer left."""
+        retire(self._root, self.store.manifest.epoch, {ref.file for ref in self.store.manifest.refs()})
         _remove_orphans(self.store)
+
+    def _upgrade(self) -> None:
+        """Write the manifest of an older format version anew: it then guards itself."""
+        if read_manifest(self._root)[1] != VERSIONS["embedstore-store"][-1]:
+            self._publish(self.store.manifest)
 
     def _make_space(self, info: SpaceInfo) -> SpaceEntry:
         path = self._root / space_file(info.name)
@@ -218,8 +239,13 @@ class StoreWriter:
         return entry
 
     def _publish(self, manifest: Manifest) -> None:
+        try:
+            manifest.check()
+        except ValueError as error:
+            raise StoreError(f"{self._root} was not changed: what was to be committed contradicts itself ({error}).") from error
         write_json(self._root / MANIFEST, manifest.to_dict())
-        self.store = Store(self._root, manifest)
+        same = manifest.epoch == self.store.manifest.epoch
+        self.store = self.store.at(manifest) if same else Store.open(self._root, check=self.store.files.check)
 
 
 def next_number(refs: Iterable[PartRef], least: int) -> int:
@@ -252,6 +278,7 @@ def orphans(store: Store) -> list[Path]:
     """Files in the store's data folders that its manifest does not name: what a killed writer leaves."""
     known = {store.path / ref.file for ref in store.manifest.refs()}
     known |= {store.path / space_file(name) for name in store.manifest.spaces}
+    known |= {store.path / file for file in files_left(store.path, store.manifest.epoch)}
     found = [path for name in (MANIFEST, COMBINED) if (path := store.path / f"{name}.tmp").exists()]
     for folder in ("items", "spaces"):
         for parent, _, files in os.walk(store.path / folder):
@@ -262,8 +289,8 @@ def orphans(store: Store) -> list[Path]:
 
 def discard_empty(root: Path) -> None:
     """Delete the folder of a store to which nothing was ever committed; the caller holds its lock."""
-    for name in (COMBINED, LOCK, MANIFEST):
-        (root / name).unlink(missing_ok=True)
+    for path in (*sorted((root / LEASES).glob("*.lease")), root / COMBINED, root / LOCK, root / MANIFEST):
+        path.unlink(missing_ok=True)
     for folder in (*sorted(root.glob("**/"), reverse=True), root):
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
