@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -240,6 +241,7 @@ def test_readers_go_on_with_their_generation_until_they_are_gone(path: Path) -> 
         pass
     assert all(file.exists() for file in old_files)
     del old
+    gc.collect()
     with es.Store.open(path).writer():
         pass
     assert not any(file.exists() for file in old_files)
@@ -247,6 +249,7 @@ def test_readers_go_on_with_their_generation_until_they_are_gone(path: Path) -> 
 
 
 def test_nobody_reading_nothing_is_left(path: Path) -> None:
+    gc.collect()  # stores that the fixture opened
     old_files = [path / ref.file for ref in es.Store.open(path).manifest.refs()]
     es.compact(path, force=True)
     assert not any(file.exists() for file in old_files)
