@@ -5,6 +5,7 @@ Knows nothing of items, vectors or encoders beyond the names of their files.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -12,11 +13,15 @@ from typing import Any
 
 from embedstore._encoding import check_encoding, encoding
 from embedstore._files import read_json, sha256_file
-from embedstore.errors import CorruptStoreError, StoreError
+from embedstore._folders import regular_file
+from embedstore.errors import CorruptStoreError, StoreError, UsageError
 
 MANIFEST = "store.json"
 LOCK = "store.lock"
 COMBINED = "embeddings.h5"
+HEADS, HEAD = "heads", "head.json"
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
 @dataclass(frozen=True)
@@ -111,19 +116,51 @@ def _refs(data: Iterable[Mapping[str, Any]]) -> tuple[PartRef, ...]:
 def read_manifest(root: Path) -> Manifest:
     """The manifest of the store at `root`."""
     path = root / MANIFEST
-    data = read_json(path)
+    data = read_json(path, root)
     check_encoding(data, "embedstore-store", str(path))
     try:
-        return Manifest.from_dict(data)
+        return checked_names(Manifest.from_dict(data), str(path))
     except (KeyError, TypeError) as error:
         raise CorruptStoreError(f"{path} is damaged ({error!r}). Restore it from a backup.") from error
+
+
+def check_name(name: str, what: str) -> str:
+    """Names of spaces and heads become folders."""
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} cannot name a {what}: use letters, digits, '_', '-' and '.', starting with a letter or digit."
+        )
+    return name
+
+
+def checked_names(manifest: Manifest, where: str) -> Manifest:
+    """`manifest`, whose names become paths, after a look at each of them.
+
+    Raises
+    ------
+    CorruptStoreError
+        One is not what a file or folder of its kind is called; `where` says where it stood.
+    """
+    roles = [(manifest.items, "items/part", "parquet"), (manifest.tombstones, "items/tombstones", "parquet")]
+    for name, entry in manifest.spaces.items():
+        if not _NAME.fullmatch(name):
+            raise CorruptStoreError(f"{where} names a space {name!r}, which cannot be a folder. Restore it from a backup.")
+        roles += [(entry.parts, f"spaces/{name}/part", "h5"), (entry.failures, f"spaces/{name}/failures", "parquet")]
+    for refs, stem, ending in roles:
+        pattern = re.compile(rf"{re.escape(stem)}-\d{{6,18}}\.{ending}", re.ASCII)
+        for ref in refs:
+            if not isinstance(ref.file, str) or not pattern.fullmatch(ref.file):
+                raise CorruptStoreError(
+                    f"{where} names a file {ref.file!r} where {stem}-NNNNNN.{ending} should be. Restore it from a backup."
+                )
+    return manifest
 
 
 def check_size(root: Path, ref: PartRef) -> Path:
     """The path of a part, after a look at its size (cheap: no byte is read)."""
     path = root / ref.file
     try:
-        size = path.stat().st_size
+        size = regular_file(root, ref.file).st_size
     except FileNotFoundError:
         if all(named.file != ref.file for named in read_manifest(root).refs()):
             raise StoreError(f"{root} was compacted after it was opened. Open it again.") from None

@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore._encoding import check_encoding, encoding
-from embedstore._files import ALIGNED, DIRECT_BYTES, fsync_path, publish, write_hashed
+from embedstore._files import ALIGNED, DIRECT_BYTES, write_hashed
+from embedstore._folders import Folder
 from embedstore._keys import KEY_BYTES, Keys
 from embedstore.errors import CorruptStoreError
 from embedstore.store.format import PartRef, check_size
@@ -50,7 +51,9 @@ def write_vectors(root: Path, file: str, vectors: Array, rows: Array, hashes: Ke
     pieces: list[bytes | memoryview] = [frame[0]]
     for name, between in zip(offsets, frame[1:], strict=True):
         pieces += [arrays[name].reshape(-1).view(np.uint8).data, between]
-    digest = write_hashed(root / file, pieces)
+    *folders, name = file.split("/")
+    with Folder.below(root, *folders) as folder:
+        digest = write_hashed(folder, name, pieces)
     known = {name: offset for name, offset in offsets.items() if arrays[name].size}
     return PartRef(file, len(rows), sum(len(piece) for piece in pieces), digest, known)
 
@@ -112,7 +115,7 @@ def read_into(out: Array, root: Path, ref: PartRef, name: str, *, first: int = 0
     """
     offset = ref.offsets.get(name)
     if offset is None:
-        out[...] = _read_hdf5(root / ref.file, name, (ref.rows, *out.shape[1:]), out.dtype)[first : first + len(out)]
+        out[...] = _read_hdf5(check_size(root, ref), name, (ref.rows, *out.shape[1:]), out.dtype)[first : first + len(out)]
         return
     with open(check_size(root, ref), "rb", buffering=0) as file:
         file.seek(offset + first * (out.nbytes // max(len(out), 1)))
@@ -142,14 +145,12 @@ def write_table(root: Path, file: str, table: pa.Table, kind: str, *, first_row:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    path = root / file
-    temporary = path.with_name(path.name + ".tmp")
     stamped = table.replace_schema_metadata({key: str(value) for key, value in encoding(kind).items()})
     nested = any(pa.types.is_nested(field.type) for field in table.schema)  # whose leaves have names of their own
     repeating = nested or [name for name in table.column_names if name not in UNIQUE]
-    pq.write_table(stamped, temporary, compression="zstd", use_dictionary=repeating)
-    fsync_path(temporary)
-    publish(temporary, path)
+    *folders, final = file.split("/")
+    with Folder.below(root, *folders) as folder, folder.replacing(final) as opened:
+        pq.write_table(stamped, Path(opened.name), compression="zstd", use_dictionary=repeating)
     return PartRef.of(root, file, table.num_rows, first_row=first_row)
 
 

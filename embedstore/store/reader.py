@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,9 +12,9 @@ import numpy as np
 
 from embedstore._arguments import strings
 from embedstore._distinct import distinct
-from embedstore._files import write_json
+from embedstore._folders import Folder
 from embedstore.errors import StoreError, UsageError, next_step, reason_of
-from embedstore.store.format import MANIFEST, Manifest, read_manifest
+from embedstore.store.format import HEAD, HEADS, MANIFEST, Manifest, read_manifest
 from embedstore.store.items import Items, Rows
 from embedstore.store.parts import read_table, row_numbers
 from embedstore.store.space import Space, read_space_info
@@ -23,17 +22,6 @@ from embedstore.store.space import Space, read_space_info
 if TYPE_CHECKING:
     from embedstore.store.view import View
     from embedstore.store.writer import StoreWriter
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
-
-
-def check_name(name: str, what: str) -> str:
-    """Names of spaces and heads become folders."""
-    if not _NAME.fullmatch(name):
-        raise UsageError(
-            f"{name!r} cannot name a {what}: use letters, digits, '_', '-' and '.', starting with a letter or digit."
-        )
-    return name
 
 
 class Store:
@@ -61,7 +49,7 @@ class Store:
         """
         root = Path(path)
         try:
-            found = (root / MANIFEST).exists()
+            found = is_store(root)
         except OSError as error:
             raise StoreError(f"{root} cannot be read: {reason_of(error)}.{next_step(error)}") from error
         if found:
@@ -70,15 +58,10 @@ class Store:
             raise StoreError(
                 f"There is no store at {root}{_near(root)}. Make one: embedstore embed DATASET --store {root} --image …"
             )
-        try:
-            if root.exists() and any(not entry.name.startswith("store.") for entry in root.iterdir()):
-                raise StoreError(f"{root} is not empty and not a store. Choose a new folder, such as {root}/my.store.")
-            root.mkdir(parents=True, exist_ok=True)
-            manifest = Manifest()
-            write_json(root / MANIFEST, manifest.to_dict())
-        except OSError as error:
-            raise StoreError(f"A store cannot be made at {root}: {reason_of(error)}.{next_step(error)}") from error
-        return cls(root, manifest)
+        from embedstore.store.create import create_store
+
+        create_store(root)
+        return cls(root, read_manifest(root))
 
     def __repr__(self) -> str:
         return f"<Store {self.path}: {len(self)} items, spaces {list(self.spaces)}, generation {self.generation}>"
@@ -150,7 +133,12 @@ class Store:
     @property
     def heads(self) -> list[str]:
         """Names of the saved heads."""
-        return sorted(path.parent.name for path in self.path.glob("heads/*/head.json"))
+        try:
+            with Folder.below(self.path, HEADS) as folder:
+                names = folder.listing()[1]
+        except FileNotFoundError:
+            return []
+        return [name for name in names if os.path.lexists(self.path / HEADS / name / HEAD)]
 
     def info(self) -> dict[str, Any]:
         """The document of ``embedstore info --json``."""
@@ -175,6 +163,15 @@ class Store:
             "heads": self.heads,
             "generation": self.generation,
         }
+
+
+def is_store(root: Path) -> bool:
+    """Whether something is in the place of a manifest in `root`."""
+    try:
+        os.lstat(root / MANIFEST)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def _told(space: Space) -> dict[str, str]:

@@ -92,7 +92,7 @@ def space_file(name: str) -> str:
 
 def read_space_info(root: Path, name: str) -> SpaceInfo:
     path = root / space_file(name)
-    return SpaceInfo.from_dict(read_json(path), str(path))
+    return SpaceInfo.from_dict(read_json(path, root), str(path))
 
 
 class Space:
