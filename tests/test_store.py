@@ -27,6 +27,7 @@ from hypothesis import strategies as st
 
 import embedstore as es
 from embedstore._files import ALIGNED, DIRECT_BYTES, _set_direct, _write_directly, aligned_empty, parquet_table, write_hashed
+from embedstore._folders import Folder
 from embedstore._keys import hash_strings
 from embedstore.encoders.hash import HashEncoder
 from embedstore.errors import (
@@ -337,7 +338,8 @@ def test_large_files_are_written_whole_however_they_are_cut(tmp_path: Path, extr
     middle = aligned_empty((len(data) - first - 300,), np.uint8)
     middle[:] = np.frombuffer(data, np.uint8)[first:-300]
     pieces = [data[:first], b"", middle.data, data[-300:]]
-    assert write_hashed(tmp_path / "part", pieces) == hashlib.sha256(data).hexdigest()
+    with Folder.at(tmp_path) as folder:
+        assert write_hashed(folder, "part", pieces) == hashlib.sha256(data).hexdigest()
     assert (tmp_path / "part").read_bytes() == data
     assert [path.name for path in tmp_path.iterdir()] == ["part"]
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +13,10 @@ import numpy as np
 
 from embedstore._arguments import strings
 from embedstore._distinct import distinct
-from embedstore._files import write_json
+from embedstore._folders import Folder
 from embedstore.errors import StoreError, UsageError, next_step, reason_of
 from embedstore.store.files import PartFiles
-from embedstore.store.format import MANIFEST, Manifest, read_manifest
+from embedstore.store.format import HEAD, HEADS, MANIFEST, Manifest, read_manifest
 from embedstore.store.items import Items, Rows
 from embedstore.store.leases import LeaseGoneError, take_lease
 from embedstore.store.parts import read_table, row_numbers
@@ -60,7 +60,7 @@ class Store:
         """
         root = Path(path)
         try:
-            found = (root / MANIFEST).exists()
+            found = is_store(root)
         except OSError as error:
             raise StoreError(f"{root} cannot be read: {reason_of(error)}.{next_step(error)}") from error
         if found:
@@ -69,23 +69,18 @@ class Store:
             raise StoreError(
                 f"There is no store at {root}{_near(root)}. Make one: embedstore embed DATASET --store {root} --image …"
             )
-        try:
-            if root.exists() and any(not entry.name.startswith("store.") for entry in root.iterdir()):
-                raise StoreError(f"{root} is not empty and not a store. Choose a new folder, such as {root}/my.store.")
-            root.mkdir(parents=True, exist_ok=True)
-            manifest = Manifest()
-            write_json(root / MANIFEST, manifest.to_dict())
-        except OSError as error:
-            raise StoreError(f"A store cannot be made at {root}: {reason_of(error)}.{next_step(error)}") from error
-        return cls(root, manifest, check=check)
+        from embedstore.store.create import create_store
+
+        create_store(root)
+        return cls._latest(root, check=check)
 
     @classmethod
     def _latest(cls, root: Path, *, check: bool) -> Store:
         """The latest generation, whose files no compaction takes away while this object lives."""
         for _ in range(EPOCHS_MISSED):
             manifest, _version = read_manifest(root)
-            with contextlib.suppress(LeaseGoneError):  # a compaction ended: the next manifest is there
-                return cls(root, manifest, check=check, lease=take_lease(root, manifest.epoch))
+            with suppress(LeaseGoneError), Folder.at(root) as folder:  # a compaction ended: the next manifest is there
+                return cls(root, manifest, check=check, lease=take_lease(folder, manifest.epoch))
         raise StoreError(f"{root} is compacted again and again. Try again when that has ended.")
 
     def __repr__(self) -> str:
@@ -164,7 +159,12 @@ class Store:
     @property
     def heads(self) -> list[str]:
         """Names of the saved heads."""
-        return sorted(path.parent.name for path in self.path.glob("heads/*/head.json"))
+        try:
+            with Folder.below(self.path, HEADS) as folder:
+                names = folder.listing()[1]
+        except FileNotFoundError:
+            return []
+        return [name for name in names if os.path.lexists(self.path / HEADS / name / HEAD)]
 
     def info(self) -> dict[str, Any]:
         """The document of ``embedstore info --json``."""
@@ -189,6 +189,15 @@ class Store:
             "heads": self.heads,
             "generation": self.generation,
         }
+
+
+def is_store(root: Path) -> bool:
+    """Whether something is in the place of a manifest in `root`."""
+    try:
+        os.lstat(root / MANIFEST)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def _told(space: Space) -> dict[str, str]:
