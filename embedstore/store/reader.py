@@ -15,6 +15,7 @@ from embedstore._arguments import strings
 from embedstore._distinct import distinct
 from embedstore._files import write_json
 from embedstore.errors import StoreError, UsageError, next_step, reason_of
+from embedstore.store.access import Access
 from embedstore.store.format import MANIFEST, Manifest, read_manifest
 from embedstore.store.items import Items, Rows
 from embedstore.store.parts import read_table, row_numbers
@@ -45,6 +46,7 @@ class Store:
     def __init__(self, path: str | os.PathLike[str], manifest: Manifest) -> None:
         self.path = Path(path)
         self.manifest = manifest
+        self.access = Access()
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, create: bool = False) -> Store:
@@ -93,7 +95,16 @@ class Store:
 
     def refresh(self) -> Store:
         """The same store at its latest generation, as a new object."""
-        return Store.open(self.path)
+        return Store.open(self.path).accessed(self.access)
+
+    def accessed(self, access: Access) -> Store:
+        """This store, used as `access` says: ``Store.open(path).accessed(Access(where_timeout=5))``."""
+        self.access = access
+        return self
+
+    def where(self, expression: str) -> Rows:
+        """Live rows (n,) ascending for which the SQL `expression` holds; see `Items.where`."""
+        return self.items.where(expression, timeout=self.access.where_timeout)
 
     @cached_property
     def dead(self) -> Rows:
