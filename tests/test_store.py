@@ -42,7 +42,7 @@ from embedstore.sources import MemorySource
 from embedstore.store.combined import write_combined
 from embedstore.store.format import PartRef
 from embedstore.store.parts import VECTORS, _frame, read_array, row_numbers, write_table, write_vectors
-from embedstore.store.writer import NewVectors, StoreWriter
+from embedstore.store.writer import NewVectors
 
 ARCHIVE = Path(__file__).parent / "data" / "store-v1"
 
@@ -239,7 +239,7 @@ def test_reading_in_any_order(tmp_path: Path) -> None:
     vectors = rng.standard_normal((30, 4)).astype(np.float16)
     order = [np.arange(20, 30), np.arange(0, 10), np.arange(10, 18)]
     ids = [f"i{i}" for i in range(30)]
-    with StoreWriter(tmp_path / "p.store") as writer:
+    with es.Store.open(tmp_path / "p.store").writer() as writer:
         writer.ensure_space("text", spec, dtype="float16", provenance={})
         writer.commit(pa.table({"row": pa.array(range(30), pa.int64()), "id": ids, "text": ids}))
         for rows in order:

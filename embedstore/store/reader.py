@@ -15,6 +15,7 @@ from embedstore._arguments import strings
 from embedstore._distinct import distinct
 from embedstore._folders import Folder
 from embedstore.errors import StoreError, UsageError, next_step, reason_of
+from embedstore.store.access import WHERE_TIMEOUT, Access
 from embedstore.store.files import PartFiles
 from embedstore.store.format import HEAD, HEADS, MANIFEST, Manifest, read_manifest
 from embedstore.store.items import Items, Rows
@@ -37,14 +38,23 @@ class Store:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], manifest: Manifest, *, check: bool = True, lease: int | None = None
+        self, path: str | os.PathLike[str], manifest: Manifest, *, access: Access | None = None, lease: int | None = None
     ) -> None:
         self.path = Path(path)
         self.manifest = manifest
-        self.files = PartFiles(self.path, check=check, lease=lease)
+        self.access = access or Access()
+        self.files = PartFiles(self.path, check=self.access.check, lease=lease)
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], *, create: bool = False, check: bool = True) -> Store:
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        create: bool = False,
+        check: bool = True,
+        where_timeout: float = WHERE_TIMEOUT,
+        allow_models: Sequence[str | os.PathLike[str]] = (),
+    ) -> Store:
         """Open the store at `path`.
 
         Parameters
@@ -53,18 +63,22 @@ class Store:
             Make an empty store where there is none (in a folder that is new or empty).
         check : bool
             Compare items and vectors with their checksums when they are first used on this machine.
+        where_timeout : float
+            Seconds after which a filter (``where``) is given up.
+        allow_models : sequence of path
+            Models that are loaded though the store names them by a relative path, or holds them: if you trust them.
 
         Raises
         ------
         StoreError, CorruptStoreError, FormatVersionError
         """
-        root = Path(path)
+        root, access = Path(path), Access(where_timeout, tuple(allow_models), check)
         try:
             found = is_store(root)
         except OSError as error:
             raise StoreError(f"{root} cannot be read: {reason_of(error)}.{next_step(error)}") from error
         if found:
-            return cls._latest(root, check=check)
+            return cls._latest(root, access)
         if not create:
             raise StoreError(
                 f"There is no store at {root}{_near(root)}. Make one: embedstore embed DATASET --store {root} --image …"
@@ -72,15 +86,15 @@ class Store:
         from embedstore.store.create import create_store
 
         create_store(root)
-        return cls._latest(root, check=check)
+        return cls._latest(root, access)
 
     @classmethod
-    def _latest(cls, root: Path, *, check: bool) -> Store:
+    def _latest(cls, root: Path, access: Access) -> Store:
         """The latest generation, whose files no compaction takes away while this object lives."""
         for _ in range(EPOCHS_MISSED):
             manifest, _version = read_manifest(root)
             with suppress(LeaseGoneError), Folder.at(root) as folder:  # a compaction ended: the next manifest is there
-                return cls(root, manifest, check=check, lease=take_lease(folder, manifest.epoch))
+                return cls(root, manifest, access=access, lease=take_lease(folder, manifest.epoch))
         raise StoreError(f"{root} is compacted again and again. Try again when that has ended.")
 
     def __repr__(self) -> str:
@@ -96,13 +110,21 @@ class Store:
 
     def refresh(self) -> Store:
         """The same store at its latest generation, as a new object."""
-        return Store.open(self.path, check=self.files.check)
+        return self.alike(self.path)
+
+    def alike(self, path: Path) -> Store:
+        """The store at `path`, opened as this one was."""
+        return Store.open(path, **vars(self.access))
 
     def at(self, manifest: Manifest) -> Store:
         """The store as a later generation of the same epoch shows it: what was compared, and the lease, are shared."""
-        later = Store(self.path, manifest)
+        later = Store(self.path, manifest, access=self.access)
         later.files = self.files
         return later
+
+    def where(self, expression: str) -> Rows:
+        """Live rows (n,) ascending for which the SQL `expression` holds; see `Items.where`."""
+        return self.items.where(expression, timeout=self.access.where_timeout)
 
     @cached_property
     def dead(self) -> Rows:
@@ -147,7 +169,7 @@ class Store:
         """A context manager that holds the store's one write lock."""
         from embedstore.store.writer import StoreWriter
 
-        return StoreWriter(self.path, discard_if_empty=discard_if_empty)
+        return StoreWriter(self, discard_if_empty=discard_if_empty)
 
     def remove(self, ids: Sequence[str]) -> Store:
         """Remove items by id (tombstones; the rows are never reused) and return the new generation."""

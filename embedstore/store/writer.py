@@ -64,13 +64,15 @@ class StoreWriter:
 
     Parameters
     ----------
-    root : Path
+    opened : Store
+        The store, in whatever generation; it is opened again, in the same way.
     discard_if_empty : bool
         Delete the store if the block fails before anything was ever committed.
     """
 
-    def __init__(self, root: Path, *, discard_if_empty: bool = False) -> None:
-        self._root = root
+    def __init__(self, opened: Store, *, discard_if_empty: bool = False) -> None:
+        self._root = opened.path
+        self._access = opened.access
         self._discard_if_empty = discard_if_empty
         self.store: Store
         self._new_spaces: dict[str, SpaceInfo] = {}
@@ -83,7 +85,7 @@ class StoreWriter:
             try:
                 self._folder = opened.enter_context(Folder.at(self._root))
                 opened.enter_context(locked(self._folder, LOCK, busy=busy(self._root)))
-                self.store = Store.open(self._root)
+                self.store = Store.open(self._root, **vars(self._access))
                 begin_epoch(self._folder, self.store.manifest.epoch)
                 self.clean()
                 self._upgrade()
@@ -241,7 +243,7 @@ class StoreWriter:
             raise StoreError(f"{self._root} was not changed: what was to be committed contradicts itself ({error}).") from error
         self._folder.write(MANIFEST, json_bytes(manifest.to_dict()))
         same = manifest.epoch == self.store.manifest.epoch
-        self.store = self.store.at(manifest) if same else Store.open(self._root, check=self.store.files.check)
+        self.store = self.store.at(manifest) if same else Store.open(self._root, **vars(self._access))
 
     def _made(self, *names: str) -> Folder:
         """The folder `names` of the store, made where it is not there, and durable before anything is committed to it."""
