@@ -64,6 +64,12 @@ class Folder:
                 folder = folder.child(name, create=create)
         return folder
 
+    @classmethod
+    def last(cls, path: Path, depth: int, *, create: bool = False) -> Folder:
+        """The folder at `path`, whose last `depth` names are those of real folders of a store."""
+        root, names = split_root(path, depth)
+        return cls.below(root, *names, create=create)
+
     def __enter__(self) -> Self:
         return self
 
@@ -260,6 +266,13 @@ def make_root(path: Path) -> None:
                 os.fsync(parent)
             finally:
                 os.close(parent)
+
+
+def split_root(path: Path, depth: int) -> tuple[Path, tuple[str, ...]]:
+    """The root of a store, and the last `depth` names of `path`, which lies in it."""
+    path = Path(os.path.abspath(path))
+    names = path.parts[1:][-depth:]
+    return path.parents[len(names) - 1] if names else path, names
 
 
 def regular_file(root: Path, file: str) -> os.stat_result:
