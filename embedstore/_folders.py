@@ -104,6 +104,10 @@ class Folder:
                 raise
             raise misplaced(self.path / name, self._status(name), "folder") from None
 
+    def names(self) -> list[str]:
+        """The names of all that is in this folder, whatever it is, sorted."""
+        return sorted(os.listdir(self.descriptor))
+
     def listing(self) -> tuple[list[str], list[str]]:
         """The names of the files and of the folders in this one, sorted.
 
@@ -113,7 +117,7 @@ class Folder:
             Something else is in it, such as a link.
         """
         files, folders = [], []
-        for name in sorted(os.listdir(self.descriptor)):
+        for name in self.names():
             try:
                 mode = self._status(name).st_mode
             except FileNotFoundError:  # since it was listed

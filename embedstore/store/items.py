@@ -25,7 +25,7 @@ from embedstore._values import as_stored
 from embedstore.errors import StoreError, UsageError, one_line
 from embedstore.sources.base import RESERVED, glob_escape
 from embedstore.spec import MODALITIES
-from embedstore.store.format import PartRef
+from embedstore.store.format import PartRef, check_size
 from embedstore.store.parts import read_table, row_numbers
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class Items:
 
         types: dict[str, pa.DataType] = {}
         for part in self._parts:
-            for column in pq.read_schema(self._root / part.file):
+            for column in pq.read_schema(check_size(self._root, part)):
                 types.setdefault(column.name, stored_type(column.type))
         return types
 
@@ -187,7 +187,7 @@ class Items:
         if not expression.strip():
             raise UsageError("--where is empty; give an SQL condition such as \"label = 'food'\".")
         folder = str((self._root / "items").resolve())
-        files = ", ".join(literal(glob_escape(str((self._root / part.file).resolve()))) for part in self._parts)
+        files = ", ".join(literal(glob_escape(str(check_size(self._root, part).resolve()))) for part in self._parts)
         with connect() as connection:
             connection.register("removed", pa.table({ROW: pa.array(self._dead, pa.int64())}))
             connection.execute(f"SET allowed_directories=[{literal(folder + '/')}]")
