@@ -117,18 +117,16 @@ class Folder:
             Something else is in it, such as a link.
         """
         files, folders = [], []
-        for name in self.names():
-            try:
-                mode = self._status(name).st_mode
-            except FileNotFoundError:  # since it was listed
-                continue
-            if stat.S_ISDIR(mode):
-                folders.append(name)
-            elif stat.S_ISREG(mode):
-                files.append(name)
-            else:
-                raise misplaced(self.path / name, self._status(name), "file")
-        return files, folders
+        with os.scandir(self.descriptor) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.name)
+                elif entry.is_file(follow_symlinks=False):
+                    files.append(entry.name)
+                else:
+                    with suppress(FileNotFoundError):  # since it was listed
+                        raise misplaced(self.path / entry.name, self._status(entry.name), "file")
+        return sorted(files), sorted(folders)
 
     def has(self, name: str) -> bool:
         """Whether there is a file `name`.

@@ -13,6 +13,7 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
+from embedstore._files import of_one_generation
 from embedstore._folders import Folder
 from embedstore._locks import locked
 from embedstore._projected import SearchableSpace, skipped_aligners, spaces_of
@@ -30,8 +31,6 @@ from embedstore.store.indexes import DEPTH, LOCK, IndexFile, IndexRecord
 __all__ = ["IndexReport", "OpenIndex", "index", "open_index"]
 
 OPTIONS = ("recall", "at", "memory", "latency", "factory", "queries")
-TRIES = 10
-"""So often may an index be replaced while it is opened."""
 
 
 @dataclass(frozen=True)
@@ -133,23 +132,19 @@ def open_index(space: SearchableSpace, *, resident: bool = False, device: str = 
         Where exact search runs.
     """
     vectors: Vectors = ArrayVectors(space.raw.array()) if resident else space.raw
-    record, problem = None, "it was replaced while it was read."
-    for _ in range(TRIES):
-        before = record
-        try:
-            record = IndexRecord.read(space.index_folder)
-            if record is None:
-                return OpenIndex(_exact(vectors, device))
-            if record == before:  # nobody replaced it: it is as it was found to be
-                break
-            return _opened(space, record, vectors, resident=resident, device=device)
-        except (EmbedstoreError, KeyError, TypeError, ValueError, OSError) as error:
-            problem = str(error)
-    return OpenIndex(_exact(vectors, device), f"The index is not used: {problem}", _again(space))
+    try:
+        return of_one_generation(
+            lambda: IndexRecord.read(space.index_folder),
+            lambda record: _opened(space, record, vectors, resident=resident, device=device),
+        )
+    except (EmbedstoreError, KeyError, TypeError, ValueError, OSError) as error:
+        return OpenIndex(_exact(vectors, device), f"The index is not used: {error}", _again(space))
 
 
-def _opened(space: SearchableSpace, record: IndexRecord, vectors: Vectors, *, resident: bool, device: str) -> OpenIndex:
-    """The index that `record` describes, unless it is of other vectors; raises what is wrong with its files."""
+def _opened(space: SearchableSpace, record: IndexRecord | None, vectors: Vectors, *, resident: bool, device: str) -> OpenIndex:
+    """The index that `record` describes, or none where it is of other vectors; raises what is wrong with its files."""
+    if record is None:
+        return OpenIndex(_exact(vectors, device))
     if reason := record.misfit(space.name, space.fingerprint, space.parts):
         return OpenIndex(_exact(vectors, device), f"The index is not used: {reason}.", _again(space), record)
     report = IndexReport.from_dict(record.index["report"])

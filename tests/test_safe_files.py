@@ -17,6 +17,7 @@ from helpers import Telling, telling_store
 
 import embedstore as es
 from embedstore import _folders
+from embedstore._files import of_one_generation
 from embedstore._folders import Folder, make_root, plain_name, regular_file, split_root
 from embedstore._index import index, open_index
 from embedstore._locks import locked
@@ -396,6 +397,34 @@ def test_an_index_that_is_replaced_while_it_is_opened(path: Path, monkeypatch: p
     assert raced
     assert opened.problem is None
     assert "IVF8" in opened.index.report_.type
+
+
+def test_verify_of_a_head_that_is_replaced_meanwhile(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from embedstore.store import verify
+
+    real, raced = verify.sha256_file, []
+
+    def sha256_file(file: Path) -> str:
+        if "heads" in file.parts and not raced:
+            raced.append(1)
+            saved_again(path, 30)
+        return real(file)
+
+    monkeypatch.setattr(verify, "sha256_file", sha256_file)
+    assert es.verify(path).problems == []
+    assert raced
+
+
+def test_what_is_replaced_for_ever_is_given_up() -> None:
+    versions = iter(range(1000))
+
+    def use(version: int) -> None:
+        raise KeyError(version)
+
+    with pytest.raises(StoreError, match="replaced 20 times"):
+        of_one_generation(lambda: next(versions), use)
+    with pytest.raises(KeyError):
+        of_one_generation(lambda: 1, use)
 
 
 PREDICTS = """

@@ -17,10 +17,10 @@ import numpy as np
 
 from embedstore._columns import ColumnEncoder
 from embedstore._encoding import check_encoding, encoding
-from embedstore._files import json_bytes, named_files, parquet_table, read_json
+from embedstore._files import json_bytes, named_files, of_one_generation, parquet_table, read_json
 from embedstore._folders import Folder, split_root
 from embedstore._locks import locked
-from embedstore.errors import CorruptStoreError, EmbedstoreError, StoreError, UsageError
+from embedstore.errors import CorruptStoreError, EmbedstoreError, UsageError
 from embedstore.evaluation.bootstrap import Score
 from embedstore.heads import Head, head_class, params_of
 from embedstore.heads.base import HeadState
@@ -35,7 +35,6 @@ SPLIT = "split.parquet"
 PAGE = "report.html"
 DEPTH = 2
 """A head's folder is ``heads/NAME`` of a store: below that store no link is followed."""
-TRIES = 20
 ALIGN = "align"
 """The kind of head that `heads.align_io` reads."""
 
@@ -154,8 +153,8 @@ def read_generation(
     ------
     CorruptStoreError
     """
-    document = read_head(folder)
-    for _ in range(TRIES):
+
+    def restored(document: Mapping[str, Any]) -> Record:
         try:
             check_encoding(document, "embedstore-head", str(folder / HEAD))
             accept(folder, document)
@@ -164,11 +163,8 @@ def read_generation(
             if isinstance(error, EmbedstoreError):
                 raise
             raise CorruptStoreError(f"{folder / HEAD} is damaged ({error!r}). {_again(document)}") from error
-        except CorruptStoreError:
-            before, document = document, read_head(folder)
-            if document == before:
-                raise
-    raise StoreError(f"{folder} was replaced {TRIES} times while it was read. Try again.")
+
+    return of_one_generation(lambda: read_head(folder), restored)
 
 
 def read_head(folder: Path) -> dict[str, Any]:

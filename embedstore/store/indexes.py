@@ -16,7 +16,7 @@ from typing import Any
 
 from embedstore._digests import check_digest
 from embedstore._encoding import check_encoding, encoding
-from embedstore._files import json_bytes, named_files, read_json
+from embedstore._files import json_bytes, named_files, of_one_generation, read_json
 from embedstore._folders import Folder, regular_file, split_root
 from embedstore.errors import CorruptStoreError, EmbedstoreError
 from embedstore.store.format import PartRef
@@ -125,11 +125,14 @@ class IndexRecord:
 
 def index_problems(folder: Path) -> list[str]:
     """What is damaged in the index of `folder`, every byte read."""
-    try:
-        record = IndexRecord.read(folder)
+
+    def check(record: IndexRecord | None) -> None:
         if record is not None:
             for name in record.files:
                 record.checked(folder, name, always=True)
+
+    try:
+        of_one_generation(lambda: IndexRecord.read(folder), check)
     except (EmbedstoreError, KeyError, TypeError, ValueError, OSError) as error:
         return [f"{error} Build it again: embedstore index"]
     return []
