@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
-from embedstore.errors import StoreError
+from embedstore.errors import StoreError, next_step, reason_of
 
 _KINDS = {
     stat.S_IFLNK: "a link",
@@ -302,6 +302,17 @@ def read_file(root: Path, file: str) -> bytes:
     *folders, name = file.split("/")
     with Folder.below(root, *folders) as folder:
         return folder.read(name)
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Errors of the operating system as one that names the file; that it is not there stays `FileNotFoundError`."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StoreError(f"{error.filename or path} cannot be read: {reason_of(error)}.{next_step(error)}") from error
 
 
 def plain_name(name: object) -> bool:

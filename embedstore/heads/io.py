@@ -18,7 +18,7 @@ import numpy as np
 from embedstore._columns import ColumnEncoder
 from embedstore._encoding import check_encoding, encoding
 from embedstore._files import json_bytes, named_files, of_one_generation, parquet_table, read_json
-from embedstore._folders import Folder, split_root
+from embedstore._folders import Folder, readable, split_root
 from embedstore._locks import locked
 from embedstore.errors import CorruptStoreError, EmbedstoreError, UsageError
 from embedstore.evaluation.bootstrap import Score
@@ -180,7 +180,7 @@ def _again(document: Mapping[str, Any]) -> str:
 def _contents(folder: Path, document: Mapping[str, Any]) -> dict[str, bytes]:
     """The contents of a head's files by role, each compared with its digest."""
     files = named_files(document, folder / HEAD)
-    with ExitStack() as stack:
+    with readable(folder), ExitStack() as stack:
         try:
             opened = stack.enter_context(Folder.last(folder, DEPTH))
             handles = {role: stack.enter_context(opened.open(entry["file"])) for role, entry in files.items()}
@@ -196,7 +196,7 @@ def _contents(folder: Path, document: Mapping[str, Any]) -> dict[str, bytes]:
 def kind_of(folder: Path) -> str | None:
     """The kind of the head in `folder`; None where there is none."""
     try:
-        with Folder.last(folder, DEPTH) as opened:
+        with readable(folder), Folder.last(folder, DEPTH) as opened:
             return str(read_head(folder).get("kind")) if opened.has(HEAD) else None
     except FileNotFoundError:
         return None

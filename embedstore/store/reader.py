@@ -12,7 +12,7 @@ import numpy as np
 
 from embedstore._arguments import strings
 from embedstore._distinct import distinct
-from embedstore._folders import Folder
+from embedstore._folders import Folder, readable
 from embedstore.errors import StoreError, UsageError, next_step, reason_of
 from embedstore.store.format import HEAD, HEADS, MANIFEST, Manifest, read_manifest
 from embedstore.store.items import Items, Rows
@@ -134,7 +134,7 @@ class Store:
     def heads(self) -> list[str]:
         """Names of the saved heads."""
         try:
-            with Folder.below(self.path, HEADS) as folder:
+            with readable(self.path / HEADS), Folder.below(self.path, HEADS) as folder:
                 names = folder.listing()[1]
         except FileNotFoundError:
             return []
