@@ -120,7 +120,8 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
 def write_bytes(path: Path, data: bytes) -> None:
     """Replace `path`, which lies in no store, atomically and durably by `data`."""
     temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as file:
+    temporary.unlink(missing_ok=True)  # or it would be written to where a link of that name leads
+    with open(temporary, "xb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

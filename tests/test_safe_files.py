@@ -563,6 +563,23 @@ def test_an_old_beginning_of_a_write_is_not_written_through(tmp_path: Path) -> N
     assert (tmp_path / "precious").read_text() == "mine"
 
 
+def test_results_are_not_written_through_a_link(tmp_path: Path) -> None:
+    """Not in a store: the user's own folder, in which somebody left a link of the name that is used meanwhile."""
+    import pyarrow as pa
+
+    from embedstore._files import write_bytes
+    from embedstore._tables import write_tables
+
+    (tmp_path / "precious").write_text("mine")
+    for name in ("page.html.tmp", ".out.csv.part"):
+        (tmp_path / name).symlink_to(tmp_path / "precious")
+    write_bytes(tmp_path / "page.html", b"new")
+    table = pa.table({"id": ["a"]})
+    write_tables(tmp_path / "out.csv", table.schema, [table])
+    assert (tmp_path / "precious").read_text() == "mine"
+    assert (tmp_path / "out.csv").read_text().split() == ["id", "a"]
+
+
 def test_names_and_roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [name for name in ("a", "a.b", "..", ".a", "a/b", "", "a\0", None) if plain_name(name)] == ["a", "a.b"]
     monkeypatch.chdir(tmp_path)

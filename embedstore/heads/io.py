@@ -197,6 +197,7 @@ def kind_of(folder: Path) -> str | None:
     """The kind of the head in `folder`; None where there is none."""
     try:
         with readable(folder), Folder.last(folder, DEPTH) as opened:
+            opened.listing()  # something strange in it is told before a head is trained
             return str(read_head(folder).get("kind")) if opened.has(HEAD) else None
     except FileNotFoundError:
         return None
