@@ -231,6 +231,19 @@ def test_a_manifest_names_files_of_its_own_store_alone(path: Path, old: str, new
         es.Store.open(path)
 
 
+def test_heads_and_spaces_are_called_as_their_folders(path: Path) -> None:
+    """What else a file calls them would become paths."""
+    import json
+
+    from embedstore.heads.io import load_head
+
+    for file in (path / "heads" / "label" / "head.json", path / "spaces" / "text" / "space.json"):
+        file.write_text(json.dumps({**json.loads(file.read_text()), "name": "../../../evil"}))
+    assert load_head(path / "heads" / "label").name == "label"
+    with pytest.raises(CorruptStoreError, match=r"describes a space '../../../evil', not 'text'"):
+        es.Store.open(path).space("text")
+
+
 # Creation.
 
 

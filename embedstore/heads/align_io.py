@@ -103,7 +103,7 @@ def _restore(folder: Path, document: Mapping[str, Any], contents: dict[str, byte
     split = contents.pop(SPLIT, None)
     head = Aligner.from_state(document["params"], state_of(document, contents))
     inputs = {name: EncoderSpec.from_dict(entry["encoder"]) for name, entry in document["inputs"].items()}
-    record = AlignRecord(document["name"], inputs, head, document["report"], split)
+    record = AlignRecord(folder.name, inputs, head, document["report"], split)
     recorded = document["alignment"]
     if record.alignment != recorded or list(inputs) != list(head.names_):
         raise CorruptStoreError(

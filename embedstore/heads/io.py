@@ -258,4 +258,4 @@ def _restore(folder: Path, document: Mapping[str, Any], contents: dict[str, byte
     head = head_class(document["kind"]).from_state(document["params"], state_of(document, contents))
     specs = {name: EncoderSpec.from_dict(entry["encoder"]) for name, entry in document["inputs"].items()}
     columns = ColumnEncoder.from_dict(document["columns"]) if document.get("columns") else None
-    return HeadRecord(document["name"], document["target"], specs, head, document["report"], columns, split)
+    return HeadRecord(folder.name, document["target"], specs, head, document["report"], columns, split)

@@ -92,7 +92,10 @@ def space_file(name: str) -> str:
 
 def read_space_info(root: Path, name: str) -> SpaceInfo:
     path = root / space_file(name)
-    return SpaceInfo.from_dict(read_json(path, root), str(path))
+    info = SpaceInfo.from_dict(read_json(path, root), str(path))
+    if info.name != name:  # it becomes paths
+        raise CorruptStoreError(f"{path} describes a space {info.name!r}, not {name!r}. Restore it from a backup.")
+    return info
 
 
 class Space:
