@@ -22,7 +22,7 @@ from embedstore._keys import KeyTable, hash_strings
 from embedstore._sql import FILTER_BYTES, bounded, connect, literal, within
 from embedstore._types import stored_type, word_of
 from embedstore._values import as_stored
-from embedstore.errors import StoreError, UsageError, one_line
+from embedstore.errors import CorruptStoreError, StoreError, UsageError, one_line
 from embedstore.sources.base import RESERVED, glob_escape
 from embedstore.spec import MODALITIES
 from embedstore.store.access import WHERE_TIMEOUT
@@ -201,7 +201,10 @@ class Items:
         connection.execute("SET enable_external_access=false")
         connection.execute("SET lock_configuration=true")
         parts = f"SELECT * FROM read_parquet([{files}], union_by_name=true)"
-        connection.execute(f"CREATE VIEW items AS {parts} ANTI JOIN removed USING ({ROW})")
+        try:
+            connection.execute(f"CREATE VIEW items AS {parts} ANTI JOIN removed USING ({ROW})")
+        except duckdb.Error as error:
+            raise CorruptStoreError(f"{folder} cannot be read ({one_line(error)}).", "Restore it from a backup.") from error
         try:
             found = within(timeout, connection, lambda: connection.view("items").filter(expression).project(ROW).fetchnumpy())
         except TimeoutError:
@@ -209,7 +212,9 @@ class Items:
                 f"--where {expression!r}: not done in {timeout:g} s. Ask for less, or raise the limit: --where-timeout SECONDS."
             ) from None
         except duckdb.OutOfMemoryException as error:
-            raise UsageError(f"--where {expression!r}: it needs more than {FILTER_BYTES >> 30} GB. Ask for less.") from error
+            raise UsageError(
+                f"--where {expression!r}: it needs more than {FILTER_BYTES >> 30} GB of memory. Ask for less."
+            ) from error
         except duckdb.Error as error:
             raise UsageError(self._filter_fault(expression, error)) from error
         return np.sort(np.asarray(found[ROW], dtype=np.int64))
