@@ -13,7 +13,7 @@ PACKAGE = Path(embedstore.__file__).parent
 
 LAYERS = [
     {"errors", "_distinct", "_ordered", "_slots", "_threads", "_words"},
-    {"registry", "spec", "splits", "_arguments", "_encoding", "_keys", "_files", "_sql", "_types"},
+    {"registry", "spec", "splits", "_arguments", "_encoding", "_keys", "_files", "_sql", "_types", "_hdf5"},
     {"_values"},
     {"_columns", "_digests", "_hub", "_tables"},
     {"_duplicate_report"},

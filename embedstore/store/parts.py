@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from embedstore._encoding import check_encoding, encoding
 from embedstore._files import ALIGNED, DIRECT_BYTES, fsync_path, publish, write_hashed
+from embedstore._hdf5 import plain_dataset
 from embedstore._keys import KEY_BYTES, Keys
 from embedstore.errors import CorruptStoreError
 from embedstore.store.format import PartRef, check_size
@@ -129,8 +130,8 @@ def _read_hdf5(path: Path, name: str, shape: tuple[int, ...], dtype: Any) -> Arr
     try:
         with h5py.File(path, "r") as h5:
             check_encoding(h5.attrs, "embedstore-vectors", str(path))
-            array = np.asarray(h5[name][()], dtype=dtype)
-    except (OSError, KeyError) as error:
+            array = np.asarray(plain_dataset(h5, name, str(path))[()], dtype=dtype)
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError, OverflowError) as error:
         raise CorruptStoreError(f"{path}: dataset /{name} cannot be read ({error}).") from error
     if array.shape != shape:
         raise CorruptStoreError(f"{path}: /{name} has shape {array.shape}, committed was {shape}.")

@@ -13,6 +13,7 @@ import numpy as np
 from embedstore._distinct import distinct
 from embedstore._encoding import check_encoding
 from embedstore._files import read_json, sha256_file
+from embedstore._hdf5 import plain_dataset
 from embedstore.errors import CorruptStoreError, EmbedstoreError, reason_of
 from embedstore.store.combined import combined_is_current
 from embedstore.store.format import PartRef, check_size
@@ -136,7 +137,7 @@ def _check_hdf5(root: Path, ref: PartRef, space: Space) -> Iterator[str]:
     with h5py.File(path, "r") as h5:
         check_encoding(h5.attrs, "embedstore-vectors", str(path))
         for name, (shape, dtype) in expected.items():
-            dataset = h5[name]
+            dataset = plain_dataset(h5, name, str(path))
             if dataset.shape != shape or dataset.dtype != np.dtype(dtype):
                 yield f"{path}: /{name} is {dataset.dtype}{dataset.shape}, expected {np.dtype(dtype)}{shape}."
                 continue
