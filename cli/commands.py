@@ -10,7 +10,7 @@ import typer
 
 from embedstore._words import counted
 
-from .opening import SECONDS, AllowModel, WhereTimeout, opened
+from .opening import SECONDS, AllowModel, NoCheck, WhereTimeout, opened
 
 Store = Annotated[Path, typer.Argument(readable=False, metavar="STORE", help="The store's folder.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
@@ -227,6 +227,7 @@ def train(
     inputs: Annotated[str | None, typer.Option(help="Spaces to use, separated by commas; default all.")] = None,
     where: Where = None,
     where_timeout: WhereTimeout = SECONDS,
+    no_check: NoCheck = False,
     columns: Annotated[str | None, typer.Option(help="Metadata columns to use as one more input.")] = None,
     cv: Annotated[int | None, typer.Option(help="Score by K-fold cross-validation.")] = None,
     task: Annotated[str | None, typer.Option(help="classification or regression; default by the target.")] = None,
@@ -246,7 +247,7 @@ def train(
 
     with render.status("training") as say:
         report = es.train(
-            opened(store, where_timeout=where_timeout),
+            opened(store, where_timeout=where_timeout, no_check=no_check),
             target,
             head=head,
             inputs=_names(inputs),
@@ -287,6 +288,7 @@ def evaluate(
     head: SavedHead = None,
     where: Where = None,
     where_timeout: WhereTimeout = SECONDS,
+    no_check: NoCheck = False,
     group: Annotated[str | None, typer.Option(help="Column; the intervals draw its values instead of items.")] = None,
     seen: Annotated[bool, typer.Option("--seen", help="Count items that the head was fitted on, too.")] = False,
     report: Annotated[Path | None, typer.Option(readable=False, help="Write an HTML report here.")] = None,
@@ -299,7 +301,7 @@ def evaluate(
     from . import render
 
     with render.status("evaluating"):
-        held = opened(store, where_timeout=where_timeout)
+        held = opened(store, where_timeout=where_timeout, no_check=no_check)
         result = es.evaluate(held, _head(store, head), where=where, group=group, seen=seen, report=report, seed=seed)
     render.print_json(result.to_dict()) if json else render.print_evaluation(result)
 
@@ -313,6 +315,7 @@ def predict(
     id: Annotated[list[str] | None, typer.Option("--id", help="A stored item; may be repeated. Default: all.")] = None,
     where: Where = None,
     where_timeout: WhereTimeout = SECONDS,
+    no_check: NoCheck = False,
     out: Annotated[Path | None, typer.Option(readable=False, help="Write a .csv, .parquet or .jsonl, not the screen.")] = None,
     id_column: IdColumn = None,
     image_column: ImageColumn = None,
@@ -331,7 +334,7 @@ def predict(
 
     columns = _columns(id=id_column, image=image_column, text=text_column, audio=audio_column, video=video_column)
     with render.status("predicting"):
-        held = opened(store, where_timeout=where_timeout, allow_model=allow_model)
+        held = opened(store, where_timeout=where_timeout, allow_model=allow_model, no_check=no_check)
         predictions = es.predict(
             held, _head(store, head), dataset, ids=id or None, where=where, columns=columns, explained=explain, device=device
         )

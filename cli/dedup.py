@@ -10,7 +10,7 @@ import typer
 from embedstore._words import counted
 
 from .commands import Json, Store, Where
-from .opening import SECONDS, WhereTimeout, opened
+from .opening import SECONDS, NoCheck, WhereTimeout, opened
 
 if TYPE_CHECKING:
     from embedstore._duplicate_report import DuplicateCluster, DuplicateReport
@@ -36,6 +36,7 @@ def dedup(
     ] = None,
     where: Where = None,
     where_timeout: WhereTimeout = SECONDS,
+    no_check: NoCheck = False,
     exact: Annotated[bool, typer.Option("--exact", help="Look for the same bytes alone; reads no vectors.")] = False,
     out: Annotated[Path | None, typer.Option(readable=False, help="Write every duplicate to a .csv or .json.")] = None,
     remove: Annotated[bool, typer.Option("--remove", help="Remove them; one item of each cluster stays.")] = False,
@@ -47,7 +48,7 @@ def dedup(
 
     from . import render
 
-    held = opened(store, where_timeout=where_timeout)
+    held = opened(store, where_timeout=where_timeout, no_check=no_check)
     if out is not None:
         check_output(out)
     with render.status("comparing") as say:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .commands import Device, Json, Store, Where
-from .opening import SECONDS, AllowModel, WhereTimeout, opened
+from .opening import SECONDS, AllowModel, NoCheck, WhereTimeout, opened
 
 if TYPE_CHECKING:
     from embedstore._eval_search import RetrievalFigures, SearchEvaluation
@@ -29,6 +29,7 @@ def eval_search(
     queries: Annotated[int, typer.Option(help="At most so many, drawn at random.")] = 5000,
     where: Where = None,
     where_timeout: WhereTimeout = SECONDS,
+    no_check: NoCheck = False,
     k: Annotated[list[str] | None, typer.Option("-k", help="Cut-offs, such as 1,5,10; may be repeated.")] = None,
     seed: Annotated[int, typer.Option(help="Of the sample, the order of ties and the bootstrap.")] = 0,
     device: Device = "auto",
@@ -45,7 +46,7 @@ def eval_search(
         raise UsageError("Give either --space, or --from and --to.")
     with render.status("searching"):
         result = run(
-            opened(store, where_timeout=where_timeout, allow_model=allow_model),
+            opened(store, where_timeout=where_timeout, allow_model=allow_model, no_check=no_check),
             relevance=relevance,
             pairs=pairs,
             source=source or space,

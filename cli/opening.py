@@ -19,12 +19,16 @@ AllowModel = Annotated[
         help="Load this model, though the store names it by a relative path or holds it: if you trust it; may be repeated.",
     ),
 ]
+NoCheck = Annotated[
+    bool, typer.Option("--no-check", help="Do not compare items and vectors with their checksums on first use.")
+]
 SECONDS = 60.0
 
 
-def opened(path: Path, *, where_timeout: float = SECONDS, allow_model: Sequence[str] | None = None) -> Store:
+def opened(
+    path: Path, *, where_timeout: float = SECONDS, allow_model: Sequence[str] | None = None, no_check: bool = False
+) -> Store:
     """The store at `path`."""
     import embedstore as es
-    from embedstore.store.access import Access
 
-    return es.Store.open(path).accessed(Access(where_timeout, tuple(allow_model or ())))
+    return es.Store.open(path, check=not no_check, where_timeout=where_timeout, allow_models=allow_model or ())

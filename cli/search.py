@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .commands import Device, Json, Store, Where, _names
-from .opening import SECONDS, AllowModel, WhereTimeout, opened
+from .opening import SECONDS, AllowModel, NoCheck, WhereTimeout, opened
 
 ONE_QUESTION = (
     *("words", "text", "image", "audio", "id", "vector", "fingerprint", "like", "unlike", "weights"),
@@ -35,6 +35,7 @@ def search(
     offset: Annotated[int, typer.Option(help="How many results to skip: the next page.")] = 0,
     where: Where = None,
     where_timeout: WhereTimeout = SECONDS,
+    no_check: NoCheck = False,
     min_score: Annotated[float | None, typer.Option(help="Leave out results below.")] = None,
     diversity: Annotated[float, typer.Option(help="0 nearest, 1 most different from one another.")] = 0.0,
     group_by: Annotated[str | None, typer.Option(help="Column; each value is shown once.")] = None,
@@ -52,7 +53,7 @@ def search(
 
     from . import render
 
-    held = opened(store, where_timeout=where_timeout, allow_model=allow_model)
+    held = opened(store, where_timeout=where_timeout, allow_model=allow_model, no_check=no_check)
     if batch is not None:
         if extra := [_written(name) for name in ONE_QUESTION if _given(context, name)]:
             raise UsageError(f"--batch is a search of its own: leave out {', '.join(extra)}.")

@@ -23,7 +23,7 @@ from embedstore.heads.align_io import AlignRecord, save_aligner
 from embedstore.heads.io import replaced_note
 from embedstore.splits import hashed_split, parse_split
 from embedstore.store import Store, View
-from embedstore.store.reader import check_name
+from embedstore.store.format import check_name
 
 __all__ = ["AlignReport", "Retrieval", "align"]
 

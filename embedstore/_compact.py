@@ -60,9 +60,9 @@ def compact(
     force : bool
         Rewrite everything.
     """
-    opened = store if isinstance(store, Store) else Store.open(store)
+    path = store.path if isinstance(store, Store) else Path(store)
     report = CompactReport()
-    with opened.writer() as writer:
+    with Store.open(path).writer() as writer:
         report.reason = worth_compacting(writer.store) or ("asked for" if force else "")
         before = list(writer.store.manifest.refs())
         if report.reason:
@@ -70,7 +70,7 @@ def compact(
         after = list(writer.store.manifest.refs())
         report.files = len(before), len(after)
         report.bytes = sum(ref.bytes for ref in before), sum(ref.bytes for ref in after)
-    opened = opened.refresh()
+    opened = Store.open(path)
     for name, space in spaces_of(opened).items():
         options = _options(space)
         if options is None:

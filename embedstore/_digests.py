@@ -1,4 +1,8 @@
-"""Whether a file still is what was written, read in full only once on a machine."""
+"""Whether a file still is what was written, read in full only once on a machine.
+
+What was compared is noted in the user's cache, one file of lines a folder: a file's inode, size, times
+and digest, and its name.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,8 @@ from embedstore._files import cache_home, sha256_file
 from embedstore.errors import CorruptStoreError
 
 CLOCK_TICK_NS = 20_000_000
+WORN = 4
+"""A note of so many lines for each that still says something is written anew."""
 
 
 def check_digest(path: Path, size: int, sha256: str, *, always: bool = False) -> None:
@@ -30,33 +36,76 @@ def check_digest(path: Path, size: int, sha256: str, *, always: bool = False) ->
         raise CorruptStoreError(f"{path} is missing.") from None
     if status.st_size != size:
         raise CorruptStoreError(f"{path} has {status.st_size:,} bytes; {size:,} were written.")
-    memory = _Memory(path, status, sha256)
-    if always or not memory.holds():
+    if always or not is_known(path, status, sha256):
         if sha256_file(path) != sha256:
             raise CorruptStoreError(f"{path}: its bytes differ from what was written (SHA-256).")
-        memory.keep()
+        keep_known(path, status, sha256)
 
 
-class _Memory:
-    """Remembers, for this user on this machine, that a file was found to have a digest."""
+def is_known(path: Path, status: os.stat_result, digest: str) -> bool:
+    """Whether the file at `path`, whose `status` this is, was found to have `digest` and was not touched since."""
+    return _note_of(path).lines.get(path.name) == _identity(status, digest)
 
-    def __init__(self, path: Path, status: os.stat_result, sha256: str) -> None:
-        self._note = cache_home() / "checked" / hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]
-        seen = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, sha256)
-        self._text = " ".join(map(str, seen))
-        self._settled = time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > CLOCK_TICK_NS
 
-    def holds(self) -> bool:
+def keep_known(path: Path, status: os.stat_result, digest: str) -> None:
+    """Note that the file at `path` was found to have `digest`; `status` is from before it was read."""
+    changed = max(status.st_mtime_ns, status.st_ctime_ns)
+    if (
+        time.time_ns() - changed > CLOCK_TICK_NS
+    ):  # a change within one tick of the file system's clock leaves its times as they are
+        _note_of(path).add(path.name, _identity(status, digest))
+
+
+def _identity(status: os.stat_result, digest: str) -> str:
+    seen = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, digest)
+    return " ".join(map(str, seen))
+
+
+class _Note:
+    """What is known of the files of one folder."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.lines: dict[str, str] = {}
         try:
-            return self._note.read_bytes() == self._text.encode()
+            text = path.read_text(encoding="utf-8", errors="replace")
         except OSError:
-            return False
-
-    def keep(self) -> None:
-        if not self._settled:  # a change within the same tick of the file system's clock would leave its times as they are
             return
-        with contextlib.suppress(OSError):  # a machine that cannot remember reads again
-            self._note.parent.mkdir(parents=True, exist_ok=True)
-            temporary = self._note.with_suffix(f".{os.getpid()}")
-            temporary.write_text(self._text)
-            os.replace(temporary, self._note)
+        lines = text.splitlines()
+        for line in lines:
+            identity, tab, name = line.partition("\t")
+            if tab:
+                self.lines[name] = identity
+        if len(lines) > WORN * len(self.lines):
+            self._write("".join(map(self._line, self.lines)), fresh=True)
+
+    def add(self, name: str, identity: str) -> None:
+        if self.lines.get(name) != identity and name.isprintable():
+            self.lines[name] = identity
+            self._write(self._line(name))
+
+    def _line(self, name: str) -> str:
+        return f"{self.lines[name]}\t{name}\n"
+
+    def _write(self, text: str, *, fresh: bool = False) -> None:
+        """Add `text` in one piece, so that two processes do not mix theirs; a machine that cannot remember reads again."""
+        with contextlib.suppress(OSError, UnicodeError):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            target = self._path.with_suffix(f".{os.getpid()}") if fresh else self._path
+            with open(target, "ab", buffering=0) as file:
+                file.write(text.encode())
+            if fresh:
+                os.replace(target, self._path)
+
+
+_NOTES: dict[tuple[Path, str], _Note] = {}
+
+
+def _note_of(path: Path) -> _Note:
+    """The note of the folder that `path` lies in, read once in a process."""
+    home, folder = cache_home(), os.path.abspath(path.parent)
+    note = _NOTES.get((home, folder))
+    if note is None:
+        name = hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:32]
+        note = _NOTES[home, folder] = _Note(home / "checked" / name)
+    return note

@@ -143,7 +143,7 @@ def embed(
     if max_pixels is not None and max_pixels < 1:
         raise UsageError(f"max_pixels must be at least 1. Got {max_pixels} instead.")
     made = not isinstance(store, Store) and not (Path(store) / "store.json").exists()
-    opened = store if isinstance(store, Store) else Store.open(store, create=True).accessed(Access(allow_models=allow_models))
+    opened = store if isinstance(store, Store) else Store.open(store, create=True, allow_models=allow_models)
     started = time.perf_counter()
     with opened.writer(discard_if_empty=made) as writer:
         named = _named_encoders(by_modality) or _recorded_encoders(writer.store, source, opened.access)

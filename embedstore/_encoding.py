@@ -1,24 +1,30 @@
-"""Encoding types and versions: the two keys that every persisted file carries. See store/FORMAT.md."""
+"""Encoding types, versions and digests: the keys that every persisted document carries. See store/FORMAT.md."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from embedstore.errors import CorruptStoreError, FormatVersionError
 
 VERSIONS: dict[str, tuple[int, ...]] = {
-    "embedstore-store": (1,),
-    "embedstore-space": (1,),
-    "embedstore-vectors": (1,),
+    "embedstore-store": (1, 2),
+    "embedstore-space": (1, 2),
+    "embedstore-vectors": (1, 2),
     "embedstore-items": (1,),
     "embedstore-failures": (1,),
     "embedstore-tombstones": (1,),
     "embedstore-combined": (1,),
-    "embedstore-head": (1,),
+    "embedstore-head": (1, 2),
     "embedstore-index": (1,),
+    "embedstore-left": (1,),
 }
 """Encoding type → versions this embedstore reads; it writes the last."""
+
+UNSEALED = {"embedstore-store", "embedstore-space", "embedstore-head"}
+"""Documents that carry no digest in version 1."""
 
 
 def encoding(kind: str) -> dict[str, Any]:
@@ -40,9 +46,46 @@ def check_encoding(attributes: Mapping[str, Any], kind: str, where: str) -> None
     found = found.decode() if isinstance(found, bytes) else found
     if found != kind:
         raise CorruptStoreError(f"{where} should be of type {kind!r} but says {found!r}. Restore it from a backup.")
-    version = int(attributes.get("encoding-version", -1))
+    version = attributes.get("encoding-version", -1)
+    try:
+        version = int(version)
+    except (TypeError, ValueError, OverflowError):
+        raise CorruptStoreError(
+            f"{where} says it has format version {str(version)[:40]!r}. Restore it from a backup."
+        ) from None
     if version not in VERSIONS[kind]:
         raise FormatVersionError(
             f"{where} has {kind} format version {version}; this embedstore reads {list(VERSIONS[kind])}. "
             "Install a newer embedstore: pip install -U embedstore"
         )
+
+
+def sealed(body: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON document with the digest of its own content: `body`, then ``digest``."""
+    return {**body, "digest": digest_of(body)}
+
+
+def digest_of(body: Mapping[str, Any]) -> str:
+    """Hexadecimal SHA-256 of a JSON object without its ``digest``: keys sorted, no spaces, ASCII escapes."""
+    plain = {key: value for key, value in body.items() if key != "digest"}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def open_sealed(data: Mapping[str, Any], kind: str, where: str, remedy: str = "Restore it from a backup.") -> dict[str, Any]:
+    """The body of a document of this `kind`, after a look at its type, version and digest.
+
+    Raises
+    ------
+    CorruptStoreError
+        It is something else, or a byte of it is not as it was written; ends with `remedy`.
+    FormatVersionError
+    """
+    check_encoding(data, kind, where)
+    if "digest" in data or kind not in UNSEALED or data["encoding-version"] != 1:
+        try:
+            held = digest_of(data)
+        except (RecursionError, ValueError) as error:
+            raise CorruptStoreError(f"{where} cannot be read ({type(error).__name__}). {remedy}") from error
+        if data.get("digest") != held:
+            raise CorruptStoreError(f"{where}: its contents differ from what was written (its own digest says so). {remedy}")
+    return {key: value for key, value in data.items() if key != "digest"}

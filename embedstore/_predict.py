@@ -224,7 +224,7 @@ def find_head(store: Store, head: str | Path) -> tuple[Store, Path, HeadRecord]:
         There is no such head; lists those there are.
     """
     path = Path(head)
-    home = Store.open(path.parent.parent).accessed(store.access) if path.parent.name == "heads" and path.is_dir() else store
+    home = store.alike(path.parent.parent) if path.parent.name == "heads" and path.is_dir() else store
     name = path.name if home is not store else str(head)
     return home, home.path / "heads" / name, _open_head(home, name)
 

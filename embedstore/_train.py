@@ -27,7 +27,7 @@ from embedstore.heads.auto import Step
 from embedstore.heads.io import ALIGN, PAGE, HeadRecord, kind_of, replaced_note, save_head
 from embedstore.splits import SPLITS
 from embedstore.store import Store, View
-from embedstore.store.reader import check_name
+from embedstore.store.format import check_name
 
 __all__ = ["TrainReport", "train"]
 

@@ -19,7 +19,6 @@ from embedstore.encoders import load_encoder, trust
 from embedstore.encoders.hash import HashEncoder
 from embedstore.errors import EmbedstoreError, EncoderError, MissingDependencyError
 from embedstore.sources import MemorySource
-from embedstore.store.access import Access
 
 CODE = "from pathlib import Path\nPath({ran!r}).touch()\nclass Evil:\n    def __init__(self, *a, **k): pass\n"
 AUTO_MAP = dict.fromkeys(("AutoConfig", "AutoModel", "AutoTokenizer", "AutoProcessor"), "modeling_x.Evil")
@@ -209,7 +208,7 @@ def test_a_store_s_own_model_is_not_loaded(place: str, tmp_path: Path, monkeypat
     with pytest.raises(EncoderError, match=line):
         es.embed(MemorySource({"id": ["c"], "text": ["three"]}), path)
     with pytest.raises(EncoderError, match="could not be loaded"):
-        es.search(store.accessed(Access(allow_models=[model])), text="words")  # loaded, and still no code
+        es.search(es.Store.open(store.path, allow_models=[model]), text="words")  # loaded, and still no code
     with pytest.raises(EncoderError, match="could not be loaded"):
         es.embed(MemorySource({"id": ["c"], "text": ["three"]}), path, allow_models=[model])
     assert not ran.exists()

@@ -23,7 +23,8 @@ from embedstore.pipeline.produce import Batch, ChunkEnd
 from embedstore.pipeline.report import EmbedReport
 from embedstore.pipeline.stages import Background, Clock
 from embedstore.pipeline.state import SpaceState
-from embedstore.store.parts import VECTORS, read_array
+from embedstore.store.files import VECTORS
+from embedstore.store.parts import read_array
 from embedstore.store.reader import Store
 from embedstore.store.space import Failure, Space, failures_table
 from embedstore.store.writer import NewVectors, StoreWriter
@@ -230,7 +231,7 @@ class ChunkCloser:
                 if len(claims):
                     entry = self._writer.store.manifest.spaces[name]
                     space = self._states[name].space
-                    part = partial(read_array, self._store.path, entry.parts[-1], VECTORS, space.dtype, space.dim)
+                    part = partial(read_array, self._store.files, entry.parts[-1], VECTORS, space.dtype, space.dim)
                     self._states[name].committed(part, claims)
 
     def _changed(self, chunk: Chunk) -> Mask:

@@ -23,10 +23,13 @@ class Access:
         Seconds after which a filter (``where``) is given up.
     allow_models : sequence of path
         Models that are loaded though the store names them by a relative path, or holds them.
+    check : bool
+        Compare items and vectors with their checksums when they are first used on this machine.
     """
 
     where_timeout: float = WHERE_TIMEOUT
     allow_models: Sequence[str | os.PathLike[str]] = ()
+    check: bool = True
 
     def __post_init__(self) -> None:
         if not (self.where_timeout > 0 and math.isfinite(self.where_timeout)):

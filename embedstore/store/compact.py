@@ -36,21 +36,26 @@ def worth_compacting(store: Store) -> str | None:
 def compact_parts(writer: StoreWriter, say: Callable[[str], None] = lambda text: None) -> None:
     """Rewrite items, vectors and failures of the live rows into new parts, and commit them at once.
 
-    A kill before the commit leaves the store as it was. Readers that opened it before keep what they have mapped, and are told
-    to open it again for the rest.
+    A kill before the commit leaves the store as it was. Readers that opened it before go on with its old files, which the next
+    writer deletes once they are gone.
     """
-    store = writer.store
     try:
-        manifest = replace(store.manifest, items=tuple(_items(store)), tombstones=())
-        for name, space in store.spaces.items():
-            say(f"space {name}")
-            manifest = manifest.with_space(name, _entry(store, space, manifest))
-        named = [*store.manifest.refs(), *manifest.refs()]
-        writer.replace(replace(manifest, next_file=next_number(named, store.manifest.next_file)))
+        writer.replace(_rewritten(writer.store, say))
     except OSError as error:
         raise StoreError(
-            f"{store.path} could not be compacted ({reason_of(error)}); it is as it was. Make room and try again."
+            f"{writer.store.path} could not be compacted ({reason_of(error)}); it is as it was. Make room and try again."
         ) from error
+    writer.clean()
+
+
+def _rewritten(store: Store, say: Callable[[str], None]) -> Manifest:
+    """The manifest of the store's live rows in new files."""
+    manifest = replace(store.manifest, items=tuple(_items(store)), tombstones=())
+    for name, space in store.spaces.items():
+        say(f"space {name}")
+        manifest = manifest.with_space(name, _entry(store, space, manifest))
+    named = [*store.manifest.refs(), *manifest.refs()]
+    return replace(manifest, next_file=next_number(named, store.manifest.next_file))
 
 
 def _items(store: Store) -> Iterator[PartRef]:

@@ -5,18 +5,39 @@ Knows nothing of items, vectors or encoders beyond the names of their files.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from embedstore._encoding import check_encoding, encoding
+from embedstore._encoding import encoding, open_sealed, sealed
 from embedstore._files import read_json, sha256_file
-from embedstore.errors import CorruptStoreError, StoreError
+from embedstore._sums import sum_of_file
+from embedstore.errors import CorruptStoreError, UsageError
 
 MANIFEST = "store.json"
 LOCK = "store.lock"
 COMBINED = "embeddings.h5"
+HEADS, HEAD = "heads", "head.json"
+MOST = 1 << 62
+"""No number of a manifest is larger."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+_PART = re.compile(
+    r"items/(part|tombstones)-[0-9]{6,18}\.parquet"
+    r"|spaces/[A-Za-z0-9][A-Za-z0-9_.-]{0,99}/(part-[0-9]{6,18}\.h5|failures-[0-9]{6,18}\.parquet)"
+)
+_HEX = re.compile(r"[0-9a-f]*")
+
+
+def check_name(name: str, what: str) -> str:
+    """Names of spaces and heads become folders."""
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} cannot name a {what}: use letters, digits, '_', '-' and '.', starting with a letter or digit."
+        )
+    return name
 
 
 @dataclass(frozen=True)
@@ -35,6 +56,9 @@ class PartRef:
         Byte offset of each contiguous HDF5 dataset in the file, so that it can be memory-mapped without opening HDF5.
     first_row : int
         Smallest row of an item part (their row ranges do not overlap and ascend); -1 for other parts.
+    xxh3 : str
+        XXH3-64, hexadecimal: of the sums that a vector part carries, of the whole file elsewhere. Empty in parts of format
+        version 1, which are compared with `sha256`.
     """
 
     file: str
@@ -43,12 +67,13 @@ class PartRef:
     sha256: str
     offsets: Mapping[str, int] = field(default_factory=dict)
     first_row: int = -1
+    xxh3: str = ""
 
     @classmethod
-    def of(cls, root: Path, file: str, rows: int, *, offsets: Mapping[str, int] | None = None, first_row: int = -1) -> PartRef:
-        """Describe the finished file `root`/`file`."""
+    def of(cls, root: Path, file: str, rows: int, *, first_row: int = -1) -> PartRef:
+        """Describe the finished file `root`/`file`, which is no vector part."""
         path = root / file
-        return cls(file, rows, path.stat().st_size, sha256_file(path), dict(offsets or {}), first_row)
+        return cls(file, rows, path.stat().st_size, sha256_file(path), {}, first_row, sum_of_file(path))
 
 
 @dataclass(frozen=True)
@@ -65,32 +90,66 @@ class Manifest:
     """`store.json`: what exists. A file that it does not name does not exist.
 
     `next_file` is the least number in the name of a new file: those below may be names that a compaction gave up, and that an
-    older reader still goes by.
+    older reader still goes by. `epoch` counts those compactions: a reader holds the lease of its epoch.
     """
 
     generation: int = 0
     next_row: int = 0
     next_file: int = 0
+    epoch: int = 0
     items: tuple[PartRef, ...] = ()
     tombstones: tuple[PartRef, ...] = ()
     spaces: Mapping[str, SpaceEntry] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        return {**encoding("embedstore-store"), **asdict(self)}
+        return sealed({**encoding("embedstore-store"), **asdict(self)})
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Manifest:
-        return cls(
-            generation=data["generation"],
-            next_row=data["next_row"],
-            next_file=data.get("next_file", 0),
-            items=_refs(data["items"]),
-            tombstones=_refs(data["tombstones"]),
-            spaces={
-                name: SpaceEntry(entry["spec_sha256"], _refs(entry["parts"]), _refs(entry["failures"]))
-                for name, entry in data["spaces"].items()
-            },
+        """The manifest in a JSON object.
+
+        Raises
+        ------
+        ValueError
+            Something in it cannot be: a type, a number, a name, or two things that contradict one another.
+        """
+        spaces = {
+            check_name(name, "space"): SpaceEntry(
+                _digest(_at(entry, "spec_sha256"), 64),
+                _refs(_at(entry, "parts"), f"spaces/{name}/part-", ".h5"),
+                _refs(_at(entry, "failures"), f"spaces/{name}/failures-", ".parquet"),
+            )
+            for name, entry in _object(_at(data, "spaces")).items()
+        }
+        manifest = cls(
+            generation=_count(_at(data, "generation")),
+            next_row=_count(_at(data, "next_row")),
+            next_file=_count(data.get("next_file", 0)),
+            epoch=_count(data.get("epoch", 0)),
+            items=_refs(_at(data, "items"), "items/part-", ".parquet"),
+            tombstones=_refs(_at(data, "tombstones"), "items/tombstones-", ".parquet"),
+            spaces=spaces,
         )
+        manifest.check()
+        return manifest
+
+    def check(self) -> None:
+        """Refuse what contradicts itself: row ranges that overlap or are not given out yet, a file twice.
+
+        Raises
+        ------
+        ValueError
+        """
+        end = 0
+        for ref in self.items:
+            if ref.first_row < end:
+                raise ValueError(f"{ref.file} begins at row {ref.first_row}, the part before it may reach to row {end - 1}")
+            end = ref.first_row + ref.rows
+        if end > self.next_row:
+            raise ValueError(f"next_row is {self.next_row}, but the items need {end} rows")
+        files = [ref.file for ref in self.refs()]
+        if len(files) != len(set(files)):
+            raise ValueError(f"{next(file for file in files if files.count(file) > 1)} is named twice")
 
     def with_space(self, name: str, entry: SpaceEntry) -> Manifest:
         return replace(self, spaces={**self.spaces, name: entry})
@@ -104,34 +163,70 @@ class Manifest:
             yield from entry.failures
 
 
-def _refs(data: Iterable[Mapping[str, Any]]) -> tuple[PartRef, ...]:
-    return tuple(PartRef(**ref) for ref in data)
-
-
-def read_manifest(root: Path) -> Manifest:
-    """The manifest of the store at `root`."""
+def read_manifest(root: Path) -> tuple[Manifest, int]:
+    """The manifest of the store at `root`, and the version of the format that it is written in."""
     path = root / MANIFEST
-    data = read_json(path)
-    check_encoding(data, "embedstore-store", str(path))
+    data = open_sealed(read_json(path, root), "embedstore-store", str(path))
     try:
-        return Manifest.from_dict(data)
-    except (KeyError, TypeError) as error:
-        raise CorruptStoreError(f"{path} is damaged ({error!r}). Restore it from a backup.") from error
+        return Manifest.from_dict(data), data["encoding-version"]
+    except (ValueError, AttributeError) as error:
+        raise CorruptStoreError(f"{path} is damaged: {error}. Restore it from a backup.") from error
 
 
-def check_size(root: Path, ref: PartRef) -> Path:
-    """The path of a part, after a look at its size (cheap: no byte is read)."""
-    path = root / ref.file
-    try:
-        size = path.stat().st_size
-    except FileNotFoundError:
-        if all(named.file != ref.file for named in read_manifest(root).refs()):
-            raise StoreError(f"{root} was compacted after it was opened. Open it again.") from None
-        raise CorruptStoreError(f"{path} is missing.", _whole_damage(root)) from None
-    if size != ref.bytes:
-        raise CorruptStoreError(f"{path} has {size} bytes, committed were {ref.bytes}.", _whole_damage(root))
-    return path
+def is_part(file: Any) -> bool:
+    """Whether something is the name of a part, and so of a file below the store."""
+    return isinstance(file, str) and _PART.fullmatch(file) is not None
 
 
-def _whole_damage(root: Path) -> str:
-    return f"Run 'embedstore verify {root}' for the whole damage."
+def _refs(data: Any, prefix: str, suffix: str) -> tuple[PartRef, ...]:
+    if not isinstance(data, list):
+        raise ValueError(f"a list of files is {_shown(data)}")
+    return tuple(_ref(entry, prefix, suffix) for entry in data)
+
+
+def _ref(data: Any, prefix: str, suffix: str) -> PartRef:
+    """A part reference whose file is called `prefix`, a number, `suffix`."""
+    file = _at(data, "file")
+    if not (is_part(file) and file.startswith(prefix) and file.endswith(suffix)):
+        raise ValueError(f"a file is called {_shown(file)}, expected {prefix}000000{suffix}")
+    size = _count(_at(data, "bytes"))
+    offsets = {str(name): _count(at, size) for name, at in _object(data.get("offsets", {})).items()}
+    first = data.get("first_row", -1)
+    return PartRef(
+        file,
+        _count(_at(data, "rows")),
+        size,
+        _digest(_at(data, "sha256"), 64),
+        offsets,
+        first if first == -1 and type(first) is int else _count(first),
+        _digest(data.get("xxh3", ""), 16, or_none=True),
+    )
+
+
+def _object(data: Any) -> Mapping[str, Any]:
+    if not isinstance(data, dict):
+        raise ValueError(f"an object is {_shown(data)}")
+    return data
+
+
+def _at(data: Any, key: str) -> Any:
+    if key not in _object(data):
+        raise ValueError(f"{key} is missing")
+    return data[key]
+
+
+def _count(value: Any, most: int = MOST) -> int:
+    if type(value) is not int or not 0 <= value <= most:
+        raise ValueError(f"a number is {_shown(value)}, expected 0 to {most}")
+    return value
+
+
+def _digest(value: Any, length: int, *, or_none: bool = False) -> str:
+    if isinstance(value, str) and ((or_none and not value) or (len(value) == length and _HEX.fullmatch(value))):
+        return value
+    raise ValueError(f"a digest is {_shown(value)}, expected {length} hexadecimal digits")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:59] + "…"

@@ -26,6 +26,7 @@ from embedstore.errors import CorruptStoreError, StoreError, UsageError, one_lin
 from embedstore.sources.base import RESERVED, glob_escape
 from embedstore.spec import MODALITIES
 from embedstore.store.access import WHERE_TIMEOUT
+from embedstore.store.files import PartFiles
 from embedstore.store.format import PartRef
 from embedstore.store.parts import read_table, row_numbers
 
@@ -37,13 +38,14 @@ Rows = npt.NDArray[np.int64]
 ROW, ID = "row", "id"
 SIZE, MTIME = ".size", ".mtime_ns"
 FEW = 32
+SEE_VERIFY = "'embedstore verify' shows the whole damage."
 
 
 class Items:
     """Read access to the items of one generation."""
 
-    def __init__(self, root: Path, parts: Sequence[PartRef], dead: Rows) -> None:
-        self._root = root
+    def __init__(self, files: PartFiles, parts: Sequence[PartRef], dead: Rows) -> None:
+        self._files = files
         self._parts = list(parts)
         self._dead = dead
         self._cache: OrderedDict[int, pa.Table] = OrderedDict()
@@ -54,6 +56,9 @@ class Items:
         if not self._parts:
             return np.empty(0, dtype=np.int64)
         every = np.concatenate([row_numbers(self._part(i, [ROW])) for i in range(len(self._parts))])
+        if not (every[1:] > every[:-1]).all():
+            at = int(np.argmax(every[1:] <= every[:-1]))
+            raise CorruptStoreError(f"{self.root}: row {every[at]} is followed by row {every[at + 1]}.", SEE_VERIFY)
         return np.setdiff1d(every, self._dead, assume_unique=True)
 
     def __len__(self) -> int:
@@ -66,12 +71,12 @@ class Items:
     @property
     def root(self) -> Path:
         """The store's folder."""
-        return self._root
+        return self._files.root
 
     @cached_property
     def id_table(self) -> KeyTable:
         """Key of every live id → row."""
-        table = KeyTable(self._root)
+        table = KeyTable(self.root)
         for i in range(len(self._parts)):
             part = self._part(i, [ROW, ID])
             rows = row_numbers(part)
@@ -127,7 +132,7 @@ class Items:
 
         types: dict[str, pa.DataType] = {}
         for part in self._parts:
-            for column in pq.read_schema(self._root / part.file):
+            for column in pq.read_schema(self._files.whole(part)):
                 types.setdefault(column.name, stored_type(column.type))
         return types
 
@@ -192,8 +197,8 @@ class Items:
             return np.empty(0, dtype=np.int64)
         if not expression.strip():
             raise UsageError("--where is empty; give an SQL condition such as \"label = 'food'\".")
-        folder = str((self._root / "items").resolve())
-        files = ", ".join(literal(glob_escape(str((self._root / part.file).resolve()))) for part in self._parts)
+        folder = str((self.root / "items").resolve())
+        files = ", ".join(literal(glob_escape(str(self._files.whole(part).resolve()))) for part in self._parts)
         connection = connect()
         connection.register("removed", pa.table({ROW: pa.array(self._dead, pa.int64())}))
         bounded(connection)
@@ -238,9 +243,9 @@ class Items:
 
     def _part(self, index: int, columns: list[str] | None) -> pa.Table:
         if columns is not None and index not in self._cache:
-            return as_stored(read_table(self._root, self._parts[index], "embedstore-items", columns))
+            return as_stored(read_table(self._files, self._parts[index], "embedstore-items", columns))
         if index not in self._cache:
-            self._cache[index] = as_stored(read_table(self._root, self._parts[index], "embedstore-items"))
+            self._cache[index] = as_stored(read_table(self._files, self._parts[index], "embedstore-items"))
             while len(self._cache) > 4:
                 self._cache.popitem(last=False)
         self._cache.move_to_end(index)

@@ -5,10 +5,12 @@ A part is written beside its final name, flushed to disk, then renamed. Nothing 
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +18,14 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore._encoding import check_encoding, encoding
-from embedstore._files import ALIGNED, DIRECT_BYTES, fsync_path, publish, write_hashed
+from embedstore._files import ALIGNED, DIRECT_BYTES, write_hashed
+from embedstore._folders import Folder
 from embedstore._hdf5 import plain_dataset
 from embedstore._keys import KEY_BYTES, Keys
-from embedstore.errors import CorruptStoreError
-from embedstore.store.format import PartRef, check_size
+from embedstore._sums import sum_of, sums_of
+from embedstore.errors import CorruptStoreError, one_line
+from embedstore.store.files import HASH, ROW, SUMS, VECTORS, PartFiles
+from embedstore.store.format import PartRef
 
 if TYPE_CHECKING:
     import h5py
@@ -28,7 +33,6 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 
-VECTORS, ROW, HASH = "vectors", "row", "hash"
 UNIQUE = ("row", "id")
 """Columns of tables in which nothing repeats: a dictionary of their values would double them."""
 _MAKING = threading.Lock()
@@ -46,14 +50,17 @@ def write_vectors(root: Path, file: str, vectors: Array, rows: Array, hashes: Ke
     """
     digests = np.ascontiguousarray(hashes).view(np.uint8).reshape(len(rows), KEY_BYTES)
     arrays = {VECTORS: np.ascontiguousarray(vectors), ROW: np.ascontiguousarray(rows, "<i8"), HASH: digests}
+    arrays[SUMS] = sums_of(arrays, VECTORS)
     with _MAKING:  # threads that miss the cache at once would each make it
         frame, offsets = _frame(tuple((name, array.shape, array.dtype.str) for name, array in arrays.items()))
     pieces: list[bytes | memoryview] = [frame[0]]
     for name, between in zip(offsets, frame[1:], strict=True):
         pieces += [arrays[name].reshape(-1).view(np.uint8).data, between]
-    digest = write_hashed(root / file, pieces)
+    *folders, name = file.split("/")
+    with Folder.below(root, *folders) as folder:
+        digest = write_hashed(folder, name, pieces)
     known = {name: offset for name, offset in offsets.items() if arrays[name].size}
-    return PartRef(file, len(rows), sum(len(piece) for piece in pieces), digest, known)
+    return PartRef(file, len(rows), sum(map(len, pieces)), digest, known, xxh3=f"{sum_of(arrays[SUMS]):016x}")
 
 
 @lru_cache(maxsize=8)
@@ -89,39 +96,79 @@ def in_memory(libver: str | tuple[str, str]) -> Iterator[h5py.File]:
         yield h5
 
 
-def read_array(root: Path, ref: PartRef, name: str, dtype: Any, width: int | None = None) -> Array:
+def read_array(files: PartFiles, ref: PartRef, name: str, dtype: Any, width: int | None = None, *, check: bool = True) -> Array:
     """Dataset `name` of a vector part: a read-only memory map at its offset, or a copy where it cannot be mapped.
+
+    Parameters
+    ----------
+    check : bool
+        Compare vectors now; otherwise the caller does, as it goes through them. Datasets of one sum are always compared.
 
     Returns
     -------
     ndarray, shape (ref.rows,) or (ref.rows, width), of `dtype`
     """
-    path = check_size(root, ref)
     shape = (ref.rows,) if width is None else (ref.rows, width)
-    offset = ref.offsets.get(name)
-    if offset is None:
-        return _read_hdf5(path, name, shape, dtype)
-    if offset + int(np.prod(shape)) * np.dtype(dtype).itemsize > ref.bytes:
-        raise CorruptStoreError(f"{path}: dataset /{name} of shape {shape} does not fit into the file.")
-    return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape)
+    if ref.offsets.get(name) is None:
+        return _read_hdf5(files.whole(ref), name, shape, dtype)
+    path, offset = _fitting(files, ref, name, shape, dtype)
+    array = np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape)
+    if name != VECTORS:
+        files.check_single(ref, name, array)
+    elif check:
+        files.check_vectors(ref, array.itemsize * (width or 1))
+    return array
 
 
-def read_into(out: Array, root: Path, ref: PartRef, name: str, *, first: int = 0) -> None:
+def _fitting(files: PartFiles, ref: PartRef, name: str, shape: tuple[int, ...], dtype: Any) -> tuple[Path, int]:
+    """The path and offset of a dataset, which must lie within the file."""
+    path, offset = files.path(ref), ref.offsets[name]
+    if offset + math.prod(shape) * np.dtype(dtype).itemsize > ref.bytes:
+        raise files.damaged(ref, f"cannot hold the dataset /{name} of shape {shape} that it should")
+    return path, offset
+
+
+def read_into(out: Array, files: PartFiles, ref: PartRef, name: str, *, first: int = 0) -> None:
     """Read rows of dataset `name` of a vector part, from `first` on, into `out`, C-contiguous and of its dtype.
 
-    A plain read at the offset: copying out of a fresh memory map would pay a page fault every 4 KiB.
+    A plain read at the offset: copying out of a fresh memory map would pay a page fault every 4 KiB. What was not compared
+    before is summed while it is in the processor's cache.
     """
-    offset = ref.offsets.get(name)
-    if offset is None:
-        out[...] = _read_hdf5(root / ref.file, name, (ref.rows, *out.shape[1:]), out.dtype)[first : first + len(out)]
+    if ref.offsets.get(name) is None:
+        whole = _read_hdf5(files.whole(ref), name, (ref.rows, *out.shape[1:]), out.dtype)
+        out[...] = whole[first : first + len(out)]
         return
-    with open(check_size(root, ref), "rb", buffering=0) as file:
-        file.seek(offset + first * (out.nbytes // max(len(out), 1)))
+    path, offset = _fitting(files, ref, name, (ref.rows, *out.shape[1:]), out.dtype)
+    row_bytes = math.prod(out.shape[1:]) * out.itemsize
+    with open(path, "rb", buffering=0) as file:
+        file.seek(offset + first * row_bytes)
         view = memoryview(out.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
-        while len(view):
-            if not (count := file.readinto(view)):
-                raise CorruptStoreError(f"{root / ref.file}: dataset /{name} does not fit into the file.")
-            view = view[count:]
+        if name != VECTORS or files.known(ref):
+            _fill(view, file, files, ref)
+        else:
+            _fill_checked(view, file, files, ref, first, row_bytes)
+    if name != VECTORS:
+        files.check_single(ref, name, out)
+
+
+def _fill(view: memoryview, file: FileIO, files: PartFiles, ref: PartRef) -> None:
+    while len(view):
+        if not (count := file.readinto(view)):
+            raise files.damaged(ref, "is shorter than it was")
+        view = view[count:]
+
+
+def _fill_checked(view: memoryview, file: FileIO, files: PartFiles, ref: PartRef, first: int, row_bytes: int) -> None:
+    """Fill `view` with the vectors from `first` on, each block of them compared with its sum."""
+    last = first + len(view) // row_bytes
+    lo, hi = files.block_edges(ref, first, last)
+    if lo < first or hi > last:  # the blocks at the ends are compared for themselves
+        files.check_picked(ref, np.asarray([first, last - 1]), row_bytes)
+    for at, end in files.runs(ref, first, last, row_bytes):
+        piece = view[(at - first) * row_bytes : (end - first) * row_bytes]
+        _fill(piece, file, files, ref)
+        if (at, end) == files.block_edges(ref, at, end):
+            files.check_rows(ref, at, piece, row_bytes)
 
 
 def _read_hdf5(path: Path, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
@@ -130,12 +177,12 @@ def _read_hdf5(path: Path, name: str, shape: tuple[int, ...], dtype: Any) -> Arr
     try:
         with h5py.File(path, "r") as h5:
             check_encoding(h5.attrs, "embedstore-vectors", str(path))
-            array = np.asarray(plain_dataset(h5, name, str(path))[()], dtype=dtype)
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError, OverflowError) as error:
-        raise CorruptStoreError(f"{path}: dataset /{name} cannot be read ({error}).") from error
-    if array.shape != shape:
-        raise CorruptStoreError(f"{path}: /{name} has shape {array.shape}, committed was {shape}.")
-    return array
+            dataset = plain_dataset(h5, name, str(path))
+            if dataset.shape != shape:
+                raise CorruptStoreError(f"{path}: /{name} has shape {dataset.shape}, committed was {shape}.")
+            return np.asarray(dataset[()], dtype=dtype)
+    except (OSError, KeyError, AttributeError, TypeError, ValueError, RuntimeError) as error:
+        raise CorruptStoreError(f"{path}: dataset /{name} cannot be read ({one_line(error)}).") from error
 
 
 def write_table(root: Path, file: str, table: pa.Table, kind: str, *, first_row: int = -1) -> PartRef:
@@ -143,14 +190,12 @@ def write_table(root: Path, file: str, table: pa.Table, kind: str, *, first_row:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    path = root / file
-    temporary = path.with_name(path.name + ".tmp")
     stamped = table.replace_schema_metadata({key: str(value) for key, value in encoding(kind).items()})
     nested = any(pa.types.is_nested(field.type) for field in table.schema)  # whose leaves have names of their own
     repeating = nested or [name for name in table.column_names if name not in UNIQUE]
-    pq.write_table(stamped, temporary, compression="zstd", use_dictionary=repeating)
-    fsync_path(temporary)
-    publish(temporary, path)
+    *folders, final = file.split("/")
+    with Folder.below(root, *folders) as folder, folder.replacing(final) as opened:
+        pq.write_table(stamped, Path(opened.name), compression="zstd", use_dictionary=repeating)
     return PartRef.of(root, file, table.num_rows, first_row=first_row)
 
 
@@ -169,12 +214,12 @@ def row_numbers(table: pa.Table) -> npt.NDArray[np.int64]:
     return rows[0] if len(rows) == 1 else np.concatenate([np.empty(0, np.int64), *rows])
 
 
-def read_table(root: Path, ref: PartRef, kind: str, columns: list[str] | None = None) -> pa.Table:
+def read_table(files: PartFiles, ref: PartRef, kind: str, columns: list[str] | None = None) -> pa.Table:
     """The table of a Parquet part; columns that the part lacks are left out."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    path = check_size(root, ref)
+    path = files.whole(ref)
     try:
         with pq.ParquetFile(path) as file:
             metadata = {k.decode(): v.decode() for k, v in (file.schema_arrow.metadata or {}).items()}
@@ -183,4 +228,6 @@ def read_table(root: Path, ref: PartRef, kind: str, columns: list[str] | None = 
             table = file.read(columns=present, use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise CorruptStoreError(f"{path} cannot be read ({error}).") from error
+    if table.num_rows != ref.rows:
+        raise files.damaged(ref, f"has {table.num_rows:,} rows, committed were {ref.rows:,}")
     return table.replace_schema_metadata(None)

@@ -6,42 +6,43 @@ import os
 import threading
 import weakref
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from embedstore.errors import CorruptStoreError
-from embedstore.store.format import PartRef, check_size
+from embedstore.store.files import VECTORS, PartFiles
+from embedstore.store.format import PartRef
 
 OPEN_FILES = 128
 """Of a space at once: a store of a hundred million vectors has two thousand parts, and a process may open a thousand files."""
 
 
 class RowPicker:
-    """Rows of contiguous datasets by position over all parts.
+    """Single vectors by position over all parts.
 
     One positioned read a row: nothing becomes resident, while a memory map keeps the pages around each row (whole huge pages,
     where the file system has cached the file in such), and a few rows from many parts cost a quarter of what maps cost.
 
     Parameters
     ----------
-    root : Path
+    files : PartFiles
     refs : sequence of PartRef
-    name : str
-        Of the dataset, which has an offset in every one of `refs`.
+        Vector parts whose vectors have an offset.
     dtype : numpy dtype
     width : int
     """
 
-    def __init__(self, root: Path, refs: Sequence[PartRef], name: str, dtype: np.dtype[Any], width: int) -> None:
-        self._paths = [check_size(root, ref) for ref in refs]
+    def __init__(self, files: PartFiles, refs: Sequence[PartRef], dtype: np.dtype[Any], width: int) -> None:
+        self._files, self._refs = files, refs
+        self._paths = [files.path(ref) for ref in refs]
         self._starts = np.concatenate([[0], np.cumsum([ref.rows for ref in refs])]).astype(np.int64)
         self._dtype, self._width = dtype, width
         self._row_bytes = width * dtype.itemsize
-        self._offsets = np.asarray([ref.offsets[name] for ref in refs], np.int64)
+        self._offsets = np.asarray([ref.offsets[VECTORS] for ref in refs], np.int64)
         self._few = len(refs) <= OPEN_FILES
+        self._unknown: npt.NDArray[np.bool_] | None = None
         self._lock = threading.Lock()
         self._open: dict[int, int] = {}
         weakref.finalize(self, _close, self._open)
@@ -56,7 +57,9 @@ class RowPicker:
         """
         positions = np.asarray(positions)
         part = np.searchsorted(self._starts, positions, side="right") - 1
-        offsets = (positions - self._starts[part]) * self._row_bytes + self._offsets[part]
+        within = positions - self._starts[part]
+        self._check(part, within)
+        offsets = within * self._row_bytes + self._offsets[part]
         if self._few:  # files stay open, other threads need not wait
             with self._lock:
                 files = self._opened(part.tolist())
@@ -70,6 +73,15 @@ class RowPicker:
                 out[at] = self._read(self._opened(part[at].tolist()), offsets[at].tolist())
             _close(self._open)
         return out
+
+    def _check(self, part: npt.NDArray[np.int64], within: npt.NDArray[np.int64]) -> None:
+        """Compare what was not compared before of the blocks that the vectors `within` parts lie in."""
+        if self._unknown is None:
+            self._unknown = np.asarray([not self._files.known(ref) for ref in self._refs], np.bool_)
+        if self._unknown.any():
+            for number in np.unique(part[self._unknown[part]]).tolist():
+                self._files.check_picked(self._refs[number], within[part == number], self._row_bytes)
+                self._unknown[number] = not self._files.known(self._refs[number])
 
     def _opened(self, parts: list[int]) -> list[int]:
         for number in set(parts) - self._open.keys():

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from embedstore._encoding import check_encoding, encoding
-from embedstore._files import read_json
+from embedstore._encoding import encoding, open_sealed, sealed
+from embedstore._files import read_json, sha256_file
 from embedstore._keys import KEY_BYTES, Keys, KeyTable
 from embedstore.errors import CorruptStoreError
 from embedstore.spec import EncoderSpec
+from embedstore.store.files import HASH, ROW, VECTORS, PartFiles
 from embedstore.store.format import PartRef, SpaceEntry
-from embedstore.store.parts import HASH, ROW, VECTORS, read_array, read_into, read_table, row_numbers
+from embedstore.store.parts import read_array, read_into, read_table, row_numbers
 from embedstore.store.picker import OPEN_FILES, RowPicker
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class SpaceInfo:
     license: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        return {
+        body = {
             **encoding("embedstore-space"),
             "name": self.name,
             "dtype": self.dtype,
@@ -65,10 +66,11 @@ class SpaceInfo:
             "provenance": dict(self.provenance),
             **({"license": self.license} if self.license else {}),
         }
+        return sealed(body)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], where: str) -> SpaceInfo:
-        check_encoding(data, "embedstore-space", where)
+        data = open_sealed(data, "embedstore-space", where)
         try:
             spec = EncoderSpec.from_dict(data["encoder"])
             info = cls(data["name"], spec, data["dtype"], data["provenance"], data.get("license"))
@@ -90,9 +92,15 @@ def space_file(name: str) -> str:
     return f"spaces/{name}/space.json"
 
 
-def read_space_info(root: Path, name: str) -> SpaceInfo:
+def read_space_info(root: Path, name: str, sha256: str) -> SpaceInfo:
+    """The description of space `name`, whose file has the digest that the manifest says."""
     path = root / space_file(name)
-    return SpaceInfo.from_dict(read_json(path), str(path))
+    info = SpaceInfo.from_dict(read_json(path, root), str(path))
+    if sha256_file(path) != sha256:
+        raise CorruptStoreError(f"{path}: its bytes differ from what was committed (SHA-256). Restore it from a backup.")
+    if info.name != name:
+        raise CorruptStoreError(f"{path} describes the space {info.name!r}. Restore it from a backup.")
+    return info
 
 
 class Space:
@@ -101,9 +109,9 @@ class Space:
     Positions run over the parts in order of commit. Reading is a memory map of the HDF5 parts.
     """
 
-    def __init__(self, root: Path, info: SpaceInfo, entry: SpaceEntry, dead: Rows) -> None:
+    def __init__(self, files: PartFiles, info: SpaceInfo, entry: SpaceEntry, dead: Rows) -> None:
         self.info = info
-        self._root = root
+        self._files = files
         self._entry = entry
         self._dead = dead
         self._mapped: dict[int, Array] = {}
@@ -118,7 +126,12 @@ class Space:
     @property
     def root(self) -> Path:
         """The store's folder."""
-        return self._root
+        return self._files.root
+
+    @property
+    def files(self) -> PartFiles:
+        """Where the parts are read."""
+        return self._files
 
     @property
     def spec(self) -> EncoderSpec:
@@ -144,7 +157,7 @@ class Space:
     @property
     def index_folder(self) -> Path:
         """Where an index over this space lives."""
-        return self._root / "spaces" / self.name / "index"
+        return self.root / "spaces" / self.name / "index"
 
     @cached_property
     def raw(self) -> RawVectors:
@@ -191,17 +204,17 @@ class Space:
         """The vectors in order, in blocks of at most `size` rows; blocks do not span parts."""
         start = 0
         for ref in self._entry.parts:
-            part = read_array(self._root, ref, VECTORS, self.dtype, self.dim)
+            part = read_array(self._files, ref, VECTORS, self.dtype, self.dim, check=False)
             keep = None if self._live is None else self._live[start : start + len(part)]
             for lo in range(0, len(part), size):
-                block = part[lo : lo + size]
+                block = self._compared(ref, part, lo, min(lo + size, len(part)))
                 yield block if keep is None or keep[lo : lo + size].all() else block[keep[lo : lo + size]]
             start += len(part)
 
     def row_blocks(self) -> Iterator[Rows]:
         """`rows` a part at a time."""
         for start, ref in zip(self._starts, self._entry.parts, strict=True):
-            rows = read_array(self._root, ref, ROW, np.int64)
+            rows = read_array(self._files, ref, ROW, np.int64)
             live = rows if self._live is None else rows[self._live[start : start + ref.rows]]
             if len(live):
                 yield live
@@ -252,14 +265,14 @@ class Space:
     @cached_property
     def hash_table(self) -> KeyTable:
         """Content hash → row of one vector made from such a payload."""
-        table = KeyTable(self._root)
+        table = KeyTable(self.root)
         for start, ref in zip(self._starts, self._entry.parts, strict=True):
             live = slice(None) if self._live is None else self._live[start : start + ref.rows]
-            hashes = read_array(self._root, ref, HASH, np.uint8, KEY_BYTES)[live]
+            hashes = read_array(self._files, ref, HASH, np.uint8, KEY_BYTES)[live]
             distinct, first = np.unique(np.ascontiguousarray(hashes).view(f"V{KEY_BYTES}").ravel(), return_index=True)
             keys = distinct.view("<u8").reshape(-1, 2)
             new = table.lookup(keys) < 0
-            table.insert(keys[new], read_array(self._root, ref, ROW, np.int64)[live][first[new]])
+            table.insert(keys[new], read_array(self._files, ref, ROW, np.int64)[live][first[new]])
         return table
 
     @cached_property
@@ -267,7 +280,7 @@ class Space:
         """Payloads of live items that could not be embedded: row, id, stage, reason, hash; the latest per row."""
         import pyarrow as pa
 
-        parts = [read_table(self._root, ref, "embedstore-failures") for ref in self._entry.failures]
+        parts = [read_table(self._files, ref, "embedstore-failures") for ref in self._entry.failures]
         if not parts:
             return failures_table([])
         every = pa.concat_tables(parts)
@@ -282,13 +295,21 @@ class Space:
         """Row → failure, as in `failures`."""
         return {f["row"]: Failure(**{**f, "hash": f["hash"] or b""}) for f in self.failures.to_pylist()}
 
+    def _compared(self, ref: PartRef, part: Array, lo: int, hi: int) -> Array:
+        """Vectors `lo` to `hi` of a mapped part, compared with the sums of their blocks."""
+        if not self._files.known(ref):
+            first, last = self._files.block_edges(ref, lo, hi)
+            row_bytes = self.dim * self.dtype.itemsize
+            self._files.check_rows(ref, first, part[first:last].reshape(-1).view(np.uint8).data, row_bytes)
+        return part[lo:hi]
+
     def _map(self, number: int) -> Array:
         """The vectors (n, dim) of a part, mapped; a mapping keeps its file open, so not all of very many are kept."""
         part = self._mapped.get(number)
         if part is None:
             if len(self._mapped) >= OPEN_FILES:
                 self._mapped.clear()
-            part = read_array(self._root, self._entry.parts[number], VECTORS, self.dtype, self.dim)
+            part = read_array(self._files, self._entry.parts[number], VECTORS, self.dtype, self.dim)
             self._mapped[number] = part
         return part
 
@@ -298,7 +319,7 @@ class Space:
         out = np.empty((sum(ref.rows for ref in refs), *width), dtype)
         at = 0
         for ref in refs:
-            read_into(out[at : at + ref.rows], self._root, ref, name)
+            read_into(out[at : at + ref.rows], self._files, ref, name)
             at += ref.rows
         return out
 
@@ -354,7 +375,7 @@ class RawVectors:
         parts = self._space.parts
         if not parts or not hasattr(os, "pread") or any(VECTORS not in ref.offsets for ref in parts):
             return None
-        return RowPicker(self._space.root, parts, VECTORS, self._space.dtype, self.dim)
+        return RowPicker(self._space.files, parts, self._space.dtype, self.dim)
 
     def __len__(self) -> int:
         return len(self._space.raw_rows)
@@ -368,7 +389,7 @@ class RawVectors:
         for ref in self._space.parts:
             for lo in range(0, ref.rows, size):
                 out = np.empty((min(size, ref.rows - lo), self.dim), self._space.dtype)
-                read_into(out, self._space.root, ref, VECTORS, first=lo)
+                read_into(out, self._space.files, ref, VECTORS, first=lo)
                 yield out
 
     def take(self, positions: Rows) -> Array:

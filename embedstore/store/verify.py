@@ -12,13 +12,18 @@ import numpy as np
 
 from embedstore._distinct import distinct
 from embedstore._encoding import check_encoding
-from embedstore._files import read_json, sha256_file
+from embedstore._files import named_files, read_json, sha256_file
+from embedstore._folders import read_file, regular_file
 from embedstore._hdf5 import plain_dataset
+from embedstore._keys import KeyTable, hash_strings
+from embedstore._sums import sum_of_file, sums_of
 from embedstore.errors import CorruptStoreError, EmbedstoreError, reason_of
 from embedstore.store.combined import combined_is_current
-from embedstore.store.format import PartRef, check_size
+from embedstore.store.files import HASH, ROW, SUMS, VECTORS, PartFiles
+from embedstore.store.format import HEAD, HEADS, PartRef
 from embedstore.store.indexes import index_problems
-from embedstore.store.parts import HASH, ROW, VECTORS, read_array
+from embedstore.store.items import ID
+from embedstore.store.parts import read_array, read_table, row_numbers
 from embedstore.store.reader import Store
 from embedstore.store.space import Space, space_file
 from embedstore.store.writer import orphans
@@ -62,25 +67,32 @@ def verify(store: Store | str | Path, on_progress: Callable[[int], None] | None 
     on_progress : callable, optional
         Called with the bytes read so far.
     """
-    store = store if isinstance(store, Store) else Store.open(store)
+    store = Store.open(store.path if isinstance(store, Store) else store, check=False)  # what was compared before is read again
     report = VerifyReport()
     for ref in store.manifest.refs():
-        _check(report, lambda ref=ref: _check_file(store.path, ref, report))  # type: ignore[misc]
+        _check(report, lambda ref=ref: _check_file(store.files, ref, report))  # type: ignore[misc]
         if on_progress:
             on_progress(report.bytes)
     for name, entry in store.manifest.spaces.items():
         _check(report, lambda name=name, entry=entry: _check_space_json(store.path, name, entry.spec_sha256))  # type: ignore[misc]
     if report.clean:
+        _check(report, lambda: _check_items(store))
         for space in store.spaces.values():
             _check(report, lambda space=space: _check_space(store, space))  # type: ignore[misc]
-    for head in store.heads:
-        _check(report, lambda head=head: _check_head(store.path / "heads" / head))  # type: ignore[misc]
+    heads: list[str] = []
+    _check(report, lambda: heads.extend(store.heads))
+    for head in heads:
+        _check(report, lambda head=head: _check_head(store.path, head))  # type: ignore[misc]
     for path in sorted([*store.path.glob("spaces/*/index/index.json"), *store.path.glob("heads/*/index-*/index.json")]):
         report.problems += index_problems(path.parent)
-    report.notes += [f"{path} belongs to nothing; the next writer removes it" for path in orphans(store)]
+    _check(report, lambda: _note_leftovers(store, report))
+    return report
+
+
+def _note_leftovers(store: Store, report: VerifyReport) -> None:
+    report.notes += [f"{store.path / file} belongs to nothing; the next writer removes it" for file in orphans(store)]
     if not combined_is_current(store):
         report.notes.append("embeddings.h5 shows an older generation; the next writer renews it")
-    return report
 
 
 def _check(report: VerifyReport, check: Callable[[], Iterator[str] | None]) -> None:
@@ -94,26 +106,53 @@ def _check(report: VerifyReport, check: Callable[[], Iterator[str] | None]) -> N
         report.problems.append(f"{error.filename or 'a file'}: {reason_of(error)}.")
 
 
-def _check_file(root: Path, ref: PartRef, report: VerifyReport) -> Iterator[str] | None:
-    path = check_size(root, ref)
+def _check_file(files: PartFiles, ref: PartRef, report: VerifyReport) -> Iterator[str]:
+    path = files.path(ref)
     report.files += 1
     report.bytes += ref.bytes
     if sha256_file(path) != ref.sha256:
-        return iter([f"{path}: its bytes differ from what was committed (SHA-256). Restore it from a backup."])
-    return None
+        yield f"{path}: its bytes differ from what was committed (SHA-256). {_remedy(files)}"
+    elif ref.xxh3 and not ref.offsets and sum_of_file(path) != ref.xxh3:
+        yield f"{path}: its bytes differ from what was committed (XXH3). {_remedy(files)}"
+
+
+def _remedy(files: PartFiles) -> str:
+    return f"Embed again what is lost: embedstore repair {files.root} DATASET"
 
 
 def _check_space_json(root: Path, name: str, digest: str) -> Iterator[str] | None:
     path = root / space_file(name)
-    if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+    if hashlib.sha256(read_file(root, space_file(name))).hexdigest() != digest:
         return iter([f"{path}: its bytes differ from what was committed (SHA-256). Restore it from a backup."])
     return None
+
+
+def _check_items(store: Store) -> Iterator[str]:
+    """What does not fit in items that are, byte by byte, what was committed."""
+    manifest, keys = store.manifest, KeyTable()
+    every = [np.empty(0, np.int64)]
+    ends = [*(ref.first_row for ref in manifest.items), manifest.next_row][1:]
+    for ref, following in zip(manifest.items, ends, strict=True):
+        table = read_table(store.files, ref, "embedstore-items", [ROW, ID])
+        rows = row_numbers(table)
+        if not (rows[1:] > rows[:-1]).all() or (len(rows) and (rows[0] != ref.first_row or rows[-1] >= following)):
+            yield f"{store.path / ref.file}: its rows are not ascending from {ref.first_row} to below {following}."
+        live = np.isin(rows, store.dead, invert=True)
+        ids = hash_strings(id for id, lives in zip(table.column(ID).to_pylist(), live.tolist(), strict=True) if lives)
+        again = len(np.unique(ids, axis=0)) < len(ids) or (keys.lookup(ids) >= 0).any()
+        if again:
+            yield f"{store.path / ref.file}: an id is that of another item, too."
+        else:
+            keys.insert(ids, rows[live])
+        every.append(rows)
+    if len(unknown := np.setdiff1d(store.dead, np.concatenate(every))):
+        yield f"{store.path}: a tombstone names row {unknown[0]}, which is no item's."
 
 
 def _check_space(store: Store, space: Space) -> Iterator[str]:
     entry = store.manifest.spaces[space.name]
     for ref in entry.parts:
-        yield from _check_hdf5(store.path, ref, space)
+        yield from _check_hdf5(store.files, ref, space)
     for block in space.blocks():
         if not np.isfinite(block).all():
             yield f"space {space.name!r}: a vector is not finite."
@@ -123,12 +162,16 @@ def _check_space(store: Store, space: Space) -> Iterator[str]:
         yield f"space {space.name!r}: a row has two vectors."
     if len(unknown := np.setdiff1d(rows, store.items.rows, assume_unique=True)):
         yield f"space {space.name!r}: row {unknown[0]} is no item's."
+    for ref in entry.failures:
+        failed = row_numbers(read_table(store.files, ref, "embedstore-failures"))
+        if len(failed) and not 0 <= failed.min() <= failed.max() < store.manifest.next_row:
+            yield f"{store.path / ref.file}: a failure names a row that was never given out."
 
 
-def _check_hdf5(root: Path, ref: PartRef, space: Space) -> Iterator[str]:
+def _check_hdf5(files: PartFiles, ref: PartRef, space: Space) -> Iterator[str]:
     import h5py
 
-    path = root / ref.file
+    path = files.path(ref)
     expected: dict[str, tuple[tuple[int, ...], Any]] = {
         VECTORS: ((ref.rows, space.dim), space.dtype),
         ROW: ((ref.rows,), "<i8"),
@@ -136,21 +179,27 @@ def _check_hdf5(root: Path, ref: PartRef, space: Space) -> Iterator[str]:
     }
     with h5py.File(path, "r") as h5:
         check_encoding(h5.attrs, "embedstore-vectors", str(path))
+        arrays = {}
         for name, (shape, dtype) in expected.items():
             dataset = plain_dataset(h5, name, str(path))
             if dataset.shape != shape or dataset.dtype != np.dtype(dtype):
                 yield f"{path}: /{name} is {dataset.dtype}{dataset.shape}, expected {np.dtype(dtype)}{shape}."
-                continue
-            width = shape[1] if len(shape) == 2 else None
+                return
+            arrays[name], width = dataset[()], shape[1] if len(shape) == 2 else None
             if name in ref.offsets and not np.array_equal(
-                dataset[()], read_array(root, ref, name, dtype, width), equal_nan=name == VECTORS
+                arrays[name], read_array(files, ref, name, dtype, width), equal_nan=name == VECTORS
             ):
                 yield f"{path}: /{name} is not at its recorded offset."
+        if SUMS in ref.offsets and not np.array_equal(h5[SUMS][()], sums_of(arrays, VECTORS, size=int(h5[SUMS][0]))):
+            yield f"{path}: /{SUMS} does not hold the sums of its vectors, rows and hashes."
 
 
-def _check_head(folder: Path) -> Iterator[str]:
-    head = read_json(folder / "head.json")
-    check_encoding(head, "embedstore-head", str(folder / "head.json"))
-    for entry in head["files"].values():
-        if sha256_file(folder / entry["file"]) != entry["sha256"]:
-            yield f"{folder / entry['file']}: its bytes differ from what was saved (SHA-256). Train the head again."
+def _check_head(root: Path, name: str) -> Iterator[str]:
+    path = root / HEADS / name / HEAD
+    head = read_json(path, root)
+    check_encoding(head, "embedstore-head", str(path))
+    for entry in named_files(head, path).values():
+        stored = entry["file"]
+        regular_file(root, f"{HEADS}/{name}/{stored}")
+        if sha256_file(path.with_name(stored)) != entry["sha256"]:
+            yield f"{path.with_name(stored)}: its bytes differ from what was saved (SHA-256). Train the head again."
