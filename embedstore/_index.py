@@ -15,7 +15,17 @@ import numpy.typing as npt
 
 from embedstore._projected import SearchableSpace, skipped_aligners, spaces_of
 from embedstore._threads import bounded
-from embedstore.errors import EmbedstoreError, FingerprintError, StoreError, StoreLockedError, UsageError, next_step, reason_of
+from embedstore._typed import from_json
+from embedstore.errors import (
+    EmbedstoreError,
+    FingerprintError,
+    StoreError,
+    StoreLockedError,
+    UsageError,
+    next_step,
+    one_line,
+    reason_of,
+)
 from embedstore.indexing.approximate import QUERIES, VectorIndex
 from embedstore.indexing.files import read_base, write_base
 from embedstore.indexing.recipe import Recipe
@@ -143,13 +153,13 @@ def open_index(space: SearchableSpace, *, resident: bool = False, device: str = 
         report = IndexReport.from_dict(record.index["report"])
         base = None
         if record.files:
-            recipe = Recipe(**record.index["recipe"])
+            recipe = from_json(Recipe, record.index["recipe"])
             paths = {role: record.checked(folder, role) for role in record.files}
             base = read_base(paths, recipe, vectors, record.index["count"], resident=resident)
         opened = VectorIndex.assembled(report, base, vectors, device=device)
         return OpenIndex(opened.settle() if resident else opened, record=record)
-    except (EmbedstoreError, KeyError, TypeError, ValueError, OSError) as error:
-        return OpenIndex(_exact(vectors, device), f"The index is not used: {error}", _again(space))
+    except (EmbedstoreError, LookupError, TypeError, AttributeError, ValueError, RuntimeError, OSError) as error:
+        return OpenIndex(_exact(vectors, device), f"The index is not used: {one_line(error)}", _again(space))
 
 
 def _exact(vectors: Vectors, device: str) -> VectorIndex:

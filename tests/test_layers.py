@@ -14,7 +14,7 @@ PACKAGE = Path(embedstore.__file__).parent
 LAYERS = [
     {"errors", "_distinct", "_ordered", "_slots", "_sums", "_threads", "_words"},
     {"_folders"},
-    {"registry", "spec", "splits", "_arguments", "_encoding", "_keys", "_files", "_locks", "_sql", "_types", "_hdf5"},
+    {"registry", "spec", "splits", "_arguments", "_encoding", "_keys", "_files", "_locks", "_sql", "_typed", "_types", "_hdf5"},
     {"_values"},
     {"_columns", "_digests", "_hub", "_tables"},
     {"_duplicate_report"},

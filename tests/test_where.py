@@ -26,13 +26,14 @@ def numbered(tmp_path: Path) -> es.Store:
 
 
 def test_a_filter_ends_after_its_time(numbered: es.Store) -> None:
-    for attempt in (lambda: numbered.items.where(ENDLESS, timeout=0.2), lambda: numbered.accessed(Access(0.2)).where(ENDLESS)):
+    limited = es.Store.open(numbered.path, where_timeout=0.2)
+    for attempt in (lambda: numbered.items.where(ENDLESS, timeout=0.2), lambda: limited.where(ENDLESS)):
         with pytest.raises(UsageError, match=r"not done in 0\.2 s.*--where-timeout"):
             attempt()
     assert len(numbered.where("n < 10")) == 10
     with pytest.raises(UsageError, match="not done"):
-        es.search(numbered, id="i1", where=ENDLESS)
-    assert numbered.refresh().access.where_timeout == 0.2
+        es.search(limited, id="i1", where=ENDLESS)
+    assert limited.refresh().access.where_timeout == 0.2
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])

@@ -12,7 +12,7 @@ import numpy as np
 
 from embedstore._encoding import check_encoding, encoding
 from embedstore._files import read_json
-from embedstore.errors import CorruptStoreError, HeadError
+from embedstore.errors import CorruptStoreError, EmbedstoreError, HeadError
 from embedstore.heads.align import Aligner
 from embedstore.heads.io import ALIGN, PAGE, kind_of, read_files, write_files
 from embedstore.spec import EncoderSpec
@@ -102,7 +102,9 @@ def load_aligner(folder: Path) -> AlignRecord:
         inputs = {name: EncoderSpec.from_dict(entry["encoder"]) for name, entry in document["inputs"].items()}
         record = AlignRecord(document["name"], inputs, head, document["report"])
         recorded = document["alignment"]
-    except (KeyError, TypeError, ValueError) as error:
+    except EmbedstoreError:
+        raise
+    except Exception as error:  # whatever a library says of values that no head has
         raise CorruptStoreError(f"{path} is damaged ({error!r}). Align the spaces again.") from error
     if record.alignment != recorded or list(inputs) != list(head.names_):
         raise CorruptStoreError(f"{path} does not describe its weights (alignment {recorded}). Align the spaces again.")

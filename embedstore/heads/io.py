@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embedstore._columns import ColumnEncoder
+from embedstore._columns import METADATA, ColumnEncoder
 from embedstore._encoding import check_encoding, encoding
 from embedstore._files import parquet_table, read_json, sha256_file, write_bytes, write_json
-from embedstore.errors import CorruptStoreError, EmbedstoreError, UsageError
+from embedstore.errors import CorruptStoreError, EmbedstoreError, UsageError, one_line
 from embedstore.evaluation.bootstrap import Score
 from embedstore.heads import Head, head_class, params_of
 from embedstore.heads.base import HeadState
 from embedstore.spec import EncoderSpec
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     import pyarrow as pa
 
 WEIGHTS = "weights.safetensors"
@@ -122,8 +124,10 @@ def load_head(folder: Path) -> HeadRecord:
         )
     try:
         return _restore(folder, document)
-    except (KeyError, TypeError, ValueError) as error:
-        raise CorruptStoreError(f"{path} is damaged ({error!r}). Train the head again.") from error
+    except EmbedstoreError:
+        raise
+    except Exception as error:  # whatever a library says of values that no head has
+        raise CorruptStoreError(f"{path} is damaged ({one_line(repr(error), 200)}). Train the head again.") from error
 
 
 def kind_of(folder: Path) -> str | None:
@@ -138,9 +142,12 @@ def replaced_note(folder: Path) -> str | None:
 
     path = folder / "head.json"
     try:
-        document, saved = read_json(path), datetime.fromtimestamp(path.stat().st_mtime)
-    except (EmbedstoreError, OSError):
-        return None
+        return _described(folder.name, read_json(path), datetime.fromtimestamp(path.stat().st_mtime))
+    except (EmbedstoreError, OSError, LookupError, AttributeError, TypeError, ValueError, StopIteration):
+        return None  # a damaged one is no loss
+
+
+def _described(name: str, document: Mapping[str, Any], saved: datetime) -> str:
     report = document.get("report") or {}
     ways = report.get("retrieval") or {"": {"scores": report.get("metrics") or {}}}  # an alignment's, or a head's
     way, retrieval = next(iter(ways.items()))
@@ -150,7 +157,7 @@ def replaced_note(folder: Path) -> str | None:
         f", {' '.join([way, metric]).strip()} {Score.from_dict(score)}: {report.get('evaluation')}" if score and known else ""
     )
     return (
-        f"head {folder.name!r} ({document.get('kind')} on {' + '.join(document.get('inputs', ()))}, saved "
+        f"head {name!r} ({document.get('kind')} on {' + '.join(document.get('inputs', ()))}, saved "
         f"{saved:%Y-%m-%d %H:%M}{scored}) was replaced; --name keeps both"
     )
 
@@ -188,4 +195,23 @@ def _restore(folder: Path, document: Mapping[str, Any]) -> HeadRecord:
     head = head_class(document["kind"]).from_state(document["params"], state)
     specs = {name: EncoderSpec.from_dict(entry["encoder"]) for name, entry in document["inputs"].items()}
     columns = ColumnEncoder.from_dict(document["columns"]) if document.get("columns") else None
-    return HeadRecord(document["name"], document["target"], specs, head, document["report"], columns)
+    name, target, report = document["name"], document["target"], document["report"]
+    if not (isinstance(name, str) and isinstance(target, str) and isinstance(report, dict)):
+        raise ValueError(f"its name, target or report is {name!r}, {target!r}, {type(report).__name__}")
+    record = HeadRecord(name, target, specs, head, report, columns)
+    _try(record)
+    return record
+
+
+def _try(record: HeadRecord) -> None:
+    """Predict two items, so that a state which fits nothing shows itself here and nowhere else."""
+    head, dims = record.head, record.head.dims_
+    width = {name: spec.dim for name, spec in record.inputs.items()}
+    if any(dims.get(name) != dim for name, dim in width.items()) or set(dims) - set(width) > {METADATA}:
+        raise ValueError(f"its inputs are {dims}, those of its encoders {width}")
+    inputs = {name: np.zeros((2, dim), np.float32) for name, dim in dims.items()}
+    numbers = head.task == "regression"
+    found = np.asarray(head.predict(inputs) if numbers else head.predict_log_proba(inputs))
+    expected = (2,) if numbers else (2, len(head.classes_))
+    if found.shape != expected or found.dtype.kind != "f":
+        raise ValueError(f"it predicts {found.dtype}{found.shape}, expected {expected}")

@@ -15,8 +15,9 @@ from typing import Any
 
 from embedstore._digests import check_digest
 from embedstore._encoding import check_encoding, encoding
-from embedstore._files import read_json, write_json
-from embedstore.errors import CorruptStoreError, EmbedstoreError
+from embedstore._files import named_files, read_json, write_json
+from embedstore._typed import from_json
+from embedstore.errors import CorruptStoreError, EmbedstoreError, one_line
 from embedstore.store.format import PartRef
 
 INDEX = "index.json"
@@ -76,8 +77,16 @@ class IndexRecord:
         body = {key: value for key, value in data.items() if key != "digest"}
         if data.get("digest") != _digest(body):
             raise CorruptStoreError(f"{path}: its contents differ from what was written.")
-        files = {name: IndexFile(**entry) for name, entry in data["files"].items()}
-        covers = [(file, sha256) for file, sha256 in data["covers"]]
+        named = named_files(data, path)
+        try:
+            files = {name: from_json(IndexFile, entry) for name, entry in named.items()}
+            covers = [(str(file), str(sha256)) for file, sha256 in data["covers"]]
+            kinds = (str, str, dict, int)
+            given = (data["space"], data["fingerprint"], data["index"], data["number"])
+            if any(type(value) is not kind for value, kind in zip(given, kinds, strict=True)):
+                raise ValueError(f"its space, fingerprint, index or number is {one_line(repr(given), 80)}")
+        except (LookupError, TypeError, ValueError) as error:
+            raise CorruptStoreError(f"{path} is damaged ({error}).") from error
         return cls(data["space"], data["fingerprint"], covers, files, data["index"], data["number"])
 
     def write(self, folder: Path) -> None:
