@@ -27,7 +27,8 @@ from embedstore.errors import (
     reason_of,
 )
 from embedstore.indexing.approximate import QUERIES, VectorIndex
-from embedstore.indexing.files import read_base, write_base
+from embedstore.indexing.files import ENTRIES, FAISS, read_base, write_base
+from embedstore.indexing.foreign import note_made, try_index
 from embedstore.indexing.recipe import Recipe
 from embedstore.indexing.report import IndexReport
 from embedstore.indexing.vectors import ArrayVectors, Vectors
@@ -155,6 +156,9 @@ def open_index(space: SearchableSpace, *, resident: bool = False, device: str = 
         if record.files:
             recipe = from_json(Recipe, record.index["recipe"])
             paths = {role: record.checked(folder, role) for role in record.files}
+            for role in (FAISS, ENTRIES):
+                if role in paths:
+                    try_index(paths[role], record.files[role].sha256)
             base = read_base(paths, recipe, vectors, record.index["count"], resident=resident)
         opened = VectorIndex.assembled(report, base, vectors, device=device)
         return OpenIndex(opened.settle() if resident else opened, record=record)
@@ -235,6 +239,7 @@ def _keep(space: SearchableSpace, built: VectorIndex, options: Mapping[str, Any]
         for role, name in write_base(built.base_, folder, number).items():
             ref = PartRef.of(folder, name, 0)
             files[role] = IndexFile(name, ref.bytes, ref.sha256)
+            note_made(ref.sha256)
         index |= {"recipe": built.base_.recipe.to_dict(), "count": len(built.base_)}
     covers = [(ref.file, ref.sha256) for ref in space.parts]
     IndexRecord(space.name, space.fingerprint, covers, files, index, number).write(folder)
