@@ -270,7 +270,9 @@ def read_header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.d
         version = npy.read_magic(file)
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, fortran, dtype = read(file)
-    except (ValueError, EOFError, LookupError, TypeError, SyntaxError, RecursionError, MemoryError, OverflowError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # numpy parses it as Python, whose parser has errors of many kinds
         raise SourceError(f"{name} is not an array as numpy.save writes it ({one_line(error, 120)}).") from error
     return shape, fortran, dtype
 
