@@ -102,12 +102,16 @@ class Items:
     def rows_of(self, ids: Sequence[str]) -> Rows:
         """Rows (n,) of `ids`; `UsageError` names the first one that is not there."""
         ids = strings(ids, "ids")
-        rows = (
-            self._few_rows(ids) if len(ids) <= FEW and "id_table" not in vars(self) else self.id_table.lookup(hash_strings(ids))
-        )
+        rows = self.known_rows(ids)
         if len(missing := np.flatnonzero(rows < 0)):
             raise UsageError(f"No item has the id {ids[missing[0]]!r}. 'embedstore info' shows what the store holds.")
         return rows
+
+    def known_rows(self, ids: Sequence[str]) -> Rows:
+        """Rows (n,) of `ids`; -1 for those that are not there."""
+        if len(ids) <= FEW and "id_table" not in vars(self):
+            return self._few_rows(ids)
+        return self.id_table.lookup(hash_strings(ids))
 
     def _few_rows(self, ids: Sequence[str]) -> Rows:
         """Rows of a few ids without a table of all; -1 where an id is not there."""
