@@ -18,6 +18,7 @@ from typing import IO, Any, TypeVar
 
 from embedstore.errors import MissingDependencyError, PayloadError, SourceError, next_step, one_line
 from embedstore.registry import require
+from embedstore.sources.confined import Root
 
 T = TypeVar("T")
 
@@ -50,8 +51,8 @@ def read_file(path: str) -> bytes:
         raise PayloadError("read", f"{path}: {reason}") from error
 
 
-def read_payload(path: str, *, timeout: float = TIMEOUT) -> bytes:
-    """The bytes of a local file or of a URL, which may take `timeout` seconds.
+def read_payload(path: str, *, timeout: float = TIMEOUT, root: Root | None = None) -> bytes:
+    """The bytes of a local file or of a URL, which may take `timeout` seconds; below `root` alone, where there is one.
 
     Raises
     ------
@@ -59,6 +60,7 @@ def read_payload(path: str, *, timeout: float = TIMEOUT) -> bytes:
     MissingDependencyError
         fsspec, or its package for the protocol, is not installed.
     """
+    path = path if root is None else root.inside(path)
     if not is_url(path):
         return read_file(path)
 
