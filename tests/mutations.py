@@ -269,13 +269,7 @@ def _tar(name: str) -> Callable[[Path], Path]:
         elif name.endswith(".zst"):
             import pyarrow as pa
 
-            packed = io.BytesIO()
-            with pa.CompressedOutputStream(packed, "zstd") as out:
-                out.write(data)
-                out.flush()
-                data = b""
-                out.close()
-                data = packed.getvalue()
+            data = pa.Codec("zstd").compress(data, asbytes=True)
         path.write_bytes(data)
         return path
 

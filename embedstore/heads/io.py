@@ -161,11 +161,11 @@ def read_generation(
         try:
             accept(folder, document)
             return restore(folder, document, _contents(folder, document))
-        except EmbedstoreError:
+        except (EmbedstoreError, OSError):
             raise
         except Exception as error:  # whatever a library says of values that no head has
-            fact = f"{folder / HEAD} is damaged ({one_line(repr(error), 200)})."
-            raise CorruptStoreError(f"{fact} {_again(document)}") from error
+            said = one_line(repr(error), 200)
+            raise CorruptStoreError(f"{folder / HEAD} is damaged ({said}). {_again(document)}") from error
 
     return of_one_generation(lambda: read_head(folder), restored)
 
@@ -211,7 +211,8 @@ def replaced_note(folder: Path) -> str | None:
     from datetime import datetime
 
     try:
-        return _described(folder.name, read_head(folder), datetime.fromtimestamp((folder / HEAD).lstat().st_mtime))
+        saved = datetime.fromtimestamp((folder / HEAD).lstat().st_mtime)
+        return _described(folder.name, read_head(folder), saved)
     except (EmbedstoreError, OSError, LookupError, AttributeError, TypeError, ValueError, StopIteration):
         return None  # a damaged one is no loss
 
@@ -276,7 +277,7 @@ def _try(record: HeadRecord) -> None:
     """Predict two items, so that a state which fits nothing shows itself here and nowhere else."""
     head, dims = record.head, record.head.dims_
     width = {name: spec.dim for name, spec in record.inputs.items()}
-    if any(dims.get(name) != dim for name, dim in width.items()) or set(dims) - set(width) > {METADATA}:
+    if any(dims.get(name) != dim for name, dim in width.items()) or not set(dims) - set(width) <= {METADATA}:
         raise ValueError(f"its inputs are {dims}, those of its encoders {width}")
     inputs = {name: np.zeros((2, dim), np.float32) for name, dim in dims.items()}
     numbers = head.task == "regression"

@@ -22,6 +22,9 @@ from embedstore.sources.confined import Root
 
 T = TypeVar("T")
 
+PAYLOAD_BYTES = 2 << 30
+"""No payload is larger: it is read into memory."""
+
 TIMEOUT = 60.0
 """Seconds that a remote read may take."""
 
@@ -42,8 +45,11 @@ def read_file(path: str) -> bytes:
     if is_url(path):
         raise PayloadError("read", f"{path} is not a local file; download it first")
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
             raise PayloadError("read", f"{path} is not a regular file")
+        if status.st_size > PAYLOAD_BYTES:
+            raise PayloadError("read", f"{path} has {status.st_size:,} bytes, of at most {PAYLOAD_BYTES:,}")
         with open(path, "rb") as file:
             return file.read()
     except (OSError, ValueError) as error:

@@ -5,6 +5,7 @@ No pickle: an array of Python objects is refused.
 
 from __future__ import annotations
 
+import math
 import os
 import zlib
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ from zipfile import BadZipFile, ZipFile
 import numpy as np
 import numpy.typing as npt
 
-from embedstore._hdf5 import plain_dataset
+from embedstore._hdf5 import RATIO, UNCHECKED, plain_dataset
 from embedstore.errors import CorruptStoreError, EmbedstoreError, SourceError, UsageError, next_step, one_line, reason_of
 
 if TYPE_CHECKING:
@@ -279,6 +280,11 @@ def read_header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.d
 
 def read_member(path: Path, member: str) -> Array:
     """A whole array of an ``.npz`` file, such as its ids."""
+    with open_npz(path) as archive, archive.open(f"{member}.npy") as file:
+        shape, _, dtype = read_header(file, f"{path}: array {member!r}")
+        claimed, packed = math.prod(shape) * dtype.itemsize, archive.getinfo(f"{member}.npy").compress_size
+        if dtype.hasobject or min(shape, default=0) < 0 or claimed > RATIO * packed + UNCHECKED:
+            raise SourceError(f"{path}: array {member!r} is said to have {claimed:,} bytes of {dtype}, of which it holds none.")
     with open_npz(path) as archive, archive.open(f"{member}.npy") as file:
         try:
             return np.asarray(np.lib.format.read_array(file, allow_pickle=False))

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+LONGEST = 1 << 20
+"""Bytes of a line."""
+
+
 class PathListSource:
     """The files that a list names, in its order; the id of an item is its line as written.
 
@@ -115,5 +119,7 @@ def _lines_of(file: object) -> Iterator[bytes]:
     while block := file.read(1 << 20):  # type: ignore[attr-defined]
         *lines, rest = (rest + block).split(b"\n")
         yield from lines
+        if len(rest) > LONGEST:
+            raise SourceError(f"A line has more than {LONGEST:,} bytes; expected one path a line.")
     if rest:
         yield rest
