@@ -529,8 +529,13 @@ def threaded(recorded: Recorded, i: int) -> bool:
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
 def test_a_folder_that_a_killed_writer_made_is_made_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "s"
-    es.Store.open(path, create=True)
+    path = tmp_path / "new" / "s"
+    (tmp_path / "new").mkdir()
+    with monkeypatch.context() as first:
+        recorded = Recorded(first)
+        es.Store.open(path, create=True)
+        commit = recorded.at("rename", path / "store.json")
+        assert recorded.at("fsync", tmp_path) < recorded.at("fsync", path.parent) < commit
     (path / "items").mkdir()
     (path / "spaces" / "text").mkdir(parents=True)
     recorded = Recorded(monkeypatch)
