@@ -388,6 +388,20 @@ def test_all_of_a_head_is_of_one_generation(path: Path) -> None:
     assert fitted_ids(load_head(path / "heads" / "label")).tolist() != ids
 
 
+def test_an_alignment_that_was_saved_while_a_head_was_trained_stays(path: Path) -> None:
+    import json
+
+    from embedstore.errors import HeadError
+    from embedstore.heads.io import load_head, save_head
+
+    record, head = load_head(path / "heads" / "label"), path / "heads" / "label" / "head.json"
+    head.write_text(json.dumps({**json.loads(head.read_text()), "kind": "align"}))
+    before = seen(path)
+    with pytest.raises(HeadError, match="is an alignment, which search uses, and is not replaced"):
+        save_head(path / "heads" / "label", record, {})
+    assert seen(path) == before
+
+
 def test_a_head_that_lost_a_file_is_damaged_and_not_read_for_ever(path: Path) -> None:
     place_of(path, "WEIGHTS").unlink()
     with pytest.raises(CorruptStoreError, match=r"weights-\w+.safetensors is missing. Train the head again"):
