@@ -392,6 +392,20 @@ def test_all_of_a_head_is_of_one_generation(path: Path) -> None:
     assert fitted_ids(load_head(path / "heads" / "label")).tolist() != ids
 
 
+def test_an_alignment_that_was_saved_while_a_head_was_trained_stays(path: Path) -> None:
+    import json
+
+    from embedstore.errors import HeadError
+    from embedstore.heads.io import load_head, save_head
+
+    record, head = load_head(path / "heads" / "label"), path / "heads" / "label" / "head.json"
+    head.write_text(json.dumps({**json.loads(head.read_text()), "kind": "align"}))
+    before = seen(path)
+    with pytest.raises(HeadError, match="is an alignment, which search uses, and is not replaced"):
+        save_head(path / "heads" / "label", record, {})
+    assert seen(path) == before
+
+
 def test_a_head_that_lost_a_file_is_damaged_and_not_read_for_ever(path: Path) -> None:
     place_of(path, "WEIGHTS").unlink()
     with pytest.raises(CorruptStoreError, match=r"weights-\w+.safetensors is missing. Train the head again"):
@@ -533,8 +547,13 @@ def threaded(recorded: Recorded, i: int) -> bool:
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
 def test_a_folder_that_a_killed_writer_made_is_made_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "s"
-    es.Store.open(path, create=True)
+    path = tmp_path / "new" / "s"
+    (tmp_path / "new").mkdir()
+    with monkeypatch.context() as first:
+        recorded = Recorded(first)
+        es.Store.open(path, create=True)
+        commit = recorded.at("rename", path / "store.json")
+        assert recorded.at("fsync", tmp_path) < recorded.at("fsync", path.parent) < commit
     (path / "items").mkdir()
     (path / "spaces" / "text").mkdir(parents=True)
     recorded = Recorded(monkeypatch)

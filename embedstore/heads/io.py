@@ -20,7 +20,7 @@ from embedstore._encoding import encoding, open_sealed, sealed
 from embedstore._files import json_bytes, named_files, of_one_generation, parquet_table, read_json
 from embedstore._folders import Folder, readable, split_root
 from embedstore._locks import locked
-from embedstore.errors import CorruptStoreError, EmbedstoreError, UsageError, one_line
+from embedstore.errors import CorruptStoreError, EmbedstoreError, HeadError, UsageError, one_line
 from embedstore.evaluation.bootstrap import Score
 from embedstore.heads import Head, head_class, params_of
 from embedstore.heads.base import HeadState
@@ -74,6 +74,7 @@ class HeadRecord:
 def save_head(folder: Path, record: HeadRecord, extra: Mapping[str, bytes], *, page: bytes | None = None) -> None:
     """Write `record` to `folder`, with `extra` files beside it (name → bytes), and `page` for people as ``report.html``."""
     with changing(folder) as opened:
+        refuse_alignment(folder)  # one may have been saved since training began
         _save(opened, record, extra)
         if page is None:
             opened.unlink(PAGE)
@@ -204,6 +205,12 @@ def kind_of(folder: Path) -> str | None:
             return str(read_head(folder).get("kind")) if opened.has(HEAD) else None
     except FileNotFoundError:
         return None
+
+
+def refuse_alignment(folder: Path) -> None:
+    """Raise `HeadError` where the head in `folder` is one that search uses: no other replaces it."""
+    if kind_of(folder) == ALIGN:
+        raise HeadError(f"{folder} is an alignment, which search uses, and is not replaced. Choose another name: --name NAME.")
 
 
 def replaced_note(folder: Path) -> str | None:
