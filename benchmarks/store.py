@@ -22,14 +22,13 @@ import embedstore as es
 from embedstore._keys import hash_strings
 from embedstore.encoders.hash import HashEncoder
 from embedstore.pipeline.chunks import part_rows
-from embedstore.store.writer import NewVectors, StoreWriter
+from embedstore.store.writer import NewVectors
 
 
 def fill(path: Path, vectors: np.ndarray[Any, Any]) -> es.Store:
     """A store of `vectors` in parts as `embed` makes them of pictures: many small ones at first."""
     n, dim = vectors.shape
-    es.Store.open(path, create=True)
-    with StoreWriter(path) as writer:
+    with es.Store.open(path, create=True).writer() as writer:
         writer.ensure_space("text", HashEncoder(dim, "text").spec, dtype="float16", provenance={})
         at = 0
         while at < n:

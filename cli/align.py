@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .commands import Json, Store, Where
+from .opening import SECONDS, NoCheck, WhereTimeout, opened
 
 if TYPE_CHECKING:
     from embedstore._align import AlignReport, Retrieval
@@ -20,6 +21,8 @@ def align(
     target: Annotated[str, typer.Option("--to", help="The other space.")] = "image",
     name: Annotated[str, typer.Option(help="Name of the saved head; the spaces are called NAME.SPACE.")] = "aligned",
     where: Where = None,
+    where_timeout: WhereTimeout = SECONDS,
+    no_check: NoCheck = False,
     seed: Annotated[int, typer.Option(help="Of the split, the folds and the bootstrap.")] = 0,
     json: Json = False,
 ) -> None:
@@ -29,7 +32,8 @@ def align(
     from . import render
 
     with render.status("aligning"):
-        report = align(store, source, target, name=name, where=where, seed=seed)
+        held = opened(store, where_timeout=where_timeout, no_check=no_check)
+        report = align(held, source, target, name=name, where=where, seed=seed)
     if json:
         render.print_json(report.to_dict())
         return

@@ -10,6 +10,8 @@ import typer
 
 from embedstore._words import counted
 
+from .opening import SECONDS, AllowModel, NoCheck, WhereTimeout, opened
+
 Store = Annotated[Path, typer.Argument(readable=False, metavar="STORE", help="The store's folder.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
 Where = Annotated[str | None, typer.Option(help="SQL over the metadata, such as \"label = 'food' and price < 10\".")]
@@ -112,6 +114,7 @@ def embed(
     prompt: Annotated[str | None, typer.Option(help=PROMPT)] = None,
     query_prompt: Annotated[str | None, typer.Option(help="The same before a query, recorded for searches.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Cut vectors (MODEL@256) though the model does not allow it.")] = False,
+    allow_model: AllowModel = None,
     json: Json = False,
 ) -> None:
     """Embed DATASET into a store; run it again to add, update or resume."""
@@ -143,6 +146,7 @@ def embed(
             prompt=prompt,
             query_prompt=query_prompt,
             force=force,
+            allow_models=allow_model or (),
             on_progress=on_progress,
         )
     render.print_json(report.to_dict()) if json else render.print_embedding(report, store)
@@ -222,6 +226,8 @@ def train(
     head: Annotated[str, typer.Option(help=HEAD_KINDS)] = "linear",
     inputs: Annotated[str | None, typer.Option(help="Spaces to use, separated by commas; default all.")] = None,
     where: Where = None,
+    where_timeout: WhereTimeout = SECONDS,
+    no_check: NoCheck = False,
     columns: Annotated[str | None, typer.Option(help="Metadata columns to use as one more input.")] = None,
     cv: Annotated[int | None, typer.Option(help="Score by K-fold cross-validation.")] = None,
     task: Annotated[str | None, typer.Option(help="classification or regression; default by the target.")] = None,
@@ -241,7 +247,7 @@ def train(
 
     with render.status("training") as say:
         report = es.train(
-            store,
+            opened(store, where_timeout=where_timeout, no_check=no_check),
             target,
             head=head,
             inputs=_names(inputs),
@@ -281,6 +287,8 @@ def evaluate(
     store: Store,
     head: SavedHead = None,
     where: Where = None,
+    where_timeout: WhereTimeout = SECONDS,
+    no_check: NoCheck = False,
     group: Annotated[str | None, typer.Option(help="Column; the intervals draw its values instead of items.")] = None,
     seen: Annotated[bool, typer.Option("--seen", help="Count items that the head was fitted on, too.")] = False,
     report: Annotated[Path | None, typer.Option(readable=False, help="Write an HTML report here.")] = None,
@@ -293,7 +301,8 @@ def evaluate(
     from . import render
 
     with render.status("evaluating"):
-        result = es.evaluate(store, _head(store, head), where=where, group=group, seen=seen, report=report, seed=seed)
+        held = opened(store, where_timeout=where_timeout, no_check=no_check)
+        result = es.evaluate(held, _head(store, head), where=where, group=group, seen=seen, report=report, seed=seed)
     render.print_json(result.to_dict()) if json else render.print_evaluation(result)
 
 
@@ -305,6 +314,8 @@ def predict(
     ] = None,
     id: Annotated[list[str] | None, typer.Option("--id", help="A stored item; may be repeated. Default: all.")] = None,
     where: Where = None,
+    where_timeout: WhereTimeout = SECONDS,
+    no_check: NoCheck = False,
     out: Annotated[Path | None, typer.Option(readable=False, help="Write a .csv, .parquet or .jsonl, not the screen.")] = None,
     id_column: IdColumn = None,
     image_column: ImageColumn = None,
@@ -313,6 +324,7 @@ def predict(
     video_column: VideoColumn = None,
     explain: Annotated[bool, typer.Option("--explain", help="What each input contributed, and the nearest items.")] = False,
     device: Device = "auto",
+    allow_model: AllowModel = None,
     json: Json = False,
 ) -> None:
     """Predict with a saved head, on stored items or on new files."""
@@ -322,8 +334,9 @@ def predict(
 
     columns = _columns(id=id_column, image=image_column, text=text_column, audio=audio_column, video=video_column)
     with render.status("predicting"):
+        held = opened(store, where_timeout=where_timeout, allow_model=allow_model, no_check=no_check)
         predictions = es.predict(
-            store, _head(store, head), dataset, ids=id or None, where=where, columns=columns, explained=explain, device=device
+            held, _head(store, head), dataset, ids=id or None, where=where, columns=columns, explained=explain, device=device
         )
     if out is not None:
         render.say(f"{counted(len(predictions.ids), 'prediction')} written to {predictions.save(out)}", stderr=json)

@@ -10,6 +10,7 @@ import typer
 from embedstore._words import counted
 
 from .commands import Json, Store, Where
+from .opening import SECONDS, NoCheck, WhereTimeout, opened
 
 if TYPE_CHECKING:
     from embedstore._duplicate_report import DuplicateCluster, DuplicateReport
@@ -34,24 +35,25 @@ def dedup(
         ),
     ] = None,
     where: Where = None,
+    where_timeout: WhereTimeout = SECONDS,
+    no_check: NoCheck = False,
     exact: Annotated[bool, typer.Option("--exact", help="Look for the same bytes alone; reads no vectors.")] = False,
     out: Annotated[Path | None, typer.Option(readable=False, help="Write every duplicate to a .csv or .json.")] = None,
     remove: Annotated[bool, typer.Option("--remove", help="Remove them; one item of each cluster stays.")] = False,
     json: Json = False,
 ) -> None:
     """Find exact and near duplicates, and remove them."""
-    import embedstore as es
     from embedstore._dedup import find_duplicates, remove_duplicates
     from embedstore._duplicate_report import check_output
 
     from . import render
 
-    opened = es.Store.open(store)
+    held = opened(store, where_timeout=where_timeout, no_check=no_check)
     if out is not None:
         check_output(out)
     with render.status("comparing") as say:
         report = find_duplicates(
-            opened,
+            held,
             space=None if space is None else [name.strip() for name in space.split(",") if name.strip()],
             threshold=threshold,
             where=where,
@@ -61,7 +63,7 @@ def dedup(
         )
     if out is not None:
         render.say(f"{counted(len(report.ids), 'duplicate')} written to {report.save(out)}", stderr=json)
-    left = remove_duplicates(opened, report) if remove else None
+    left = remove_duplicates(held, report) if remove else None
     if json:
         removal = {} if left is None else {"removed": len(report.ids), "left": len(left)}
         render.print_json({**report.to_dict(), **removal})

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .commands import Device, Json, Store, Where
+from .opening import SECONDS, AllowModel, NoCheck, WhereTimeout, opened
 
 if TYPE_CHECKING:
     from embedstore._eval_search import RetrievalFigures, SearchEvaluation
@@ -27,13 +28,15 @@ def eval_search(
     space: Annotated[str | None, typer.Option(help="Space of queries and results.")] = None,
     queries: Annotated[int, typer.Option(help="At most so many, drawn at random.")] = 5000,
     where: Where = None,
+    where_timeout: WhereTimeout = SECONDS,
+    no_check: NoCheck = False,
     k: Annotated[list[str] | None, typer.Option("-k", help="Cut-offs, such as 1,5,10; may be repeated.")] = None,
     seed: Annotated[int, typer.Option(help="Of the sample, the order of ties and the bootstrap.")] = 0,
     device: Device = "auto",
+    allow_model: AllowModel = None,
     json: Json = False,
 ) -> None:
     """Score retrieval by a column, by judged pairs, or from one space to another that is aligned with it."""
-    import embedstore as es
     from embedstore._eval_search import eval_search as run
     from embedstore.errors import UsageError
 
@@ -43,7 +46,7 @@ def eval_search(
         raise UsageError("Give either --space, or --from and --to.")
     with render.status("searching"):
         result = run(
-            es.Store.open(store),
+            opened(store, where_timeout=where_timeout, allow_model=allow_model, no_check=no_check),
             relevance=relevance,
             pairs=pairs,
             source=source or space,

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from .commands import Device, Json, Store, Where, _names
+from .opening import SECONDS, AllowModel, NoCheck, WhereTimeout, opened
 
 ONE_QUESTION = (
     *("words", "text", "image", "audio", "id", "vector", "fingerprint", "like", "unlike", "weights"),
@@ -33,6 +34,8 @@ def search(
     k: Annotated[int, typer.Option("-k", help="How many results.")] = 10,
     offset: Annotated[int, typer.Option(help="How many results to skip: the next page.")] = 0,
     where: Where = None,
+    where_timeout: WhereTimeout = SECONDS,
+    no_check: NoCheck = False,
     min_score: Annotated[float | None, typer.Option(help="Leave out results below.")] = None,
     diversity: Annotated[float, typer.Option(help="0 nearest, 1 most different from one another.")] = 0.0,
     group_by: Annotated[str | None, typer.Option(help="Column; each value is shown once.")] = None,
@@ -41,6 +44,7 @@ def search(
     batch: Annotated[str | None, typer.Option(help="Many queries: a .npy of shape (m, dim), or a space of the store.")] = None,
     out: Annotated[Path | None, typer.Option(readable=False, help="With --batch: .parquet, .csv or .jsonl to write.")] = None,
     device: Device = "auto",
+    allow_model: AllowModel = None,
     json: Json = False,
 ) -> None:
     """Find the nearest items to texts, images, items or vectors, by cosine."""
@@ -49,13 +53,13 @@ def search(
 
     from . import render
 
-    opened = es.Store.open(store)
+    held = opened(store, where_timeout=where_timeout, allow_model=allow_model, no_check=no_check)
     if batch is not None:
         if extra := [_written(name) for name in ONE_QUESTION if _given(context, name)]:
             raise UsageError(f"--batch is a search of its own: leave out {', '.join(extra)}.")
         with render.status("searching") as say:
             done = es.search_batch(
-                opened, batch, out, space=space, k=k, where=where, recall=recall, device=device, on_progress=say
+                held, batch, out, space=space, k=k, where=where, recall=recall, device=device, on_progress=say
             )
         render.print_json(done.to_dict()) if json else render.say(str(done))
         return
@@ -64,11 +68,11 @@ def search(
     if fingerprint is not None and vector is None:
         raise UsageError("--fingerprint belongs to --vector: it says which encoder made that vector.")
     shown = _names(columns)
-    texts = ["text"] if "text" in opened.items.column_types() else []
-    table = shown or [*texts, *opened.items.metadata_columns()[:3]]
+    texts = ["text"] if "text" in held.items.column_types() else []
+    table = shown or [*texts, *held.items.metadata_columns()[:3]]
     with render.status("searching"):
         result = es.search(
-            opened,
+            held,
             text=[*_text(words or []), *(text or [])],
             image=list(image or []),
             audio=list(audio or []),

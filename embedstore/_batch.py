@@ -110,7 +110,7 @@ def search_batch(
         raise UsageError(f"Say where to write the neighbours: --out FILE with one of {', '.join(SUFFIXES)}. Got {out} instead.")
     searcher = Searcher(opened, device=device, resident=True)
     target, blocks = _blocks(searcher, queries, space, wanted.k)
-    among = None if where is None else opened.items.where(where)
+    among = None if where is None else opened.where(where)
     start = time.perf_counter()
     path = Path(out)
     counts = [0, 0, 0]

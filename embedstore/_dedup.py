@@ -170,7 +170,7 @@ def _spaces(store: Store, given: str | Sequence[str] | None) -> list[Space]:
 
 def _rows(store: Store, spaces: Sequence[Space], where: str | None) -> Rows:
     """Rows (n,) ascending of the items with a vector in each of `spaces`."""
-    rows = store.items.rows if where is None else store.items.where(where)
+    rows = store.items.rows if where is None else store.where(where)
     matching = len(rows)
     for space in spaces:
         rows = rows[space.has(rows)]

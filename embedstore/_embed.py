@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from embedstore._types import declared, word_of
 from embedstore.encoders import Encoder, load_encoder
 from embedstore.encoders.cut import NEIGHBOURS, Cut, neighbours_kept
+from embedstore.encoders.trust import absolute_name, refuse_foreign
 from embedstore.errors import UsageError
 from embedstore.indexing.measure import interval
 from embedstore.pipeline.consume import ChunkCloser, Encoding
@@ -38,6 +39,7 @@ from embedstore.sources import (
 from embedstore.sources.manifests import Manifest
 from embedstore.spec import EncoderSpec
 from embedstore.store import Store
+from embedstore.store.access import Access
 from embedstore.store.writer import StoreWriter
 
 EncoderName = str | Encoder
@@ -71,6 +73,7 @@ def embed(
     prompt: str | None = None,
     query_prompt: str | None = None,
     force: bool = False,
+    allow_models: Sequence[str | os.PathLike[str]] = (),
     on_progress: ProgressCallback | None = None,
 ) -> EmbedReport:
     """Embed `dataset` into `store`; what is there and unchanged is left alone, so it can be stopped and run again.
@@ -114,6 +117,8 @@ def embed(
         (one word) or a text; the empty text for none. Default: what the space records, else the model's own.
     force : bool
         Cut vectors (``MODEL@256``) of a model that does not say that they may be.
+    allow_models : sequence of path
+        Models that are loaded though the store names them by a relative path, or holds them.
     on_progress : callable, optional
         Called with a `Progress` now and then.
 
@@ -138,10 +143,10 @@ def embed(
     if max_pixels is not None and max_pixels < 1:
         raise UsageError(f"max_pixels must be at least 1. Got {max_pixels} instead.")
     made = not isinstance(store, Store) and not (Path(store) / "store.json").exists()
-    opened = store if isinstance(store, Store) else Store.open(store, create=True)
+    opened = store if isinstance(store, Store) else Store.open(store, create=True, allow_models=allow_models)
     started = time.perf_counter()
     with opened.writer(discard_if_empty=made) as writer:
-        named = _named_encoders(by_modality) or _recorded_encoders(writer.store, source)
+        named = _named_encoders(by_modality) or _recorded_encoders(writer.store, source, opened.access)
         _refuse_absent(named, source)
         asked: dict[str, Any] = {"prompt": prompt, "query_prompt": query_prompt}
         _refuse_prompts(named, asked)
@@ -307,7 +312,7 @@ def _named_encoders(by_modality: Mapping[str, Any]) -> dict[str, tuple[str, Enco
     return named
 
 
-def _recorded_encoders(store: Store, source: Source) -> dict[str, tuple[str, EncoderName]]:
+def _recorded_encoders(store: Store, source: Source, access: Access) -> dict[str, tuple[str, EncoderName]]:
     """The encoders of the spaces that the source has a modality for."""
     found: dict[str, tuple[str, EncoderName]] = {
         name: (space.spec.modality, space.spec.name)
@@ -319,13 +324,16 @@ def _recorded_encoders(store: Store, source: Source) -> dict[str, tuple[str, Enc
             f"Name an encoder for a modality of {source.name} ({', '.join(source.modalities)}), such as "
             "--image effnet-lite0 or --text minilm. 'embedstore encoders' lists them."
         )
+    for _, encoder in found.values():
+        refuse_foreign(str(encoder), store.path, access.allow_models)
     return found
 
 
 def _recorded(store: Store, space: str, encoder: str) -> EncoderSpec | None:
     """What the store knows of the encoder called `encoder` that made the vectors of `space`."""
     spec = store.spaces[space].spec if space in store.spaces else None
-    return spec if spec is not None and spec.name == encoder and not spec.declared else None
+    same = spec is not None and absolute_name(spec.name) == absolute_name(encoder)
+    return spec if spec is not None and same and not spec.declared else None
 
 
 def _refuse_prompts(named: Mapping[str, tuple[str, EncoderName]], asked: Mapping[str, str | None]) -> None:

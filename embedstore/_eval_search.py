@@ -181,7 +181,7 @@ def eval_search(
         raise UsageError("Say what is relevant by --relevance or by --pairs, not by both.")
     opened = store if isinstance(store, Store) else Store.open(store)
     searcher = searcher or Searcher(opened, device=device)
-    allowed = opened.items.rows if where is None else opened.items.where(where)
+    allowed = opened.items.rows if where is None else opened.where(where)
     sample = Sample(queries, seed)
     if pairs is not None:
         plan = by_pairs(read_pairs(pairs), searcher, source, target, allowed, sample)

@@ -15,6 +15,7 @@ from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from embedstore._folders import Folder, plain_name, read_file
 from embedstore.errors import CorruptStoreError, StoreError, next_step
 
 if TYPE_CHECKING:
@@ -22,9 +23,18 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, root: Path | None = None) -> dict[str, Any]:
+    """The JSON object in a file; one of the store at `root` is reached without following a link.
+
+    Raises
+    ------
+    StoreError
+    CorruptStoreError
+        It is no JSON object.
+    """
     try:
-        data = json.loads(path.read_bytes())
+        content = path.read_bytes() if root is None else read_file(root, path.relative_to(root).as_posix())
+        data = json.loads(content)
     except FileNotFoundError:
         raise StoreError(f"{path} does not exist.") from None
     except OSError as error:
@@ -34,6 +44,23 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise CorruptStoreError(f"{path} should hold a JSON object. Restore it from a backup.")
     return data
+
+
+def named_files(document: Mapping[str, Any], path: Path) -> dict[str, dict[str, Any]]:
+    """What ``files`` of a JSON document says of the files beside it, by role; `path` is the document's.
+
+    Raises
+    ------
+    CorruptStoreError
+        It names one that is not beside it.
+    """
+    files = document.get("files")
+    if not isinstance(files, dict) or not all(isinstance(entry, dict) for entry in files.values()):
+        raise CorruptStoreError(f"{path} does not say which its files are.")
+    for entry in files.values():
+        if not plain_name(entry.get("file")):
+            raise CorruptStoreError(f"{path} names a file {entry.get('file')!r}, which cannot lie beside it.")
+    return files
 
 
 def parquet_table(data: bytes) -> pa.Table:
@@ -53,13 +80,18 @@ def cache_home() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "embedstore"
 
 
+def json_bytes(data: Mapping[str, Any]) -> bytes:
+    """A JSON document as it is stored."""
+    return (json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode()
+
+
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Replace `path` atomically and durably."""
-    write_bytes(path, (json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode())
+    """Replace `path`, which lies in no store, atomically and durably."""
+    write_bytes(path, json_bytes(data))
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Replace `path` atomically and durably by `data`."""
+    """Replace `path`, which lies in no store, atomically and durably by `data`."""
     temporary = path.with_name(path.name + ".tmp")
     with open(temporary, "wb") as file:
         file.write(data)
@@ -83,20 +115,16 @@ def aligned_empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[A
     return np.frombuffer(memory, dtype, count).reshape(shape)
 
 
-def write_hashed(path: Path, pieces: Sequence[bytes | memoryview]) -> str:
-    """Replace `path` atomically and durably by `pieces` (of bytes), one after the other; their hexadecimal SHA-256."""
-    temporary = path.with_name(path.name + ".tmp")
-    with ThreadPoolExecutor(1) as pool, open(temporary, "wb", buffering=0) as file:
+def write_hashed(folder: Folder, name: str, pieces: Sequence[bytes | memoryview]) -> str:
+    """Replace the file `name` durably by `pieces` (of bytes), one after the other; their hexadecimal SHA-256."""
+    with ThreadPoolExecutor(1) as pool, folder.replacing(name) as file:
         hashing = pool.submit(_sha256, pieces)
         if sum(map(len, pieces)) < DIRECT_BYTES:
             for piece in pieces:
                 _write_all(file, memoryview(piece))
         else:
             _write_directly(file, pieces)
-        os.fsync(file.fileno())
-        digest = hashing.result()
-    publish(temporary, path)
-    return digest
+    return hashing.result()
 
 
 def _write_directly(file: FileIO, pieces: Iterable[bytes | memoryview]) -> None:
@@ -159,7 +187,7 @@ def _sha256(pieces: Sequence[bytes | memoryview]) -> str:
 
 
 def publish(temporary: Path, path: Path) -> None:
-    """Rename a finished file into place and make the rename durable."""
+    """Rename a finished file, which lies in no store, into place and make the rename durable."""
     os.replace(temporary, path)
     fsync_path(path.parent)
 

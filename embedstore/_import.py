@@ -15,6 +15,7 @@ from embedstore._keys import hash_strings
 from embedstore._types import declared
 from embedstore.encoders.base import ENCODERS
 from embedstore.encoders.names import EncoderName
+from embedstore.encoders.trust import absolute_name
 from embedstore.errors import DuplicateIdError, SourceError, UsageError
 from embedstore.pipeline.importing import ImportedSpace, ImportReport, VectorImporter
 from embedstore.pipeline.report import ProgressCallback, kept_note
@@ -153,6 +154,7 @@ def _specs(
 ) -> dict[str, EncoderSpec]:
     """What is declared of each space; what is not said is as it was said before."""
     specs = {}
+    encoder = encoder and absolute_name(encoder)
     for name, (modality, matrix) in matrices.items():
         before = store.spaces[name].spec if name in store.spaces and store.spaces[name].spec.declared else None
         if before is not None and before.dim != matrix.shape[1]:
@@ -160,6 +162,8 @@ def _specs(
                 f"{matrix.name} holds vectors of {matrix.shape[1]} numbers, but space {name!r} of {before.dim}. "
                 "Give them a space of their own: --space NAME."
             )
+        if before is not None and encoder == absolute_name(before.name):
+            encoder = before.name
         named = encoder or (before.name if before is not None and before.family != UNNAMED else None)
         full = EncoderName.spelled_out(named or "")
         family, _, model = full.partition(":")

@@ -205,7 +205,7 @@ def predict(
     if ids is not None or where is not None:
         raise UsageError("ids and where choose stored items; leave them out when a dataset is given.")
     with tempfile.TemporaryDirectory(prefix="embedstore-") as temporary:
-        new = _embed_new(record, open_source(dataset, columns), Path(temporary) / "new.store", device)
+        new = _embed_new(record, home, open_source(dataset, columns), Path(temporary) / "new.store", device)
         rows, unusable = _usable_rows(new)
         return _predict_rows(record, new, rows, training, unusable)
 
@@ -224,7 +224,7 @@ def find_head(store: Store, head: str | Path) -> tuple[Store, Path, HeadRecord]:
         There is no such head; lists those there are.
     """
     path = Path(head)
-    home = Store.open(path.parent.parent) if path.parent.name == "heads" and path.is_dir() else store
+    home = store.alike(path.parent.parent) if path.parent.name == "heads" and path.is_dir() else store
     name = path.name if home is not store else str(head)
     return home, home.path / "heads" / name, _open_head(home, name)
 
@@ -261,11 +261,13 @@ def _stored_rows(record: HeadRecord, store: Store, ids: Sequence[str] | None, wh
     return wanted
 
 
-def _embed_new(record: HeadRecord, source: Source, path: Path, device: str) -> Store:
+def _embed_new(record: HeadRecord, home: Store, source: Source, path: Path, device: str) -> Store:
     spaces: dict[str, dict[str, Encoder]] = {}
     for name, spec in record.inputs.items():
         if spec.modality in source.modalities:
-            spaces.setdefault(spec.modality, {})[name] = reload_encoder(spec, spec.modality, device=device)
+            spaces.setdefault(spec.modality, {})[name] = reload_encoder(
+                spec, spec.modality, home=home.path, allowed=home.access.allow_models, device=device
+            )
     if not spaces:
         wanted = ", ".join(sorted({spec.modality for spec in record.inputs.values()}))
         raise UsageError(f"{source.name} has {', '.join(source.modalities)}; head {record.name!r} needs {wanted}.")

@@ -16,7 +16,7 @@ from embedstore.encoders import reload_encoder
 from embedstore.errors import EmbedstoreError, FingerprintError, SourceError, UsageError, next_step, reason_of
 from embedstore.indexing.vectors import unit_rows
 from embedstore.pipeline.produce import read_file
-from embedstore.spec import UNNAMED
+from embedstore.spec import UNNAMED, EncoderSpec
 from embedstore.store import Store
 
 __all__ = ["Asked", "QueryVector", "Resolver"]
@@ -195,7 +195,7 @@ class Resolver:
         if key not in self._encoders and target.spec.declared:
             self._encoders[key] = self._declared_encoder(target, modality)
         if key not in self._encoders:
-            encoder = reload_encoder(target.spec, modality, device=self.device)
+            encoder = self._reloaded(target.spec, modality)
             same = encoder.spec.fingerprint == target.fingerprint
             if not (same if modality == target.spec.modality else encoder.spec.alignment == target.spec.alignment):
                 raise FingerprintError(
@@ -205,13 +205,17 @@ class Resolver:
             self._encoders[key] = encoder
         return self._encoders[key]
 
+    def _reloaded(self, spec: EncoderSpec, modality: str) -> Any:
+        allowed = self.store.access.allow_models
+        return reload_encoder(spec, modality, home=self.store.path, allowed=allowed, device=self.device)
+
     def _declared_encoder(self, target: SearchableSpace, modality: str) -> Any:
         """The encoder that imported vectors are declared to be of; all that can be checked is the dimension."""
         name, ways = target.spec.name, "Search with --id ID, or --vector FILE.npy."
         if target.spec.family == UNNAMED:
             raise UsageError(f"Space {target.name!r} was imported without --encoder: nothing can encode a query for it. {ways}")
         try:
-            encoder = reload_encoder(target.spec, modality, device=self.device)
+            encoder = self._reloaded(target.spec, modality)
         except EmbedstoreError as error:
             raise type(error)(f"Space {target.name!r} is declared to be of {name!r}. {error} {ways}") from error
         if encoder.spec.dim != target.dim or (modality != target.spec.modality and encoder.spec.alignment is None):

@@ -253,7 +253,7 @@ class Searcher:
         key = (space.name, where)
         with self._opening:
             if key not in self._masks:
-                self._masks[key] = self._mask(space, self.store.items.where(where))
+                self._masks[key] = self._mask(space, self.store.where(where))
                 while len(self._masks) > FILTERS_KEPT:
                     self._masks.popitem(last=False)
             self._masks.move_to_end(key)

@@ -1,11 +1,65 @@
-"""One way to open DuckDB, and to write names and strings in its SQL."""
+"""One way to open DuckDB, to end what takes too long there, and to write names and strings in its SQL."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     import duckdb
+
+T = TypeVar("T")
+
+FILTER_BYTES = 2 << 30
+"""Memory that a filter may take; one that only picks rows takes a hundredth of it."""
+GRACE, POLL = 1.0, 0.02  # seconds that a query has to end in once it was interrupted; some functions of DuckDB never look
+
+
+def bounded(connection: duckdb.DuckDBPyConnection) -> None:
+    """Let `connection` take `FILTER_BYTES` of memory, or half of the machine's where that is less, and nothing of the disk."""
+    physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    connection.execute(f"SET memory_limit='{min(FILTER_BYTES, physical // 2)}B'; SET temp_directory=''")
+
+
+def within(seconds: float, connection: duckdb.DuckDBPyConnection, work: Callable[[], T]) -> T:
+    """`work`, which uses and closes `connection`, in a thread of its own; Ctrl-C and the time limit interrupt its query.
+
+    Raises
+    ------
+    TimeoutError
+        It took longer than `seconds`.
+    """
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            with connection:
+                results.append(work())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="embedstore-sql", daemon=True)
+    thread.start()
+    late = True
+    try:
+        thread.join(seconds)
+        late = thread.is_alive()
+    finally:
+        until = time.monotonic() + GRACE
+        while late and thread.is_alive() and time.monotonic() < until:
+            with contextlib.suppress(Exception):  # closed meanwhile
+                connection.interrupt()
+            thread.join(POLL)
+    if late:
+        raise TimeoutError
+    if errors:
+        raise errors[0]
+    return results[0]
 
 
 def connect(*, frugal: bool = False) -> duckdb.DuckDBPyConnection:

@@ -54,6 +54,22 @@ def version(distribution: str) -> str:
         return "unknown"
 
 
+def refuse_older(distribution: str, least: int, *, extra: str) -> None:
+    """Refuse an installed `distribution` whose major version is below `least`, without importing it.
+
+    Raises
+    ------
+    MissingDependencyError
+        Naming the pip command.
+    """
+    found = version(distribution)
+    major = found.partition(".")[0]
+    if major.isdigit() and int(major) < least:
+        raise MissingDependencyError(
+            f"{distribution} {found} is installed; embedstore needs {least} or newer. Run: pip install -U 'embedstore[{extra}]'"
+        )
+
+
 def require(module: str, *, extra: str | None = None) -> ModuleType:
     """Import `module` or say which pip command brings it.
 

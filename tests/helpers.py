@@ -6,7 +6,6 @@ import csv
 import multiprocessing
 import os
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -71,21 +70,18 @@ def write(path: Path, operation: str, arguments: dict[str, Any]) -> None:
 
 def killed_write(path: Path, operation: str, arguments: dict[str, Any], at: int) -> None:
     """`write`, in a process that kills itself when the `at`-th file (from 1) would be renamed into place."""
-    from embedstore import _compact, _embed, _files  # noqa: F401 (every module that publishes files has to be there)
-    from embedstore.indexing import files  # noqa: F401
+    from embedstore import _folders
 
-    real, left = _files.publish, at
+    real, left = _folders.publish, at
 
-    def publish(temporary: Path, final: Path) -> None:
+    def publish(folder: _folders.Folder, temporary: str, name: str) -> None:
         nonlocal left
         left -= 1
         if left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
-        real(temporary, final)
+        real(folder, temporary, name)
 
-    modules = [m for name, m in sys.modules.items() if name.startswith("embedstore.") and vars(m).get("publish") is real]
-    for module in modules:
-        module.publish = publish  # type: ignore[attr-defined]
+    _folders.publish = publish
     write(path, operation, arguments)
 
 

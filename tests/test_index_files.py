@@ -326,16 +326,15 @@ def test_two_builders_at_once(store: es.Store) -> None:
 
 KILLED = """
 import os, signal, sys
-from embedstore import _files
+from embedstore import _folders
 from embedstore._index import index
-from embedstore.indexing import files
-real, left = _files.publish, [int(sys.argv[2])]
-def publish(temporary, path):
+real, left = _folders.publish, [int(sys.argv[2])]
+def publish(folder, temporary, name):
     left[0] -= 1
     if left[0] == 0:
         os.kill(os.getpid(), signal.SIGKILL)
-    real(temporary, path)
-_files.publish = files.publish = publish
+    real(folder, temporary, name)
+_folders.publish = publish
 index(sys.argv[1], factory="IVF16,SQ8", recall=0.8)
 """
 

@@ -13,7 +13,8 @@ PACKAGE = Path(embedstore.__file__).parent
 
 LAYERS = [
     {"errors", "_distinct", "_ordered", "_slots", "_sums", "_threads", "_words"},
-    {"registry", "spec", "splits", "_arguments", "_encoding", "_keys", "_files", "_sql", "_types"},
+    {"_folders"},
+    {"registry", "spec", "splits", "_arguments", "_encoding", "_keys", "_files", "_locks", "_sql", "_types"},
     {"_values"},
     {"_columns", "_digests", "_hub", "_tables"},
     {"_duplicate_report"},

@@ -27,6 +27,7 @@ from hypothesis import strategies as st
 
 import embedstore as es
 from embedstore._files import ALIGNED, DIRECT_BYTES, _set_direct, _write_directly, aligned_empty, parquet_table, write_hashed
+from embedstore._folders import Folder
 from embedstore._keys import hash_strings
 from embedstore.encoders.hash import HashEncoder
 from embedstore.errors import (
@@ -41,7 +42,7 @@ from embedstore.sources import MemorySource
 from embedstore.store.combined import write_combined
 from embedstore.store.format import PartRef
 from embedstore.store.parts import VECTORS, _frame, read_array, row_numbers, write_table, write_vectors
-from embedstore.store.writer import NewVectors, StoreWriter
+from embedstore.store.writer import NewVectors
 
 ARCHIVE = Path(__file__).parent / "data" / "store-v1"
 
@@ -238,7 +239,7 @@ def test_reading_in_any_order(tmp_path: Path) -> None:
     vectors = rng.standard_normal((30, 4)).astype(np.float16)
     order = [np.arange(20, 30), np.arange(0, 10), np.arange(10, 18)]
     ids = [f"i{i}" for i in range(30)]
-    with StoreWriter(tmp_path / "p.store") as writer:
+    with es.Store.open(tmp_path / "p.store").writer() as writer:
         writer.ensure_space("text", spec, dtype="float16", provenance={})
         writer.commit(pa.table({"row": pa.array(range(30), pa.int64()), "id": ids, "text": ids}))
         for rows in order:
@@ -337,7 +338,8 @@ def test_large_files_are_written_whole_however_they_are_cut(tmp_path: Path, extr
     middle = aligned_empty((len(data) - first - 300,), np.uint8)
     middle[:] = np.frombuffer(data, np.uint8)[first:-300]
     pieces = [data[:first], b"", middle.data, data[-300:]]
-    assert write_hashed(tmp_path / "part", pieces) == hashlib.sha256(data).hexdigest()
+    with Folder.at(tmp_path) as folder:
+        assert write_hashed(folder, "part", pieces) == hashlib.sha256(data).hexdigest()
     assert (tmp_path / "part").read_bytes() == data
     assert [path.name for path in tmp_path.iterdir()] == ["part"]
 

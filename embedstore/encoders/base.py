@@ -5,14 +5,17 @@ Knows nothing of stores and pipelines: payloads in, vectors out.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from embedstore.encoders.names import ALIASES, WINDOWS, EncoderName
+from embedstore.encoders.trust import absolute_name, refuse_foreign
 from embedstore.errors import EncoderError, UsageError, one_line
 from embedstore.registry import Registry
 from embedstore.spec import MODALITIES, EncoderSpec
@@ -144,7 +147,8 @@ def load_encoder(
     Parameters
     ----------
     name : str
-        ``FAMILY`` or ``FAMILY:MODEL``, or one of `ALIASES`; then ``@POOLING``, ``@DIMENSIONS`` and ``+windows`` as wanted.
+        ``FAMILY`` or ``FAMILY:MODEL``, or one of `ALIASES`; then ``@POOLING``, ``@DIMENSIONS`` and ``+windows`` as wanted. The
+        encoder records a path in it as an absolute one.
     modality : str
         One of `embedstore.spec.MODALITIES`.
     prompt, query_prompt, force, recorded
@@ -163,6 +167,7 @@ def load_encoder(
 
     if modality not in MODALITIES:
         raise UsageError(f"modality must be one of {list(MODALITIES)}. Got {modality!r} instead.")
+    name = absolute_name(name)
     parsed = EncoderName.parse(name)
     if parsed.family not in ENCODERS.names():
         raise UsageError(
@@ -190,11 +195,19 @@ def load_encoder(
     return shortened(encoder, request, parsed.dim)
 
 
-def reload_encoder(spec: EncoderSpec, modality: str, *, device: str = "auto") -> Encoder:
-    """The encoder of vectors that a store or a head holds, for `modality`, with the prompts that it records.
+def reload_encoder(
+    spec: EncoderSpec,
+    modality: str,
+    *,
+    home: Path,
+    allowed: Sequence[str | os.PathLike[str]] = (),
+    device: str = "auto",
+) -> Encoder:
+    """The encoder of vectors that the store at `home` or a head of it holds, for `modality`, with the prompts that it records.
 
-    Raises what `load_encoder` raises.
+    Raises what `load_encoder` raises, and `EncoderError` where the store names a model of its own that is not `allowed`.
     """
+    refuse_foreign(spec.name, home, allowed)
     return load_encoder(spec.name, modality, device=device, recorded=None if spec.declared else spec, force=True)
 
 

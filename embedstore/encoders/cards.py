@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from embedstore._hub import hub
+from embedstore.errors import EncoderError, one_line
 from embedstore.registry import require
 
 Dims = tuple[int, ...]
@@ -112,3 +113,5 @@ def read_config(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise EncoderError(f"{path} cannot be read as JSON ({one_line(error, 100)}).") from error

@@ -26,6 +26,7 @@ from embedstore.encoders.names import SCHEMES
 from embedstore.encoders.network import Array, Model, Network, Pending, batch_size_of, open_model
 from embedstore.encoders.runtime import fill, state_digest
 from embedstore.encoders.texts import EXAMPLE_TEXTS, decode_text
+from embedstore.encoders.trust import no_code
 from embedstore.errors import EncoderError, UsageError
 from embedstore.registry import version
 from embedstore.spec import EncoderSpec
@@ -168,7 +169,8 @@ def _by_name(name: str, pretrained: str, typed: str) -> ClipModel:
         raise UsageError(f"open_clip has no model {name!r}. Near: {close}.")
     path, card = Path(pretrained).expanduser(), Card()
     if path.is_file():
-        model = open_clip.create_model(name, load_weights=False)
+        with no_code():
+            model = open_clip.create_model(name, load_weights=False)
         fill(model, path, repr(name))
     elif pretrained not in open_clip.list_pretrained_tags_by_model(name):
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
@@ -226,9 +228,9 @@ def _tokenizer_name(tokenizer: Any) -> str:
 def _created(typed: str, name: str, **options: Any) -> Any:
     import open_clip
 
-    with hub() as absent:
+    with hub() as absent, no_code():
         try:
-            return open_clip.create_model(name, require_pretrained=True, **options)
+            return open_clip.create_model(name, require_pretrained=True, weights_only=True, **options)
         except Exception as error:
             raise _not_loadable(typed, name, error, absent) from error
 
@@ -236,7 +238,7 @@ def _created(typed: str, name: str, **options: Any) -> Any:
 def _tokenizer(typed: str, name: str) -> Any:
     import open_clip
 
-    with hub() as absent:
+    with hub() as absent, no_code():
         try:
             return open_clip.get_tokenizer(name)
         except Exception as error:

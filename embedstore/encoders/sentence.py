@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -20,8 +21,9 @@ from embedstore.encoders.network import batch_size_of
 from embedstore.encoders.prompts import ITEMS, QUERIES, chosen_prompts, known_prompts
 from embedstore.encoders.text_encoder import OVERLAP, TextEncoder
 from embedstore.encoders.texts import decode_text
-from embedstore.errors import EncoderError, UsageError
-from embedstore.registry import require
+from embedstore.encoders.trust import no_code
+from embedstore.errors import EmbedstoreError, EncoderError, UsageError
+from embedstore.registry import refuse_older, require
 from embedstore.spec import EncoderSpec
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 _DIGESTED = (".json", ".safetensors", ".bin", ".txt", ".model")
 _PACKED = ("bert", "roberta", "xlm-roberta")
 _TASK = "feature-extraction"
+LEAST = 6
+"""sentence-transformers before this version runs Python files that lie in a model's folder."""
 _UNUSUAL = ("do_lower_case", "processing_kwargs", "query_length", "document_length", "query_expansion")
 """Options of a transformer that sentence-transformers itself has to see to."""
 _SKIPPED = ("onnx", "openvino", ".git", ".cache")
@@ -107,6 +111,7 @@ def load(request: EncoderRequest) -> SentenceEncoder | TextEncoder:
     """st:ORG/NAME (hub) or st:FOLDER (local): any sentence-transformers model; texts, some also images."""
     if not request.argument:
         raise UsageError("st: needs a model, such as st:sentence-transformers/all-MiniLM-L6-v2 or st:./my-model.")
+    refuse_older("sentence-transformers", LEAST, extra="st")
     folder = Path(request.argument).expanduser()
     if not folder.is_dir():
         if request.argument.startswith((".", "/", "~")):
@@ -123,13 +128,19 @@ def from_folder(folder: Path, request: EncoderRequest) -> SentenceEncoder | Text
     EncoderError
         The folder holds no sentence-transformers or transformers model.
     """
+    refuse_older("sentence-transformers", LEAST, extra="st")
     if not (folder / "config.json").is_file() and not (folder / "modules.json").is_file():
         raise EncoderError(f"{folder} has neither modules.json nor config.json: not a sentence-transformers model.")
-    encoder = _plain(folder, request) or _describe_loaded(folder, request)
-    own = folder / "config_sentence_transformers.json"
-    encoder.license = Card.read(folder).license
-    encoder.matryoshka = matryoshka(folder, own, folder / "config.json", _transformer(folder) / "config.json")
-    encoder.keeps = read_config(own).get("truncate_dim")
+    try:
+        encoder = _plain(folder, request) or _describe_loaded(folder, request)
+        own = folder / "config_sentence_transformers.json"
+        encoder.license = Card.read(folder).license
+        encoder.matryoshka = matryoshka(folder, own, folder / "config.json", _transformer(folder) / "config.json")
+        encoder.keeps = read_config(own).get("truncate_dim")
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        if isinstance(error, EmbedstoreError):
+            raise
+        raise EncoderError(f"{folder}: its JSON files are not those of a sentence-transformers model ({error!r}).") from error
     return encoder
 
 
@@ -170,12 +181,19 @@ def _packed(spec: EncoderSpec, transformer: Path) -> Callable[[torch.nn.Module],
 def _transformer(folder: Path) -> Path:
     """Where the transformer of the model in `folder` has its files."""
     modules = read_config(folder / "modules.json")
-    return folder / modules[0]["path"] if isinstance(modules, list) and modules else folder
+    return _inside(folder, modules[0]["path"]) if isinstance(modules, list) and modules else folder
 
 
 def _pooling(folder: Path) -> Any:
     """The configuration of the pooling of a plain transformer."""
-    return read_config(folder / read_config(folder / "modules.json")[1]["path"] / "config.json")
+    return read_config(_inside(folder, read_config(folder / "modules.json")[1]["path"]) / "config.json")
+
+
+def _inside(folder: Path, path: str) -> Path:
+    """The module at `path` in a model's folder."""
+    if os.path.isabs(path) or os.path.normpath(path).split(os.sep)[0] == os.pardir:
+        raise EncoderError(f"{folder / 'modules.json'} names {path!r}, which is not inside the model's folder.")
+    return folder / path
 
 
 def _describe(folder: Path, request: EncoderRequest) -> EncoderSpec | None:
@@ -273,7 +291,8 @@ def _load_model(folder: Path, request: EncoderRequest, device: str) -> Any:
     library = require("sentence_transformers", extra="st")
     require("transformers", extra="st").utils.logging.disable_progress_bar()
     try:
-        return library.SentenceTransformer(str(folder), device=device, local_files_only=True)
+        with no_code():
+            return library.SentenceTransformer(str(folder), device=device, local_files_only=True, trust_remote_code=False)
     except Exception as error:
         raise not_loadable(request, error) from error
 

@@ -112,7 +112,7 @@ def _create(request: EncoderRequest) -> tuple[torch.nn.Module, str, str | None]:
         model = _pretrained(request, name)
         return model, name.split(".")[0], _config(model).get("license")
     model = timm.create_model(name, pretrained=False, num_classes=0)
-    fill(model, Path(weights), f"timm model {name!r}")
+    fill(model, Path(weights).expanduser(), f"timm model {name!r}")
     return model, name.split(".")[0], None
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from io import FileIO
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore._encoding import encoding
-from embedstore._files import fsync_path, publish
+from embedstore._folders import Folder, regular_file, write_all
 from embedstore.errors import StoreError, reason_of
 from embedstore.store.files import HASH, VECTORS
 from embedstore.store.format import COMBINED
@@ -38,41 +39,35 @@ def write_combined(store: Store) -> None:
     """
     import h5py
 
-    path = store.path / COMBINED
-    temporary = path.with_name(path.name + ".tmp")
     width = store.items.longest_id()
     size = sum(_most_bytes(space, width) for space in store.spaces.values())
     try:
-        _reserve(temporary, (1 << 20) + size)
-        with h5py.File(temporary, "r+", libver="latest") as h5:
-            h5.attrs.update({**encoding("embedstore-combined"), "generation": store.generation})
-            spaces = list(store.spaces.values())
-            for i, space in enumerate(spaces):
-                group = h5.create_group(space.name)
-                _write_vectors(group, space)
-                if (same := next((other for other in spaces[:i] if _same_rows(space, other)), None)) is not None:
-                    group["id"] = h5[same.name]["id"]  # a link
-                else:
-                    _write_ids(group, store, space, width)
-        fsync_path(temporary)
-        publish(temporary, path)
+        with Folder.at(store.path) as folder, folder.replacing(COMBINED) as file:
+            _reserve(file, (1 << 20) + size)
+            with h5py.File(file.name, "r+", libver="latest") as h5:
+                h5.attrs.update({**encoding("embedstore-combined"), "generation": store.generation})
+                spaces = list(store.spaces.values())
+                for i, space in enumerate(spaces):
+                    group = h5.create_group(space.name)
+                    _write_vectors(group, space)
+                    if (same := next((other for other in spaces[:i] if _same_rows(space, other)), None)) is not None:
+                        group["id"] = h5[same.name]["id"]  # a link
+                    else:
+                        _write_ids(group, store, space, width)
     except OSError as error:  # derived: the store is whole without it
         raise StoreError(f"{COMBINED} could not be renewed ({reason_of(error)}); everything committed is safe.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
-def _reserve(path: Path, size: int) -> None:
-    """An empty HDF5 file at `path` with room on the disk for `size` bytes: HDF5 does not survive a full disk."""
+def _reserve(file: FileIO, size: int) -> None:
+    """Make `file` an empty HDF5 file with room on the disk for `size` bytes: HDF5 does not survive a full disk."""
     with in_memory("latest") as h5:
         h5.flush()
         image = h5.id.get_file_image()
-    with open(path, "wb", buffering=0) as file:
-        file.write(image)
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), 0, size)
-        elif shutil.disk_usage(path.parent).free < size:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    write_all(file, memoryview(image))
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, size)
+    elif shutil.disk_usage(Path(file.name).parent).free < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _most_bytes(space: Space, width: int) -> int:
@@ -159,11 +154,9 @@ def combined_is_current(store: Store) -> bool:
     """Whether ``embeddings.h5`` shows the store's generation."""
     import h5py
 
-    path = store.path / COMBINED
-    if not os.path.exists(path):
-        return False
     try:
-        with h5py.File(path, "r") as h5:
+        regular_file(store.path, COMBINED)
+        with h5py.File(store.path / COMBINED, "r") as h5:
             return int(h5.attrs.get("generation", -1)) == store.generation
     except OSError:
         return False

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore._digests import check_digest, is_known, keep_known
+from embedstore._folders import regular_file
 from embedstore._sums import READ_BYTES, block_sums, sum_of, sum_of_file
 from embedstore.errors import CorruptStoreError, StoreError, next_step, reason_of
 from embedstore.store.format import PartRef
@@ -77,7 +78,7 @@ class PartFiles:
     def _found(self, ref: PartRef) -> tuple[Path, os.stat_result]:
         path = self.root / ref.file
         try:
-            status = path.stat()
+            status = regular_file(self.root, ref.file)
         except FileNotFoundError:
             raise self.missing(ref) from None
         except OSError as error:

@@ -19,13 +19,14 @@ from embedstore.errors import CorruptStoreError, UsageError
 MANIFEST = "store.json"
 LOCK = "store.lock"
 COMBINED = "embeddings.h5"
+HEADS, HEAD = "heads", "head.json"
 MOST = 1 << 62
 """No number of a manifest is larger."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _PART = re.compile(
-    r"items/(part|tombstones)-[0-9]{1,20}\.parquet"
-    r"|spaces/[A-Za-z0-9][A-Za-z0-9_.-]{0,99}/(part-[0-9]{1,20}\.h5|failures-[0-9]{1,20}\.parquet)"
+    r"items/(part|tombstones)-[0-9]{6,18}\.parquet"
+    r"|spaces/[A-Za-z0-9][A-Za-z0-9_.-]{0,99}/(part-[0-9]{6,18}\.h5|failures-[0-9]{6,18}\.parquet)"
 )
 _HEX = re.compile(r"[0-9a-f]*")
 
@@ -165,7 +166,7 @@ class Manifest:
 def read_manifest(root: Path) -> tuple[Manifest, int]:
     """The manifest of the store at `root`, and the version of the format that it is written in."""
     path = root / MANIFEST
-    data = open_sealed(read_json(path), "embedstore-store", str(path))
+    data = open_sealed(read_json(path, root), "embedstore-store", str(path))
     try:
         return Manifest.from_dict(data), data["encoding-version"]
     except (ValueError, AttributeError) as error:

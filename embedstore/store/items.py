@@ -19,12 +19,13 @@ import numpy.typing as npt
 from embedstore._arguments import strings
 from embedstore._distinct import distinct
 from embedstore._keys import KeyTable, hash_strings
-from embedstore._sql import connect, literal
+from embedstore._sql import FILTER_BYTES, bounded, connect, literal, within
 from embedstore._types import stored_type, word_of
 from embedstore._values import as_stored
 from embedstore.errors import CorruptStoreError, StoreError, UsageError, one_line
 from embedstore.sources.base import RESERVED, glob_escape
 from embedstore.spec import MODALITIES
+from embedstore.store.access import WHERE_TIMEOUT
 from embedstore.store.files import PartFiles
 from embedstore.store.format import PartRef
 from embedstore.store.parts import read_table, row_numbers
@@ -174,15 +175,20 @@ class Items:
         """Every live item."""
         return self.take(self.rows, columns)
 
-    def where(self, expression: str) -> Rows:
+    def where(self, expression: str, *, timeout: float = WHERE_TIMEOUT) -> Rows:
         """Live rows (n,) ascending for which the SQL `expression` holds (DuckDB, over the Parquet parts).
 
-        The connection can read the store's item parts and nothing else.
+        The connection can read the store's item parts and nothing else, and is bounded in memory.
+
+        Parameters
+        ----------
+        timeout : float
+            Seconds that it may take.
 
         Raises
         ------
         UsageError
-            With DuckDB's reason and the columns there are.
+            With DuckDB's reason and the columns there are; or it took longer.
         """
         import duckdb
         import pyarrow as pa
@@ -193,17 +199,24 @@ class Items:
             raise UsageError("--where is empty; give an SQL condition such as \"label = 'food'\".")
         folder = str((self.root / "items").resolve())
         files = ", ".join(literal(glob_escape(str(self._files.whole(part).resolve()))) for part in self._parts)
-        with connect() as connection:
-            connection.register("removed", pa.table({ROW: pa.array(self._dead, pa.int64())}))
-            connection.execute(f"SET allowed_directories=[{literal(folder + '/')}]")
-            connection.execute("SET enable_external_access=false")
-            connection.execute("SET lock_configuration=true")
-            parts = f"SELECT * FROM read_parquet([{files}], union_by_name=true)"
-            connection.execute(f"CREATE VIEW items AS {parts} ANTI JOIN removed USING ({ROW})")
-            try:
-                found = connection.view("items").filter(expression).project(ROW).fetchnumpy()
-            except duckdb.Error as error:
-                raise UsageError(self._filter_fault(expression, error)) from error
+        connection = connect()
+        connection.register("removed", pa.table({ROW: pa.array(self._dead, pa.int64())}))
+        bounded(connection)
+        connection.execute(f"SET allowed_directories=[{literal(folder + '/')}]")
+        connection.execute("SET enable_external_access=false")
+        connection.execute("SET lock_configuration=true")
+        parts = f"SELECT * FROM read_parquet([{files}], union_by_name=true)"
+        connection.execute(f"CREATE VIEW items AS {parts} ANTI JOIN removed USING ({ROW})")
+        try:
+            found = within(timeout, connection, lambda: connection.view("items").filter(expression).project(ROW).fetchnumpy())
+        except TimeoutError:
+            raise UsageError(
+                f"--where {expression!r}: not done in {timeout:g} s. Ask for less, or raise the limit: --where-timeout SECONDS."
+            ) from None
+        except duckdb.OutOfMemoryException as error:
+            raise UsageError(f"--where {expression!r}: it needs more than {FILTER_BYTES >> 30} GB. Ask for less.") from error
+        except duckdb.Error as error:
+            raise UsageError(self._filter_fault(expression, error)) from error
         return np.sort(np.asarray(found[ROW], dtype=np.int64))
 
     def _filter_fault(self, expression: str, error: Exception) -> str:

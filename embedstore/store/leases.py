@@ -8,16 +8,17 @@ has no lease: it is told to open the store again.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
+import json
 import os
 from collections.abc import Iterable
-from pathlib import Path
+from contextlib import suppress
 
 from embedstore._encoding import encoding, open_sealed, sealed
-from embedstore._files import fsync_path, read_json, write_json
-from embedstore.errors import CorruptStoreError, StoreError
+from embedstore._files import json_bytes
+from embedstore._folders import Folder
+from embedstore.errors import StoreError
 from embedstore.store.format import is_part
 
 LEASES = "leases"
@@ -27,7 +28,7 @@ class LeaseGoneError(Exception):
     """The epoch ended while a reader asked for its lease."""
 
 
-def take_lease(root: Path, epoch: int) -> int | None:
+def take_lease(root: Folder, epoch: int) -> int | None:
     """A descriptor that holds the lease of `epoch` until it is closed; None where there are no leases.
 
     Raises
@@ -36,86 +37,93 @@ def take_lease(root: Path, epoch: int) -> int | None:
         A compaction ends this epoch now.
     """
     try:
-        lease = os.open(_lease(root, epoch), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(lease, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        if os.fstat(lease).st_nlink:
-            return lease
+        with root.child(LEASES) as folder, folder.open(_lease(epoch)) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            if os.fstat(file.fileno()).st_nlink:
+                return os.dup(file.fileno())  # the lock is of what both name
     except OSError as error:
-        if error.errno not in (errno.EWOULDBLOCK, errno.EINTR):
-            os.close(lease)
+        if error.errno != errno.EWOULDBLOCK:
             return None
-    os.close(lease)
     raise LeaseGoneError
 
 
-def begin_epoch(root: Path, epoch: int) -> None:
+def begin_epoch(root: Folder, epoch: int) -> None:
     """Make the file that readers of `epoch` hold, where there is none."""
-    folder = root / LEASES
-    if not folder.is_dir():
-        folder.mkdir()
-        fsync_path(root)
-    _lease(root, epoch).touch()
+    with root.child(LEASES, create=not _has_folder(root)) as folder:
+        folder.open_lock(_lease(epoch)).close()
 
 
-def leave_behind(root: Path, epoch: int, files: Iterable[str]) -> None:
-    """Note, before the epoch ends, which files its readers alone go by."""
-    write_json(_left(root, epoch), sealed({**encoding("embedstore-left"), "files": sorted(files)}))
+def leave_behind(root: Folder, epoch: int, files: Iterable[str]) -> None:
+    """Note, before `epoch` ends, which files its readers alone go by."""
+    with root.child(LEASES) as folder:
+        folder.write(_left(epoch), json_bytes(sealed({**encoding("embedstore-left"), "files": sorted(files)})))
 
 
-def files_left(root: Path, epoch: int) -> set[str]:
+def files_left(root: Folder, epoch: int) -> set[str]:
     """Files that readers of epochs before `epoch` may still go by."""
-    return {file for old in _epochs(root) if old < epoch for file in _files(root, old)}
-
-
-def retire(root: Path, epoch: int, named: set[str]) -> None:
-    """Delete what the epochs before `epoch` left behind and is not `named`, up to the first that a reader holds."""
-    for old in sorted(_epochs(root)):
-        if old >= epoch:
-            return
-        with contextlib.ExitStack() as stack:
-            try:
-                lease = os.open(_lease(root, old), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-                stack.callback(os.close, lease)
-                fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except FileNotFoundError:
-                pass
-            except OSError as error:
-                if error.errno == errno.EWOULDBLOCK:
-                    return
-            for file in _files(root, old) - named:
-                (root / file).unlink(missing_ok=True)
-            _left(root, old).unlink(missing_ok=True)
-            _lease(root, old).unlink(missing_ok=True)
-
-
-def _files(root: Path, epoch: int) -> set[str]:
-    path = _left(root, epoch)
-    try:
-        data = open_sealed(read_json(path), "embedstore-left", str(path))
-    except CorruptStoreError:
-        return set()  # they are orphans then, as everything that nothing names
-    except StoreError:
+    if not _has_folder(root):
         return set()
+    with root.child(LEASES) as folder:
+        return {file for old in _epochs(folder) if old < epoch for file in _files(folder, old)}
+
+
+def retire(root: Folder, epoch: int) -> None:
+    """Forget the epochs before `epoch`, up to the first that a reader holds: what they left behind is then nobody's."""
+    if not _has_folder(root):
+        return
+    with root.child(LEASES) as folder:
+        for old in sorted(_epochs(folder)):
+            if old >= epoch or not _free(folder, old):
+                return
+
+
+def _free(folder: Folder, epoch: int) -> bool:
+    """Forget one epoch, unless a reader holds it."""
+    try:
+        with folder.open_lock(_lease(epoch)) as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            folder.unlink(_left(epoch))
+            folder.unlink(_lease(epoch))
+    except OSError as error:
+        return error.errno != errno.EWOULDBLOCK
+    return True
+
+
+def discard_leases(root: Folder) -> None:
+    """Delete the leases of a store that is discarded."""
+    with suppress(FileNotFoundError):
+        with root.child(LEASES) as folder:
+            for name in folder.listing()[0]:
+                folder.unlink(name)
+        root.remove_empty(LEASES)
+
+
+def _has_folder(root: Folder) -> bool:
+    try:
+        root.child(LEASES).close()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _files(folder: Folder, epoch: int) -> set[str]:
+    try:
+        data = open_sealed(json.loads(folder.read(_left(epoch))), "embedstore-left", str(folder.path / _left(epoch)))
+    except (OSError, StoreError, ValueError, RecursionError, AttributeError):
+        return set()  # they are orphans then, as everything that nothing names
     files = data.get("files")
     return {file for file in files if is_part(file)} if isinstance(files, list) else set()
 
 
-def _epochs(root: Path) -> set[int]:
+def _epochs(folder: Folder) -> set[int]:
     """Epochs that have a file here."""
-    try:
-        names = os.listdir(root / LEASES)
-    except OSError:
-        return set()
-    stems = {name.partition(".")[0] for name in names}
+    stems = {name.partition(".")[0] for name in folder.listing()[0]}
     return {int(stem) for stem in stems if stem.isascii() and stem.isdigit() and len(stem) < 20}
 
 
-def _lease(root: Path, epoch: int) -> Path:
-    return root / LEASES / f"{epoch:06d}.lease"
+def _lease(epoch: int) -> str:
+    return f"{epoch:06d}.lease"
 
 
-def _left(root: Path, epoch: int) -> Path:
-    return root / LEASES / f"{epoch:06d}.json"
+def _left(epoch: int) -> str:
+    return f"{epoch:06d}.json"

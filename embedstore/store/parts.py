@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore._encoding import check_encoding, encoding
-from embedstore._files import ALIGNED, DIRECT_BYTES, fsync_path, publish, write_hashed
+from embedstore._files import ALIGNED, DIRECT_BYTES, write_hashed
+from embedstore._folders import Folder
 from embedstore._keys import KEY_BYTES, Keys
 from embedstore._sums import sum_of, sums_of
 from embedstore.errors import CorruptStoreError, one_line
@@ -54,7 +55,9 @@ def write_vectors(root: Path, file: str, vectors: Array, rows: Array, hashes: Ke
     pieces: list[bytes | memoryview] = [frame[0]]
     for name, between in zip(offsets, frame[1:], strict=True):
         pieces += [arrays[name].reshape(-1).view(np.uint8).data, between]
-    digest = write_hashed(root / file, pieces)
+    *folders, name = file.split("/")
+    with Folder.below(root, *folders) as folder:
+        digest = write_hashed(folder, name, pieces)
     known = {name: offset for name, offset in offsets.items() if arrays[name].size}
     return PartRef(file, len(rows), sum(map(len, pieces)), digest, known, xxh3=f"{sum_of(arrays[SUMS]):016x}")
 
@@ -186,14 +189,12 @@ def write_table(root: Path, file: str, table: pa.Table, kind: str, *, first_row:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    path = root / file
-    temporary = path.with_name(path.name + ".tmp")
     stamped = table.replace_schema_metadata({key: str(value) for key, value in encoding(kind).items()})
     nested = any(pa.types.is_nested(field.type) for field in table.schema)  # whose leaves have names of their own
     repeating = nested or [name for name in table.column_names if name not in UNIQUE]
-    pq.write_table(stamped, temporary, compression="zstd", use_dictionary=repeating)
-    fsync_path(temporary)
-    publish(temporary, path)
+    *folders, final = file.split("/")
+    with Folder.below(root, *folders) as folder, folder.replacing(final) as opened:
+        pq.write_table(stamped, Path(opened.name), compression="zstd", use_dictionary=repeating)
     return PartRef.of(root, file, table.num_rows, first_row=first_row)
 
 

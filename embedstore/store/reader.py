@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +13,11 @@ import numpy as np
 
 from embedstore._arguments import strings
 from embedstore._distinct import distinct
-from embedstore._files import write_json
+from embedstore._folders import Folder
 from embedstore.errors import StoreError, UsageError, next_step, reason_of
+from embedstore.store.access import WHERE_TIMEOUT, Access
 from embedstore.store.files import PartFiles
-from embedstore.store.format import MANIFEST, Manifest, read_manifest
+from embedstore.store.format import HEAD, HEADS, MANIFEST, Manifest, read_manifest
 from embedstore.store.items import Items, Rows
 from embedstore.store.leases import LeaseGoneError, take_lease
 from embedstore.store.parts import read_table, row_numbers
@@ -37,14 +38,23 @@ class Store:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], manifest: Manifest, *, check: bool = True, lease: int | None = None
+        self, path: str | os.PathLike[str], manifest: Manifest, *, access: Access | None = None, lease: int | None = None
     ) -> None:
         self.path = Path(path)
         self.manifest = manifest
-        self.files = PartFiles(self.path, check=check, lease=lease)
+        self.access = access or Access()
+        self.files = PartFiles(self.path, check=self.access.check, lease=lease)
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], *, create: bool = False, check: bool = True) -> Store:
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        create: bool = False,
+        check: bool = True,
+        where_timeout: float = WHERE_TIMEOUT,
+        allow_models: Sequence[str | os.PathLike[str]] = (),
+    ) -> Store:
         """Open the store at `path`.
 
         Parameters
@@ -53,39 +63,38 @@ class Store:
             Make an empty store where there is none (in a folder that is new or empty).
         check : bool
             Compare items and vectors with their checksums when they are first used on this machine.
+        where_timeout : float
+            Seconds after which a filter (``where``) is given up.
+        allow_models : sequence of path
+            Models that are loaded though the store names them by a relative path, or holds them: if you trust them.
 
         Raises
         ------
         StoreError, CorruptStoreError, FormatVersionError
         """
-        root = Path(path)
+        root, access = Path(path), Access(where_timeout, tuple(allow_models), check)
         try:
-            found = (root / MANIFEST).exists()
+            found = is_store(root)
         except OSError as error:
             raise StoreError(f"{root} cannot be read: {reason_of(error)}.{next_step(error)}") from error
         if found:
-            return cls._latest(root, check=check)
+            return cls._latest(root, access)
         if not create:
             raise StoreError(
                 f"There is no store at {root}{_near(root)}. Make one: embedstore embed DATASET --store {root} --image …"
             )
-        try:
-            if root.exists() and any(not entry.name.startswith("store.") for entry in root.iterdir()):
-                raise StoreError(f"{root} is not empty and not a store. Choose a new folder, such as {root}/my.store.")
-            root.mkdir(parents=True, exist_ok=True)
-            manifest = Manifest()
-            write_json(root / MANIFEST, manifest.to_dict())
-        except OSError as error:
-            raise StoreError(f"A store cannot be made at {root}: {reason_of(error)}.{next_step(error)}") from error
-        return cls(root, manifest, check=check)
+        from embedstore.store.create import create_store
+
+        create_store(root)
+        return cls._latest(root, access)
 
     @classmethod
-    def _latest(cls, root: Path, *, check: bool) -> Store:
+    def _latest(cls, root: Path, access: Access) -> Store:
         """The latest generation, whose files no compaction takes away while this object lives."""
         for _ in range(EPOCHS_MISSED):
             manifest, _version = read_manifest(root)
-            with contextlib.suppress(LeaseGoneError):  # a compaction ended: the next manifest is there
-                return cls(root, manifest, check=check, lease=take_lease(root, manifest.epoch))
+            with suppress(LeaseGoneError), Folder.at(root) as folder:  # a compaction ended: the next manifest is there
+                return cls(root, manifest, access=access, lease=take_lease(folder, manifest.epoch))
         raise StoreError(f"{root} is compacted again and again. Try again when that has ended.")
 
     def __repr__(self) -> str:
@@ -101,13 +110,21 @@ class Store:
 
     def refresh(self) -> Store:
         """The same store at its latest generation, as a new object."""
-        return Store.open(self.path, check=self.files.check)
+        return self.alike(self.path)
+
+    def alike(self, path: Path) -> Store:
+        """The store at `path`, opened as this one was."""
+        return Store.open(path, **vars(self.access))
 
     def at(self, manifest: Manifest) -> Store:
         """The store as a later generation of the same epoch shows it: what was compared, and the lease, are shared."""
-        later = Store(self.path, manifest)
+        later = Store(self.path, manifest, access=self.access)
         later.files = self.files
         return later
+
+    def where(self, expression: str) -> Rows:
+        """Live rows (n,) ascending for which the SQL `expression` holds; see `Items.where`."""
+        return self.items.where(expression, timeout=self.access.where_timeout)
 
     @cached_property
     def dead(self) -> Rows:
@@ -152,7 +169,7 @@ class Store:
         """A context manager that holds the store's one write lock."""
         from embedstore.store.writer import StoreWriter
 
-        return StoreWriter(self.path, discard_if_empty=discard_if_empty)
+        return StoreWriter(self, discard_if_empty=discard_if_empty)
 
     def remove(self, ids: Sequence[str]) -> Store:
         """Remove items by id (tombstones; the rows are never reused) and return the new generation."""
@@ -164,7 +181,12 @@ class Store:
     @property
     def heads(self) -> list[str]:
         """Names of the saved heads."""
-        return sorted(path.parent.name for path in self.path.glob("heads/*/head.json"))
+        try:
+            with Folder.below(self.path, HEADS) as folder:
+                names = folder.listing()[1]
+        except FileNotFoundError:
+            return []
+        return [name for name in names if os.path.lexists(self.path / HEADS / name / HEAD)]
 
     def info(self) -> dict[str, Any]:
         """The document of ``embedstore info --json``."""
@@ -189,6 +211,15 @@ class Store:
             "heads": self.heads,
             "generation": self.generation,
         }
+
+
+def is_store(root: Path) -> bool:
+    """Whether something is in the place of a manifest in `root`."""
+    try:
+        os.lstat(root / MANIFEST)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def _told(space: Space) -> dict[str, str]:

@@ -95,7 +95,7 @@ def space_file(name: str) -> str:
 def read_space_info(root: Path, name: str, sha256: str) -> SpaceInfo:
     """The description of space `name`, whose file has the digest that the manifest says."""
     path = root / space_file(name)
-    info = SpaceInfo.from_dict(read_json(path), str(path))
+    info = SpaceInfo.from_dict(read_json(path, root), str(path))
     if sha256_file(path) != sha256:
         raise CorruptStoreError(f"{path}: its bytes differ from what was committed (SHA-256). Restore it from a backup.")
     if info.name != name:

@@ -12,13 +12,14 @@ import numpy as np
 
 from embedstore._distinct import distinct
 from embedstore._encoding import check_encoding
-from embedstore._files import read_json, sha256_file
+from embedstore._files import named_files, read_json, sha256_file
+from embedstore._folders import read_file, regular_file
 from embedstore._keys import KeyTable, hash_strings
 from embedstore._sums import sum_of_file, sums_of
 from embedstore.errors import CorruptStoreError, EmbedstoreError, reason_of
 from embedstore.store.combined import combined_is_current
 from embedstore.store.files import HASH, ROW, SUMS, VECTORS, PartFiles
-from embedstore.store.format import PartRef
+from embedstore.store.format import HEAD, HEADS, PartRef
 from embedstore.store.indexes import index_problems
 from embedstore.store.items import ID
 from embedstore.store.parts import read_array, read_table, row_numbers
@@ -77,14 +78,20 @@ def verify(store: Store | str | Path, on_progress: Callable[[int], None] | None 
         _check(report, lambda: _check_items(store))
         for space in store.spaces.values():
             _check(report, lambda space=space: _check_space(store, space))  # type: ignore[misc]
-    for head in store.heads:
-        _check(report, lambda head=head: _check_head(store.path / "heads" / head))  # type: ignore[misc]
+    heads: list[str] = []
+    _check(report, lambda: heads.extend(store.heads))
+    for head in heads:
+        _check(report, lambda head=head: _check_head(store.path, head))  # type: ignore[misc]
     for path in sorted([*store.path.glob("spaces/*/index/index.json"), *store.path.glob("heads/*/index-*/index.json")]):
         report.problems += index_problems(path.parent)
-    report.notes += [f"{path} belongs to nothing; the next writer removes it" for path in orphans(store)]
+    _check(report, lambda: _note_leftovers(store, report))
+    return report
+
+
+def _note_leftovers(store: Store, report: VerifyReport) -> None:
+    report.notes += [f"{store.path / file} belongs to nothing; the next writer removes it" for file in orphans(store)]
     if not combined_is_current(store):
         report.notes.append("embeddings.h5 shows an older generation; the next writer renews it")
-    return report
 
 
 def _check(report: VerifyReport, check: Callable[[], Iterator[str] | None]) -> None:
@@ -114,7 +121,7 @@ def _remedy(files: PartFiles) -> str:
 
 def _check_space_json(root: Path, name: str, digest: str) -> Iterator[str] | None:
     path = root / space_file(name)
-    if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+    if hashlib.sha256(read_file(root, space_file(name))).hexdigest() != digest:
         return iter([f"{path}: its bytes differ from what was committed (SHA-256). Restore it from a backup."])
     return None
 
@@ -186,9 +193,12 @@ def _check_hdf5(files: PartFiles, ref: PartRef, space: Space) -> Iterator[str]:
             yield f"{path}: /{SUMS} does not hold the sums of its vectors, rows and hashes."
 
 
-def _check_head(folder: Path) -> Iterator[str]:
-    head = read_json(folder / "head.json")
-    check_encoding(head, "embedstore-head", str(folder / "head.json"))
-    for entry in head["files"].values():
-        if sha256_file(folder / entry["file"]) != entry["sha256"]:
-            yield f"{folder / entry['file']}: its bytes differ from what was saved (SHA-256). Train the head again."
+def _check_head(root: Path, name: str) -> Iterator[str]:
+    path = root / HEADS / name / HEAD
+    head = read_json(path, root)
+    check_encoding(head, "embedstore-head", str(path))
+    for entry in named_files(head, path).values():
+        stored = entry["file"]
+        regular_file(root, f"{HEADS}/{name}/{stored}")
+        if sha256_file(path.with_name(stored)) != entry["sha256"]:
+            yield f"{path.with_name(stored)}: its bytes differ from what was saved (SHA-256). Train the head again."

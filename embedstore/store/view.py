@@ -164,7 +164,7 @@ def make_view(
     if not inputs:
         raise UsageError(f"inputs must name at least one space. Spaces: {', '.join(store.spaces) or 'none yet'}.")
     spaces = {name: store.space(name) for name in inputs}
-    rows = store.items.rows if where is None else store.items.where(where)
+    rows = store.items.rows if where is None else store.where(where)
     present = np.zeros(len(rows), dtype=bool)
     for space in spaces.values():
         present |= space.has(rows)

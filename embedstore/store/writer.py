@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -16,15 +16,18 @@ import numpy.typing as npt
 
 from embedstore._distinct import distinct
 from embedstore._encoding import VERSIONS
-from embedstore._files import write_bytes, write_json
+from embedstore._files import json_bytes
+from embedstore._folders import Folder
 from embedstore._keys import Keys
-from embedstore.errors import FingerprintError, StoreError, StoreLockedError, UsageError, next_step, reason_of
+from embedstore._locks import locked
+from embedstore.errors import FingerprintError, StoreError, UsageError, next_step, reason_of
 from embedstore.spec import EncoderSpec
 from embedstore.store.combined import combined_is_current, write_combined
+from embedstore.store.create import busy, discard_empty
 from embedstore.store.format import COMBINED, LOCK, MANIFEST, Manifest, PartRef, SpaceEntry, check_name, read_manifest
-from embedstore.store.leases import LEASES, begin_epoch, files_left, leave_behind, retire
+from embedstore.store.leases import begin_epoch, files_left, leave_behind, retire
 from embedstore.store.parts import write_table, write_vectors
-from embedstore.store.reader import Store
+from embedstore.store.reader import Store, is_store
 from embedstore.store.space import DTYPES, Space, SpaceInfo, space_file
 
 if TYPE_CHECKING:
@@ -61,52 +64,47 @@ class StoreWriter:
 
     Parameters
     ----------
-    root : Path
+    opened : Store
+        The store, in whatever generation; it is opened again, in the same way.
     discard_if_empty : bool
         Delete the store if the block fails before anything was ever committed.
     """
 
-    def __init__(self, root: Path, *, discard_if_empty: bool = False) -> None:
-        self._root = root
+    def __init__(self, opened: Store, *, discard_if_empty: bool = False) -> None:
+        self._root = opened.path
+        self._access = opened.access
         self._discard_if_empty = discard_if_empty
         self.store: Store
         self._new_spaces: dict[str, SpaceInfo] = {}
+        self._durable: set[tuple[str, ...]] = set()
 
     def __enter__(self) -> StoreWriter:
-        from filelock import FileLock, Timeout
-
-        self._lock = FileLock(self._root / LOCK)
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise StoreLockedError(
-                f"Another process is writing to {self._root}. Wait for it to end, or stop it, and try again."
-            ) from None
-        except OSError as error:
-            raise StoreError(f"{self._root} cannot be written to: {reason_of(error)}.{next_step(error)}") from error
-        try:
-            self.store = Store.open(self._root)
-            self._start_generation = self.store.generation
-            begin_epoch(self._root, self.store.manifest.epoch)
-            self.clean()
-            self._upgrade()
-        except BaseException:
-            self._lock.release()
-            raise
+        if not is_store(self._root):
+            Store.open(self._root)  # says so, before a lock file is made there
+        with ExitStack() as opened:
+            try:
+                self._folder = opened.enter_context(Folder.at(self._root))
+                opened.enter_context(locked(self._folder, LOCK, busy=busy(self._root)))
+                self.store = Store.open(self._root, **vars(self._access))
+                begin_epoch(self._folder, self.store.manifest.epoch)
+                self.clean()
+                self._upgrade()
+            except OSError as error:
+                raise StoreError(f"{self._root} cannot be written to: {reason_of(error)}.{next_step(error)}") from error
+            self._opened = opened.pop_all()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        try:
-            if error is not None and self.store.generation == 0 and self._discard_if_empty:
-                _remove_orphans(self.store)
-                discard_empty(self._root)
-            elif not combined_is_current(self.store):
-                write_combined(self.store)
-        except StoreError:
-            if error is None:  # what went wrong first is what the user has to hear
-                raise
-        finally:
-            self._lock.release()
+        with self._opened:
+            try:
+                if error is not None and self.store.generation == 0 and self._discard_if_empty:
+                    _remove_orphans(self.store, self._folder)
+                    discard_empty(self._folder)
+                elif not combined_is_current(self.store):
+                    write_combined(self.store)
+            except StoreError:
+                if error is None:  # what went wrong first is what the user has to hear
+                    raise
 
     @property
     def next_row(self) -> int:
@@ -189,15 +187,15 @@ class StoreWriter:
         """
         old = self.store.manifest
         new = replace(manifest, generation=old.generation + 1, epoch=old.epoch + 1)
-        begin_epoch(self._root, new.epoch)
+        begin_epoch(self._folder, new.epoch)
         named = {ref.file for ref in new.refs()}
-        leave_behind(self._root, old.epoch, {ref.file for ref in old.refs()} - named)
+        leave_behind(self._folder, old.epoch, {ref.file for ref in old.refs()} - named)
         self._publish(new)
 
     def clean(self) -> None:
         """Delete what readers that are gone by now went by, and what a killed writer left."""
-        retire(self._root, self.store.manifest.epoch, {ref.file for ref in self.store.manifest.refs()})
-        _remove_orphans(self.store)
+        retire(self._folder, self.store.manifest.epoch)
+        _remove_orphans(self.store, self._folder)
 
     def _upgrade(self) -> None:
         """Write the manifest of an older format version anew: it then guards itself."""
@@ -205,14 +203,14 @@ class StoreWriter:
             self._publish(self.store.manifest)
 
     def _make_space(self, info: SpaceInfo) -> SpaceEntry:
-        path = self._root / space_file(info.name)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        *folders, file = space_file(info.name).split("/")
         data = info.to_json()
-        write_bytes(path, data)
+        with self._made(*folders) as folder:
+            folder.write(file, data)
         return SpaceEntry(hashlib.sha256(data).hexdigest())
 
     def _add_items(self, manifest: Manifest, items: pa.Table) -> Manifest:
-        (self._root / "items").mkdir(exist_ok=True)
+        self._made("items").close()
         file = f"items/part-{next_number(manifest.items, manifest.next_file):06d}.parquet"
         ref = write_table(self._root, file, items, "embedstore-items", first_row=manifest.next_row)
         return replace(manifest, items=(*manifest.items, ref), next_row=manifest.next_row + items.num_rows)
@@ -220,7 +218,7 @@ class StoreWriter:
     def _tombstones(self, rows: Rows) -> PartRef:
         import pyarrow as pa
 
-        (self._root / "items").mkdir(exist_ok=True)
+        self._made("items").close()
         manifest = self.store.manifest
         file = f"items/tombstones-{next_number(manifest.tombstones, manifest.next_file):06d}.parquet"
         table = pa.table({"row": pa.array(distinct(rows), pa.int64())})
@@ -243,9 +241,16 @@ class StoreWriter:
             manifest.check()
         except ValueError as error:
             raise StoreError(f"{self._root} was not changed: what was to be committed contradicts itself ({error}).") from error
-        write_json(self._root / MANIFEST, manifest.to_dict())
+        self._folder.write(MANIFEST, json_bytes(manifest.to_dict()))
         same = manifest.epoch == self.store.manifest.epoch
-        self.store = self.store.at(manifest) if same else Store.open(self._root, check=self.store.files.check)
+        self.store = self.store.at(manifest) if same else Store.open(self._root, **vars(self._access))
+
+    def _made(self, *names: str) -> Folder:
+        """The folder `names` of the store, made where it is not there, and durable before anything is committed to it."""
+        new = names not in self._durable
+        folder = self._folder.inside(*names, create=new)
+        self._durable.add(names)
+        return folder
 
 
 def next_number(refs: Iterable[PartRef], least: int) -> int:
@@ -274,32 +279,49 @@ def _prompts_differ(held: EncoderSpec, new: EncoderSpec) -> str:
     return "" if held.prompt == new.prompt else f" (prompt {new.prompt!r} instead of {held.prompt!r})"
 
 
-def orphans(store: Store) -> list[Path]:
-    """Files in the store's data folders that its manifest does not name: what a killed writer leaves."""
-    known = {store.path / ref.file for ref in store.manifest.refs()}
-    known |= {store.path / space_file(name) for name in store.manifest.spaces}
-    known |= {store.path / file for file in files_left(store.path, store.manifest.epoch)}
-    found = [path for name in (MANIFEST, COMBINED) if (path := store.path / f"{name}.tmp").exists()]
-    for folder in ("items", "spaces"):
-        for parent, _, files in os.walk(store.path / folder):
-            if Path(parent).relative_to(store.path).parts[2:3] != ("index",):  # a space may be called so, too
-                found += [path for path in (Path(parent) / name for name in files) if path not in known]
+def orphans(store: Store) -> list[str]:
+    """Files (relative, with ``/``) in the store's data folders that its manifest does not name: what a killed writer leaves.
+
+    Raises
+    ------
+    StoreError
+        Something that is neither file nor folder lies where a file of the store belongs, such as a link.
+    """
+    with Folder.at(store.path) as root:
+        return _orphans(store, root)
+
+
+def _orphans(store: Store, root: Folder) -> list[str]:
+    known = {ref.file for ref in store.manifest.refs()}
+    known |= {space_file(name) for name in store.manifest.spaces}
+    known |= files_left(root, store.manifest.epoch)
+    for name in (MANIFEST, COMBINED, LOCK):
+        root.has(name)
+    found = [name for name in (f"{MANIFEST}.tmp", f"{COMBINED}.tmp") if root.has(name)]
+    for top in ("items", "spaces"):
+        found += [file for file in _files_below(root, top) if file not in known]
     return sorted(found)
 
 
-def discard_empty(root: Path) -> None:
-    """Delete the folder of a store to which nothing was ever committed; the caller holds its lock."""
-    for path in (*sorted((root / LEASES).glob("*.lease")), root / COMBINED, root / LOCK, root / MANIFEST):
-        path.unlink(missing_ok=True)
-    for folder in (*sorted(root.glob("**/"), reverse=True), root):
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
+def _files_below(root: Folder, *names: str) -> Iterator[str]:
+    """Files (relative to `root`) in the folder `names` and below, but for the indexes of spaces."""
+    try:
+        with root.inside(*names) as folder:
+            files, folders = folder.listing()
+    except FileNotFoundError:
+        return
+    yield from ("/".join((*names, file)) for file in files)
+    for inner in folders:
+        if len(names) != 2 or inner != "index":  # a space may be called so, too
+            yield from _files_below(root, *names, inner)
 
 
-def _remove_orphans(store: Store) -> None:
-    for path in orphans(store):
-        path.unlink(missing_ok=True)
-    spaces = store.path / "spaces"
-    for folder in spaces.iterdir() if spaces.is_dir() else ():
-        if folder.name not in store.manifest.spaces and folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
+def _remove_orphans(store: Store, root: Folder) -> None:
+    for file in _orphans(store, root):
+        *names, name = file.split("/")
+        with root.inside(*names) as folder:
+            folder.unlink(name)
+    with suppress(FileNotFoundError), root.inside("spaces") as spaces:
+        for name in spaces.listing()[1]:
+            if name not in store.manifest.spaces:
+                spaces.remove_empty(name)

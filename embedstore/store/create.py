@@ -1,0 +1,73 @@
+"""How a store begins, and how one to which nothing was ever committed ends. Both hold the lock of its writer."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+from embedstore._files import json_bytes
+from embedstore._folders import Folder, make_root
+from embedstore._locks import locked
+from embedstore.errors import StoreError, StoreLockedError, next_step, reason_of
+from embedstore.store.format import COMBINED, HEADS, LOCK, MANIFEST, Manifest
+from embedstore.store.leases import discard_leases
+
+TRIES = 10
+"""So often may others discard the folder in which a store is being made."""
+
+
+def create_store(root: Path) -> None:
+    """Make an empty store at `root`, unless another process was quicker.
+
+    Raises
+    ------
+    StoreError
+        The folder holds something else, or cannot be made.
+    StoreLockedError
+        Another process is just making, or discarding, a store there.
+    """
+    for left in reversed(range(TRIES)):
+        try:
+            make_root(root)
+            with Folder.at(root) as folder:
+                _create_in(folder)
+            return
+        except FileNotFoundError as error:  # discarded meanwhile
+            failure: OSError = error
+            if left:
+                continue
+        except OSError as error:
+            failure = error
+        raise StoreError(f"A store cannot be made at {root}: {reason_of(failure)}.{next_step(failure)}") from failure
+
+
+def _create_in(folder: Folder) -> None:
+    files, folders = folder.listing()
+    if any(not name.startswith("store.") for name in (*files, *folders)):
+        raise StoreError(f"{folder.path} is not empty and not a store. Choose a new folder, such as {folder.path}/my.store.")
+    try:
+        with locked(folder, LOCK, busy=busy(folder.path)):
+            if not folder.has(MANIFEST):
+                folder.write(MANIFEST, json_bytes(Manifest().to_dict()))
+    except StoreLockedError:
+        if not folder.has(MANIFEST):
+            raise
+
+
+def discard_empty(folder: Folder) -> None:
+    """Delete a store to which nothing was ever committed; the caller holds its lock.
+
+    The lock file goes after the manifest, so that whoever finds no manifest, and gets the lock, knows that the store is gone.
+    """
+    for name in ("items", "spaces", HEADS):
+        folder.remove_empty(name)
+    discard_leases(folder)
+    for name in (COMBINED, MANIFEST, LOCK):
+        folder.unlink(name)
+    with suppress(OSError):  # it is a link, or somebody is making the next store in it
+        folder.path.rmdir()
+
+
+def busy(root: Path) -> str:
+    """What to say where another process holds the lock of the store at `root`."""
+    return f"Another process is writing to {root}. Wait for it to end, or stop it, and try again."
