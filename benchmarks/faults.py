@@ -18,12 +18,13 @@ from itertools import islice
 from pathlib import Path
 
 from benchmarks._faults.flips import Flips
+from benchmarks._faults.hostile import Hostile
 from benchmarks._faults.kills import Kills
 from benchmarks._faults.outcomes import Kind, Table, Trial
 from benchmarks._faults.power import Power
 from benchmarks._faults.world import World
 
-KINDS: dict[str, Callable[[World], Kind]] = {"kills": Kills, "power": Power, "flips": Flips}
+KINDS: dict[str, Callable[[World], Kind]] = {"kills": Kills, "power": Power, "flips": Flips, "hostile": Hostile}
 TINY = 2
 """Trials of each kind in the tiny mode."""
 

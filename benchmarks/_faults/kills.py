@@ -40,12 +40,12 @@ class Kills:
         world.drop(folder)
         return Trial(self.kind, case, ending, detail)
 
-    def _plan(self, command: Command, rng: random.Random) -> list[str]:
+    def _plan(self, command: Command, rng: random.Random) -> Iterator[str]:
         seen = operations(self._world, command)
         cases = [f"{command.name} {at} {when}" for at in range(len(seen)) for when in ("before", "after")]
         cases += [f"{command.name} {at} torn" for at, (name, _) in enumerate(seen) if name == "fsync"]
         rng.shuffle(cases)
-        return cases
+        yield from cases
 
 
 def operations(world: World, command: Command) -> list[tuple[str, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from itertools import zip_longest
@@ -74,7 +74,7 @@ def worst(endings: list[tuple[Ending, str]]) -> tuple[Ending, str]:
     return min(endings, key=lambda found: order.index(found[0]), default=(Ending.HARMLESS, ""))
 
 
-def in_turn(plans: Sequence[Sequence[str]], trial: Callable[[str], Trial]) -> Iterator[Trial]:
+def in_turn(plans: Sequence[Iterable[str]], trial: Callable[[str], Trial]) -> Iterator[Trial]:
     """Try the first case of every plan, then every second one, and so on: whenever it is stopped, all had their share."""
     for cases in zip_longest(*plans):
         for case in cases:

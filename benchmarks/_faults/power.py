@@ -33,12 +33,13 @@ class Power:
 
     def trials(self, rng: random.Random) -> Iterator[Trial]:
         """Cut the power before every operation of every command, in each variant; the commands in turn."""
-        plans = []
-        for word, command in self._world.commands().items():
-            cuts = self._recording(command)[2]
-            plans.append([f"{word} {at} {variant}" for at in range(len(cuts)) for variant in VARIANTS])
-            rng.shuffle(plans[-1])
-        return in_turn(plans, self.trial)
+        return in_turn([self._plan(command, rng) for command in self._world.commands().values()], self.trial)
+
+    def _plan(self, command: Command, rng: random.Random) -> Iterator[str]:
+        cuts = self._recording(command)[2]
+        cases = [f"{command.name} {at} {variant}" for at in range(len(cuts)) for variant in VARIANTS]
+        rng.shuffle(cases)
+        yield from cases
 
     def trial(self, case: str) -> Trial:
         """One cut; `case` is the command, how many operations were done, and the variant: ``embed 12 strict``."""
