@@ -22,18 +22,32 @@ from benchmarks._faults.hostile import Hostile
 from benchmarks._faults.kills import Kills
 from benchmarks._faults.outcomes import Kind, Table, Trial
 from benchmarks._faults.power import Power
+from benchmarks._faults.races import Races
+from benchmarks._faults.soak import SECONDS, Soak
 from benchmarks._faults.world import World
 
-KINDS: dict[str, Callable[[World], Kind]] = {"kills": Kills, "power": Power, "flips": Flips, "hostile": Hostile}
+KINDS: dict[str, Callable[[World], Kind]] = {
+    "kills": Kills,
+    "power": Power,
+    "flips": Flips,
+    "hostile": Hostile,
+    "races": Races,
+    "soak": Soak,
+}
 TINY = 2
 """Trials of each kind in the tiny mode."""
 
 
-def campaign(world: World, kinds: list[str], *, seed: int, seconds: float, most: int | None = None) -> Iterator[Trial]:
+def kind_of(name: str, world: World, soak: float) -> Kind:
+    """The kind called `name`; `soak` is how many seconds that one takes."""
+    return Soak(world, soak) if name == Soak.kind else KINDS[name](world)
+
+
+def campaign(kinds: list[Kind], *, seed: int, seconds: float, most: int | None = None) -> Iterator[Trial]:
     """Trials of each kind for its share of `seconds`, and no more than `most`."""
-    for name in kinds:
+    for kind in kinds:
         ends = time.monotonic() + seconds / len(kinds)
-        for trial in islice(KINDS[name](world).trials(random.Random(f"{seed} {name}")), most):
+        for trial in islice(kind.trials(random.Random(f"{seed} {kind.kind}")), most):
             yield trial
             if time.monotonic() > ends:
                 break
@@ -47,21 +61,21 @@ def main(arguments: list[str] | None = None) -> Table:
     parser.add_argument("--case", help="one case of --only KIND, as it was printed")
     parser.add_argument("--seed", type=int, default=0, help="of the store and of the order of the cases")
     parser.add_argument("--most", type=int, help="no more trials of a kind than this")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="how long the soak is, whatever the minutes")
     parser.add_argument("--json", type=Path, help="write the table and the faults here")
     parser.add_argument("--tiny", action="store_true", help=f"{TINY} trials of each kind")
     given = parser.parse_args(arguments)
     if given.case and len(given.only or ()) != 1:
         parser.error("--case belongs to one --only KIND")
-    kinds = given.only or list(KINDS)
     table = Table(given.seed)
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
         world = World(Path(folder), seed=given.seed).build()
+        kinds = [kind_of(name, world, 5.0 if given.tiny else given.seconds) for name in given.only or KINDS]
         if given.case:
-            trials = iter([KINDS[kinds[0]](world).trial(given.case)])
+            trials = iter([kinds[0].trial(given.case)])
         else:
-            trials = campaign(
-                world, kinds, seed=given.seed, seconds=60 * given.minutes, most=TINY if given.tiny else given.most
-            )
+            most = TINY if given.tiny else given.most
+            trials = campaign(kinds, seed=given.seed, seconds=60 * given.minutes, most=most)
         for trial in trials:
             table.add(trial)
             if trial.fault:

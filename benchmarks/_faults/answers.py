@@ -39,7 +39,9 @@ def _predict(head: str) -> Question:
     def asked(store: Path, _: Path) -> Any:
         import embedstore as es
 
-        return [[row["id"], row["prediction"], round(row["probability"], 4)] for row in es.predict(store, head).to_rows()]
+        return [
+            [row["id"], row["prediction"], round(row.get("probability", 0.0), 4)] for row in es.predict(store, head).to_rows()
+        ]
 
     return asked
 

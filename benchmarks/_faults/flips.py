@@ -114,7 +114,7 @@ def _judged(name: str, question: Question, store: Path, root: Path, right: Any, 
     from embedstore.errors import EmbedstoreError
 
     try:
-        answer = _plain(question(store, root))
+        answer = plain(question(store, root))
     except EmbedstoreError as error:
         if "\n" in str(error):
             return Ending.WRONG, f"{name}: an error of several lines: {error}"
@@ -136,7 +136,7 @@ def _answers(root: Path, base: Path) -> dict[str, Any]:
 
 
 def _answers_of(store: Path, root: Path, questions: dict[str, Question]) -> dict[str, Any]:
-    return {name: _plain(question(store, root)) for name, question in questions.items()}
+    return {name: plain(question(store, root)) for name, question in questions.items()}
 
 
 def _copy(root: Path, base: Path) -> Path:
@@ -147,7 +147,8 @@ def _copy(root: Path, base: Path) -> Path:
     return Path(shutil.copytree(base, folder / "a.store"))
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """What JSON makes of an answer, so that those of two processes can be compared."""
     return json.loads(json.dumps(value, default=str))
 
 

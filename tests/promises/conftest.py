@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
 from benchmarks._faults.outcomes import Table
 from benchmarks._faults.world import World
-from benchmarks.faults import KINDS
+from benchmarks.faults import kind_of
 
 
 @pytest.fixture(scope="session")
@@ -23,12 +23,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 @pytest.fixture
-def tried(world: World) -> Callable[[str, int], Table]:
-    """Try so many cases of a kind; a fault fails the test and says how to repeat it."""
+def tried(world: World) -> Callable[..., Table]:
+    """Try so many cases of a kind (all: None); a fault fails the test and says how to repeat it."""
 
-    def run(kind: str, most: int, seed: int = 0) -> Table:
+    def run(kind: str, most: int | None, seed: int = 0, seconds: float = 120) -> Table:
         table = Table(seed)
-        for trial in islice(KINDS[kind](world).trials(random.Random(f"{seed} {kind}")), most):
+        for trial in islice(kind_of(kind, world, seconds).trials(random.Random(f"{seed} {kind}")), most):
             table.add(trial)
         assert sum(counts.total() for counts in table.counts.values()) > 0
         assert not table.faults, "\n".join(map(table.repeat, table.faults))
