@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 import numpy as np
 
@@ -53,7 +54,7 @@ def cases(base: Path, rng: random.Random) -> Iterator[list[str]]:
     """Lists of cases, each in random order."""
     forge = Forge(base)
     for file in forge.documents():
-        every = [f"value {file} {'|'.join(at)} {word}" for at in places(forge.read(file)) for word in VALUES]
+        every = [f"value {file} {quote('|'.join(at), safe='|')} {word}" for at in places(forge.read(file)) for word in VALUES]
         rng.shuffle(every)
         yield every
     binary = [f"part {file}" for file in forge.parts()]
@@ -72,7 +73,7 @@ def craft(case: str, store: Path, precious: Path) -> None:
     forge = Forge(store)
     if word == "value":
         file, at, value = rest.rsplit(" ", 2)
-        _set(forge, file, tuple(at.split("|")), VALUES[value])
+        _set(forge, file, tuple(unquote(at).split("|")), VALUES[value])
     elif word == "mutated":
         what, target, *role, seed = rest.split(" ")
         mutate(forge, what, target, role, random.Random(int(seed)))

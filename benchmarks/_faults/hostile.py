@@ -8,13 +8,16 @@ from pathlib import Path
 
 from benchmarks._faults import crafted, strange
 from benchmarks._faults.outcomes import Ending, Trial, in_turn, worst
-from benchmarks._faults.processes import LIMIT, Ended, call, traceback_in
-from benchmarks._faults.world import World, name, run_alone
+from benchmarks._faults.processes import LIMIT, Ended, Worker, call, cli_here, traceback_in
+from benchmarks._faults.world import World, name, run_alone, set_apart
 
 MEMORY = 4 << 30
 """Address space that a command may take beyond what its process begins with: threads reserve much that they never use."""
 SOME = 4
 """Commands that meet a store that differs in one value or some bytes; all meet the others."""
+
+ALONE = 0.1
+"""Share of the stores that every command meets in a process of its own."""
 
 
 class Hostile:
@@ -28,10 +31,20 @@ class Hostile:
     def trials(self, rng: random.Random) -> Iterator[Trial]:
         """Values of every document, mutations of every file, crafted ones, and links and pipes everywhere, in turn."""
         base = self._world.base
-        return in_turn([*crafted.cases(base, rng), strange.cases(base, rng)], self.trial)
+        with self._worker() as worker:
+            plans = [*crafted.cases(base, rng), strange.cases(base, rng)]
+            yield from in_turn(plans, lambda case: self._trial(case, worker))
 
     def trial(self, case: str) -> Trial:
         """One store, the commands one after the other on it."""
+        with self._worker() as worker:
+            return self._trial(case, worker)
+
+    def _worker(self) -> Worker:
+        return Worker(self._world.root / "worker", lives=100, memory=MEMORY)
+
+    def _trial(self, case: str, worker: Worker) -> Trial:
+        """The commands one after the other, most times all in one process: at its exit nothing new is seen often."""
         folder = self._world.folder()
         store, precious = self._world.copy(folder / "a.store"), folder / "precious"
         if not case.startswith("strange"):
@@ -41,11 +54,16 @@ class Hostile:
         before = strange.picture(precious)
         commands = self._commands(store)
         words = list(commands)
+        chance = random.Random(case)
+        alone = chance.random() < ALONE
         if case.startswith(("value", "mutated")):
-            words = sorted(random.Random(case).sample(words, SOME), key=words.index)
+            words = sorted(chance.sample(words, SOME), key=words.index)
         found = []
         for word in words:
-            ended = call(run_alone, folder, commands[word], folder=folder / word, limit=LIMIT, memory=MEMORY)
+            if alone:
+                ended = call(run_alone, folder, commands[word], folder=folder / word, limit=LIMIT, memory=MEMORY)
+            else:
+                ended = _told(worker.ask(_here, folder, commands[word], folder / word, limit=LIMIT))
             found.append(judged(word, ended))
             if (now := strange.picture(precious)) != before:
                 changed = sorted(k for k in now.keys() | before.keys() if now.get(k) != before.get(k))
@@ -71,6 +89,17 @@ class Hostile:
             "index": ["index", s, "given", "--factory", "HNSW8,Flat"],
         }
         return {word: [str(argument) for argument in arguments] for word, arguments in table.items()}
+
+
+def _here(folder: Path, arguments: list[str], output: Path) -> tuple[int, str, str]:
+    """In the worker: one command."""
+    set_apart(folder)
+    return cli_here(arguments, output)
+
+
+def _told(ended: Ended) -> Ended:
+    """What the command was to the worker, as if it had been the process."""
+    return ended if ended.value is None else Ended(ended.value[0], False, *ended.value[1:])
 
 
 def judged(word: str, ended: Ended) -> tuple[Ending, str]:

@@ -6,6 +6,7 @@ They are forked from a server that has imported what is slow to import, so that 
 from __future__ import annotations
 
 import faulthandler
+import gc
 import json
 import multiprocessing
 import os
@@ -98,8 +99,8 @@ def call(function: Callable[..., Any], *arguments: Any, folder: Path, limit: flo
 class Worker:
     """A child that stays, for trials that take hundredths of a second; it is replaced when it crashes, hangs or gets old."""
 
-    def __init__(self, folder: Path, *, lives: int = 200) -> None:
-        self._folder, self._lives = folder, lives
+    def __init__(self, folder: Path, *, lives: int = 200, memory: int | None = None) -> None:
+        self._folder, self._lives, self._memory = folder, lives, memory
         self._child: BaseProcess | None = None
         self._ends: tuple[Connection, Connection] | None = None
         self._left = 0
@@ -132,7 +133,7 @@ class Worker:
     def _start(self) -> None:
         self._stop()
         self._ends = multiprocessing.get_context("forkserver").Pipe()
-        self._child = start(_serve, self._ends[1], folder=self._folder)
+        self._child = start(_serve, self._ends[1], folder=self._folder, memory=self._memory)
         self._ends[1].close()
         self._left = self._lives
 
@@ -163,9 +164,30 @@ def run_cli(arguments: list[str]) -> None:
     main()
 
 
-def cli(*arguments: object, folder: Path, limit: float = LIMIT, memory: int | None = None) -> Ended:
-    """Run ``embedstore ARGUMENTS`` in a child."""
-    return call(run_cli, [str(a) for a in arguments], folder=folder, limit=limit, memory=memory)
+def cli_here(arguments: list[str], folder: Path) -> tuple[int, str, str]:
+    """The command line in this process, which goes on after it: its exit code, and what it wrote to stdout and stderr."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    folder.mkdir(parents=True, exist_ok=True)
+    kept, streams = [os.dup(1), os.dup(2)], (sys.stdout, sys.stderr)
+    _redirect(folder)
+    code = 0
+    try:
+        run_cli(arguments)
+    except SystemExit as exit_:
+        code = exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
+    except BaseException:
+        code = 1
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        sys.stdout, sys.stderr = streams
+        for descriptor, before in zip((1, 2), kept, strict=True):
+            os.dup2(before, descriptor)
+            os.close(before)
+        gc.collect()  # a store that nobody uses any more must not look like a reader
+    return code, _text(folder / "out"), _text(folder / "err")
 
 
 def traceback_in(text: str) -> str:
@@ -180,15 +202,20 @@ def traceback_in(text: str) -> str:
 
 
 def _child(function: Callable[..., Any], arguments: tuple[Any, ...], folder: Path, memory: int | None) -> None:
-    for name, descriptor in (("out", 1), ("err", 2)):
-        file = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(file, descriptor)
-        os.close(file)
+    _redirect(folder)
     faulthandler.enable()
     (folder / "value").unlink(missing_ok=True)
     _bound(memory)
     value = function(*arguments)
     (folder / "value").write_text(json.dumps(value))
+
+
+def _redirect(folder: Path) -> None:
+    """Have stdout and stderr written to files in `folder`."""
+    for name, descriptor in (("out", 1), ("err", 2)):
+        file = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(file, descriptor)
+        os.close(file)
 
 
 def _bound(memory: int | None) -> None:
