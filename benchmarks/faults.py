@@ -19,6 +19,7 @@ from pathlib import Path
 
 from benchmarks._faults.flips import Flips
 from benchmarks._faults.hostile import Hostile
+from benchmarks._faults.inputs import Inputs
 from benchmarks._faults.kills import Kills
 from benchmarks._faults.outcomes import Kind, Table, Trial
 from benchmarks._faults.power import Power
@@ -32,6 +33,7 @@ KINDS: dict[str, Callable[[World], Kind]] = {
     "flips": Flips,
     "hostile": Hostile,
     "races": Races,
+    "inputs": Inputs,
     "soak": Soak,
 }
 TINY = 2

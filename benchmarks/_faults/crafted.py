@@ -95,7 +95,16 @@ def _set(forge: Forge, file: str, at: tuple[str, ...], value: Any) -> None:
 def mutate(forge: Forge, what: str, target: str, role: list[str], rng: random.Random) -> None:
     """Change some bytes of a part or of a file of a head or an index, and make its digests right."""
     path = forge.path / (target if what == "part" else forge.named(target)[role[0]])
-    data = bytearray(path.read_bytes())
+    data = mutated(path.read_bytes(), rng)
+    if what == "part":
+        forge.replace_part(target, data)
+    else:
+        forge.replace_named(target, role[0], data)
+
+
+def mutated(before: bytes, rng: random.Random) -> bytes:
+    """Some bytes changed, cut off or repeated: half of the time at the beginning, where headers are."""
+    data = bytearray(before)
     way = rng.choice(("flip", "flip", "flip", "cut", "zeros", "ones", "twice"))
     at = rng.choice((rng.randrange(len(data)), rng.randrange(min(len(data), 200))))
     if way == "flip":
@@ -107,10 +116,7 @@ def mutate(forge: Forge, what: str, target: str, role: list[str], rng: random.Ra
         data[at:at] = data[at : at + 64]
     else:
         data[at : at + 8] = (b"\0" if way == "zeros" else b"\xff") * 8
-    if what == "part":
-        forge.replace_part(target, bytes(data))
-    else:
-        forge.replace_named(target, role[0], bytes(data))
+    return bytes(data)
 
 
 def _vectors(forge: Forge) -> str:

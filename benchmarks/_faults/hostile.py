@@ -63,7 +63,7 @@ class Hostile:
             if alone:
                 ended = call(run_alone, folder, commands[word], folder=folder / word, limit=LIMIT, memory=MEMORY)
             else:
-                ended = _told(worker.ask(_here, folder, commands[word], folder / word, limit=LIMIT))
+                ended = told(worker.ask(command_here, folder, commands[word], folder / word, limit=LIMIT))
             found.append(judged(word, ended))
             if (now := strange.picture(precious)) != before:
                 changed = sorted(k for k in now.keys() | before.keys() if now.get(k) != before.get(k))
@@ -91,13 +91,13 @@ class Hostile:
         return {word: [str(argument) for argument in arguments] for word, arguments in table.items()}
 
 
-def _here(folder: Path, arguments: list[str], output: Path) -> tuple[int, str, str]:
+def command_here(folder: Path, arguments: list[str], output: Path) -> tuple[int, str, str]:
     """In the worker: one command."""
     set_apart(folder)
     return cli_here(arguments, output)
 
 
-def _told(ended: Ended) -> Ended:
+def told(ended: Ended) -> Ended:
     """What the command was to the worker, as if it had been the process."""
     return ended if ended.value is None else Ended(ended.value[0], False, *ended.value[1:])
 
