@@ -114,11 +114,13 @@ class Ours(Engine):
         self.filter_effort = {"recall": None}
 
     def build(self, data: Data, folder: Path) -> None:
+        from embedstore._folders import Folder
         from embedstore.indexing.approximate import VectorIndex
         from embedstore.indexing.files import write_base
 
         index = VectorIndex(threads=data.threads, factory=self.factory, device=self.device).fit(data.vectors)
-        files = write_base(index.base_, folder, 1) if index.base_ is not None else {}
+        with Folder.at(folder) as opened:
+            files = write_base(index.base_, opened, 1) if index.base_ is not None else {}
         (folder / "index.json").write_text(json.dumps({"report": index.report_.to_dict(), "files": files}))
 
     def load(self, data: Data, folder: Path) -> None:

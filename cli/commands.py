@@ -53,6 +53,7 @@ def register(app: typer.Typer) -> None:
     from .examples import epilog
     from .import_ import import_vectors
     from .index import index
+    from .repair import repair
     from .search import search
 
     for command in (
@@ -69,6 +70,7 @@ def register(app: typer.Typer) -> None:
         eval_search,
         dedup,
         verify,
+        repair,
         remove,
         compact,
         encoders,
@@ -122,7 +124,7 @@ def embed(
 
     from . import render
 
-    columns = _columns(id=id_column, image=image_column, text=text_column, audio=audio_column, video=video_column)
+    columns = named_columns(id=id_column, image=image_column, text=text_column, audio=audio_column, video=video_column)
     given = {"image": image, "text": text, "audio": audio, "video": video}
     named_spaces: dict[str, Any] = {m: _spaces(m, names) for m, names in given.items() if names}
     with render.embedding_progress(f"embedding {dataset.rstrip('/').rpartition('/')[2]}") as on_progress:
@@ -152,7 +154,7 @@ def embed(
     render.print_json(report.to_dict()) if json else render.print_embedding(report, store)
 
 
-def _columns(**named: str | None) -> dict[str, str] | None:
+def named_columns(**named: str | None) -> dict[str, str] | None:
     """What is in which column, where they have other names; None where they have not."""
     return {word: column for word, column in named.items() if column} or None
 
@@ -332,7 +334,7 @@ def predict(
 
     from . import render
 
-    columns = _columns(id=id_column, image=image_column, text=text_column, audio=audio_column, video=video_column)
+    columns = named_columns(id=id_column, image=image_column, text=text_column, audio=audio_column, video=video_column)
     with render.status("predicting"):
         held = opened(store, where_timeout=where_timeout, allow_model=allow_model, no_check=no_check)
         predictions = es.predict(

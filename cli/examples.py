@@ -40,6 +40,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "dedup": ("embedstore dedup my.store --out duplicates.csv", "embedstore dedup my.store --exact --remove"),
     "verify": ("embedstore verify my.store",),
+    "repair": ("embedstore repair my.store", "embedstore repair my.store photos/"),
     "remove": ("embedstore remove my.store photo-17.jpg photo-18.jpg",),
     "compact": ("embedstore compact my.store",),
     "encoders": ("embedstore encoders",),

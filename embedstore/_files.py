@@ -9,11 +9,11 @@ import json
 import math
 import mmap
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from embedstore._folders import Folder, plain_name, read_file
 from embedstore.errors import CorruptStoreError, StoreError, next_step
@@ -21,6 +21,11 @@ from embedstore.errors import CorruptStoreError, StoreError, next_step
 if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
+
+Document = TypeVar("Document")
+Result = TypeVar("Result")
+GENERATIONS = 20
+"""So often may a document be replaced while it and its files are read."""
 
 
 def read_json(path: Path, root: Path | None = None) -> dict[str, Any]:
@@ -63,6 +68,28 @@ def named_files(document: Mapping[str, Any], path: Path) -> dict[str, dict[str, 
     return files
 
 
+def of_one_generation(read: Callable[[], Document], use: Callable[[Document], Result]) -> Result:
+    """`use` of the document that `read` returns, and of the files it names, none of which is older or newer.
+
+    The document is replaced last, and its files may go once it is: where `use` fails and the document is another one by now,
+    that one is used instead.
+
+    Raises
+    ------
+    StoreError
+        It is replaced faster than it can be read.
+    """
+    document = read()
+    for _ in range(GENERATIONS):
+        try:
+            return use(document)
+        except Exception:
+            before, document = document, read()
+            if document == before:
+                raise
+    raise StoreError(f"What is read was replaced {GENERATIONS} times meanwhile. Try again.")
+
+
 def parquet_table(data: bytes) -> pa.Table:
     """The table in the bytes of a Parquet file.
 
@@ -93,7 +120,8 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
 def write_bytes(path: Path, data: bytes) -> None:
     """Replace `path`, which lies in no store, atomically and durably by `data`."""
     temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as file:
+    temporary.unlink(missing_ok=True)  # or it would be written to where a link of that name leads
+    with open(temporary, "xb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

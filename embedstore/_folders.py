@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
-from embedstore.errors import StoreError
+from embedstore.errors import StoreError, next_step, reason_of
 
 _KINDS = {
     stat.S_IFLNK: "a link",
@@ -64,6 +64,12 @@ class Folder:
                 folder = folder.child(name, create=create)
         return folder
 
+    @classmethod
+    def last(cls, path: Path, depth: int, *, create: bool = False) -> Folder:
+        """The folder at `path`, whose last `depth` names are those of real folders of a store."""
+        root, names = split_root(path, depth)
+        return cls.below(root, *names, create=create)
+
     def __enter__(self) -> Self:
         return self
 
@@ -98,6 +104,10 @@ class Folder:
                 raise
             raise misplaced(self.path / name, self._status(name), "folder") from None
 
+    def names(self) -> list[str]:
+        """The names of all that is in this folder, whatever it is, sorted."""
+        return sorted(os.listdir(self.descriptor))
+
     def listing(self) -> tuple[list[str], list[str]]:
         """The names of the files and of the folders in this one, sorted.
 
@@ -107,18 +117,16 @@ class Folder:
             Something else is in it, such as a link.
         """
         files, folders = [], []
-        for name in sorted(os.listdir(self.descriptor)):
-            try:
-                mode = self._status(name).st_mode
-            except FileNotFoundError:  # since it was listed
-                continue
-            if stat.S_ISDIR(mode):
-                folders.append(name)
-            elif stat.S_ISREG(mode):
-                files.append(name)
-            else:
-                raise misplaced(self.path / name, self._status(name), "file")
-        return files, folders
+        with os.scandir(self.descriptor) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.name)
+                elif entry.is_file(follow_symlinks=False):
+                    files.append(entry.name)
+                else:
+                    with suppress(FileNotFoundError):  # since it was listed
+                        raise misplaced(self.path / entry.name, self._status(entry.name), "file")
+        return sorted(files), sorted(folders)
 
     def has(self, name: str) -> bool:
         """Whether there is a file `name`.
@@ -262,6 +270,13 @@ def make_root(path: Path) -> None:
                 os.close(parent)
 
 
+def split_root(path: Path, depth: int) -> tuple[Path, tuple[str, ...]]:
+    """The root of a store, and the last `depth` names of `path`, which lies in it."""
+    path = Path(os.path.abspath(path))
+    names = path.parts[1:][-depth:]
+    return path.parents[len(names) - 1] if names else path, names
+
+
 def regular_file(root: Path, file: str) -> os.stat_result:
     """The status of `file` (with ``/``) below `root`, after a look at every folder between them; no byte is read.
 
@@ -287,6 +302,17 @@ def read_file(root: Path, file: str) -> bytes:
     *folders, name = file.split("/")
     with Folder.below(root, *folders) as folder:
         return folder.read(name)
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Errors of the operating system as one that names the file; that it is not there stays `FileNotFoundError`."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StoreError(f"{error.filename or path} cannot be read: {reason_of(error)}.{next_step(error)}") from error
 
 
 def plain_name(name: object) -> bool:

@@ -13,9 +13,12 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
+from embedstore._files import of_one_generation
+from embedstore._folders import Folder
+from embedstore._locks import locked
 from embedstore._projected import SearchableSpace, skipped_aligners, spaces_of
 from embedstore._threads import bounded
-from embedstore.errors import EmbedstoreError, FingerprintError, StoreError, StoreLockedError, UsageError, next_step, reason_of
+from embedstore.errors import EmbedstoreError, FingerprintError, StoreError, UsageError, next_step, reason_of
 from embedstore.indexing.approximate import QUERIES, VectorIndex
 from embedstore.indexing.files import read_base, write_base
 from embedstore.indexing.recipe import Recipe
@@ -23,7 +26,7 @@ from embedstore.indexing.report import IndexReport
 from embedstore.indexing.vectors import ArrayVectors, Vectors
 from embedstore.store import Store
 from embedstore.store.format import PartRef
-from embedstore.store.indexes import IndexFile, IndexRecord
+from embedstore.store.indexes import DEPTH, LOCK, IndexFile, IndexRecord
 
 __all__ = ["IndexReport", "OpenIndex", "index", "open_index"]
 
@@ -100,21 +103,17 @@ def index(
     StoreLockedError
         Another process is building an index of this space.
     """
-    from filelock import FileLock, Timeout
-
     opened = store if isinstance(store, Store) else Store.open(store)
     spaces = spaces_of(opened)
     target = _target(opened, spaces, space)
     index = VectorIndex(recall=recall, at=at, memory=memory, latency=latency, factory=factory, device=device)
-    folder = target.index_folder
+    busy = f"Another process is building an index of space {target.name!r}. Wait for it to end."
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / "index.lock", timeout=0):
+        with Folder.last(target.index_folder, DEPTH, create=True) as folder, locked(folder, LOCK, busy=busy):
+            folder.listing()  # nothing strange is in it
             index.fit(target.raw, _queries(spaces, target, queries), wanted=target.live, say=on_progress)
             given = {"recall": recall, "at": at, "memory": memory, "latency": latency, "factory": factory}
-            _keep(target, index, {**given, "queries": None if queries is None else str(queries)})
-    except Timeout:
-        raise StoreLockedError(f"Another process is building an index of space {target.name!r}. Wait for it to end.") from None
+            _keep(folder, target, index, {**given, "queries": None if queries is None else str(queries)})
     except OSError as error:
         raise StoreError(
             f"The index of space {target.name!r} could not be written: {reason_of(error)}.{next_step(error)}"
@@ -133,23 +132,29 @@ def open_index(space: SearchableSpace, *, resident: bool = False, device: str = 
         Where exact search runs.
     """
     vectors: Vectors = ArrayVectors(space.raw.array()) if resident else space.raw
-    folder = space.index_folder
     try:
-        record = IndexRecord.read(folder)
-        if record is None:
-            return OpenIndex(_exact(vectors, device))
-        if reason := record.misfit(space.name, space.fingerprint, space.parts):
-            return OpenIndex(_exact(vectors, device), f"The index is not used: {reason}.", _again(space), record)
-        report = IndexReport.from_dict(record.index["report"])
-        base = None
-        if record.files:
-            recipe = Recipe(**record.index["recipe"])
-            paths = {role: record.checked(folder, role) for role in record.files}
-            base = read_base(paths, recipe, vectors, record.index["count"], resident=resident)
-        opened = VectorIndex.assembled(report, base, vectors, device=device)
-        return OpenIndex(opened.settle() if resident else opened, record=record)
+        return of_one_generation(
+            lambda: IndexRecord.read(space.index_folder),
+            lambda record: _opened(space, record, vectors, resident=resident, device=device),
+        )
     except (EmbedstoreError, KeyError, TypeError, ValueError, OSError) as error:
         return OpenIndex(_exact(vectors, device), f"The index is not used: {error}", _again(space))
+
+
+def _opened(space: SearchableSpace, record: IndexRecord | None, vectors: Vectors, *, resident: bool, device: str) -> OpenIndex:
+    """The index that `record` describes, or none where it is of other vectors; raises what is wrong with its files."""
+    if record is None:
+        return OpenIndex(_exact(vectors, device))
+    if reason := record.misfit(space.name, space.fingerprint, space.parts):
+        return OpenIndex(_exact(vectors, device), f"The index is not used: {reason}.", _again(space), record)
+    report = IndexReport.from_dict(record.index["report"])
+    base = None
+    if record.files:
+        recipe = Recipe(**record.index["recipe"])
+        paths = {role: record.checked(space.index_folder, role) for role in record.files}
+        base = read_base(paths, recipe, vectors, record.index["count"], resident=resident)
+    opened = VectorIndex.assembled(report, base, vectors, device=device)
+    return OpenIndex(opened.settle() if resident else opened, record=record)
 
 
 def _exact(vectors: Vectors, device: str) -> VectorIndex:
@@ -207,23 +212,23 @@ def _sampled(space: SearchableSpace) -> npt.NDArray[Any]:
     return space.take(rows[np.sort(chosen)])
 
 
-def _next_number(folder: Path) -> int:
+def _next_number(folder: Folder) -> int:
     """One that no index here had, nor any file of one, a killed one's included."""
-    used = [int(match[1]) for path in folder.iterdir() if (match := re.match(r"(?:base|labels|entries)-(\d+)\.", path.name))]
+    numbered = (re.match(r"(?:base|labels|entries)-(\d+)\.", name) for name in folder.listing()[0])
+    used = [int(match[1]) for match in numbered if match]
     with contextlib.suppress(EmbedstoreError, KeyError, TypeError, ValueError):  # a damaged record is about to be replaced
-        if (record := IndexRecord.read(folder)) is not None:
+        if (record := IndexRecord.read(folder.path)) is not None:
             used.append(record.number)
     return 1 + max(used, default=0)
 
 
-def _keep(space: SearchableSpace, built: VectorIndex, options: Mapping[str, Any]) -> None:
-    folder = space.index_folder
+def _keep(folder: Folder, space: SearchableSpace, built: VectorIndex, options: Mapping[str, Any]) -> None:
     number = _next_number(folder)
     files: dict[str, IndexFile] = {}
     index: dict[str, Any] = {"report": built.report_.to_dict(), "options": dict(options)}
     if built.base_ is not None:
         for role, name in write_base(built.base_, folder, number).items():
-            ref = PartRef.of(folder, name, 0)
+            ref = PartRef.of(folder.path, name, 0)
             files[role] = IndexFile(name, ref.bytes, ref.sha256)
         index |= {"recipe": built.base_.recipe.to_dict(), "count": len(built.base_)}
     covers = [(ref.file, ref.sha256) for ref in space.parts]

@@ -188,12 +188,12 @@ def predict(
         The store's vectors, or the encoders on this machine, are not those the head was trained on.
     """
     opened = store if isinstance(store, Store) else Store.open(store)
-    home, folder, record = find_head(opened, head)
+    home, record = find_head(opened, head)
     if explained and len(record.head.dims_) > EXACT_INPUTS:
         raise UsageError(
             f"Explanations are exact for up to {EXACT_INPUTS} inputs; head {record.name!r} has {len(record.head.dims_)}."
         )
-    training = _trained_on(record, home, folder) if explained else None
+    training = _trained_on(record, home) if explained else None
     if dataset is None:
         if columns is not None:
             raise UsageError("columns name those of a dataset; leave them out for stored items.")
@@ -210,8 +210,8 @@ def predict(
         return _predict_rows(record, new, rows, training, unusable)
 
 
-def find_head(store: Store, head: str | Path) -> tuple[Store, Path, HeadRecord]:
-    """The store that a head was trained in, its folder there, and the head.
+def find_head(store: Store, head: str | Path) -> tuple[Store, HeadRecord]:
+    """The store that a head was trained in, and the head.
 
     Parameters
     ----------
@@ -226,7 +226,7 @@ def find_head(store: Store, head: str | Path) -> tuple[Store, Path, HeadRecord]:
     path = Path(head)
     home = store.alike(path.parent.parent) if path.parent.name == "heads" and path.is_dir() else store
     name = path.name if home is not store else str(head)
-    return home, home.path / "heads" / name, _open_head(home, name)
+    return home, _open_head(home, name)
 
 
 def _open_head(store: Store, name: str) -> HeadRecord:
@@ -236,17 +236,17 @@ def _open_head(store: Store, name: str) -> HeadRecord:
     return load_head(store.path / "heads" / name)
 
 
-def fitted_ids(folder: Path) -> npt.NDArray[np.str_]:
-    """Ids of the items that the head in `folder` was fitted on. An update changes an item's row, not its id."""
-    table = read_split(folder)
+def fitted_ids(record: HeadRecord) -> npt.NDArray[np.str_]:
+    """Ids of the items that a head was fitted on. An update changes an item's row, not its id."""
+    table = read_split(record.split, record.name)
     split = np.array(table.column("split").to_pylist(), dtype=str)
     return np.asarray(np.array(table.column("id").to_pylist(), dtype=str)[split != "test"])
 
 
-def _trained_on(record: HeadRecord, store: Store, folder: Path) -> View:
+def _trained_on(record: HeadRecord, store: Store) -> View:
     """The items that a head was fitted on, as far as they are still there."""
     view = store.view(inputs=list(record.inputs), target=record.target)
-    return view.select(np.isin(view.ids.astype(str), fitted_ids(folder)))
+    return view.select(np.isin(view.ids.astype(str), fitted_ids(record)))
 
 
 def _stored_rows(record: HeadRecord, store: Store, ids: Sequence[str] | None, where: str | None) -> npt.NDArray[np.int64]:

@@ -18,7 +18,7 @@ from embedstore._keys import Keys
 from embedstore.errors import EmbedstoreError
 from embedstore.spec import EncoderSpec
 from embedstore.store import Space, Store
-from embedstore.store.format import PartRef
+from embedstore.store.format import HEAD, HEADS, PartRef
 from embedstore.store.parts import row_numbers
 from embedstore.store.space import RawVectors
 
@@ -107,7 +107,7 @@ class ProjectedSpace:
         """Rows of the pairs that the aligner was fitted on: it knows them, so they say nothing about how good it is."""
         from embedstore.heads.io import read_split
 
-        table = read_split(self.root / "heads" / self.head)
+        table = read_split(self._record.split, self.head)
         fitted = np.asarray(table.column("split").to_pylist()) != "test"
         return row_numbers(table)[np.flatnonzero(fitted)]
 
@@ -181,7 +181,7 @@ class ProjectedSpace:
     @property
     def index_folder(self) -> Path:
         """Where an index over this space lives: beside the aligner."""
-        return self.root / "heads" / self.head / f"index-{self.base.name}"
+        return self.root / HEADS / self.head / f"index-{self.base.name}"
 
     @cached_property
     def raw(self) -> ProjectedRaw:
@@ -271,9 +271,9 @@ def _with_projected(store: Store) -> tuple[dict[str, Space | ProjectedSpace], di
     spaces: dict[str, Space | ProjectedSpace] = dict(store.spaces)
     skipped = {}
     for name in store.heads:
-        folder = store.path / "heads" / name
+        folder = store.path / HEADS / name
         try:
-            if read_json(folder / "head.json").get("kind") != "align":
+            if read_json(folder / HEAD, store.path).get("kind") != "align":
                 continue
             from embedstore.heads.align_io import load_aligner  # heads are slow to import, and few stores are aligned
 

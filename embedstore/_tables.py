@@ -44,6 +44,7 @@ def write_tables(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> N
     write = {".csv": _write_csv, ".parquet": _write_parquet, ".jsonl": _write_jsonl}[path.suffix.lower()]
     temporary = path.with_name(f".{path.name}.part")
     with writing(path):
+        temporary.unlink(missing_ok=True)  # or it would be written to where a link of that name leads
         try:
             write(temporary, schema, tables)
             fsync_path(temporary)

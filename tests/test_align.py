@@ -242,6 +242,13 @@ def test_save_and_load_bitwise(tmp_path: Path) -> None:
     assert sorted(p.name.split("-")[0] for p in (tmp_path / "a").iterdir()) == ["head.json", "weights"]
 
 
+def test_an_aligner_is_called_as_its_folder(tmp_path: Path) -> None:
+    """Its name becomes that of its spaces, and the path of their indexes."""
+    record = AlignRecord("../../evil", specs({"text": 16, "image": 24}), Aligner(**FAST).fit(related(80)))
+    save_aligner(tmp_path / "a", record, {})
+    assert load_aligner(tmp_path / "a").name == "a"
+
+
 def test_damage_is_found(tmp_path: Path) -> None:
     record = AlignRecord("a", specs({"text": 16, "image": 24}), Aligner(**FAST).fit(related(80)))
     save_aligner(tmp_path / "a", record, {})

@@ -22,7 +22,7 @@ from embedstore.sources import MemorySource
 
 COMMANDS = (
     *("demo", "embed", "import", "info", "index", "search", "train", "evaluate", "predict", "align", "eval-search", "dedup"),
-    *("verify", "remove", "compact", "encoders"),
+    *("verify", "remove", "repair", "compact", "encoders"),
 )
 
 

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 import embedstore as es
 import embedstore._digests as digests
+from embedstore._folders import Folder
 from embedstore._index import index
 from embedstore.errors import StoreError, StoreLockedError, UsageError
 from embedstore.sources import MemorySource
@@ -179,7 +180,8 @@ def test_a_graph_without_entries_answers_too(store: es.Store) -> None:
     folder = folder_of(store)
     record = IndexRecord.read(folder)
     assert record is not None
-    replace(record, files={role: file for role, file in record.files.items() if role != "entries"}).write(folder)
+    with Folder.at(folder) as opened:
+        replace(record, files={role: file for role, file in record.files.items() if role != "entries"}).write(opened)
     assert not list(folder.glob("entries-*"))
     result = asked(store)
     assert (result.index["type"], len(result.results)) == ("HNSW8,Flat", K)
@@ -304,7 +306,7 @@ def test_a_full_disk_leaves_the_old_index(store: es.Store) -> None:
 def test_a_folder_that_cannot_be_written(store: es.Store, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.rmtree(folder_of(store))
     folder_of(store).write_text("in the way")
-    with pytest.raises(StoreError, match="The index of space 'text' could not be written") as error:
+    with pytest.raises(StoreError, match=r"index is a file, not a folder of this store\. Move it away\.") as error:
         index(store, factory="IVF8,SQ8")
     assert "\n" not in str(error.value)
     assert [hit.id for hit in asked(store).results] == expected(store)
@@ -373,8 +375,8 @@ def test_a_space_called_index_is_cleaned_like_any_other(tmp_path: Path) -> None:
 def test_record_round_trip(tmp_path: Path, data: dict[str, object]) -> None:
     record = IndexRecord("text", "f" * 16, [("a", "b")], {"faiss": IndexFile("x", 1, "c")}, data, 3)
     folder = tmp_path / "index"
-    folder.mkdir(exist_ok=True)
-    record.write(folder)
+    with Folder.last(folder, 1, create=True) as opened:
+        record.write(opened)
     assert IndexRecord.read(folder) == record
 
 

@@ -25,7 +25,7 @@ LAYERS = [
     {"_embed", "_import", "_align", "_index", "_query", "_trial", "demo"},
     {"_request"},
     {"_search"},
-    {"_report", "_numbers", "_dedup", "_eval_queries", "_batch", "_compact"},
+    {"_report", "_numbers", "_dedup", "_repair", "_eval_queries", "_batch", "_compact"},
     {"_train", "_predict", "_eval_search"},
     {"_evaluate"},
     {"__init__"},

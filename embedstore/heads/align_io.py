@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from embedstore._encoding import check_encoding, encoding
-from embedstore._files import read_json
+from embedstore._encoding import encoding
 from embedstore.errors import CorruptStoreError, HeadError
 from embedstore.heads.align import Aligner
-from embedstore.heads.io import ALIGN, PAGE, kind_of, read_files, write_files
+from embedstore.heads.io import ALIGN, HEAD, PAGE, SPLIT, changing, kind_of, read_generation, state_of, write_files
 from embedstore.spec import EncoderSpec
 
 __all__ = ["AlignRecord", "load_aligner", "save_aligner"]
@@ -32,12 +31,15 @@ class AlignRecord:
     head : Aligner
     report : mapping
         Scores and sizes; as JSON.
+    split : bytes or None
+        The ``split.parquet`` that was saved with it; see `embedstore.heads.io.read_split`.
     """
 
     name: str
     inputs: Mapping[str, EncoderSpec]
     head: Aligner
     report: Mapping[str, Any] = field(default_factory=dict)
+    split: bytes | None = field(default=None, repr=False)
 
     def weights_digest(self, side: str) -> str:
         """Hexadecimal SHA-256 of the projection of one side."""
@@ -62,10 +64,7 @@ def save_aligner(folder: Path, record: AlignRecord, extra: Mapping[str, bytes]) 
     HeadError
         The folder holds a head of another kind, which is not replaced.
     """
-    from filelock import FileLock
-
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f".{folder.name}.lock")):
+    with changing(folder) as opened:
         if (kind := kind_of(folder)) not in (None, ALIGN):
             raise HeadError(f"{folder} is a head of kind {kind!r} and is not replaced. Choose another name: --name NAME.")
         params = {name: list(v) if isinstance(v, tuple) else v for name, v in record.head.get_params().items()}
@@ -79,8 +78,8 @@ def save_aligner(folder: Path, record: AlignRecord, extra: Mapping[str, bytes]) 
             "report": dict(record.report),
         }
         state = record.head.state()
-        write_files(folder, {**document, "state": state.config}, state, extra)
-        (folder / PAGE).unlink(missing_ok=True)
+        write_files(opened, {**document, "state": state.config}, state, extra)
+        opened.unlink(PAGE)
 
 
 def load_aligner(folder: Path) -> AlignRecord:
@@ -92,18 +91,22 @@ def load_aligner(folder: Path) -> AlignRecord:
         A head of another kind.
     CorruptStoreError
     """
-    path = folder / "head.json"
-    document = read_json(path)
-    check_encoding(document, "embedstore-head", str(path))
+    return read_generation(folder, _accept, _restore)
+
+
+def _accept(folder: Path, document: Mapping[str, Any]) -> None:
     if document.get("kind") != ALIGN:
         raise HeadError(f"Head {folder.name!r} is of kind {document.get('kind')!r}, not an alignment.")
-    try:
-        head = Aligner.from_state(document["params"], read_files(folder, document))
-        inputs = {name: EncoderSpec.from_dict(entry["encoder"]) for name, entry in document["inputs"].items()}
-        record = AlignRecord(document["name"], inputs, head, document["report"])
-        recorded = document["alignment"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise CorruptStoreError(f"{path} is damaged ({error!r}). Align the spaces again.") from error
+
+
+def _restore(folder: Path, document: Mapping[str, Any], contents: dict[str, bytes]) -> AlignRecord:
+    split = contents.pop(SPLIT, None)
+    head = Aligner.from_state(document["params"], state_of(document, contents))
+    inputs = {name: EncoderSpec.from_dict(entry["encoder"]) for name, entry in document["inputs"].items()}
+    record = AlignRecord(folder.name, inputs, head, document["report"], split)
+    recorded = document["alignment"]
     if record.alignment != recorded or list(inputs) != list(head.names_):
-        raise CorruptStoreError(f"{path} does not describe its weights (alignment {recorded}). Align the spaces again.")
+        raise CorruptStoreError(
+            f"{folder / HEAD} does not describe its weights (alignment {recorded}). Align the spaces again."
+        )
     return record

@@ -1,21 +1,25 @@
 """Saving and loading heads: ``head.json``, safetensors and XGBoost's UBJSON; no pickle. A linear head loads without torch.
 
-A head's folder holds what ``head.json`` names; it is replaced last, so a reader sees the old head or the new one.
+A head's folder holds what ``head.json`` names; it is replaced last, so a reader sees the old head or the new one. All that is
+read of a head is read at once, of one ``head.json``: see `read_generation`.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from embedstore._columns import ColumnEncoder
 from embedstore._encoding import check_encoding, encoding
-from embedstore._files import parquet_table, read_json, sha256_file, write_bytes, write_json
+from embedstore._files import json_bytes, named_files, of_one_generation, parquet_table, read_json
+from embedstore._folders import Folder, readable, split_root
+from embedstore._locks import locked
 from embedstore.errors import CorruptStoreError, EmbedstoreError, UsageError
 from embedstore.evaluation.bootstrap import Score
 from embedstore.heads import Head, head_class, params_of
@@ -25,10 +29,17 @@ from embedstore.spec import EncoderSpec
 if TYPE_CHECKING:
     import pyarrow as pa
 
+HEAD = "head.json"
 WEIGHTS = "weights.safetensors"
+SPLIT = "split.parquet"
 PAGE = "report.html"
+DEPTH = 2
+"""A head's folder is ``heads/NAME`` of a store: below that store no link is followed."""
 ALIGN = "align"
 """The kind of head that `heads.align_io` reads."""
+
+
+Record = TypeVar("Record")
 
 
 @dataclass(frozen=True)
@@ -45,6 +56,8 @@ class HeadRecord:
         Scores, baselines, split sizes; as JSON.
     columns : ColumnEncoder or None
         How metadata columns become the input ``"metadata"``, if the head takes them.
+    split : bytes or None
+        The ``split.parquet`` that was saved with it; see `read_split`.
     """
 
     name: str
@@ -53,22 +66,33 @@ class HeadRecord:
     head: Head
     report: Mapping[str, Any] = field(default_factory=dict)
     columns: ColumnEncoder | None = None
+    split: bytes | None = field(default=None, repr=False)
 
 
 def save_head(folder: Path, record: HeadRecord, extra: Mapping[str, bytes], *, page: bytes | None = None) -> None:
     """Write `record` to `folder`, with `extra` files beside it (name → bytes), and `page` for people as ``report.html``."""
-    from filelock import FileLock
-
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f".{folder.name}.lock")):
-        _save(folder, record, extra)
+    with changing(folder) as opened:
+        _save(opened, record, extra)
         if page is None:
-            (folder / PAGE).unlink(missing_ok=True)
+            opened.unlink(PAGE)
         else:
-            write_bytes(folder / PAGE, page)
+            opened.write(PAGE, page)
 
 
-def _save(folder: Path, record: HeadRecord, extra: Mapping[str, bytes]) -> None:
+@contextmanager
+def changing(folder: Path) -> Iterator[Folder]:
+    """The folder of a head, made where it is not there, for one process at a time."""
+    root, names = split_root(folder, DEPTH)
+    *above, name = names
+    with (
+        Folder.below(root, *above, create=True) as home,
+        locked(home, f".{name}.lock"),
+        home.child(name, create=True) as opened,
+    ):
+        yield opened
+
+
+def _save(folder: Folder, record: HeadRecord, extra: Mapping[str, bytes]) -> None:
     state = record.head.state()
     document = {
         **encoding("embedstore-head"),
@@ -84,7 +108,7 @@ def _save(folder: Path, record: HeadRecord, extra: Mapping[str, bytes]) -> None:
     write_files(folder, document, state, extra)
 
 
-def write_files(folder: Path, document: Mapping[str, Any], state: HeadState, extra: Mapping[str, bytes]) -> None:
+def write_files(folder: Folder, document: Mapping[str, Any], state: HeadState, extra: Mapping[str, bytes]) -> None:
     """Write a head's tensors and files, then `document`, which names them, as ``head.json``; remove what it does not name."""
     from safetensors.numpy import save
 
@@ -94,13 +118,13 @@ def write_files(folder: Path, document: Mapping[str, Any], state: HeadState, ext
         digest = hashlib.sha256(data).hexdigest()
         stem, dot, suffix = name.rpartition(".")
         stored = f"{stem}-{digest[:12]}{dot}{suffix}"
-        write_bytes(folder / stored, data)
+        folder.write(stored, data)
         files[name] = {"file": stored, "sha256": digest}
-    write_json(folder / "head.json", {**document, "files": files})
-    keep = {"head.json", PAGE, *(entry["file"] for entry in files.values())}
-    for path in folder.iterdir():
-        if path.name not in keep and path.is_file():
-            path.unlink()
+    folder.write(HEAD, json_bytes({**document, "files": files}))
+    keep = {HEAD, PAGE, *(entry["file"] for entry in files.values())}
+    for name in folder.listing()[0]:
+        if name not in keep:
+            folder.unlink(name)
 
 
 def load_head(folder: Path) -> HeadRecord:
@@ -112,33 +136,79 @@ def load_head(folder: Path) -> HeadRecord:
         A kind that this embedstore does not know.
     CorruptStoreError
     """
-    path = folder / "head.json"
-    document = read_json(path)
-    check_encoding(document, "embedstore-head", str(path))
-    if document.get("kind") == ALIGN:
-        raise UsageError(
-            f"Head {folder.name!r} aligns {' with '.join(document.get('inputs', ()))} for search; it predicts nothing. "
-            f'Use it: embedstore search {folder.parent.parent} --text "…" --space {folder.name}.SPACE'
-        )
-    try:
-        return _restore(folder, document)
-    except (KeyError, TypeError, ValueError) as error:
-        raise CorruptStoreError(f"{path} is damaged ({error!r}). Train the head again.") from error
+    return read_generation(folder, _accept, _restore)
+
+
+def read_generation(
+    folder: Path,
+    accept: Callable[[Path, Mapping[str, Any]], None],
+    restore: Callable[[Path, Mapping[str, Any], dict[str, bytes]], Record],
+) -> Record:
+    """What `restore` makes of ``head.json`` and the contents of the files that it names, by role.
+
+    `accept` may refuse the document before. A head may be replaced while it is read: all its files are opened before any is
+    read, and where one is gone already, the head that is there now is read instead.
+
+    Raises
+    ------
+    CorruptStoreError
+    """
+
+    def restored(document: Mapping[str, Any]) -> Record:
+        try:
+            check_encoding(document, "embedstore-head", str(folder / HEAD))
+            accept(folder, document)
+            return restore(folder, document, _contents(folder, document))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, EmbedstoreError):
+                raise
+            raise CorruptStoreError(f"{folder / HEAD} is damaged ({error!r}). {_again(document)}") from error
+
+    return of_one_generation(lambda: read_head(folder), restored)
+
+
+def read_head(folder: Path) -> dict[str, Any]:
+    """``head.json`` of a head of any kind."""
+    root, names = split_root(folder, DEPTH)
+    return read_json(root.joinpath(*names, HEAD), root)
+
+
+def _again(document: Mapping[str, Any]) -> str:
+    return "Align the spaces again." if document.get("kind") == ALIGN else "Train the head again."
+
+
+def _contents(folder: Path, document: Mapping[str, Any]) -> dict[str, bytes]:
+    """The contents of a head's files by role, each compared with its digest."""
+    files = named_files(document, folder / HEAD)
+    with readable(folder), ExitStack() as stack:
+        try:
+            opened = stack.enter_context(Folder.last(folder, DEPTH))
+            handles = {role: stack.enter_context(opened.open(entry["file"])) for role, entry in files.items()}
+        except FileNotFoundError as error:
+            raise CorruptStoreError(f"{error.filename} is missing. {_again(document)}") from error
+        contents = {role: handle.read() for role, handle in handles.items()}
+    for role, data in contents.items():
+        if hashlib.sha256(data).hexdigest() != files[role].get("sha256"):
+            raise CorruptStoreError(f"{folder / files[role]['file']} differs from what was saved. {_again(document)}")
+    return contents
 
 
 def kind_of(folder: Path) -> str | None:
     """The kind of the head in `folder`; None where there is none."""
-    path = folder / "head.json"
-    return str(read_json(path).get("kind")) if path.is_file() else None
+    try:
+        with readable(folder), Folder.last(folder, DEPTH) as opened:
+            opened.listing()  # something strange in it is told before a head is trained
+            return str(read_head(folder).get("kind")) if opened.has(HEAD) else None
+    except FileNotFoundError:
+        return None
 
 
 def replaced_note(folder: Path) -> str | None:
     """What a head that is now saved to `folder` replaces: its name, when it was saved, its score. None where there is none."""
     from datetime import datetime
 
-    path = folder / "head.json"
     try:
-        document, saved = read_json(path), datetime.fromtimestamp(path.stat().st_mtime)
+        document, saved = read_head(folder), datetime.fromtimestamp((folder / HEAD).lstat().st_mtime)
     except (EmbedstoreError, OSError):
         return None
     report = document.get("report") or {}
@@ -155,37 +225,37 @@ def replaced_note(folder: Path) -> str | None:
     )
 
 
-def read_split(folder: Path) -> pa.Table:
-    """``split.parquet``, saved beside a head, compared with its digest.
+def read_split(split: bytes | None, name: str) -> pa.Table:
+    """``split.parquet``, as it was saved with the head `name`.
 
     Raises
     ------
     CorruptStoreError
+        There is none.
     """
-    entry = read_json(folder / "head.json")["files"].get("split.parquet")
-    if entry is None:
-        raise CorruptStoreError(f"{folder} has no split.parquet. Train the head again.")
-    return parquet_table(_read(folder, entry))
+    if split is None:
+        raise CorruptStoreError(f"Head {name!r} has no split.parquet. Train the head again.")
+    return parquet_table(split)
 
 
-def _read(folder: Path, entry: Mapping[str, str]) -> bytes:
-    path = folder / entry["file"]
-    if not path.is_file() or sha256_file(path) != entry["sha256"]:
-        raise CorruptStoreError(f"{path} is missing or differs from what was saved. Train the head again.")
-    return path.read_bytes()
-
-
-def read_files(folder: Path, document: Mapping[str, Any]) -> HeadState:
-    """The state that `write_files` wrote, each file compared with its digest."""
+def state_of(document: Mapping[str, Any], contents: dict[str, bytes]) -> HeadState:
+    """The state that `write_files` wrote; takes it out of `contents`."""
     from safetensors.numpy import load
 
-    contents = {name: _read(folder, entry) for name, entry in document["files"].items()}
     return HeadState(document["state"], load(contents.pop(WEIGHTS)), contents)
 
 
-def _restore(folder: Path, document: Mapping[str, Any]) -> HeadRecord:
-    state = read_files(folder, document)
-    head = head_class(document["kind"]).from_state(document["params"], state)
+def _accept(folder: Path, document: Mapping[str, Any]) -> None:
+    if document.get("kind") == ALIGN:
+        raise UsageError(
+            f"Head {folder.name!r} aligns {' with '.join(document.get('inputs', ()))} for search; it predicts nothing. "
+            f'Use it: embedstore search {folder.parent.parent} --text "…" --space {folder.name}.SPACE'
+        )
+
+
+def _restore(folder: Path, document: Mapping[str, Any], contents: dict[str, bytes]) -> HeadRecord:
+    split = contents.pop(SPLIT, None)
+    head = head_class(document["kind"]).from_state(document["params"], state_of(document, contents))
     specs = {name: EncoderSpec.from_dict(entry["encoder"]) for name, entry in document["inputs"].items()}
     columns = ColumnEncoder.from_dict(document["columns"]) if document.get("columns") else None
-    return HeadRecord(document["name"], document["target"], specs, head, document["report"], columns)
+    return HeadRecord(folder.name, document["target"], specs, head, document["report"], columns, split)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from embedstore._files import fsync_path, publish
+from embedstore._folders import Folder
 from embedstore.errors import CorruptStoreError, StoreError, one_line
 from embedstore.indexing.base import Base
 from embedstore.indexing.entries import Entries
@@ -19,30 +19,24 @@ from embedstore.registry import require
 FAISS, LABELS, ENTRIES = "faiss", "labels", "entries"
 
 
-def write_base(base: Base, folder: Path, number: int) -> dict[str, str]:
+def write_base(base: Base, folder: Folder, number: int) -> dict[str, str]:
     """Write the files of `base` durably; returns their names by role."""
     faiss = require("faiss", extra="cpu")
     names = {FAISS: f"base-{number:06d}.faiss"}
     names |= {} if base.plain else {LABELS: f"labels-{number:06d}.npy"}
     names |= {} if base.entries is None else {ENTRIES: f"entries-{number:06d}.faiss"}
-    folder.mkdir(parents=True, exist_ok=True)
     try:
         for role, name in names.items():
-            temporary = folder / f"{name}.tmp"
-            if role == FAISS:
-                faiss.write_index(base.index, os.fspath(temporary))
-            elif role == ENTRIES and base.entries is not None:
-                base.entries.write(temporary)
-            else:
-                with open(temporary, "wb") as file:
+            with folder.replacing(name) as file:
+                if role == FAISS:
+                    faiss.write_index(base.index, file.name)
+                elif role == ENTRIES and base.entries is not None:
+                    base.entries.write(Path(file.name))
+                else:
                     np.save(file, base.labels)
-            fsync_path(temporary)
-            publish(temporary, folder / name)
     except (RuntimeError, OSError) as error:
-        for name in names.values():
-            (folder / f"{name}.tmp").unlink(missing_ok=True)
         raise StoreError(
-            f"The index could not be written to {folder} ({one_line(error)}). The store itself is untouched; "
+            f"The index could not be written to {folder.path} ({one_line(error)}). The store itself is untouched; "
             "make room and try again."
         ) from error
     return names

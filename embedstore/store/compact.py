@@ -40,7 +40,7 @@ def compact_parts(writer: StoreWriter, say: Callable[[str], None] = lambda text:
     writer deletes once they are gone.
     """
     try:
-        writer.replace(_rewritten(writer.store, say))
+        writer.replace(rewritten(writer.store, say))
     except OSError as error:
         raise StoreError(
             f"{writer.store.path} could not be compacted ({reason_of(error)}); it is as it was. Make room and try again."
@@ -48,7 +48,7 @@ def compact_parts(writer: StoreWriter, say: Callable[[str], None] = lambda text:
     writer.clean()
 
 
-def _rewritten(store: Store, say: Callable[[str], None]) -> Manifest:
+def rewritten(store: Store, say: Callable[[str], None] = lambda text: None) -> Manifest:
     """The manifest of the store's live rows in new files."""
     manifest = replace(store.manifest, items=tuple(_items(store)), tombstones=())
     for name, space in store.spaces.items():

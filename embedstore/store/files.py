@@ -179,6 +179,12 @@ class PartFiles:
             keep_known(self.root / ref.file, table.status, ref.sha256)
             self._whole.add(ref.file)
 
+    def whole_rows(self, ref: PartRef, vectors: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+        """Which of the vectors (n, dim) of a part, as they were read, lie in blocks that are as they were written."""
+        table, row_bytes = self._table(ref), vectors.shape[1] * vectors.dtype.itemsize
+        sums = np.fromiter(block_sums(vectors.reshape(-1).view(np.uint8).data, table.size * row_bytes), np.uint64)
+        return np.repeat(sums == table.blocks, table.size)[: ref.rows]
+
     def block_edges(self, ref: PartRef, lo: int, hi: int) -> tuple[int, int]:
         """The vectors `lo` to `hi` of a part, widened to whole blocks."""
         size = self._table(ref).size

@@ -9,17 +9,22 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from embedstore._digests import check_digest
 from embedstore._encoding import check_encoding, encoding
-from embedstore._files import read_json, write_json
+from embedstore._files import json_bytes, named_files, of_one_generation, read_json
+from embedstore._folders import Folder, regular_file, split_root
 from embedstore.errors import CorruptStoreError, EmbedstoreError
 from embedstore.store.format import PartRef
 
 INDEX = "index.json"
+LOCK = "index.lock"
+DEPTH = 3
+"""An index lies in ``spaces/NAME/index`` or ``heads/NAME/index-INPUT`` of a store: below that store no link is followed."""
 
 
 @dataclass(frozen=True)
@@ -68,25 +73,28 @@ class IndexRecord:
         CorruptStoreError
             It is not what was written.
         """
-        path = folder / INDEX
-        if not path.exists():
+        root, names = split_root(folder, DEPTH)
+        path = root.joinpath(*names, INDEX)
+        try:
+            regular_file(root, path.relative_to(root).as_posix())
+        except FileNotFoundError:
             return None
-        data = read_json(path)
+        data = read_json(path, root)
         check_encoding(data, "embedstore-index", str(path))
         body = {key: value for key, value in data.items() if key != "digest"}
         if data.get("digest") != _digest(body):
             raise CorruptStoreError(f"{path}: its contents differ from what was written.")
-        files = {name: IndexFile(**entry) for name, entry in data["files"].items()}
+        files = {name: IndexFile(**entry) for name, entry in named_files(data, path).items()}
         covers = [(file, sha256) for file, sha256 in data["covers"]]
         return cls(data["space"], data["fingerprint"], covers, files, data["index"], data["number"])
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: Folder) -> None:
         """Make this the index of `folder`, and remove the files of older ones."""
-        write_json(folder / INDEX, json.loads(json.dumps(self.to_dict())))
-        keep = {INDEX, *(entry.file for entry in self.files.values())}
-        for path in folder.iterdir():
-            if path.name not in keep and not path.name.endswith(".lock"):
-                path.unlink(missing_ok=True)
+        folder.write(INDEX, json_bytes(json.loads(json.dumps(self.to_dict()))))
+        keep = {INDEX, LOCK, *(entry.file for entry in self.files.values())}
+        for name in folder.listing()[0]:
+            if name not in keep:
+                folder.unlink(name)
 
     def misfit(self, name: str, fingerprint: str, parts: Sequence[PartRef]) -> str | None:
         """Why this index is not one of the space as it is; None where it is, or where the space only grew."""
@@ -108,17 +116,23 @@ class IndexRecord:
         CorruptStoreError
         """
         entry = self.files[name]
+        root, names = split_root(folder, DEPTH)
+        with suppress(FileNotFoundError):  # which the next line says
+            regular_file(root, "/".join((*names, entry.file)))
         check_digest(folder / entry.file, entry.bytes, entry.sha256, always=always)
         return folder / entry.file
 
 
 def index_problems(folder: Path) -> list[str]:
     """What is damaged in the index of `folder`, every byte read."""
-    try:
-        record = IndexRecord.read(folder)
+
+    def check(record: IndexRecord | None) -> None:
         if record is not None:
             for name in record.files:
                 record.checked(folder, name, always=True)
+
+    try:
+        of_one_generation(lambda: IndexRecord.read(folder), check)
     except (EmbedstoreError, KeyError, TypeError, ValueError, OSError) as error:
         return [f"{error} Build it again: embedstore index"]
     return []

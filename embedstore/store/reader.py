@@ -13,7 +13,7 @@ import numpy as np
 
 from embedstore._arguments import strings
 from embedstore._distinct import distinct
-from embedstore._folders import Folder
+from embedstore._folders import Folder, readable
 from embedstore.errors import StoreError, UsageError, next_step, reason_of
 from embedstore.store.access import WHERE_TIMEOUT, Access
 from embedstore.store.files import PartFiles
@@ -182,7 +182,7 @@ class Store:
     def heads(self) -> list[str]:
         """Names of the saved heads."""
         try:
-            with Folder.below(self.path, HEADS) as folder:
+            with readable(self.path / HEADS), Folder.below(self.path, HEADS) as folder:
                 names = folder.listing()[1]
         except FileNotFoundError:
             return []

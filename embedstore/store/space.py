@@ -98,8 +98,8 @@ def read_space_info(root: Path, name: str, sha256: str) -> SpaceInfo:
     info = SpaceInfo.from_dict(read_json(path, root), str(path))
     if sha256_file(path) != sha256:
         raise CorruptStoreError(f"{path}: its bytes differ from what was committed (SHA-256). Restore it from a backup.")
-    if info.name != name:
-        raise CorruptStoreError(f"{path} describes the space {info.name!r}. Restore it from a backup.")
+    if info.name != name:  # it becomes paths
+        raise CorruptStoreError(f"{path} describes a space {info.name!r}, not {name!r}. Restore it from a backup.")
     return info
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 
 from embedstore._distinct import distinct
 from embedstore._encoding import check_encoding
-from embedstore._files import named_files, read_json, sha256_file
+from embedstore._files import named_files, of_one_generation, read_json, sha256_file
 from embedstore._folders import read_file, regular_file
 from embedstore._keys import KeyTable, hash_strings
 from embedstore._sums import sum_of_file, sums_of
@@ -193,12 +193,15 @@ def _check_hdf5(files: PartFiles, ref: PartRef, space: Space) -> Iterator[str]:
             yield f"{path}: /{SUMS} does not hold the sums of its vectors, rows and hashes."
 
 
-def _check_head(root: Path, name: str) -> Iterator[str]:
+def _check_head(root: Path, name: str) -> None:
     path = root / HEADS / name / HEAD
-    head = read_json(path, root)
+    of_one_generation(lambda: read_json(path, root), lambda head: _check_head_files(root, path, head))
+
+
+def _check_head_files(root: Path, path: Path, head: Mapping[str, Any]) -> None:
     check_encoding(head, "embedstore-head", str(path))
     for entry in named_files(head, path).values():
-        stored = entry["file"]
-        regular_file(root, f"{HEADS}/{name}/{stored}")
-        if sha256_file(path.with_name(stored)) != entry["sha256"]:
-            yield f"{path.with_name(stored)}: its bytes differ from what was saved (SHA-256). Train the head again."
+        stored = path.with_name(entry["file"])
+        regular_file(root, stored.relative_to(root).as_posix())
+        if sha256_file(stored) != entry["sha256"]:
+            raise CorruptStoreError(f"{stored}: its bytes differ from what was saved (SHA-256). Train the head again.")

@@ -79,10 +79,10 @@ class StoreWriter:
         self._durable: set[tuple[str, ...]] = set()
 
     def __enter__(self) -> StoreWriter:
-        if not is_store(self._root):
-            Store.open(self._root)  # says so, before a lock file is made there
         with ExitStack() as opened:
             try:
+                if not is_store(self._root):
+                    Store.open(self._root)  # says so, before a lock file is made there
                 self._folder = opened.enter_context(Folder.at(self._root))
                 opened.enter_context(locked(self._folder, LOCK, busy=busy(self._root)))
                 self.store = Store.open(self._root, **vars(self._access))

@@ -1,0 +1,59 @@
+"""`repair`: damaged parts out, what they held embedded again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from embedstore._words import counted
+
+from .commands import AudioColumn, Device, IdColumn, ImageColumn, Json, Store, TextColumn, VideoColumn, named_columns
+
+if TYPE_CHECKING:
+    from embedstore._repair import RepairReport
+
+
+def repair(
+    store: Store,
+    dataset: Annotated[
+        str | None, typer.Argument(metavar="DATASET", help="What was embedded into the store; without it nothing is embedded.")
+    ] = None,
+    id_column: IdColumn = None,
+    image_column: ImageColumn = None,
+    text_column: TextColumn = None,
+    audio_column: AudioColumn = None,
+    video_column: VideoColumn = None,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Take damaged parts out of a store, and embed again what they held."""
+    import embedstore as es
+
+    from . import render
+
+    columns = named_columns(id=id_column, image=image_column, text=text_column, audio=audio_column, video=video_column)
+    with render.embedding_progress("repairing") as on_progress:
+        report = es.repair(store, dataset, columns=columns, device=device, on_progress=on_progress)
+    render.print_json(report.to_dict()) if json else _print_report(report, store)
+
+
+def _print_report(report: RepairReport, store: Path) -> None:
+    from . import render
+
+    damage = report.damage
+    if not damage.files:
+        render.say("Every part is as it was committed: nothing to repair.")
+        return
+    for file in damage.files:
+        render.say(f"damaged: {file}")
+    lost = [counted(damage.items, "item")] * bool(damage.items)
+    lost += [f"{counted(vectors, 'vector')} of space {name}" for name, vectors in damage.vectors.items()]
+    render.say(f"Taken out, with {' and '.join(lost) or 'nothing that is lost'}; whole blocks of them were kept.")
+    if report.embedded is not None:
+        spaces = [f"{space.embedded:,} in space {name}" for name, space in report.embedded.spaces.items()]
+        render.say(f"Embedded again: {', '.join(spaces)}.")
+    for note in report.notes:
+        render.say(f"note: {note}")
+    render.say(f"Look at the whole store: embedstore verify {store}")

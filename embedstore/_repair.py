@@ -1,0 +1,99 @@
+"""`repair`: a store without its damaged parts, and what they held embedded again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from embedstore._embed import embed
+from embedstore._words import counted
+from embedstore.pipeline.report import EmbedReport, ProgressCallback
+from embedstore.sources import Dataset
+from embedstore.store import Store
+from embedstore.store.salvage import Damage, take_out
+
+__all__ = ["RepairReport", "repair"]
+
+
+@dataclass
+class RepairReport:
+    """What a repair found and did.
+
+    Parameters
+    ----------
+    damage : Damage
+        What was taken out of the store.
+    embedded : EmbedReport or None
+        What was embedded again; None without a dataset or damage.
+    notes : list of str
+        What is left to do, each with its command.
+    """
+
+    damage: Damage
+    embedded: EmbedReport | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        embedded = None if self.embedded is None else self.embedded.to_dict()
+        return {**asdict(self.damage), "embedded": embedded, "notes": self.notes}
+
+
+def repair(
+    store: Store | str | os.PathLike[str],
+    dataset: Dataset | None = None,
+    *,
+    columns: Mapping[str, str] | None = None,
+    device: str = "auto",
+    on_progress: ProgressCallback | None = None,
+) -> RepairReport:
+    """Take damaged parts out of a store, and embed again what they held.
+
+    Every file is read and compared with its digest. Blocks of vectors that are whole are kept; only the others are computed
+    again, from `dataset` with the store's own encoders.
+
+    Parameters
+    ----------
+    store : Store or path
+    dataset : optional
+        What was embedded into the store, as `embed` takes it; without it nothing is embedded, and the store is smaller.
+    columns, device, on_progress
+        As `embed` takes them.
+
+    Raises
+    ------
+    CorruptStoreError
+        ``store.json`` or a ``space.json`` is damaged: only a backup brings these back.
+    """
+    opened = Store.open(store.path if isinstance(store, Store) else Path(store), check=False)
+    with opened.writer() as writer:
+        report = RepairReport(take_out(writer))
+        declared = [name for name, space in writer.store.spaces.items() if space.spec.declared]
+        computed = [name for name in writer.store.spaces if name not in declared]
+    damage = report.damage
+    if not damage.files:
+        return report
+    del opened
+    if dataset is not None and computed:
+        report.embedded = embed(dataset, store, columns=columns, device=device, on_progress=on_progress)
+    lacking = damage.items or set(damage.vectors) - set(declared)
+    if lacking and dataset is None:
+        report.notes.append(f"embed again what is lost: embedstore embed DATASET --store {_path(store)}")
+    for name in declared:
+        if damage.items or name in damage.vectors:
+            report.notes.append(
+                f"the vectors of space {name!r} were imported: import them again: "
+                f"embedstore import SOURCE {_path(store)} --space {name}"
+            )
+    if damage.revived:
+        report.notes.append(
+            f"{counted(damage.revived, 'item')} that had been removed may be back, as the record of it is lost: remove them "
+            f"again: embedstore remove {_path(store)} ID, or embed with --prune"
+        )
+    return report
+
+
+def _path(store: Store | str | os.PathLike[str]) -> str:
+    return str(store.path if isinstance(store, Store) else store)

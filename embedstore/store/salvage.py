@@ -1,0 +1,137 @@
+"""What is left of a store some of whose parts are damaged: everything that still is what was committed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from embedstore._distinct import distinct
+from embedstore._files import sha256_file
+from embedstore._keys import KEY_BYTES, Keys, hash_strings
+from embedstore.errors import StoreError
+from embedstore.store.compact import rewritten
+from embedstore.store.files import HASH, ROW, SUMS, VECTORS, PartFiles
+from embedstore.store.format import Manifest, PartRef, SpaceEntry
+from embedstore.store.parts import read_array, write_vectors
+from embedstore.store.reader import Store
+from embedstore.store.space import Space
+from embedstore.store.writer import StoreWriter, next_number
+
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass
+class Damage:
+    """What was found and taken out.
+
+    Parameters
+    ----------
+    files : list of str
+        Damaged or missing parts, relative to the store.
+    items : int
+        Items that are gone with their vectors in every space.
+    vectors : mapping of space name to int
+        Vectors that are gone while their items are there.
+    revived : int
+        Items that had been removed and are back, because it is no longer known that they were.
+    """
+
+    files: list[str] = field(default_factory=list)
+    items: int = 0
+    vectors: dict[str, int] = field(default_factory=dict)
+    revived: int = 0
+
+
+def damaged_parts(store: Store) -> set[str]:
+    """The parts (by file) that are not what was committed, every byte read."""
+    return {ref.file for ref in store.manifest.refs() if not _is_whole(store.files, ref)}
+
+
+def _is_whole(files: PartFiles, ref: PartRef) -> bool:
+    try:
+        return sha256_file(files.path(ref)) == ref.sha256
+    except (StoreError, OSError):
+        return False
+
+
+def take_out(writer: StoreWriter) -> Damage:
+    """Commit the store without its damaged parts, keeping every block of vectors that is whole.
+
+    Items whose part is damaged lose their vectors, too: it is no longer known whose they were. What was removed may be back
+    where that it was is lost; of several items with one id, the latest stays.
+    """
+    store = writer.store
+    bad = damaged_parts(store)
+    damage = Damage(sorted(bad))
+    if not bad:
+        return damage
+    before, dead = store.manifest, [ref for ref in store.manifest.tombstones if ref.file in bad]
+    least = next_number(before.refs(), before.next_file)  # a reader may have the damaged ones open
+    manifest = replace(before, tombstones=_whole(before.tombstones, bad), items=_whole(before.items, bad), next_file=least)
+    for name, space in store.at(manifest).spaces.items():
+        entry, lost = _salvaged(space, before.spaces[name], bad, least)
+        manifest = manifest.with_space(name, entry)
+        damage.vectors |= {name: lost} if lost else {}
+    if dead or len(manifest.items) < len(before.items):
+        left, lost_rows = store.at(manifest), _rows_of_lost_parts(before, bad)
+        again = _older_of_one_id(left)
+        damage.items = sum(ref.rows for ref in before.items if ref.file in bad)
+        damage.revived = max(0, sum(ref.rows for ref in dead) - len(again))
+        live = store.at(manifest)
+        live.dead = distinct(np.concatenate([left.dead, lost_rows, again]))
+        manifest = rewritten(live)
+    writer.replace(replace(manifest, next_file=next_number(manifest.refs(), least)))
+    return damage
+
+
+def _whole(refs: tuple[PartRef, ...], bad: set[str]) -> tuple[PartRef, ...]:
+    return tuple(ref for ref in refs if ref.file not in bad)
+
+
+def _rows_of_lost_parts(manifest: Manifest, bad: set[str]) -> Rows:
+    """Every row that a damaged item part may have held."""
+    ends = [*(ref.first_row for ref in manifest.items), manifest.next_row][1:]
+    lost = [np.arange(ref.first_row, end) for ref, end in zip(manifest.items, ends, strict=True) if ref.file in bad]
+    return np.concatenate([np.empty(0, np.int64), *lost])
+
+
+def _older_of_one_id(store: Store) -> Rows:
+    """Rows of items whose id a later row has, too."""
+    table = store.items.table(["id"])
+    keys = hash_strings(table.column("id").to_pylist())
+    _, last = np.unique(keys[::-1], axis=0, return_index=True)
+    return np.delete(store.items.rows, len(keys) - 1 - last)
+
+
+def _salvaged(space: Space, entry: SpaceEntry, bad: set[str], least: int) -> tuple[SpaceEntry, int]:
+    """The entry of a space with its whole parts and the whole blocks of damaged ones, and how many vectors are lost."""
+    files, lost = PartFiles(space.root), 0
+    number, parts = next_number(entry.parts, least), []
+    for ref in entry.parts:
+        if ref.file not in bad:
+            parts.append(ref)
+            continue
+        found = _whole_blocks(files, space, ref)
+        kept = 0 if found is None else len(found[1])
+        lost += ref.rows - kept
+        if found is not None and kept:
+            vectors, rows, hashes = found
+            parts.append(write_vectors(space.root, f"spaces/{space.name}/part-{number:06d}.h5", vectors, rows, hashes))
+            number += 1
+    return replace(entry, parts=tuple(parts), failures=_whole(entry.failures, bad)), lost
+
+
+def _whole_blocks(files: PartFiles, space: Space, ref: PartRef) -> tuple[npt.NDArray[np.generic], Rows, Keys] | None:
+    """The vectors of a damaged part whose blocks are whole, with their rows and hashes; None where it cannot be told."""
+    if SUMS not in ref.offsets:
+        return None
+    try:
+        rows = read_array(files, ref, ROW, np.int64)
+        hashes = read_array(files, ref, HASH, np.uint8, KEY_BYTES)
+        vectors = read_array(files, ref, VECTORS, space.dtype, space.dim, check=False)
+        whole = files.whole_rows(ref, vectors)
+    except (StoreError, OSError):
+        return None
+    return np.asarray(vectors[whole]), np.asarray(rows[whole]), np.ascontiguousarray(hashes[whole]).view("<u8")

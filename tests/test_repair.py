@@ -1,0 +1,129 @@
+"""Damaged parts are taken out, whole blocks of them stay, and the dataset brings back the rest."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import embedstore as es
+from embedstore.errors import CorruptStoreError
+from embedstore.sources import MemorySource
+
+N, DIM = 5000, 64
+
+
+def data(n: int = N) -> MemorySource:
+    return MemorySource({"id": [f"i{i}" for i in range(n)], "text": [f"text {i}" for i in range(n)], "n": list(range(n))})
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "a.store"
+    es.embed(data(N // 2), path, text="hash:64")
+    es.embed(data(), path, text="hash:64")
+    es.Store.open(path).remove(["i3", "i4900"])
+    return path
+
+
+def contents(path: Path) -> dict[str, Any]:
+    """Id → its metadata and vector."""
+    store = es.Store.open(path)
+    space, table = store.space("text"), store.items.table(["id", "n"])
+    vectors = space.take(store.items.rows)
+    return {id: (n, tuple(v)) for id, n, v in zip(*table.to_pydict().values(), vectors.tolist(), strict=True)}
+
+
+def run_cli(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "embedstore_cli.main", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def damage(file: Path, at: int = -1) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2 if at < 0 else at] ^= 0xFF
+    file.write_bytes(content)
+
+
+def test_of_a_damaged_part_only_its_damaged_blocks_are_lost(path: Path) -> None:
+    right = contents(path)
+    store = es.Store.open(path)
+    ref = store.manifest.spaces["text"].parts[0]
+    damage(path / ref.file, ref.offsets["vectors"] + 7)
+    with pytest.raises(CorruptStoreError):
+        contents(path)
+    report = es.repair(path)
+    block = 65536 // (DIM * 2)
+    assert report.damage.vectors == {"text": block}
+    assert report.damage.files == [ref.file]
+    assert report.damage.items == 0
+    assert "embedstore embed DATASET" in report.notes[0]
+    assert es.verify(path).clean
+    again = es.embed(data(), path)
+    assert again.spaces["text"].embedded >= block - 1
+    found = contents(path)
+    assert {id: found[id] for id in right} == right
+
+
+@pytest.mark.parametrize("kind", ["parts", "items"])
+def test_what_a_part_held_is_embedded_again(path: Path, kind: str) -> None:
+    right, store = contents(path), es.Store.open(path)
+    ref = store.manifest.items[0] if kind == "items" else store.manifest.spaces["text"].parts[1]
+    (path / ref.file).unlink()
+    report = es.repair(path, data())
+    assert report.damage.items == (ref.rows if kind == "items" else 0)
+    assert report.embedded is not None
+    found = contents(path)
+    assert {id: found[id] for id in right} == right
+    assert set(found) - set(right) == {"i3", "i4900"}  # they are in the dataset, and embedding brings them back
+    assert es.verify(path).clean
+    assert es.repair(path, data()).damage.files == []
+
+
+def test_without_its_tombstones_what_was_removed_may_be_back(path: Path) -> None:
+    es.embed(MemorySource({"id": ["i7"], "text": ["another text"], "n": [7]}), path)
+    right, store = contents(path), es.Store.open(path)
+    for ref in store.manifest.tombstones:
+        damage(path / ref.file)
+    report = es.repair(path)
+    assert report.damage.revived == 2
+    assert "may be back" in report.notes[-1]
+    found = contents(path)
+    assert {id: found[id] for id in right} == right  # of two with one id the later stays
+    assert len(found) == len(right) + 2
+    assert es.verify(path).clean
+
+
+def test_imported_vectors_are_imported_again(tmp_path: Path) -> None:
+    path, vectors = tmp_path / "v.store", np.random.default_rng(0).standard_normal((50, 8)).astype(np.float32)
+    es.import_vectors(vectors, path, space="v", modality="image")
+    right = es.Store.open(path).space("v").vectors().tolist()
+    ref = es.Store.open(path).manifest.spaces["v"].parts[0]
+    damage(path / ref.file, ref.offsets["vectors"])
+    report = es.repair(path)
+    assert report.damage.vectors == {"v": 50}
+    assert "embedstore import SOURCE" in report.notes[0]
+    es.import_vectors(vectors, path, space="v", modality="image")
+    assert es.Store.open(path).space("v").vectors().tolist() == right
+
+
+def test_the_command(path: Path, tmp_path: Path) -> None:
+    table = tmp_path / "data.jsonl"
+    table.write_text("".join(json.dumps({"id": f"i{i}", "text": f"text {i}", "n": i}) + "\n" for i in range(N)))
+    done = run_cli("repair", path)
+    assert done.stdout == "Every part is as it was committed: nothing to repair.\n"
+    ref = es.Store.open(path).manifest.spaces["text"].parts[0]
+    damage(path / ref.file, ref.offsets["row"])
+    failed = run_cli("search", path, "--id", "i1", code=1)
+    assert failed.stderr.startswith(f"embedstore: {path / ref.file} has bytes that differ from what was committed.")
+    assert failed.stderr.endswith(f"embedstore repair {path} DATASET\n")
+    done = run_cli("repair", path, table, "--json")
+    assert json.loads(done.stdout)["embedded"]["spaces"]["text"]["embedded"] >= ref.rows - 2
+    run_cli("search", path, "--id", "i1")
