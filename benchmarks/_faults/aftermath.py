@@ -31,17 +31,22 @@ def judged(after: Ended, before: State, expected: State) -> tuple[Ending, str]:
     return Ending.HELD, ""
 
 
-def after_damage(folder: Path, store: Path, arguments: list[str], fresh: bool) -> dict[str, Any]:
+def after_damage(folder: Path, store: Path, arguments: list[str], unsure: bool) -> dict[str, Any]:
     """In a child: what the store holds and `verify` says, the same command again, and both once more.
 
-    With `fresh`, there need not be a store before the command is run again.
+    With `unsure`, there need not be a store that can be read before the command is run again.
     """
     import embedstore as es
 
     set_apart(folder)
     found: dict[str, Any] = {"problems": [], "then": NOTHING, "code": 0}
-    if not fresh or (store / "store.json").exists():
+    try:
         found |= {"problems": es.verify(store).problems, "then": state_of(store)}
+    except es.EmbedstoreError:
+        if not unsure:
+            raise
+    if unsure:
+        found["problems"] = []
     try:
         run_cli(arguments)
     except SystemExit as exit_:
@@ -51,7 +56,7 @@ def after_damage(folder: Path, store: Path, arguments: list[str], fresh: bool) -
 
 def state(world: World, command: Command, *, done: bool = True) -> State:
     """What the store holds after `command` was run without a fault, or before it; found once."""
-    if command.fresh and not done:
+    if command.unsure and not done:
         return NOTHING
     word = command.name if done else ""
     if word not in world.states:

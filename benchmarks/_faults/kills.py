@@ -35,7 +35,7 @@ class Kills:
         ended = call(_killed, folder, arguments, int(at), when, folder=folder / "killed", limit=LIMIT)
         if ended.hung or not (ended.killed or ended.code == 0):
             return Trial(self.kind, case, *unexpected(ended))
-        after = call(after_damage, folder, store, arguments, command.fresh, folder=folder / "after", limit=LIMIT)
+        after = call(after_damage, folder, store, arguments, command.unsure, folder=folder / "after", limit=LIMIT)
         ending, detail = judged(after, state(world, command, done=False), state(world, command))
         world.drop(folder)
         return Trial(self.kind, case, ending, detail)

@@ -51,7 +51,7 @@ class Power:
         store = folder / "rebuilt" / "a.store"
         cut.rebuild(variant, root, recorded / "blobs", store.parent)
         arguments = command.arguments(store)
-        after = call(after_damage, folder, store, arguments, command.fresh, folder=folder / "after", limit=LIMIT)
+        after = call(after_damage, folder, store, arguments, command.unsure, folder=folder / "after", limit=LIMIT)
         expected = state(world, command)
         ending, detail = judged(after, expected if cut.committed else state(world, command, done=False), expected)
         world.drop(folder)

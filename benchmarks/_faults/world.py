@@ -23,6 +23,7 @@ from benchmarks._faults.processes import Ended, call, run_cli
 ITEMS, MORE, DIM = 160, 300, 16
 CLASSES = ("axe", "bee", "cog")
 FACTORY = "HNSW8,Flat"
+ROTTEN = "spaces/text/part-000000.h5"
 BUILD_LIMIT = 300.0
 PRECIOUS = {"letter.txt": "dear reader", "deep/numbers.bin": "\0\1\2", "deep/part-000000.h5": "not yours"}
 
@@ -38,17 +39,30 @@ class Command:
         Of the store's path: what is typed after ``embedstore``.
     fresh : bool
         It makes a store where there is none.
+    damaged : bool
+        It begins with a vector part that has a rotten byte.
     """
 
     name: str
     arguments: Callable[[Path], list[str]]
     fresh: bool = False
+    damaged: bool = False
+
+    @property
+    def unsure(self) -> bool:
+        """Whether there need not be a store that can be read before the command is done."""
+        return self.fresh or self.damaged
 
     def begin(self, world: World, path: Path) -> Path:
         """What is at `path` before the command: a copy of the store, or nothing."""
-        if not self.fresh:
-            return world.copy(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if self.fresh:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return path
+        world.copy(path)
+        if self.damaged:
+            with open(path / ROTTEN, "r+b") as file:
+                file.seek((path / ROTTEN).stat().st_size // 2)
+                file.write(b"rotten")
         return path
 
 
@@ -118,7 +132,7 @@ class World:
         if has_command("repair"):
             table["repair"] = lambda s: ["repair", s, r / "table.csv"]
         table["create"] = table["embed"]
-        return {word: Command(word, _texts(arguments), fresh=word == "create") for word, arguments in table.items()}
+        return {w: Command(w, _texts(arguments), w == "create", w == "repair") for w, arguments in table.items()}
 
     def folder(self) -> Path:
         """A new folder for a trial, with a `precious` one in it that nothing may touch."""
