@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from benchmarks import (
     dedup,
     dinotool,
     extract,
+    faults,
     filtered,
     heads,
     importing,
@@ -132,3 +134,10 @@ def test_busy(capsys: pytest.CaptureFixture[str]) -> None:
     assert found.keys() == {"align", "train --head ridge"}
     assert all(row.keys() == {"quiet", "one thread", "beside two"} for row in found.values())
     assert "| align |" in capsys.readouterr().out
+
+
+def test_faults(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    table = faults.main(["--tiny", "--only", "kills", "--json", str(tmp_path / "table.json")])
+    assert table.counts["kills"].total() == faults.TINY
+    assert "| kills | 2 |" in capsys.readouterr().out
+    assert json.loads((tmp_path / "table.json").read_text())["counts"]["kills"]["tried"] == faults.TINY
