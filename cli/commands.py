@@ -53,6 +53,7 @@ def register(app: typer.Typer) -> None:
     from .examples import epilog
     from .import_ import import_vectors
     from .index import index
+    from .remove import remove
     from .repair import repair
     from .search import search
 
@@ -113,6 +114,9 @@ def embed(
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first failure, new or known.")] = False,
     prune: Annotated[bool, typer.Option("--prune", help="Remove items of the store that DATASET does not have.")] = False,
     timeout: Annotated[float, typer.Option(help="Seconds that a read from a URL may take.")] = 60.0,
+    root: Annotated[
+        Path | None, typer.Option(readable=False, help="Read no payload outside this folder: for tables of others.")
+    ] = None,
     prompt: Annotated[str | None, typer.Option(help=PROMPT)] = None,
     query_prompt: Annotated[str | None, typer.Option(help="The same before a query, recorded for searches.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Cut vectors (MODEL@256) though the model does not allow it.")] = False,
@@ -149,6 +153,7 @@ def embed(
             query_prompt=query_prompt,
             force=force,
             allow_models=allow_model or (),
+            root=root,
             on_progress=on_progress,
         )
     render.print_json(report.to_dict()) if json else render.print_embedding(report, store)
@@ -363,16 +368,6 @@ def verify(store: Store, json: Json = False) -> None:
         state = "clean" if report.clean else f"{counted(len(report.problems), 'problem')}"
         render.say(f"{counted(report.files, 'file')}, {report.bytes / 1e6:,.1f} MB read: {state}")
     sys.exit(0 if report.clean else 1)
-
-
-def remove(store: Store, ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Items to remove.")]) -> None:
-    """Remove items by id."""
-    import embedstore as es
-
-    from . import render
-
-    left = es.Store.open(store).remove(ids)
-    render.say(f"Removed {len(set(ids))}; {counted(len(left), 'item')} {'is' if len(left) == 1 else 'are'} left.")
 
 
 def encoders(json: Json = False) -> None:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 from typing import Annotated
 
 import typer
 
-from . import commands, streams
+from . import commands, interrupts, streams
 
 HELP = """Embed a dataset once, train heads on it in seconds, search it in milliseconds.
 
 A store is a folder: items, their vectors (HDF5) and the heads trained on them. Start with: embedstore demo"""
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C
+DEBUG = "EMBEDSTORE_DEBUG"
+"""Environment variable: errors that nobody expected come with their traceback."""
 
 app = typer.Typer(
     help=HELP,
@@ -47,12 +50,15 @@ def options(
 def main() -> None:
     """Entry point: expected errors are one line on stderr."""
     streams.prepare()
+    interrupts.prepare()
     code = _run()
     try:
         sys.stdout.flush()
     except OSError as error:  # a full disk, where stdout is a file
         code = _failed(error)
     sys.stderr.flush()
+    if any(thread.name == "embedstore-sql" for thread in threading.enumerate()):  # a function of DuckDB that never looks up
+        os._exit(code)
     sys.exit(code)
 
 
@@ -73,13 +79,53 @@ def _run() -> int:
         return 2 if isinstance(error, UsageError) else 1
     except OSError as error:
         return _failed(error)
+    except MemoryError as error:
+        return _out_of_memory(error)
     except SystemExit as exit_:
         if exit_.code == INTERRUPTED:
-            done = "what was committed is kept. Run the same command to go on."
-            streams.say(f"embedstore: interrupted; {done}", stderr=True)
-            return 1
+            return _interrupted()
         return exit_.code if isinstance(exit_.code, int) else 0
+    except KeyboardInterrupt:
+        return _interrupted()
+    except BaseException as error:  # a bug, here or in a library: a panic of Rust code is no Exception
+        return _unexpected(error)
     return 0
+
+
+def _interrupted() -> int:
+    """What Ctrl-C and SIGTERM end in; another one kills the process, which loses nothing that was committed."""
+    interrupts.done()
+    streams.say("embedstore: interrupted; what was committed is kept. Run the same command to go on.", stderr=True)
+    return 1
+
+
+def _out_of_memory(error: MemoryError) -> int:
+    from embedstore.errors import one_line
+
+    if os.environ.get(DEBUG):
+        raise error
+    needed = f" ({one_line(error, 200)})" if str(error) else ""
+    streams.say(
+        f"embedstore: not enough memory{needed}. Close other programs, or give the command less at a time; "
+        "what was committed is kept.",
+        stderr=True,
+    )
+    return 1
+
+
+def _unexpected(error: BaseException) -> int:
+    """An error that nobody expected, on one line; its traceback where it is asked for."""
+    from embedstore.errors import one_line
+
+    if os.environ.get(DEBUG):
+        raise error
+    said = one_line(error) if str(error) else "no reason given"
+    streams.say(
+        f"embedstore: {type(error).__name__}: {said} This was not expected: a bug, or a file damaged in a new way. "
+        f"{DEBUG}=1 shows where it happened.",
+        stderr=True,
+    )
+    return 1
 
 
 def _failed(error: OSError) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from embedstore._typed import fits
 from embedstore._types import shown
 from embedstore._values import MisfitError, fitted
 from embedstore.errors import HeadError, UsageError
@@ -129,9 +130,12 @@ class ColumnEncoder:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ColumnEncoder:
-        levels = data["levels"]
+        numeric, levels = data["numeric"], data["levels"]
+        known = fits(numeric, dict[str, float]) and fits(levels, dict[str, list[str]])
+        if not known or not fits(data.get("booleans", []), list[str]):
+            raise ValueError("its columns are no numbers and levels")
         guessed = [name for name, values in levels.items() if set(values) <= {"True", "False"}]  # older heads do not say
-        return cls(data["numeric"], levels, data.get("booleans", guessed))
+        return cls(numeric, levels, data.get("booleans", guessed))
 
 
 def _absent(value: Any) -> bool:

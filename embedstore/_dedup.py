@@ -138,7 +138,7 @@ def find_duplicates(
 
 
 def remove_duplicates(store: Store, report: DuplicateReport) -> Store:
-    """Remove every duplicate of `report`, keep its representatives, and return the new generation.
+    """Remove every duplicate of `report`, keep its representatives, and return the new generation; again, nothing.
 
     Raises
     ------
@@ -148,12 +148,14 @@ def remove_duplicates(store: Store, report: DuplicateReport) -> Store:
     now = store.refresh()
     if report.store.resolve() != now.path.resolve():
         raise StoreError(f"The report is of {report.store}, not of {now.path}. Find the duplicates of this store first.")
+    if len(now.absent(report.ids)) == len(set(report.ids)):
+        return now  # done already
     if now.generation != report.generation:
         raise StoreError(
             f"{now.path} has changed since its duplicates were found (generation {report.generation}, now {now.generation}). "
             "Find them again."
         )
-    return now.remove(report.ids) if report.ids else now
+    return now.remove(report.ids)
 
 
 def _spaces(store: Store, given: str | Sequence[str] | None) -> list[Space]:

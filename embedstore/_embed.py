@@ -36,6 +36,7 @@ from embedstore.sources import (
     leave_text,
     open_source,
 )
+from embedstore.sources.confined import Root
 from embedstore.sources.manifests import Manifest
 from embedstore.spec import EncoderSpec
 from embedstore.store import Store
@@ -74,6 +75,7 @@ def embed(
     query_prompt: str | None = None,
     force: bool = False,
     allow_models: Sequence[str | os.PathLike[str]] = (),
+    root: str | os.PathLike[str] | None = None,
     on_progress: ProgressCallback | None = None,
 ) -> EmbedReport:
     """Embed `dataset` into `store`; what is there and unchanged is left alone, so it can be stopped and run again.
@@ -119,6 +121,9 @@ def embed(
         Cut vectors (``MODEL@256``) of a model that does not say that they may be.
     allow_models : sequence of path
         Models that are loaded though the store names them by a relative path, or holds them.
+    root : path, optional
+        The folder that payloads have to lie in, links resolved: for tables that somebody else made. What a path or URL leads to
+        outside of it is a failure, and is not read.
     on_progress : callable, optional
         Called with a `Progress` now and then.
 
@@ -136,7 +141,8 @@ def embed(
         raise UsageError(f"timeout must be above 0 seconds. Got {timeout} instead.")
     known = types if isinstance(types, Known) else Known({})
     said = declared(types or {}) if not isinstance(types, Known) else {}
-    source = open_source(dataset, columns, timeout=timeout)
+    confined = None if root is None else Root(root)
+    source = open_source(dataset, columns, timeout=timeout, root=confined)
     by_modality = {"image": image, "text": text, "audio": audio, "video": video}
     if workers is not None and workers < 1:
         raise UsageError(f"workers must be at least 1. Got {workers} instead.")
@@ -182,6 +188,7 @@ def embed(
             strict=strict,
             prune=prune,
             timeout=timeout,
+            root=confined,
             on_progress=on_progress or (lambda progress: None),
         )
     report.seconds = time.perf_counter() - started
@@ -200,6 +207,7 @@ def _run(
     strict: bool,
     prune: bool,
     timeout: float,
+    root: Root | None,
     on_progress: ProgressCallback,
 ) -> EmbedReport:
     store, clock, started = writer.store, Clock(), time.perf_counter()
@@ -213,6 +221,7 @@ def _run(
         rehash=rehash,
         unique_ids=getattr(source, "unique_ids", False),
         duplicate_hint=getattr(source, "duplicate_hint", None),
+        root=root,
     )
     with ThreadPoolExecutor(workers, thread_name_prefix="embedstore-read") as pool:
         producer = Producer(
@@ -225,6 +234,7 @@ def _run(
             workers=workers,
             retry_failed=retry_failed,
             timeout=timeout,
+            root=root,
         )
         closer = ChunkCloser(store, writer, states, report, clock, strict=strict)
 

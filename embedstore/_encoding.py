@@ -61,8 +61,9 @@ def check_encoding(attributes: Mapping[str, Any], kind: str, where: str) -> None
 
 
 def sealed(body: Mapping[str, Any]) -> dict[str, Any]:
-    """A JSON document with the digest of its own content: `body`, then ``digest``."""
-    return {**body, "digest": digest_of(body)}
+    """A JSON document with the digest of its own content: `body`, as JSON has it, then ``digest`` (a new one)."""
+    plain = {key: value for key, value in json.loads(json.dumps(body)).items() if key != "digest"}
+    return {**plain, "digest": digest_of(plain)}
 
 
 def digest_of(body: Mapping[str, Any]) -> str:

@@ -9,14 +9,15 @@ import json
 import math
 import mmap
 import os
+import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from embedstore._folders import Folder, plain_name, read_file
-from embedstore.errors import CorruptStoreError, StoreError, next_step
+from embedstore._folders import Folder, plain_name, read_file, regular_file
+from embedstore.errors import CorruptStoreError, StoreError, next_step, one_line
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -28,6 +29,10 @@ GENERATIONS = 20
 """So often may a document be replaced while it and its files are read."""
 
 
+JSON_BYTES = 64 << 20
+"""No JSON document of a store is larger: the manifest of 100,000 parts has half of that."""
+
+
 def read_json(path: Path, root: Path | None = None) -> dict[str, Any]:
     """The JSON object in a file; one of the store at `root` is reached without following a link.
 
@@ -35,20 +40,34 @@ def read_json(path: Path, root: Path | None = None) -> dict[str, Any]:
     ------
     StoreError
     CorruptStoreError
-        It is no JSON object.
+        It is no JSON object, has more than `JSON_BYTES`, is nested too deep, or says something twice.
     """
     try:
-        content = path.read_bytes() if root is None else read_file(root, path.relative_to(root).as_posix())
-        data = json.loads(content)
+        name = None if root is None else path.relative_to(root).as_posix()
+        status = path.stat() if root is None or name is None else regular_file(root, name)
+        if status.st_size > JSON_BYTES:
+            raise CorruptStoreError(f"{path} has {status.st_size:,} bytes, more than any such file. Restore it from a backup.")
+        if not stat.S_ISREG(status.st_mode):  # the reading of a pipe would wait for its other end
+            raise StoreError(f"{path} is not a regular file.")
+        content = path.read_bytes() if root is None or name is None else read_file(root, name)
+        data = json.loads(content, object_pairs_hook=_object)
     except FileNotFoundError:
         raise StoreError(f"{path} does not exist.") from None
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror}.{next_step(error)}") from error
-    except ValueError as error:
-        raise CorruptStoreError(f"{path} is not valid JSON ({error}). Restore it from a backup.") from error
+    except (ValueError, RecursionError) as error:
+        raise CorruptStoreError(f"{path} is not valid JSON ({one_line(error, 160)}). Restore it from a backup.") from error
     if not isinstance(data, dict):
         raise CorruptStoreError(f"{path} should hold a JSON object. Restore it from a backup.")
     return data
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in found if names.count(name) > 1)[:60]!r} is there twice")
+    return found
 
 
 def named_files(document: Mapping[str, Any], path: Path) -> dict[str, dict[str, Any]]:

@@ -255,19 +255,25 @@ def write_all(file: io.FileIO, data: memoryview) -> None:
 
 
 def make_root(path: Path) -> None:
-    """Make the folder `path` and its parents where they are not there, durably; `path` also where it is."""
-    missing, at = [path], path.parent
-    while not at.exists():
-        missing.append(at)
-        at = at.parent
+    """Make the folder `path` and its parents where they are not there, durably, and the last that is there as well.
+
+    Who made that one may have died before it was durable.
+    """
+    missing, there = list[Path](), path
+    while not there.exists():
+        missing.append(there)
+        there = there.parent
+    with suppress(OSError):  # whoever made it; its parent may be another's, or of another kind
+        _flush_parent(there)
     for folder in reversed(missing):
         folder.mkdir(exist_ok=True)
-        with Folder.at(folder) as made, suppress(PermissionError):  # a parent that may be written to and not read
-            parent = os.open("..", _FOLDER, dir_fd=made.descriptor)
-            try:
-                os.fsync(parent)
-            finally:
-                os.close(parent)
+        with suppress(PermissionError):  # a parent that may be written to and not read
+            _flush_parent(folder)
+
+
+def _flush_parent(folder: Path) -> None:
+    with Folder.at(folder) as opened, Folder(os.open("..", _FOLDER, dir_fd=opened.descriptor), folder.parent) as parent:
+        os.fsync(parent.descriptor)
 
 
 def split_root(path: Path, depth: int) -> tuple[Path, tuple[str, ...]]:

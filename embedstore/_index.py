@@ -18,9 +18,11 @@ from embedstore._folders import Folder
 from embedstore._locks import locked
 from embedstore._projected import SearchableSpace, skipped_aligners, spaces_of
 from embedstore._threads import bounded
-from embedstore.errors import EmbedstoreError, FingerprintError, StoreError, UsageError, next_step, reason_of
+from embedstore._typed import from_json
+from embedstore.errors import EmbedstoreError, FingerprintError, StoreError, UsageError, next_step, one_line, reason_of
 from embedstore.indexing.approximate import QUERIES, VectorIndex
-from embedstore.indexing.files import read_base, write_base
+from embedstore.indexing.files import ENTRIES, FAISS, read_base, write_base
+from embedstore.indexing.foreign import note_made, try_index
 from embedstore.indexing.recipe import Recipe
 from embedstore.indexing.report import IndexReport
 from embedstore.indexing.vectors import ArrayVectors, Vectors
@@ -137,8 +139,8 @@ def open_index(space: SearchableSpace, *, resident: bool = False, device: str = 
             lambda: IndexRecord.read(space.index_folder),
             lambda record: _opened(space, record, vectors, resident=resident, device=device),
         )
-    except (EmbedstoreError, KeyError, TypeError, ValueError, OSError) as error:
-        return OpenIndex(_exact(vectors, device), f"The index is not used: {error}", _again(space))
+    except (EmbedstoreError, LookupError, TypeError, AttributeError, ValueError, RuntimeError, OSError) as error:
+        return OpenIndex(_exact(vectors, device), f"The index is not used: {one_line(error)}", _again(space))
 
 
 def _opened(space: SearchableSpace, record: IndexRecord | None, vectors: Vectors, *, resident: bool, device: str) -> OpenIndex:
@@ -150,8 +152,11 @@ def _opened(space: SearchableSpace, record: IndexRecord | None, vectors: Vectors
     report = IndexReport.from_dict(record.index["report"])
     base = None
     if record.files:
-        recipe = Recipe(**record.index["recipe"])
+        recipe = from_json(Recipe, record.index["recipe"])
         paths = {role: record.checked(space.index_folder, role) for role in record.files}
+        for role in (FAISS, ENTRIES):
+            if role in paths:
+                try_index(paths[role], record.files[role].sha256)
         base = read_base(paths, recipe, vectors, record.index["count"], resident=resident)
     opened = VectorIndex.assembled(report, base, vectors, device=device)
     return OpenIndex(opened.settle() if resident else opened, record=record)
@@ -230,6 +235,7 @@ def _keep(folder: Folder, space: SearchableSpace, built: VectorIndex, options: M
         for role, name in write_base(built.base_, folder, number).items():
             ref = PartRef.of(folder.path, name, 0)
             files[role] = IndexFile(name, ref.bytes, ref.sha256)
+            note_made(ref.sha256)
         index |= {"recipe": built.base_.recipe.to_dict(), "count": len(built.base_)}
     covers = [(ref.file, ref.sha256) for ref in space.parts]
     IndexRecord(space.name, space.fingerprint, covers, files, index, number).write(folder)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from embedstore._encoding import open_sealed
 from embedstore._files import read_json
 from embedstore._keys import Keys
 from embedstore.errors import EmbedstoreError
@@ -273,7 +274,8 @@ def _with_projected(store: Store) -> tuple[dict[str, Space | ProjectedSpace], di
     for name in store.heads:
         folder = store.path / HEADS / name
         try:
-            if read_json(folder / HEAD, store.path).get("kind") != "align":
+            document = read_json(folder / HEAD, store.path)
+            if open_sealed(document, "embedstore-head", str(folder / HEAD), "Train it again.").get("kind") != "align":
                 continue
             from embedstore.heads.align_io import load_aligner  # heads are slow to import, and few stores are aligned
 

@@ -16,6 +16,7 @@ T = TypeVar("T")
 
 FILTER_BYTES = 2 << 30
 """Memory that a filter may take; one that only picks rows takes a hundredth of it."""
+THREAD = "embedstore-sql"
 GRACE, POLL = 1.0, 0.02  # seconds that a query has to end in once it was interrupted; some functions of DuckDB never look
 
 
@@ -35,6 +36,7 @@ def within(seconds: float, connection: duckdb.DuckDBPyConnection, work: Callable
     """
     results: list[T] = []
     errors: list[BaseException] = []
+    done = threading.Event()  # `Thread.join` takes a thread for ended where Ctrl-C ends the waiting
 
     def run() -> None:
         try:
@@ -42,20 +44,19 @@ def within(seconds: float, connection: duckdb.DuckDBPyConnection, work: Callable
                 results.append(work())
         except BaseException as error:
             errors.append(error)
+        done.set()
 
-    thread = threading.Thread(target=run, name="embedstore-sql", daemon=True)
-    thread.start()
-    late = True
+    threading.Thread(target=run, name=THREAD).start()  # a daemon would be torn out of DuckDB, which ends the process
+    in_time = False
     try:
-        thread.join(seconds)
-        late = thread.is_alive()
+        in_time = done.wait(seconds)
     finally:
         until = time.monotonic() + GRACE
-        while late and thread.is_alive() and time.monotonic() < until:
+        while not done.is_set() and time.monotonic() < until:
             with contextlib.suppress(Exception):  # closed meanwhile
                 connection.interrupt()
-            thread.join(POLL)
-    if late:
+            done.wait(POLL)
+    if not in_time:
         raise TimeoutError
     if errors:
         raise errors[0]

@@ -24,7 +24,7 @@ from embedstore.evaluation.overlap import EVERY
 from embedstore.evaluation.report import render_html
 from embedstore.heads import AutoHead, Head, make_head
 from embedstore.heads.auto import Step
-from embedstore.heads.io import ALIGN, PAGE, HeadRecord, kind_of, replaced_note, save_head
+from embedstore.heads.io import PAGE, HeadRecord, refuse_alignment, replaced_note, save_head
 from embedstore.splits import SPLITS
 from embedstore.store import Store, View
 from embedstore.store.format import check_name
@@ -182,8 +182,7 @@ def train(
     target = str(view.target_name)
     name = check_name(name or target, "head")
     folder = view.store.path / "heads" / name
-    if kind_of(folder) == ALIGN:
-        raise HeadError(f"{folder} is an alignment, which search uses, and is not replaced. Choose another name: --name NAME.")
+    refuse_alignment(folder)
     say = on_progress or (lambda message: None)
     make = lambda kind, seed: make_head(kind, task=task, device=device, seed=seed)  # noqa: E731
     trial = (NumberTrial if task == REGRESSION else Trial)(view, head, make, seed=seed, seeds=seeds, say=say)

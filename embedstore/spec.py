@@ -12,12 +12,27 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from embedstore.errors import StoreError
+from embedstore.errors import StoreError, one_line
 
 MODALITIES = ("image", "text", "audio", "video")
 
 UNNAMED = "declared"
 """Family of the encoder of imported vectors that nobody named."""
+
+MOST_NUMBERS = 1 << 24
+"""No vector has more numbers, and no encoder of texts takes more tokens."""
+
+_REQUIRED = ("name", "family", "model", "weights", "modality", "dim")
+_TYPES: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("name", "family", "model", "weights", "modality", "pooling", "prompt", "query_prompt"), (str,)),
+    "dim": (int,),
+    "preprocessing": (dict,),
+    "max_length": (int, type(None)),
+    "normalized": (bool,),
+    "alignment": (str, type(None)),
+    "declared": (bool,),
+}
+"""What JSON holds for each field."""
 
 _NOT_FINGERPRINTED = ("name", "alignment", "query_prompt")
 
@@ -99,7 +114,29 @@ class EncoderSpec:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> EncoderSpec:
+        """The spec in a JSON object.
+
+        Raises
+        ------
+        StoreError
+            It has fields that are not known here, lacks some, or one is not of its type.
+        """
+        if not isinstance(data, Mapping):
+            raise StoreError(f"An encoder should be described by a JSON object. Got {_shown(data)}.")
         known = {f.name for f in fields(cls)}
         if unknown := sorted(set(data) - known):
-            raise StoreError(f"Encoder spec has unknown fields {unknown}; it was written by a newer embedstore.")
+            raise StoreError(f"Encoder spec has unknown fields {_shown(unknown)}; it was written by a newer embedstore.")
+        if missing := sorted(name for name in _REQUIRED if name not in data):
+            raise StoreError(f"Encoder spec lacks {', '.join(missing)}.")
+        for name, value in data.items():
+            if not isinstance(value, _TYPES[name]) or (isinstance(value, bool) and bool not in _TYPES[name]):
+                raise StoreError(f"Encoder spec: {name} is {_shown(value)}, which it cannot be.")
+        if data["modality"] not in MODALITIES:
+            raise StoreError(f"Encoder spec: modality is {_shown(data['modality'])}, not one of {list(MODALITIES)}.")
+        if not 1 <= data["dim"] <= MOST_NUMBERS or not 0 <= (data.get("max_length") or 0) <= MOST_NUMBERS:
+            raise StoreError(f"Encoder spec: vectors of {data['dim']} numbers, texts of {data.get('max_length')} tokens.")
         return cls(**data)
+
+
+def _shown(value: object) -> str:
+    return one_line(repr(value), 60)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from helpers import write_csv, write_image
 import embedstore as es
 from embedstore._files import cache_home
 
+os.environ.setdefault("EMBEDSTORE_DEBUG", "1")  # errors that nobody expected show themselves in tests
 ROOT = Path(__file__).parent.parent
 CONVERTED = cache_home() / "converted"
 CLIPART = ROOT.parent / "shared" / "data" / "clipart"

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import embedstore as es
 from embedstore._align import AlignReport, align
-from embedstore._encoding import encoding
+from embedstore._encoding import encoding, sealed
 from embedstore._projected import ProjectedSpace, SearchableSpace, query_space, skipped_aligners, spaces_of
 from embedstore.errors import CorruptStoreError, HeadError, UsageError
 from embedstore.evaluation.paired import content_codes, copy_groups, rank_distinct, rank_pairs
@@ -266,7 +266,7 @@ def test_another_head_is_not_replaced(tmp_path: Path) -> None:
     record = AlignRecord("label", specs({"text": 16, "image": 24}), Aligner(**FAST).fit(related(80)))
     with pytest.raises(HeadError, match="kind 'linear' and is not replaced"):
         save_aligner(tmp_path / "label", record, {})
-    (tmp_path / "label" / "head.json").write_text(json.dumps({**encoding("embedstore-head"), "kind": "linear"}))
+    (tmp_path / "label" / "head.json").write_text(json.dumps(sealed({**encoding("embedstore-head"), "kind": "linear"})))
     with pytest.raises(HeadError, match="not an alignment"):
         load_aligner(tmp_path / "label")
 

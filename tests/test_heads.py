@@ -14,6 +14,7 @@ from helpers import Telling, telling_store, write_csv, write_image
 from sklearn.linear_model import LogisticRegression
 
 import embedstore as es
+from embedstore._encoding import sealed
 from embedstore.demo import extract
 from embedstore.errors import CorruptStoreError, FingerprintError, HeadError, UsageError
 from embedstore.heads import knn
@@ -223,7 +224,7 @@ def test_other_vectors_are_refused(tmp_path: Path) -> None:
     path = next((tmp_path / "s").glob("heads/label/head.json"))
     document = json.loads(path.read_text())
     document["inputs"]["text"]["encoder"]["pooling"] = "other"
-    path.write_text(json.dumps(document))
+    path.write_text(json.dumps(sealed(document)))
     with pytest.raises(FingerprintError, match=r"was trained on telling \(fingerprint .*\) for input 'text'; .* has telling"):
         es.predict(store, "label")
 

@@ -17,6 +17,7 @@ from helpers import Telling, telling_store
 
 import embedstore as es
 from embedstore import _folders
+from embedstore._encoding import sealed
 from embedstore._files import of_one_generation
 from embedstore._folders import Folder, make_root, plain_name, regular_file, split_root
 from embedstore._index import index, open_index
@@ -24,7 +25,6 @@ from embedstore._locks import locked
 from embedstore.errors import CorruptStoreError, EmbedstoreError, StoreError, StoreLockedError
 from embedstore.sources import MemorySource
 from embedstore.store import create
-from embedstore.store.writer import StoreWriter
 
 MORE = {"id": ["new"], "text": ["1 2 3"], "label": ["a"], "n": [1]}
 
@@ -197,7 +197,7 @@ def test_a_head_and_an_index_name_files_beside_them_alone(path: Path, name: obje
     head = path / "heads" / "label" / "head.json"
     document = json.loads(head.read_text())
     document["files"]["weights.safetensors"]["file"] = name
-    head.write_text(json.dumps(document))
+    head.write_text(json.dumps(sealed(document)))
     with pytest.raises(CorruptStoreError, match="cannot lie beside it"):
         es.predict(path, "label")
     assert any("cannot lie beside it" in problem for problem in es.verify(path).problems)
@@ -235,10 +235,14 @@ def test_heads_and_spaces_are_called_as_their_folders(path: Path) -> None:
     """What else a file calls them would become paths."""
     import json
 
+    from embedstore._files import sha256_file
     from embedstore.heads.io import load_head
 
     for file in (path / "heads" / "label" / "head.json", path / "spaces" / "text" / "space.json"):
-        file.write_text(json.dumps({**json.loads(file.read_text()), "name": "../../../evil"}))
+        file.write_text(json.dumps(sealed({**json.loads(file.read_text()), "name": "../../../evil"})))
+    manifest = json.loads((path / "store.json").read_text())
+    manifest["spaces"]["text"]["spec_sha256"] = sha256_file(file)
+    (path / "store.json").write_text(json.dumps(sealed(manifest)))
     assert load_head(path / "heads" / "label").name == "label"
     with pytest.raises(CorruptStoreError, match=r"describes a space '../../../evil', not 'text'"):
         es.Store.open(path).space("text")
@@ -323,7 +327,7 @@ def test_what_others_put_beside_a_discarded_store_stays(tmp_path: Path) -> None:
     (outside / "file").write_text("mine")
 
     def fail() -> None:
-        with StoreWriter(path, discard_if_empty=True):
+        with es.Store.open(path).writer(discard_if_empty=True):
             (path / "notes").symlink_to(outside)
             (path / "items").mkdir()
             raise KeyError
@@ -386,6 +390,20 @@ def test_all_of_a_head_is_of_one_generation(path: Path) -> None:
     saved_again(path, 30)
     assert fitted_ids(before).tolist() == ids
     assert fitted_ids(load_head(path / "heads" / "label")).tolist() != ids
+
+
+def test_an_alignment_that_was_saved_while_a_head_was_trained_stays(path: Path) -> None:
+    import json
+
+    from embedstore.errors import HeadError
+    from embedstore.heads.io import load_head, save_head
+
+    record, head = load_head(path / "heads" / "label"), path / "heads" / "label" / "head.json"
+    head.write_text(json.dumps({**json.loads(head.read_text()), "kind": "align"}))
+    before = seen(path)
+    with pytest.raises(HeadError, match="is an alignment, which search uses, and is not replaced"):
+        save_head(path / "heads" / "label", record, {})
+    assert seen(path) == before
 
 
 def test_a_head_that_lost_a_file_is_damaged_and_not_read_for_ever(path: Path) -> None:
@@ -529,8 +547,13 @@ def threaded(recorded: Recorded, i: int) -> bool:
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
 def test_a_folder_that_a_killed_writer_made_is_made_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "s"
-    es.Store.open(path, create=True)
+    path = tmp_path / "new" / "s"
+    (tmp_path / "new").mkdir()
+    with monkeypatch.context() as first:
+        recorded = Recorded(first)
+        es.Store.open(path, create=True)
+        commit = recorded.at("rename", path / "store.json")
+        assert recorded.at("fsync", tmp_path) < recorded.at("fsync", path.parent) < commit
     (path / "items").mkdir()
     (path / "spaces" / "text").mkdir(parents=True)
     recorded = Recorded(monkeypatch)

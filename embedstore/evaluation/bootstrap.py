@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from embedstore._typed import from_json
 
 Array = npt.NDArray[Any]
 Float = npt.NDArray[np.float64]
@@ -53,8 +56,8 @@ class Score:
         return {"value": self.value, "low": self.low, "high": self.high}
 
     @classmethod
-    def from_dict(cls, data: dict[str, float]) -> Score:
-        return cls(**data)
+    def from_dict(cls, data: Mapping[str, Any]) -> Score:
+        return from_json(cls, data)
 
     @classmethod
     def of(cls, value: float, resampled: Float) -> Score:

@@ -162,9 +162,11 @@ class NeuralHead(Head):
         self.standardizer_ = Standardizer.from_tensors(state.tensors, list(self.dims_))
         if self.device.startswith("cuda") and not torch.cuda.is_available():
             self.device = "cpu"  # fitted on a GPU, used on a machine without one
-        self._net = self._module(self.dims_, len(self.classes_)).to(self.device)
         weights: dict[str, Any] = {k.removeprefix("net."): v for k, v in state.tensors.items() if k.startswith("net.")}
-        self._net.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in weights.items()})
+        with torch.device("meta"):  # sizes that a file claims take no memory
+            net = self._module(self.dims_, len(self.classes_))
+        net.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in weights.items()}, assign=True)
+        self._net = net.to(self.device)
 
 
 def _warm_up_and_cosine(warm_up: int, total: int) -> Any:

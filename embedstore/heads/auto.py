@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from embedstore._distinct import distinct
+from embedstore._typed import from_json
 from embedstore.errors import HeadError
 from embedstore.evaluation.bootstrap import Bootstrap, Score
 from embedstore.heads.base import Array, Codes, Data, Float, Head, HeadState, class_folds, log_softmax, set_aside
@@ -61,7 +62,7 @@ class Step:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Step:
         gain = None if data["gain"] is None else Score.from_dict(data["gain"])
-        return cls(**{**data, "score": Score.from_dict(data["score"]), "gain": gain})
+        return from_json(cls, {**data, "score": Score.from_dict(data["score"]), "gain": gain})
 
 
 @dataclass

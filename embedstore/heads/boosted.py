@@ -10,6 +10,7 @@ import numpy.typing as npt
 from embedstore._threads import idle
 from embedstore.heads._features import Standardizer
 from embedstore.heads.base import Array, Data, Head, HeadState
+from embedstore.heads.trees import load_booster, saved_booster
 from embedstore.registry import require
 
 Float32 = npt.NDArray[np.float32]
@@ -104,16 +105,16 @@ class Boosted(Head):
 
     def _state(self) -> HeadState:
         bases = {f"components.{name}": x for name, x in self.components_.items()}
-        model = bytes(self._booster.save_raw("ubj"))
+        model = saved_booster(self._booster)
         return HeadState({"history": self.history_}, {**bases, **self.standardizer_.tensors()}, {"model.ubj": model})
 
     def _restore(self, state: HeadState) -> None:
-        xgboost = require("xgboost")
         self.history_ = state.config["history"]
         self.standardizer_ = Standardizer.from_tensors(state.tensors, list(self.dims_))
         prefix = "components."
         self.components_ = {k.removeprefix(prefix): v for k, v in state.tensors.items() if k.startswith(prefix)}
-        self._booster = xgboost.Booster(model_file=bytearray(state.files["model.ubj"]))
+        widths = [self.components_[name].shape[1] if name in self.components_ else dim for name, dim in self.dims_.items()]
+        self._booster = load_booster(state.files["model.ubj"], sum(widths))
 
 
 class GbdtHead(Boosted):

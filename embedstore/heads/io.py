@@ -15,18 +15,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from embedstore._columns import ColumnEncoder
-from embedstore._encoding import check_encoding, encoding
+from embedstore._columns import METADATA, ColumnEncoder
+from embedstore._encoding import encoding, open_sealed, sealed
 from embedstore._files import json_bytes, named_files, of_one_generation, parquet_table, read_json
 from embedstore._folders import Folder, readable, split_root
 from embedstore._locks import locked
-from embedstore.errors import CorruptStoreError, EmbedstoreError, UsageError
+from embedstore.errors import CorruptStoreError, EmbedstoreError, HeadError, UsageError, one_line
 from embedstore.evaluation.bootstrap import Score
 from embedstore.heads import Head, head_class, params_of
 from embedstore.heads.base import HeadState
 from embedstore.spec import EncoderSpec
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     import pyarrow as pa
 
 HEAD = "head.json"
@@ -72,6 +74,7 @@ class HeadRecord:
 def save_head(folder: Path, record: HeadRecord, extra: Mapping[str, bytes], *, page: bytes | None = None) -> None:
     """Write `record` to `folder`, with `extra` files beside it (name → bytes), and `page` for people as ``report.html``."""
     with changing(folder) as opened:
+        refuse_alignment(folder)  # one may have been saved since training began
         _save(opened, record, extra)
         if page is None:
             opened.unlink(PAGE)
@@ -120,7 +123,7 @@ def write_files(folder: Folder, document: Mapping[str, Any], state: HeadState, e
         stored = f"{stem}-{digest[:12]}{dot}{suffix}"
         folder.write(stored, data)
         files[name] = {"file": stored, "sha256": digest}
-    folder.write(HEAD, json_bytes({**document, "files": files}))
+    folder.write(HEAD, json_bytes(sealed({**document, "files": files})))
     keep = {HEAD, PAGE, *(entry["file"] for entry in files.values())}
     for name in folder.listing()[0]:
         if name not in keep:
@@ -155,14 +158,15 @@ def read_generation(
     """
 
     def restored(document: Mapping[str, Any]) -> Record:
+        document = open_sealed(document, "embedstore-head", str(folder / HEAD), _again(document))
         try:
-            check_encoding(document, "embedstore-head", str(folder / HEAD))
             accept(folder, document)
             return restore(folder, document, _contents(folder, document))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            if isinstance(error, EmbedstoreError):
-                raise
-            raise CorruptStoreError(f"{folder / HEAD} is damaged ({error!r}). {_again(document)}") from error
+        except (EmbedstoreError, OSError):
+            raise
+        except Exception as error:  # whatever a library says of values that no head has
+            said = one_line(repr(error), 200)
+            raise CorruptStoreError(f"{folder / HEAD} is damaged ({said}). {_again(document)}") from error
 
     return of_one_generation(lambda: read_head(folder), restored)
 
@@ -203,14 +207,24 @@ def kind_of(folder: Path) -> str | None:
         return None
 
 
+def refuse_alignment(folder: Path) -> None:
+    """Raise `HeadError` where the head in `folder` is one that search uses: no other replaces it."""
+    if kind_of(folder) == ALIGN:
+        raise HeadError(f"{folder} is an alignment, which search uses, and is not replaced. Choose another name: --name NAME.")
+
+
 def replaced_note(folder: Path) -> str | None:
     """What a head that is now saved to `folder` replaces: its name, when it was saved, its score. None where there is none."""
     from datetime import datetime
 
     try:
-        document, saved = read_head(folder), datetime.fromtimestamp((folder / HEAD).lstat().st_mtime)
-    except (EmbedstoreError, OSError):
-        return None
+        saved = datetime.fromtimestamp((folder / HEAD).lstat().st_mtime)
+        return _described(folder.name, read_head(folder), saved)
+    except (EmbedstoreError, OSError, LookupError, AttributeError, TypeError, ValueError, StopIteration):
+        return None  # a damaged one is no loss
+
+
+def _described(name: str, document: Mapping[str, Any], saved: datetime) -> str:
     report = document.get("report") or {}
     ways = report.get("retrieval") or {"": {"scores": report.get("metrics") or {}}}  # an alignment's, or a head's
     way, retrieval = next(iter(ways.items()))
@@ -220,7 +234,7 @@ def replaced_note(folder: Path) -> str | None:
         f", {' '.join([way, metric]).strip()} {Score.from_dict(score)}: {report.get('evaluation')}" if score and known else ""
     )
     return (
-        f"head {folder.name!r} ({document.get('kind')} on {' + '.join(document.get('inputs', ()))}, saved "
+        f"head {name!r} ({document.get('kind')} on {' + '.join(document.get('inputs', ()))}, saved "
         f"{saved:%Y-%m-%d %H:%M}{scored}) was replaced; --name keeps both"
     )
 
@@ -258,4 +272,23 @@ def _restore(folder: Path, document: Mapping[str, Any], contents: dict[str, byte
     head = head_class(document["kind"]).from_state(document["params"], state_of(document, contents))
     specs = {name: EncoderSpec.from_dict(entry["encoder"]) for name, entry in document["inputs"].items()}
     columns = ColumnEncoder.from_dict(document["columns"]) if document.get("columns") else None
-    return HeadRecord(folder.name, document["target"], specs, head, document["report"], columns, split)
+    target, report = document["target"], document["report"]
+    if not (isinstance(target, str) and isinstance(report, dict)):
+        raise ValueError(f"its target or report is {target!r}, {type(report).__name__}")
+    record = HeadRecord(folder.name, target, specs, head, report, columns, split)
+    _try(record)
+    return record
+
+
+def _try(record: HeadRecord) -> None:
+    """Predict two items, so that a state which fits nothing shows itself here and nowhere else."""
+    head, dims = record.head, record.head.dims_
+    width = {name: spec.dim for name, spec in record.inputs.items()}
+    if any(dims.get(name) != dim for name, dim in width.items()) or not set(dims) - set(width) <= {METADATA}:
+        raise ValueError(f"its inputs are {dims}, those of its encoders {width}")
+    inputs = {name: np.zeros((2, dim), np.float32) for name, dim in dims.items()}
+    numbers = head.task == "regression"
+    found = np.asarray(head.predict(inputs) if numbers else head.predict_log_proba(inputs))
+    expected = (2,) if numbers else (2, len(head.classes_))
+    if found.shape != expected or found.dtype.kind != "f":
+        raise ValueError(f"it predicts {found.dtype}{found.shape}, expected {expected}")

@@ -56,11 +56,15 @@ def read_base(paths: dict[str, Path], recipe: Recipe, vectors: Vectors, count: i
     try:
         index: Any = faiss.read_index(os.fspath(paths[FAISS]), 0 if resident else faiss.IO_FLAG_MMAP_IFC)
         labels = (
-            np.load(paths[LABELS], mmap_mode=None if resident else "r") if LABELS in paths else np.arange(count, dtype=np.int32)
+            np.load(paths[LABELS], mmap_mode=None if resident else "r", allow_pickle=False)
+            if LABELS in paths
+            else np.arange(count, dtype=np.int32)
         )
         entries = Entries.read(paths[ENTRIES], vectors.dim, count) if ENTRIES in paths else None
     except (RuntimeError, OSError, ValueError) as error:
         raise CorruptStoreError(f"{paths[FAISS]} cannot be loaded ({one_line(error)}).") from error
-    if index.ntotal != count or len(labels) != count or index.d != vectors.dim:
+    if labels.shape != (count,) or labels.dtype.kind != "i" or (count and not 0 <= labels.min() <= labels.max() < len(vectors)):
+        raise CorruptStoreError(f"{paths.get(LABELS, paths[FAISS])} does not label {count:,} of {len(vectors):,} vectors.")
+    if index.ntotal != count or index.d != vectors.dim:
         raise CorruptStoreError(f"{paths[FAISS]} holds {index.ntotal:,} vectors of {index.d}, not {count:,} of {vectors.dim}.")
     return Base(index, recipe, labels, vectors, entries)

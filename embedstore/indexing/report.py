@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from embedstore._typed import from_json
 from embedstore.indexing.tune import Level
 
 
@@ -63,4 +64,7 @@ class IndexReport:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> IndexReport:
         values = {key: value for key, value in data.items() if key != "exact"}
-        return cls(**{**values, "levels": [Level.from_dict(level) for level in data["levels"]]})
+        report = from_json(cls, {**values, "levels": [Level.from_dict(level) for level in data["levels"]]})
+        if not 0 < report.target <= 1 or min(report.n, report.dim, report.at) < 0 or report.at < 1:
+            raise ValueError(f"an index of {report.n} vectors of {report.dim} numbers for {report.at} results")
+        return report

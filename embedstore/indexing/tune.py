@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from embedstore._typed import from_json
 from embedstore.evaluation.bootstrap import Score
 from embedstore.indexing.base import Base, Setting
 from embedstore.indexing.measure import SAME, Latency, QuerySet, interval
@@ -69,7 +70,10 @@ class Level:
     def from_dict(cls, data: Mapping[str, Any]) -> Level:
         recall = {name: Score.from_dict(score) for name, score in data["recall"].items()}
         mean = data.get("mean_ms", data["p50_ms"])  # written since there are second looks
-        return cls(data["target"], Setting(**data["setting"]), recall, mean, data["p50_ms"], data["p95_ms"])
+        setting = from_json(Setting, data["setting"])
+        if min(setting.effort, setting.candidates) < 1 or setting.again < 0 or not recall:
+            raise ValueError(f"an index cannot be searched as {setting} says")
+        return from_json(cls, {**data, "setting": setting, "recall": recall, "mean_ms": mean})
 
 
 class _Look(NamedTuple):

@@ -18,6 +18,7 @@ from embedstore._keys import Keys, KeyTable, hash_strings
 from embedstore.errors import DuplicateIdError, PayloadError, SourceError
 from embedstore.pipeline.chunks import byte_columns
 from embedstore.sources.base import BYTES, TEXT_FAILED
+from embedstore.sources.confined import Root
 from embedstore.spec import MODALITIES
 from embedstore.store.items import ID, MTIME, ROW, SIZE, Items
 
@@ -122,11 +123,13 @@ class Planner:
         rehash: bool,
         unique_ids: bool = False,
         duplicate_hint: Callable[[int, int], str] | None = None,
+        root: Root | None = None,
     ) -> None:
         self._items = items
         self._source = source_name
         self._hint = duplicate_hint or (lambda first, second: "Make ids unique.")
         self._rehash = rehash
+        self._root = root
         self._seen = None if unique_ids else KeyTable(items.root)
 
     def plan(self, table: pa.Table, start: int) -> Chunk:
@@ -142,7 +145,7 @@ class Planner:
         table, payloads = _without_bytes(table, self._source)
         table, failed_texts = _without_failures(table)
         inline = {m: np.asarray(column.is_valid()) for m, column in payloads.items()}
-        table = _with_stat(table, inline)
+        table = _with_stat(table, inline, self._root)
         existing = np.flatnonzero(old_row >= 0)
         changed = np.zeros(n, bool)
         modalities = [m for m in MODALITIES if m in table.column_names]
@@ -240,8 +243,8 @@ def _with_unread_texts(
     return table.set_column(at, "text", pa.array(texts, table.schema.field(at).type))
 
 
-def _with_stat(table: pa.Table, inline: Mapping[str, Mask]) -> pa.Table:
-    """Add size and mtime of every file that a path column names; payloads that are `inline` have none."""
+def _with_stat(table: pa.Table, inline: Mapping[str, Mask], root: Root | None) -> pa.Table:
+    """Add size and mtime of every file that a path column names; payloads that are `inline`, or not below `root`, have none."""
     import pyarrow as pa
 
     for modality in MODALITIES:
@@ -251,16 +254,17 @@ def _with_stat(table: pa.Table, inline: Mapping[str, Mask]) -> pa.Table:
         if not pa.types.is_string(column.type) and not pa.types.is_large_string(column.type):
             raise SourceError(f"column {modality!r} should hold paths or bytes, but is {column.type}.")
         skip = inline.get(modality, np.zeros(len(table), bool)).tolist()
-        stats = [_stat(None if here else path) for path, here in zip(column.to_pylist(), skip, strict=True)]
+        stats = [_stat(None if here else path, root) for path, here in zip(column.to_pylist(), skip, strict=True)]
         table = table.append_column(modality + SIZE, pa.array([s[0] for s in stats], pa.int64()))
         table = table.append_column(modality + MTIME, pa.array([s[1] for s in stats], pa.int64()))
     return table
 
 
-def _stat(path: str | None) -> tuple[int | None, int | None]:
+def _stat(path: str | None, root: Root | None) -> tuple[int | None, int | None]:
     try:
+        path = path if path is None or root is None else root.inside(path)
         stat = os.stat(path) if path is not None else None
-    except (OSError, ValueError):
+    except (OSError, ValueError, PayloadError):
         stat = None
     return (stat.st_size, stat.st_mtime_ns) if stat else (None, None)
 

@@ -23,6 +23,7 @@ from embedstore.pipeline.stages import Clock
 from embedstore.pipeline.state import SpaceState
 from embedstore.pipeline.typed import Typed
 from embedstore.sources.base import Source
+from embedstore.sources.confined import Root
 from embedstore.sources.files import TIMEOUT, read_file, read_payload
 from embedstore.store.parts import row_numbers
 
@@ -72,6 +73,8 @@ class Producer:
         Try payloads again that failed before and have not changed.
     timeout : float
         Seconds that a remote read may take.
+    root : Root, optional
+        The folder that payloads may come from.
     """
 
     def __init__(
@@ -86,6 +89,7 @@ class Producer:
         workers: int,
         retry_failed: bool,
         timeout: float = TIMEOUT,
+        root: Root | None = None,
     ) -> None:
         self._source = source
         self._typed = typed
@@ -95,6 +99,7 @@ class Producer:
         self._clock = clock
         self._workers = workers
         self._timeout = timeout
+        self._root = root
         self._settled = {} if retry_failed else {state.name: _settled_failures(state) for state in states}
 
     def events(self) -> Iterator[Batch | ChunkEnd]:
@@ -242,7 +247,7 @@ class Producer:
         uri, payload = work
         with self._clock.measure("read"):
             try:
-                payload = read_payload(uri, timeout=self._timeout) if payload is None else payload
+                payload = read_payload(uri, timeout=self._timeout, root=self._root) if payload is None else payload
             except PayloadError as error:
                 return error
             return payload, keys_from_bytes(hash_payload(payload))[0]

@@ -12,6 +12,7 @@ from typing import Any
 from embedstore.errors import SourceError, UsageError
 from embedstore.sources.arrow import ENDINGS, ArrowSource, open_arrow_file, open_table
 from embedstore.sources.base import MODALITY_OF, Source
+from embedstore.sources.confined import Root
 from embedstore.sources.files import TIMEOUT, exists, is_url, matching, natural
 from embedstore.sources.folder import FolderSource, holds_media
 from embedstore.sources.huggingface import PREFIX, is_saved, open_named, open_saved
@@ -51,7 +52,9 @@ Dataset = str | os.PathLike[str] | Source | Any
 """What `open_source` takes; a data frame is known by what it does."""
 
 
-def open_source(dataset: Dataset, columns: Mapping[str, str] | None = None, *, timeout: float = TIMEOUT) -> Source:
+def open_source(
+    dataset: Dataset, columns: Mapping[str, str] | None = None, *, timeout: float = TIMEOUT, root: Root | None = None
+) -> Source:
     """A source for `dataset`, by what it is.
 
     Parameters
@@ -65,6 +68,8 @@ def open_source(dataset: Dataset, columns: Mapping[str, str] | None = None, *, t
         ``"id"`` or modality → column name; in tars the extension or a metadata key.
     timeout : float
         Seconds that a read from a URL may take.
+    root : Root, optional
+        The folder that texts in files of their own may come from.
 
     Raises
     ------
@@ -82,7 +87,7 @@ def open_source(dataset: Dataset, columns: Mapping[str, str] | None = None, *, t
     if text.startswith(PREFIX):
         return open_named(text, columns)
     if not is_url(text) and os.path.isdir(text):
-        return _open_folder(Path(text), columns)
+        return _open_folder(Path(text), columns, root)
     ending = os.path.splitext(text)[1].lower()
     if IS_TAR.search(text):
         return WebDatasetSource(expand(text, timeout=timeout), columns, name=text, timeout=timeout)
@@ -98,7 +103,7 @@ def open_source(dataset: Dataset, columns: Mapping[str, str] | None = None, *, t
         raise SourceError(f"{text} does not exist; expected {KINDS}.")
     if ending in LISTS:
         _refuse_columns(text, "a list of paths", columns)
-        return PathListSource(text, timeout=timeout)
+        return PathListSource(text, timeout=timeout, root=root)
     if ending in ENDINGS and not is_url(text):
         return open_arrow_file(text, columns)
     if modality := MODALITY_OF.get(ending):
@@ -114,7 +119,7 @@ def leave_text(source: Source, names: Iterable[str]) -> None:
         source.leave_text(names)
 
 
-def _open_folder(path: Path, columns: Mapping[str, str] | None) -> Source:
+def _open_folder(path: Path, columns: Mapping[str, str] | None, root: Root | None) -> Source:
     if is_saved(path):
         return open_saved(path, columns)
     if (shards := shards_in(str(path))) and not holds_media(path):
@@ -122,7 +127,7 @@ def _open_folder(path: Path, columns: Mapping[str, str] | None) -> Source:
     if (files := parquet_parts(path)) and not holds_media(path):
         return TableSource(path, columns, files=files)
     _refuse_columns(str(path), "a folder", columns)
-    return FolderSource(path)
+    return FolderSource(path, within=root)
 
 
 def _refuse_columns(name: str, kind: str, columns: Mapping[str, str] | None) -> None:

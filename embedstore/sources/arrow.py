@@ -238,16 +238,41 @@ def open_arrow_file(path: str, columns: Mapping[str, str] | None = None) -> Arro
                 yield from mapped_batches(Path(path))
                 return
             for i in range(file.num_record_batches):
-                yield file.get_batch(i)
+                yield checked(file.get_batch(i))
 
     try:
         first = next(read(), None)
         if first is None:
             raise SourceError(f"{path} holds no rows.")
-        part = Part(None, first.schema, lambda: sum(batch.num_rows for batch in read()), read)
-    except (OSError, pa.ArrowException) as error:
+        part = Part(None, first.schema, lambda: sum(batch.num_rows for batch in read()), _told(read, path))
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise SourceError(f"{path} cannot be read as an Arrow file: {one_line(error)}") from error
     return ArrowSource([part], path, columns, folder_of(path), paths_are_ids=True)
+
+
+def _told(read: Callable[[], Iterator[pa.RecordBatch]], path: str) -> Callable[[], Iterator[pa.RecordBatch]]:
+    """`read`, whose errors name the file."""
+    import pyarrow as pa
+
+    def told() -> Iterator[pa.RecordBatch]:
+        try:
+            yield from read()
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise SourceError(f"{path} cannot be read as an Arrow file: {one_line(error)}") from error
+
+    return told
+
+
+def checked(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """`batch`, of which no offset leads out of its buffers: those of an Arrow file are used as they are.
+
+    Raises
+    ------
+    ArrowInvalid, UnicodeDecodeError
+    """
+    batch.validate(full=True)
+    _ = batch.schema.names
+    return batch
 
 
 def mapped_batches(file: Path) -> Iterator[pa.RecordBatch]:
@@ -258,7 +283,7 @@ def mapped_batches(file: Path) -> Iterator[pa.RecordBatch]:
         with open(file, "rb") as opened:
             mapped = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)  # closed with the last batch that looks into it
         for batch in pa.ipc.open_stream(pa.py_buffer(mapped)):
-            yield batch
+            yield checked(batch)
             mapped.madvise(mmap.MADV_DONTNEED)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise SourceError(f"{file} cannot be read as an Arrow stream: {one_line(error)}") from error

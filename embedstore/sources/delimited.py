@@ -12,6 +12,7 @@ import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from embedstore._types import NUMBER, WHOLE
@@ -69,8 +70,11 @@ class Delimited:
             raise SourceError(f"{path} is not UTF-8 text (it holds zero bytes, as UTF-16 does). Save it as UTF-8.")
         rows = self._first_lines()
         with _long_fields():
-            self._delimiter = "\t" if path.lower().endswith(".tsv") else _delimiter_of(rows)
-            header = next((row for row in csv.reader(rows, delimiter=self._delimiter) if row), [])
+            try:
+                self._delimiter = "\t" if path.lower().endswith(".tsv") else _delimiter_of(rows)
+                header = next((row for row in csv.reader(rows, delimiter=self._delimiter) if row), [])
+            except csv.Error as error:
+                raise SourceError(f"{path} cannot be read as a table ({error}).") from error
         self.columns = [name if name.strip() else f"column{i}" for i, name in enumerate(header)]
         lower = [name.lower() for name in self.columns]
         if twice := [name for i, name in enumerate(self.columns) if lower[i] in lower[:i]]:
@@ -170,7 +174,7 @@ class Delimited:
             return f"line {line[0]} is not UTF-8 ({line[1]}). Save the file as UTF-8."
         begins = 1
         with _long_fields(), self._lines() as lines:
-            reader = csv.reader(lines, delimiter=self._delimiter, strict=True)
+            reader = csv.reader(self._bounded(lines), delimiter=self._delimiter, strict=True)
             try:
                 for row in reader:
                     if row and len(row) != len(self.columns):
@@ -201,7 +205,8 @@ class Delimited:
         if not self._encoding.startswith("utf-8"):
             return None
         with self._opened() as file:
-            for n, line in enumerate(io.BufferedReader(file), start=1):
+            buffered = io.BufferedReader(file)
+            for n, line in enumerate(iter(lambda: buffered.readline(LONGEST_ROW), b""), start=1):
                 try:
                     line.decode()
                 except UnicodeDecodeError as error:
@@ -211,7 +216,14 @@ class Delimited:
     def _first_lines(self) -> list[str]:
         """The first lines, for a look at how they are delimited."""
         with self._lines() as lines:
-            return [line for _, line in zip(range(_LOOKED_AT), lines, strict=False)]
+            return list(islice(self._bounded(lines), _LOOKED_AT))
+
+    def _bounded(self, lines: io.TextIOWrapper) -> Iterator[str]:
+        """The lines, none longer than a row may be."""
+        for n, line in enumerate(iter(lambda: lines.readline(LONGEST_ROW + 1), ""), start=1):
+            if len(line) > LONGEST_ROW:
+                raise SourceError(f"{self._path}: line {n} has more than {LONGEST_ROW:,} characters; is a quote not closed?")
+            yield line
 
     def _lines(self) -> io.TextIOWrapper:
         encoding = "utf-8-sig" if self._encoding == "utf-8" else self._encoding

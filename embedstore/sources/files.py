@@ -18,8 +18,12 @@ from typing import IO, Any, TypeVar
 
 from embedstore.errors import MissingDependencyError, PayloadError, SourceError, next_step, one_line
 from embedstore.registry import require
+from embedstore.sources.confined import Root
 
 T = TypeVar("T")
+
+PAYLOAD_BYTES = 2 << 30
+"""No payload is larger: it is read into memory."""
 
 TIMEOUT = 60.0
 """Seconds that a remote read may take."""
@@ -41,8 +45,11 @@ def read_file(path: str) -> bytes:
     if is_url(path):
         raise PayloadError("read", f"{path} is not a local file; download it first")
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
             raise PayloadError("read", f"{path} is not a regular file")
+        if status.st_size > PAYLOAD_BYTES:
+            raise PayloadError("read", f"{path} has {status.st_size:,} bytes, of at most {PAYLOAD_BYTES:,}")
         with open(path, "rb") as file:
             return file.read()
     except (OSError, ValueError) as error:
@@ -50,8 +57,8 @@ def read_file(path: str) -> bytes:
         raise PayloadError("read", f"{path}: {reason}") from error
 
 
-def read_payload(path: str, *, timeout: float = TIMEOUT) -> bytes:
-    """The bytes of a local file or of a URL, which may take `timeout` seconds.
+def read_payload(path: str, *, timeout: float = TIMEOUT, root: Root | None = None) -> bytes:
+    """The bytes of a local file or of a URL, which may take `timeout` seconds; below `root` alone, where there is one.
 
     Raises
     ------
@@ -59,6 +66,7 @@ def read_payload(path: str, *, timeout: float = TIMEOUT) -> bytes:
     MissingDependencyError
         fsspec, or its package for the protocol, is not installed.
     """
+    path = path if root is None else root.inside(path)
     if not is_url(path):
         return read_file(path)
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from embedstore.errors import SourceError
 from embedstore.sources.base import EXTENSIONS, ID, MODALITY_OF
+from embedstore.sources.confined import Root
 from embedstore.sources.left_out import LeftOut, shown
 from embedstore.sources.manifests import TABLES, Manifest, manifest_of
 from embedstore.sources.records import as_batches
@@ -44,8 +45,9 @@ class FolderSource:
         A folder.
     """
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
+    def __init__(self, root: str | os.PathLike[str], *, within: Root | None = None) -> None:
         self.root = Path(root)
+        self._within = within
         if not self.root.is_dir():
             raise SourceError(f"{self.root} is not a folder.")
         self._left_out, self._unread, self._manifests = LeftOut(), list[str](), list[Manifest]()
@@ -127,7 +129,9 @@ class FolderSource:
                 primary = next(item[m] for m in EXTENSIONS if item.get(m))
                 item_id = shown(os.path.relpath(str(primary), self.root).replace(os.sep, "/"))
                 uris = {m: shown(os.path.abspath(path)) for m, path in item.items() if m != "text"}
-                text = text_values(partial(read_text, os.path.abspath(item["text"]))) if "text" in item else {}
+                text = {}
+                if "text" in item:
+                    text = text_values(partial(read_text, os.path.abspath(item["text"]), root=self._within))
                 yield {ID: item_id, **row, **uris, **text}
 
 

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+LINE_BYTES = 64 << 20
+"""Most bytes of a line, which is parsed as a whole."""
+
+
 class LinesSource:
     """One JSON object a line, in their order; never more than a batch of them in memory.
 
@@ -119,7 +123,9 @@ class LinesSource:
 
     def _parsed(self, stream: IO[bytes]) -> Iterator[tuple[int, Mapping[str, Any]]]:
         """(line number, object), blank lines skipped."""
-        for n, line in enumerate(stream, start=1):
+        for n, line in enumerate(iter(lambda: stream.readline(LINE_BYTES + 1), b""), start=1):
+            if len(line) > LINE_BYTES:
+                raise SourceError(f"{self._name}: line {n} has more than {LINE_BYTES:,} bytes.")
             if not line.strip():
                 continue
             try:

@@ -5,6 +5,7 @@ No pickle: an array of Python objects is refused.
 
 from __future__ import annotations
 
+import math
 import os
 import zlib
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,8 @@ from zipfile import BadZipFile, ZipFile
 import numpy as np
 import numpy.typing as npt
 
-from embedstore.errors import SourceError, UsageError, next_step, one_line, reason_of
+from embedstore._hdf5 import RATIO, UNCHECKED, plain_dataset
+from embedstore.errors import CorruptStoreError, EmbedstoreError, SourceError, UsageError, next_step, one_line, reason_of
 
 if TYPE_CHECKING:
     import h5py
@@ -144,11 +146,12 @@ class HdfRows:
         self.name = f"{path}:{dataset}"
         self._path, self._dataset = path, dataset
         with open_hdf(path) as file:
-            self.shape, self.dtype = checked(file[dataset].shape, file[dataset].dtype, self.name)
+            node = plain_dataset(file, dataset, str(path))
+            self.shape, self.dtype = checked(node.shape, node.dtype, self.name)
 
     def read(self, lo: int, hi: int) -> Array:
         with open_hdf(self._path) as file:
-            return np.asarray(file[self._dataset][lo:hi])
+            return np.asarray(plain_dataset(file, self._dataset, str(self._path))[lo:hi])
 
 
 @dataclass(frozen=True)
@@ -255,7 +258,7 @@ def checked(shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> tuple[tu
         raise SourceError(f"{name} holds Python objects, which only a pickle can store: they are not read. Save plain numbers.")
     if not is_vector_dtype(dtype):
         raise SourceError(f"{name} holds {dtype}; expected float16, float32, float64, int8 or uint8.")
-    if len(shape) != 2 or 0 in shape:
+    if len(shape) != 2 or min(shape) < 1:
         raise SourceError(f"{name} has the shape {tuple(shape)}; expected (n, dim), at least one vector of one number.")
     return (int(shape[0]), int(shape[1])), dtype
 
@@ -268,13 +271,20 @@ def read_header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.d
         version = npy.read_magic(file)
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, fortran, dtype = read(file)
-    except (ValueError, EOFError, KeyError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # numpy parses it as Python, whose parser has errors of many kinds
         raise SourceError(f"{name} is not an array as numpy.save writes it ({one_line(error, 120)}).") from error
     return shape, fortran, dtype
 
 
 def read_member(path: Path, member: str) -> Array:
     """A whole array of an ``.npz`` file, such as its ids."""
+    with open_npz(path) as archive, archive.open(f"{member}.npy") as file:
+        shape, _, dtype = read_header(file, f"{path}: array {member!r}")
+        claimed, packed = math.prod(shape) * dtype.itemsize, archive.getinfo(f"{member}.npy").compress_size
+        if dtype.hasobject or min(shape, default=0) < 0 or claimed > RATIO * packed + UNCHECKED:
+            raise SourceError(f"{path}: array {member!r} is said to have {claimed:,} bytes of {dtype}, of which it holds none.")
     with open_npz(path) as archive, archive.open(f"{member}.npy") as file:
         try:
             return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
@@ -301,7 +311,11 @@ def open_hdf(path: Path) -> Iterator[h5py.File]:
     try:
         with h5py.File(path, "r") as file:
             yield file
-    except (OSError, KeyError) as error:
+    except CorruptStoreError as error:
+        raise SourceError(str(error)) from error
+    except (OSError, LookupError, ValueError, TypeError, RuntimeError, OverflowError) as error:  # h5py's, by what HDF5 says
+        if isinstance(error, EmbedstoreError):
+            raise
         raise SourceError(f"{path} cannot be read as HDF5 ({one_line(error, 160)}).") from error
 
 

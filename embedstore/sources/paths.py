@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from embedstore.errors import SourceError
 from embedstore.sources.base import EXTENSIONS, ID, MODALITY_OF, UNDECODED
+from embedstore.sources.confined import Root
 from embedstore.sources.files import TIMEOUT, folder_of, is_url, open_file, relative_to
 from embedstore.sources.left_out import LeftOut
 from embedstore.sources.records import as_batches
@@ -17,6 +18,10 @@ from embedstore.sources.texts import read_text, text_fields, text_values
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+LONGEST = 1 << 20
+"""Bytes of a line."""
 
 
 class PathListSource:
@@ -31,10 +36,13 @@ class PathListSource:
         A text file in UTF-8, or its URL.
     timeout : float
         Seconds that reading from a URL may take.
+    root : Root, optional
+        The folder that texts may come from.
     """
 
-    def __init__(self, path: str, *, timeout: float = TIMEOUT) -> None:
+    def __init__(self, path: str, *, timeout: float = TIMEOUT, root: Root | None = None) -> None:
         self._path = path
+        self._root = root
         self._folder = folder_of(path)
         self._timeout = timeout
         self._count = 0
@@ -74,7 +82,7 @@ class PathListSource:
         for line, modality in self._lines():
             path = relative_to(self._folder, line)
             if modality == "text":
-                yield {ID: line, **text_values(partial(read_text, path, timeout=self._timeout))}
+                yield {ID: line, **text_values(partial(read_text, path, timeout=self._timeout, root=self._root))}
             else:
                 yield {ID: line, modality: path}
 
@@ -111,5 +119,7 @@ def _lines_of(file: object) -> Iterator[bytes]:
     while block := file.read(1 << 20):  # type: ignore[attr-defined]
         *lines, rest = (rest + block).split(b"\n")
         yield from lines
+        if len(rest) > LONGEST:
+            raise SourceError(f"A line has more than {LONGEST:,} bytes; expected one path a line.")
     if rest:
         yield rest

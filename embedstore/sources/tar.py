@@ -6,17 +6,20 @@ import glob
 import os
 import re
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from embedstore.errors import SourceError, one_line
-from embedstore.sources.files import TIMEOUT, is_url, matching, open_file
+from embedstore.sources.files import PAYLOAD_BYTES, TIMEOUT, is_url, matching, open_file
 from embedstore.sources.left_out import LeftOut, shown
 
 IS_TAR = re.compile(r"\.(tar|tgz|tar\.(gz|zst|bz2))$", re.IGNORECASE)
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _SIDECAR = re.compile(r"(\.parquet|_stats\.json)$")
+MOST_SHARDS, MOST_BRACES = 1_000_000, 16
+_EXTENDED = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+_EXTENDED_BYTES = 1 << 20  # of a header before a header, which is read whole
 _CODECS = {"gz": "gzip", "tgz": "gzip", "zst": "zstd", "bz2": "bz2"}
 _BLOCK = 1 << 20
 
@@ -43,6 +46,8 @@ def members(
             with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Header, bufsize=_BLOCK) as tar:
                 while (member := tar.next()) is not None:
                     tar.members = []  # type: ignore[attr-defined]  # it would keep them all
+                    if not 0 <= member.size <= PAYLOAD_BYTES and (member.size < 0 or wanted(member.name)):
+                        raise _DamagedError(f"{member.name[:80]!r} has {member.size:,} bytes, of at most {PAYLOAD_BYTES:,}")
                     if not member.isreg():
                         _refuse_link(path, member, known)
                         continue
@@ -51,7 +56,7 @@ def members(
                     data = None if content is None else content.read()
                     whole = whole if data is None else skipped
                     yield member.name, data
-        except (tarfile.TarError, OSError, EOFError, pa.ArrowException, _DamagedError) as error:
+        except (tarfile.TarError, OSError, EOFError, ValueError, LookupError, RecursionError, pa.ArrowException) as error:
             name, at = skipped if isinstance(error, _DamagedError) else whole
             where = f"after {name!r}, byte {at:,}" if name else "at its start"
             raise SourceError(
@@ -89,6 +94,8 @@ def expand(pattern: str, *, timeout: float = TIMEOUT) -> list[str]:
     """
     shards: list[str] = []
     for one in _braces(pattern):
+        if len(shards) > MOST_SHARDS:
+            raise SourceError(f"{pattern[:80]} stands for more than {MOST_SHARDS:,} tars. Name fewer.")
         if glob.has_magic(one) and (is_url(one) or not os.path.exists(one)):
             if not (found := matching(one, timeout=timeout)):
                 raise SourceError(f"{one} matches no file.")
@@ -107,20 +114,23 @@ def _refuse_link(path: str, member: tarfile.TarInfo, known: Callable[[str], bool
         )
 
 
-def _braces(pattern: str) -> list[str]:
+def _braces(pattern: str, left: int = MOST_BRACES) -> Iterator[str]:
     if not (match := _BRACES.search(pattern)):
-        return [pattern]
+        yield pattern
+        return
+    if not left:
+        raise SourceError(f"{pattern[:80]} has more than {MOST_BRACES} braces. Name the tars in another way.")
     head, inner, tail = pattern[: match.start()], match[1], pattern[match.end() :]
-    if numbers := re.fullmatch(r"(\d+)\.\.(\d+)", inner):
+    choices: Iterable[str] = inner.split(",")
+    if numbers := re.fullmatch(r"([0-9]{1,18})\.\.([0-9]{1,18})", inner):
         low, high = numbers[1], numbers[2]
         width = len(low) if low.startswith("0") or len(low) == len(high) else 0
-        choices = [str(n).zfill(width) for n in range(int(low), int(high) + 1)]
-    else:
-        choices = inner.split(",")
-    return [expanded for choice in choices for expanded in _braces(head + choice + tail)]
+        choices = (str(n).zfill(width) for n in range(int(low), int(high) + 1))
+    for choice in choices:
+        yield from _braces(head + choice + tail, left - 1)
 
 
-class _DamagedError(Exception):
+class _DamagedError(ValueError):
     """A header that is no header. `TarFile.next` takes the errors of its own for the end of the archive."""
 
 
@@ -128,8 +138,11 @@ class _Header(tarfile.TarInfo):
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
         try:
-            return super().frombuf(buf, encoding, errors)
+            header = super().frombuf(buf, encoding, errors)
         except tarfile.HeaderError as error:
             if len(buf) == tarfile.BLOCKSIZE and not any(buf):
                 raise  # the end mark
             raise _DamagedError(one_line(error) if buf else "the file ends without the end mark of a tar") from error
+        if header.size < 0 or (header.type in _EXTENDED and header.size > _EXTENDED_BYTES):
+            raise _DamagedError(f"a header says that {header.size:,} bytes follow")
+        return header

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from embedstore.errors import PayloadError
 from embedstore.sources.base import TEXT_FAILED
+from embedstore.sources.confined import Root
 from embedstore.sources.files import TIMEOUT, read_payload
 
 if TYPE_CHECKING:
@@ -29,14 +30,14 @@ def text_values(read: Callable[[], str | None]) -> dict[str, Any]:
         return {TEXT_FAILED: {"stage": error.stage, "reason": reason}}
 
 
-def read_text(path: str, *, timeout: float = TIMEOUT) -> str | None:
-    """The text in a file or at a URL.
+def read_text(path: str, *, timeout: float = TIMEOUT, root: Root | None = None) -> str | None:
+    """The text in a file or at a URL; below `root` alone, where there is one.
 
     Raises
     ------
     PayloadError
     """
-    return text_of(read_payload(path, timeout=timeout))
+    return text_of(read_payload(path, timeout=timeout, root=root))
 
 
 def text_of(content: bytes) -> str | None:

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore._arguments import strings
+from embedstore._hdf5 import plain_dataset
 from embedstore._types import word_of
 from embedstore._values import fitted
 from embedstore.errors import SourceError, UsageError, reason_of
@@ -290,7 +291,7 @@ def _hdf(path: Path, dataset: str | None, text: Sequence[str]) -> VectorSource:
         for wanted in (*text, *ID_NAMES):
             for place in (f"{group}/{wanted}", f"/{wanted.lstrip('/')}"):
                 if len(datasets.get(place, ((), None))[0]) == 1:
-                    node = file[place]
+                    node = plain_dataset(file, place, str(path))
                     lines.setdefault(wanted, node.asstr()[...] if node.dtype.kind in "SO" else node[...])
     return _with_own_ids(found, lines, str(path))
 

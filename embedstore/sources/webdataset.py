@@ -388,7 +388,7 @@ def _parsed(sample: Sample) -> Mapping[str, Any]:
     content = sample.members.get(_JSON)
     try:
         record = json.loads(content) if content else {}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SourceError(f"{sample.place}: its json is not JSON ({one_line(error, 120)}).") from error
     if not isinstance(record, dict):
         raise SourceError(f"{sample.place}: its json is no object.")

@@ -6,8 +6,6 @@ or of another encoder is never used. The search library's own format of the file
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -15,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from embedstore._digests import check_digest
-from embedstore._encoding import check_encoding, encoding
+from embedstore._encoding import encoding, open_sealed, sealed
 from embedstore._files import json_bytes, named_files, of_one_generation, read_json
 from embedstore._folders import Folder, regular_file, split_root
-from embedstore.errors import CorruptStoreError, EmbedstoreError
+from embedstore._typed import from_json
+from embedstore.errors import CorruptStoreError, EmbedstoreError, one_line
 from embedstore.store.format import PartRef
 
 INDEX = "index.json"
@@ -61,8 +60,7 @@ class IndexRecord:
     number: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        body = {**encoding("embedstore-index"), **asdict(self)}
-        return {**body, "digest": _digest(body)}
+        return sealed({**encoding("embedstore-index"), **asdict(self)})
 
     @classmethod
     def read(cls, folder: Path) -> IndexRecord | None:
@@ -80,17 +78,22 @@ class IndexRecord:
         except FileNotFoundError:
             return None
         data = read_json(path, root)
-        check_encoding(data, "embedstore-index", str(path))
-        body = {key: value for key, value in data.items() if key != "digest"}
-        if data.get("digest") != _digest(body):
-            raise CorruptStoreError(f"{path}: its contents differ from what was written.")
-        files = {name: IndexFile(**entry) for name, entry in named_files(data, path).items()}
-        covers = [(file, sha256) for file, sha256 in data["covers"]]
+        data = open_sealed(data, "embedstore-index", str(path), "")
+        named = named_files(data, path)
+        try:
+            files = {name: from_json(IndexFile, entry) for name, entry in named.items()}
+            covers = [(str(file), str(sha256)) for file, sha256 in data["covers"]]
+            kinds = (str, str, dict, int)
+            given = (data["space"], data["fingerprint"], data["index"], data["number"])
+            if any(type(value) is not kind for value, kind in zip(given, kinds, strict=True)):
+                raise ValueError(f"its space, fingerprint, index or number is {one_line(repr(given), 80)}")
+        except (LookupError, TypeError, ValueError) as error:
+            raise CorruptStoreError(f"{path} is damaged ({error}).") from error
         return cls(data["space"], data["fingerprint"], covers, files, data["index"], data["number"])
 
     def write(self, folder: Folder) -> None:
         """Make this the index of `folder`, and remove the files of older ones."""
-        folder.write(INDEX, json_bytes(json.loads(json.dumps(self.to_dict()))))
+        folder.write(INDEX, json_bytes(self.to_dict()))
         keep = {INDEX, LOCK, *(entry.file for entry in self.files.values())}
         for name in folder.listing()[0]:
             if name not in keep:
@@ -136,8 +139,3 @@ def index_problems(folder: Path) -> list[str]:
     except (EmbedstoreError, KeyError, TypeError, ValueError, OSError) as error:
         return [f"{error} Build it again: embedstore index"]
     return []
-
-
-def _digest(body: Mapping[str, Any]) -> str:
-    canonical = json.dumps(body, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()

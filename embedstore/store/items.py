@@ -102,12 +102,16 @@ class Items:
     def rows_of(self, ids: Sequence[str]) -> Rows:
         """Rows (n,) of `ids`; `UsageError` names the first one that is not there."""
         ids = strings(ids, "ids")
-        rows = (
-            self._few_rows(ids) if len(ids) <= FEW and "id_table" not in vars(self) else self.id_table.lookup(hash_strings(ids))
-        )
+        rows = self.known_rows(ids)
         if len(missing := np.flatnonzero(rows < 0)):
             raise UsageError(f"No item has the id {ids[missing[0]]!r}. 'embedstore info' shows what the store holds.")
         return rows
+
+    def known_rows(self, ids: Sequence[str]) -> Rows:
+        """Rows (n,) of `ids`; -1 for those that are not there."""
+        if len(ids) <= FEW and "id_table" not in vars(self):
+            return self._few_rows(ids)
+        return self.id_table.lookup(hash_strings(ids))
 
     def _few_rows(self, ids: Sequence[str]) -> Rows:
         """Rows of a few ids without a table of all; -1 where an id is not there."""
@@ -206,7 +210,10 @@ class Items:
         connection.execute("SET enable_external_access=false")
         connection.execute("SET lock_configuration=true")
         parts = f"SELECT * FROM read_parquet([{files}], union_by_name=true)"
-        connection.execute(f"CREATE VIEW items AS {parts} ANTI JOIN removed USING ({ROW})")
+        try:
+            connection.execute(f"CREATE VIEW items AS {parts} ANTI JOIN removed USING ({ROW})")
+        except duckdb.Error as error:
+            raise CorruptStoreError(f"{folder} cannot be read ({one_line(error)}).", "Restore it from a backup.") from error
         try:
             found = within(timeout, connection, lambda: connection.view("items").filter(expression).project(ROW).fetchnumpy())
         except TimeoutError:
@@ -214,7 +221,9 @@ class Items:
                 f"--where {expression!r}: not done in {timeout:g} s. Ask for less, or raise the limit: --where-timeout SECONDS."
             ) from None
         except duckdb.OutOfMemoryException as error:
-            raise UsageError(f"--where {expression!r}: it needs more than {FILTER_BYTES >> 30} GB. Ask for less.") from error
+            raise UsageError(
+                f"--where {expression!r}: it needs more than {FILTER_BYTES >> 30} GB of memory. Ask for less."
+            ) from error
         except duckdb.Error as error:
             raise UsageError(self._filter_fault(expression, error)) from error
         return np.sort(np.asarray(found[ROW], dtype=np.int64))

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from embedstore._encoding import check_encoding, encoding
 from embedstore._files import ALIGNED, DIRECT_BYTES, write_hashed
 from embedstore._folders import Folder
+from embedstore._hdf5 import plain_dataset
 from embedstore._keys import KEY_BYTES, Keys
 from embedstore._sums import sum_of, sums_of
 from embedstore.errors import CorruptStoreError, one_line
@@ -176,7 +177,7 @@ def _read_hdf5(path: Path, name: str, shape: tuple[int, ...], dtype: Any) -> Arr
     try:
         with h5py.File(path, "r") as h5:
             check_encoding(h5.attrs, "embedstore-vectors", str(path))
-            dataset = h5[name]
+            dataset = plain_dataset(h5, name, str(path))
             if dataset.shape != shape:
                 raise CorruptStoreError(f"{path}: /{name} has shape {dataset.shape}, committed was {shape}.")
             return np.asarray(dataset[()], dtype=dtype)

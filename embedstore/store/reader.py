@@ -172,11 +172,21 @@ class Store:
         return StoreWriter(self, discard_if_empty=discard_if_empty)
 
     def remove(self, ids: Sequence[str]) -> Store:
-        """Remove items by id (tombstones; the rows are never reused) and return the new generation."""
+        """Remove items by id (tombstones; the rows are never reused) and return the new generation.
+
+        Ids that are not there are left out, so that a removal can be repeated: `absent` says which they are.
+        """
+        ids = strings(ids, "ids")
         with self.writer() as writer:
-            rows = writer.store.items.rows_of(ids)
-            writer.commit(removed=distinct(rows))
+            rows = writer.store.items.known_rows(ids)
+            if (rows >= 0).any():
+                writer.commit(removed=distinct(rows[rows >= 0]))
         return self.refresh()
+
+    def absent(self, ids: Sequence[str]) -> list[str]:
+        """Those of `ids` that no item has, once each."""
+        ids = list(dict.fromkeys(strings(ids, "ids")))
+        return [ids[i] for i in np.flatnonzero(self.items.known_rows(ids) < 0).tolist()]
 
     @property
     def heads(self) -> list[str]:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from embedstore._encoding import encoding, open_sealed, sealed
 from embedstore._files import read_json, sha256_file
 from embedstore._keys import KEY_BYTES, Keys, KeyTable
-from embedstore.errors import CorruptStoreError
+from embedstore.errors import CorruptStoreError, StoreError
 from embedstore.spec import EncoderSpec
 from embedstore.store.files import HASH, ROW, VECTORS, PartFiles
 from embedstore.store.format import PartRef, SpaceEntry
@@ -77,6 +77,11 @@ class SpaceInfo:
             recorded = data["fingerprint"]
         except (KeyError, TypeError) as error:
             raise CorruptStoreError(f"{where} is damaged ({error!r}). Restore it from a backup.") from error
+        except StoreError as error:
+            raise CorruptStoreError(f"{where}: {error}") from error
+        texts = isinstance(info.provenance, dict) and all(isinstance(value, str) for value in info.provenance.values())
+        if not (texts and isinstance(info.name, str) and isinstance(info.license, str | None) and info.dtype in DTYPES):
+            raise CorruptStoreError(f"{where}: its name, dtype, provenance or license cannot be. Restore it from a backup.")
         if spec.fingerprint != recorded:
             raise CorruptStoreError(
                 f"{where} records fingerprint {recorded} but describes an encoder of fingerprint {spec.fingerprint}. "

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from embedstore._distinct import distinct
-from embedstore._encoding import check_encoding
+from embedstore._encoding import check_encoding, open_sealed
 from embedstore._files import named_files, of_one_generation, read_json, sha256_file
 from embedstore._folders import read_file, regular_file
+from embedstore._hdf5 import plain_dataset
 from embedstore._keys import KeyTable, hash_strings
 from embedstore._sums import sum_of_file, sums_of
 from embedstore.errors import CorruptStoreError, EmbedstoreError, reason_of
@@ -180,7 +181,7 @@ def _check_hdf5(files: PartFiles, ref: PartRef, space: Space) -> Iterator[str]:
         check_encoding(h5.attrs, "embedstore-vectors", str(path))
         arrays = {}
         for name, (shape, dtype) in expected.items():
-            dataset = h5[name]
+            dataset = plain_dataset(h5, name, str(path))
             if dataset.shape != shape or dataset.dtype != np.dtype(dtype):
                 yield f"{path}: /{name} is {dataset.dtype}{dataset.shape}, expected {np.dtype(dtype)}{shape}."
                 return
@@ -199,7 +200,7 @@ def _check_head(root: Path, name: str) -> None:
 
 
 def _check_head_files(root: Path, path: Path, head: Mapping[str, Any]) -> None:
-    check_encoding(head, "embedstore-head", str(path))
+    open_sealed(head, "embedstore-head", str(path), "Train the head again.")
     for entry in named_files(head, path).values():
         stored = path.with_name(entry["file"])
         regular_file(root, stored.relative_to(root).as_posix())

@@ -1,0 +1,23 @@
+"""Damaged files of every kind are one error line or one failure row: see `mutations`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mutations import KINDS
+
+COUNT = int(os.environ.get("EMBEDSTORE_MUTATIONS", "12"))
+SEED = int(os.environ.get("EMBEDSTORE_SEED", "0"))
+QUICK = ("csv", "parquet", "tar", "vectors.npy", "vectors.npz", "head.json", "png")
+
+
+@pytest.mark.parametrize("kind", [k if k in QUICK else pytest.param(k, marks=pytest.mark.slow) for k in KINDS])
+def test_a_damaged_file_is_one_line(kind: str) -> None:
+    command = [sys.executable, str(Path(__file__).with_name("mutations.py")), kind, str(COUNT), str(SEED)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.endswith("; 0 problems\n"), done.stdout + done.stderr[-5000:]
