@@ -17,7 +17,7 @@ import numpy as np
 
 from benchmarks._faults.forge import DELETED, MANIFEST, Document, Forge, places, put
 
-MUTATED = 100
+MUTATED = 200
 """Mutations of every kind of binary file."""
 
 
@@ -40,6 +40,8 @@ VALUES: dict[str, Any] = {
     "object": {},
     "objects": [{"file": 1}],
     "parent": "../precious/letter.txt",
+    "parents": "../../../precious/letter.txt",
+    "ancestors": "../../../../precious/letter.txt",
     "absolute": "/etc/hostname",
     "nul": "a\0b",
     "surrogate": "\ud800",
@@ -283,6 +285,23 @@ def _many_spaces(forge: Forge, _: Path) -> None:
     forge.edit(MANIFEST, change)
 
 
+def _part_outside(forge: Forge, precious: Path) -> None:
+    """A part that is as it was, but lies outside the store."""
+    file = _vectors(forge)
+    os.replace(forge.path / file, precious / "part-000000.h5")
+    forge.refer(file, file="../precious/part-000000.h5")
+
+
+def _space_outside(forge: Forge, precious: Path) -> None:
+    """A space whose name is a path out of the store."""
+    os.replace(forge.path / "spaces/image", precious / "image")
+
+    def change(manifest: Document) -> None:
+        manifest["spaces"]["../../precious/image"] = manifest["spaces"].pop("image")
+
+    forge.edit(MANIFEST, change)
+
+
 CRAFTED: dict[str, Callable[[Forge, Path], None]] = {
     "hdf5 external link": _hdf5(_external_link),
     "hdf5 virtual": _hdf5(_virtual),
@@ -292,6 +311,8 @@ CRAFTED: dict[str, Callable[[Forge, Path], None]] = {
     "hdf5 group": _hdf5(_group),
     "hdf5 loop": _hdf5(_looped),
     "hdf5 external link, mapped": _hdf5(_external_link, mapped=True),
+    "part outside": _part_outside,
+    "space outside": _space_outside,
     "sparse part": _sparse_part,
     "sparse rows": _sparse_rows,
     "sparse table": _sparse_table,
@@ -318,3 +339,10 @@ CRAFTED: dict[str, Callable[[Forge, Path], None]] = {
     "encoder unknown": _encoder(name="os:system", family="os", model="system"),
     "many spaces": _many_spaces,
 }
+
+REFUSED = {
+    **dict.fromkeys(("hdf5 external link", "hdf5 virtual", "hdf5 external storage", "part outside"), "search"),
+    "space outside": "info",
+    **dict.fromkeys((word for word in CRAFTED if word.startswith("encoder")), "words"),
+}
+"""Cases in which a command that succeeds has followed the store out of it, or has run what it brought."""

@@ -56,7 +56,7 @@ class Forge:
         (self.path / file).write_bytes(data)
         self.refer(file, bytes=len(data), sha256=hashlib.sha256(data).hexdigest(), xxh3=self._sum(file), **changes)
 
-    def refer(self, file: str, **changes: Any) -> None:
+    def refer(self, file: str, /, **changes: Any) -> None:
         """Change what the manifest says of a part."""
 
         def change(manifest: Document) -> None:

@@ -64,7 +64,11 @@ class Hostile:
                 ended = call(run_alone, folder, commands[word], folder=folder / word, limit=LIMIT, memory=MEMORY)
             else:
                 ended = told(worker.ask(command_here, folder, commands[word], folder / word, limit=LIMIT))
+            if ended.hung:  # on a busy machine a library alone may take as long to be imported
+                ended = call(run_alone, folder, commands[word], folder=folder / word, limit=3 * LIMIT, memory=MEMORY)
             found.append(judged(word, ended))
+            if found[-1][0] == Ending.HELD and word == crafted.REFUSED.get(case.removeprefix("crafted ")):
+                found.append((Ending.WRONG, f"{word}: followed the store out of it"))
             if (now := strange.picture(precious)) != before:
                 changed = sorted(k for k in now.keys() | before.keys() if now.get(k) != before.get(k))
                 found.append((Ending.TOUCHED, f"{word}: {', '.join(Path(k).name for k in changed[:4])}"))

@@ -28,7 +28,7 @@ SECONDS = 120.0
 BATCH, GONE = 40, 25
 SAME = 2e-3
 """How far a score may be off: vectors are stored as float16."""
-SERVED = 40
+SERVED = 200
 """Answers of a server from one generation before it opens the next."""
 
 
