@@ -223,7 +223,7 @@ class PartFiles:
                 wanted = (1 + len(SINGLE) - ref.rows // -size) * 8
                 if wanted > len(data):
                     data = os.pread(file, min(wanted, ref.bytes), ref.offsets[SUMS])
-            if f"{sum_of(data[:wanted]):016x}" != ref.xxh3:
+            if len(data) < wanted or f"{sum_of(data[:wanted]):016x}" != ref.xxh3:
                 raise self.damaged(ref)
             _, *single = (sums := np.frombuffer(data[:wanted], "<u8"))[: 1 + len(SINGLE)].tolist()
             blocks = sums[1 + len(SINGLE) :]
@@ -233,7 +233,7 @@ class PartFiles:
 
 
 def _read_at(file: int, ref: PartRef, name: str, offset: int, size: int) -> bytes:
-    data = os.pread(file, size, ref.offsets[name] + offset)
+    data = os.pread(file, min(size, ref.bytes), ref.offsets[name] + offset)
     if len(data) != size:
         raise CorruptStoreError(f"{ref.file}: dataset /{name} does not fit into the file.")
     return data
