@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +17,8 @@ from embedstore._search import Searcher
 from embedstore._tables import write_tables
 from embedstore._threads import bounded
 from embedstore._words import counted
-from embedstore.errors import UsageError
+from embedstore.errors import SourceError, UsageError
+from embedstore.sources.matrices import read_array
 from embedstore.store import Store
 
 if TYPE_CHECKING:
@@ -178,11 +178,11 @@ def _block(target: SearchableSpace, k: int) -> int:
 
 def _load(searcher: Searcher, path: Path) -> npt.NDArray[Any]:
     try:
-        return np.asarray(np.load(path, allow_pickle=False, mmap_mode="r"))
-    except FileNotFoundError:
-        known = ", ".join(searcher.queries.spaces)
-        raise UsageError(f"{str(path)!r} is neither a file nor a space. Spaces: {known}.") from None
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
+        return read_array(path, mapped=True)
+    except SourceError as error:
+        if not path.exists():
+            known = ", ".join(searcher.queries.spaces)
+            raise UsageError(f"{str(path)!r} is neither a file nor a space. Spaces: {known}.") from None
         raise UsageError(f"{path} is not an array of queries: expected .npy of shape (m, dim).") from error
 
 

@@ -36,24 +36,11 @@ def check_digest(path: Path, size: int, sha256: str, *, always: bool = False) ->
         raise CorruptStoreError(f"{path} is missing.") from None
     if status.st_size != size:
         raise CorruptStoreError(f"{path} has {status.st_size:,} bytes; {size:,} were written.")
-    if always or not is_known(path, status, sha256):
+    note = note_of(path.parent)
+    if always or not note.knows(path.name, status, sha256):
         if sha256_file(path) != sha256:
             raise CorruptStoreError(f"{path}: its bytes differ from what was written (SHA-256).")
-        keep_known(path, status, sha256)
-
-
-def is_known(path: Path, status: os.stat_result, digest: str) -> bool:
-    """Whether the file at `path`, whose `status` this is, was found to have `digest` and was not touched since."""
-    return _note_of(path).lines.get(path.name) == _identity(status, digest)
-
-
-def keep_known(path: Path, status: os.stat_result, digest: str) -> None:
-    """Note that the file at `path` was found to have `digest`; `status` is from before it was read."""
-    changed = max(status.st_mtime_ns, status.st_ctime_ns)
-    if (
-        time.time_ns() - changed > CLOCK_TICK_NS
-    ):  # a change within one tick of the file system's clock leaves its times as they are
-        _note_of(path).add(path.name, _identity(status, digest))
+        note.keep(path.name, status, sha256)
 
 
 def _identity(status: os.stat_result, digest: str) -> str:
@@ -61,8 +48,8 @@ def _identity(status: os.stat_result, digest: str) -> str:
     return " ".join(map(str, seen))
 
 
-class _Note:
-    """What is known of the files of one folder."""
+class Note:
+    """What is known of the files of one folder; made by `note_of`."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -79,8 +66,15 @@ class _Note:
         if len(lines) > WORN * len(self.lines):
             self._write("".join(map(self._line, self.lines)), fresh=True)
 
-    def add(self, name: str, identity: str) -> None:
-        if self.lines.get(name) != identity and name.isprintable():
+    def knows(self, name: str, status: os.stat_result, digest: str) -> bool:
+        """Whether file `name`, whose `status` this is, was found to have `digest` and was not touched since."""
+        return self.lines.get(name) == _identity(status, digest)
+
+    def keep(self, name: str, status: os.stat_result, digest: str) -> None:
+        """Note that file `name` was found to have `digest`; `status` is from before it was read."""
+        changed, identity = max(status.st_mtime_ns, status.st_ctime_ns), _identity(status, digest)
+        settled = time.time_ns() - changed > CLOCK_TICK_NS  # a change within one tick leaves a file's times as they are
+        if settled and self.lines.get(name) != identity and name.isprintable():
             self.lines[name] = identity
             self._write(self._line(name))
 
@@ -98,14 +92,14 @@ class _Note:
                 os.replace(target, self._path)
 
 
-_NOTES: dict[tuple[Path, str], _Note] = {}
+_NOTES: dict[tuple[Path, str], Note] = {}
 
 
-def _note_of(path: Path) -> _Note:
-    """The note of the folder that `path` lies in, read once in a process."""
-    home, folder = cache_home(), os.path.abspath(path.parent)
-    note = _NOTES.get((home, folder))
+def note_of(folder: Path) -> Note:
+    """The note of a folder, read once in a process."""
+    home, absolute = cache_home(), os.path.abspath(folder)
+    note = _NOTES.get((home, absolute))
     if note is None:
-        name = hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:32]
-        note = _NOTES[home, folder] = _Note(home / "checked" / name)
+        name = hashlib.sha256(os.fsencode(os.path.realpath(absolute))).hexdigest()[:32]
+        note = _NOTES[home, absolute] = Note(home / "checked" / name)
     return note

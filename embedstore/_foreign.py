@@ -30,16 +30,22 @@ _CHILD = (
 )
 
 
+_HERE: set[Path] = set()
+"""Notes of this process: there may be no folder to keep them in."""
+
+
 def remember(kind: str, sha256: str) -> None:
     """Note that the file of this digest can be loaded."""
     note = _note(kind, sha256)
+    _HERE.add(note)
     with contextlib.suppress(OSError):  # a machine that cannot remember tries again
         note.parent.mkdir(parents=True, exist_ok=True)
         note.touch()
 
 
 def is_remembered(kind: str, sha256: str) -> bool:
-    return _note(kind, sha256).exists()
+    note = _note(kind, sha256)
+    return note in _HERE or note.exists()
 
 
 def try_once(kind: str, sha256: str, check: str, path: Path | None = None, data: bytes = b"") -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import is_zipfile
 
 import numpy as np
 import numpy.typing as npt
@@ -19,13 +19,23 @@ from embedstore._locks import locked
 from embedstore._projected import SearchableSpace, skipped_aligners, spaces_of
 from embedstore._threads import bounded
 from embedstore._typed import from_json
-from embedstore.errors import EmbedstoreError, FingerprintError, StoreError, UsageError, next_step, one_line, reason_of
+from embedstore.errors import (
+    EmbedstoreError,
+    FingerprintError,
+    SourceError,
+    StoreError,
+    UsageError,
+    next_step,
+    one_line,
+    reason_of,
+)
 from embedstore.indexing.approximate import QUERIES, VectorIndex
 from embedstore.indexing.files import ENTRIES, FAISS, read_base, write_base
 from embedstore.indexing.foreign import note_made, try_index
 from embedstore.indexing.recipe import Recipe
 from embedstore.indexing.report import IndexReport
 from embedstore.indexing.vectors import ArrayVectors, Vectors
+from embedstore.sources.matrices import read_array, read_member
 from embedstore.store import Store
 from embedstore.store.format import PartRef
 from embedstore.store.indexes import DEPTH, LOCK, IndexFile, IndexRecord
@@ -202,11 +212,10 @@ def _queries(
             )
         return found | {f"{name} → {target.name}": _sampled(other)}
     try:
-        vectors = np.load(name, allow_pickle=False)
-        vectors = vectors if isinstance(vectors, np.ndarray) else vectors["values"]
-    except FileNotFoundError:
-        raise UsageError(f"{name!r} is neither a file nor a space. Spaces: {', '.join(spaces)}.") from None
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        vectors = read_member(Path(name), "values") if is_zipfile(name) else read_array(Path(name))
+    except (SourceError, OSError, KeyError) as error:
+        if not Path(name).exists():
+            raise UsageError(f"{name!r} is neither a file nor a space. Spaces: {', '.join(spaces)}.") from None
         raise UsageError(f"{name} is not an array of queries: expected .npy of shape (m, {target.dim}).") from error
     return {**found, Path(name).name: vectors}
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import is_zipfile
 
 import numpy as np
 import numpy.typing as npt
 
 from embedstore._projected import ProjectedSpace, SearchableSpace, query_space, skipped_aligners, spaces_of
 from embedstore.encoders import reload_encoder
-from embedstore.errors import EmbedstoreError, FingerprintError, SourceError, UsageError, next_step, reason_of
+from embedstore.errors import EmbedstoreError, FingerprintError, SourceError, UsageError
 from embedstore.indexing.vectors import unit_rows
 from embedstore.pipeline.produce import read_file
+from embedstore.sources.matrices import read_array, read_member
 from embedstore.spec import UNNAMED, EncoderSpec
 from embedstore.store import Store
 
@@ -53,18 +55,17 @@ class QueryVector:
             There is no such file, or it cannot be read.
         """
         try:
-            data = np.load(path, allow_pickle=False)
-            if isinstance(data, np.ndarray):
-                return cls(data, fingerprint)
-            inside = str(data["fingerprint"]) or None
+            if not is_zipfile(path):
+                return cls(read_array(Path(path)), fingerprint)
+            inside = str(read_member(Path(path), "fingerprint")) or None
             if fingerprint and inside and fingerprint != inside:
                 raise FingerprintError(f"{path} says fingerprint {inside}, but {fingerprint} was given. Leave one of them out.")
-            return cls(data["values"], fingerprint or inside)
-        except FileNotFoundError:
-            raise SourceError(f"{path} does not exist.") from None
-        except (IsADirectoryError, PermissionError) as error:
-            raise SourceError(f"{path} cannot be read: {reason_of(error)}.{next_step(error)}") from error
-        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+            return cls(read_member(Path(path), "values"), fingerprint or inside)
+        except (OSError, KeyError, SourceError) as error:
+            if not os.path.exists(path):
+                raise SourceError(f"{path} does not exist.") from None
+            if isinstance(error.__cause__, OSError):
+                raise
             raise UsageError(f"{path} is not a vector: expected .npy, or .npz with 'values' and 'fingerprint'.") from error
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks import (
     align,
     busy,
+    checks,
     clip_retrieval,
     dedup,
     dinotool,
@@ -29,6 +30,12 @@ from benchmarks import (
     store,
     stream,
 )
+
+
+def test_checks(capsys: pytest.CaptureFixture[str]) -> None:
+    ratios = checks.main(["--tiny"])
+    assert all(ratios[name] > 0 for name in ("read into memory", "walked in blocks", "one exact search"))
+    assert "opened and a vector of each part picked" in capsys.readouterr().out
 
 
 def test_store(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@ from helpers import telling_store
 
 import embedstore as es
 from embedstore import _foreign
+from embedstore._folders import Folder
 from embedstore.errors import CorruptStoreError
 from embedstore.heads import trees
 from embedstore.heads.boosted import GbdtHead
@@ -164,7 +165,8 @@ def test_a_hostile_index_is_not_used_and_the_answer_says_so(tmp_path: Path) -> N
     data[len(data) // 2 :] = bytes(len(data) - len(data) // 2)
     (folder / entry.file).write_bytes(data)
     crafted = replace(entry, sha256=hashlib.sha256(data).hexdigest())
-    replace(record, files={**record.files, "faiss": crafted}).write(folder)
+    with Folder.at(folder) as opened:
+        replace(record, files={**record.files, "faiss": crafted}).write(opened)
     result = es.search(es.Store.open(store.path), id="i1")
     assert result.index["exact"]
     assert result.note is not None

@@ -20,6 +20,9 @@ from embedstore.registry import require
 
 Dims = tuple[int, ...]
 
+CARD_CHARACTERS = 1 << 20
+"""A card is read so far."""
+
 _FRONT = re.compile(r"\A\ufeff?---\s*\n(.*?)\n---\s*(?:\n|\Z)", re.DOTALL)
 _DIMS = re.compile(r'"?matryoshka_dims"?\s*[:=]\s*\[([\d,\s]+)\]')
 _WORDS = re.compile(r"matryoshka|\bMRL\b", re.IGNORECASE)
@@ -44,7 +47,8 @@ class Card:
     def read(cls, folder: Path) -> Card:
         """The card in `folder`; an empty one where there is none that can be read."""
         try:
-            whole = (folder / "README.md").read_text(encoding="utf-8", errors="replace")
+            with open(folder / "README.md", encoding="utf-8", errors="replace") as file:
+                whole = file.read(CARD_CHARACTERS)
         except OSError:
             return cls()
         found = _FRONT.match(whole)
@@ -53,7 +57,7 @@ class Card:
         yaml = require("yaml")
         try:
             meta = yaml.safe_load(found[1])
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError, RecursionError):
             meta = None
         return cls(meta if isinstance(meta, dict) else {}, whole[found.end() :])
 
@@ -63,7 +67,8 @@ class Card:
         given = self.meta.get("license")
         if given == "other":
             given = self.meta.get("license_name") or given
-        return " and ".join(map(str, given)) if isinstance(given, list) else str(given) if given else None
+        several = [one for one in given if isinstance(one, str)] if isinstance(given, list) else []
+        return " and ".join(several) or None if several else given if isinstance(given, str) and given else None
 
     @property
     def matryoshka(self) -> Dims | None:
@@ -72,7 +77,7 @@ class Card:
             return tuple(int(dim) for dim in found[1].replace(",", " ").split())
         tags = self.meta.get("tags")
         said = [*(tags if isinstance(tags, list) else ()), self.text]
-        return () if any(_WORDS.search(str(words)) for words in said) else None
+        return () if any(isinstance(words, str) and _WORDS.search(words) for words in said) else None
 
 
 def hub_card(repository: str) -> Card:

@@ -15,7 +15,7 @@ from embedstore._files import read_json
 from embedstore.encoders.base import EncoderRequest, Vectors
 from embedstore.encoders.network import Array, Model, Network, Pending, batch_size_of, open_model
 from embedstore.encoders.texts import EXAMPLE_TEXTS, decode_text
-from embedstore.errors import UsageError
+from embedstore.errors import EncoderError, UsageError, one_line
 from embedstore.registry import require, version
 from embedstore.spec import EncoderSpec
 
@@ -197,7 +197,11 @@ class TextEncoder:
 
     @cached_property
     def _tokenizer(self) -> Any:
-        tokenizer = require("tokenizers", extra="st").Tokenizer.from_file(str(self._folder / "tokenizer.json"))
+        path = self._folder / "tokenizer.json"
+        try:
+            tokenizer = require("tokenizers", extra="st").Tokenizer.from_file(str(path))
+        except Exception as error:  # its own has no other type
+            raise EncoderError(f"{path} is no tokenizer ({one_line(error, 120)}).") from error
         tokenizer.no_padding()
         if self._windows is None:
             tokenizer.enable_truncation(self.spec.max_length)

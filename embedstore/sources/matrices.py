@@ -292,6 +292,25 @@ def read_member(path: Path, member: str) -> Array:
             raise SourceError(f"{path}: array {member!r} cannot be read ({one_line(error, 120)}).") from error
 
 
+def read_array(path: Path, *, mapped: bool = False) -> Array:
+    """A whole ``.npy`` file of plain values, in memory or `mapped`.
+
+    Raises
+    ------
+    SourceError
+        It is none, or has not as many values as its header promises.
+    """
+    with _readable(path), open(path, "rb") as file:
+        shape, fortran, dtype = read_header(file, str(path))
+        held, count = os.fstat(file.fileno()).st_size - file.tell(), math.prod(shape)
+        if dtype.hasobject or min(shape, default=0) < 0 or count * dtype.itemsize > held:
+            raise SourceError(f"{path} should hold {dtype}{shape}, of which it has {held:,} bytes. Copy it again.")
+        order: Any = "F" if fortran else "C"
+        if mapped and count:
+            return np.memmap(path, dtype, "r", file.tell(), shape, order)
+        return np.fromfile(file, dtype, count).reshape(shape, order=order)
+
+
 @contextmanager
 def open_npz(path: Path) -> Iterator[ZipFile]:
     """An ``.npz`` file; what is wrong with it, then or later, is a `SourceError`."""

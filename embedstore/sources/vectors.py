@@ -51,6 +51,7 @@ from embedstore.sources.matrices import (
     hdf_datasets,
     npz_arrays,
     open_hdf,
+    read_array,
     read_member,
 )
 
@@ -354,8 +355,8 @@ def _id_file(path: Path) -> Named:
     suffix = path.suffix.lower()
     if suffix == ".npy":
         try:
-            values = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+            values = read_array(path)
+        except SourceError as error:
             raise SourceError(
                 f"{path} is no array of ids: expected text or whole numbers, as numpy.save writes them."
             ) from error

@@ -7,6 +7,7 @@ A rotten byte is an error that names its file, never an answer. What was compare
 from __future__ import annotations
 
 import os
+import stat
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,8 +19,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embedstore._digests import check_digest, is_known, keep_known
-from embedstore._folders import regular_file
+from embedstore._digests import Note, check_digest, note_of
+from embedstore._folders import misplaced, regular_file
 from embedstore._sums import READ_BYTES, block_sums, sum_of, sum_of_file
 from embedstore.errors import CorruptStoreError, StoreError, next_step, reason_of
 from embedstore.store.format import PartRef
@@ -62,6 +63,7 @@ class PartFiles:
         self.check = check
         self._whole: set[str] = set()
         self._unknown: set[str] = set()
+        self._notes: dict[str, Note] = {}
         self._sums: dict[str, _Sums] = {}
         if lease is not None:
             weakref.finalize(self, os.close, lease)
@@ -76,9 +78,13 @@ class PartFiles:
         return self._found(ref)[0]
 
     def _found(self, ref: PartRef) -> tuple[Path, os.stat_result]:
-        path = self.root / ref.file
+        path, folder = self.root / ref.file, ref.file.rpartition("/")[0]
         try:
-            status = regular_file(self.root, ref.file)
+            status = os.lstat(path) if folder in self._notes else regular_file(self.root, ref.file)
+            if folder not in self._notes:  # whose folders are real ones
+                self._notes[folder] = note_of(self.root / folder)
+            elif not stat.S_ISREG(status.st_mode):
+                raise misplaced(path, status, "file")
         except FileNotFoundError:
             raise self.missing(ref) from None
         except OSError as error:
@@ -86,6 +92,10 @@ class PartFiles:
         if status.st_size != ref.bytes:
             raise self.damaged(ref, f"has {status.st_size:,} bytes, committed were {ref.bytes:,}")
         return path, status
+
+    def _note(self, ref: PartRef) -> Note:
+        """What is known of the files beside a part that was `_found`."""
+        return self._notes[ref.file.rpartition("/")[0]]
 
     def damaged(self, ref: PartRef, fact: str = "has bytes that differ from what was committed") -> CorruptStoreError:
         """What is wrong with a part, and what brings it back."""
@@ -109,10 +119,10 @@ class PartFiles:
                     check_digest(path, ref.bytes, ref.sha256)
                 except CorruptStoreError as error:
                     raise self.damaged(ref) from error
-            elif not is_known(path, status, ref.sha256):
+            elif not self._note(ref).knows(path.name, status, ref.sha256):
                 if sum_of_file(path) != ref.xxh3:
                     raise self.damaged(ref)
-                keep_known(path, status, ref.sha256)
+                self._note(ref).keep(path.name, status, ref.sha256)
             self._whole.add(ref.file)
         return path
 
@@ -140,7 +150,8 @@ class PartFiles:
         if SUMS not in ref.offsets:
             self.whole(ref)
             return True
-        (self._whole if is_known(*self._found(ref), ref.sha256) else self._unknown).add(ref.file)
+        path, status = self._found(ref)
+        (self._whole if self._note(ref).knows(path.name, status, ref.sha256) else self._unknown).add(ref.file)
         return ref.file in self._whole
 
     def check_vectors(self, ref: PartRef, row_bytes: int) -> None:
@@ -176,7 +187,7 @@ class PartFiles:
             raise self.damaged(ref)
         table.seen[at:end] = True
         if table.seen.all():
-            keep_known(self.root / ref.file, table.status, ref.sha256)
+            self._note(ref).keep(ref.file.rpartition("/")[2], table.status, ref.sha256)
             self._whole.add(ref.file)
 
     def whole_rows(self, ref: PartRef, vectors: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
@@ -212,7 +223,7 @@ class PartFiles:
                 wanted = (1 + len(SINGLE) - ref.rows // -size) * 8
                 if wanted > len(data):
                     data = os.pread(file, min(wanted, ref.bytes), ref.offsets[SUMS])
-            if f"{sum_of(data[:wanted]):016x}" != ref.xxh3:
+            if len(data) < wanted or f"{sum_of(data[:wanted]):016x}" != ref.xxh3:
                 raise self.damaged(ref)
             _, *single = (sums := np.frombuffer(data[:wanted], "<u8"))[: 1 + len(SINGLE)].tolist()
             blocks = sums[1 + len(SINGLE) :]
@@ -222,7 +233,7 @@ class PartFiles:
 
 
 def _read_at(file: int, ref: PartRef, name: str, offset: int, size: int) -> bytes:
-    data = os.pread(file, size, ref.offsets[name] + offset)
+    data = os.pread(file, min(size, ref.bytes), ref.offsets[name] + offset)
     if len(data) != size:
         raise CorruptStoreError(f"{ref.file}: dataset /{name} does not fit into the file.")
     return data
