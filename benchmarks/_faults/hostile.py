@@ -96,8 +96,8 @@ class Hostile:
 
 
 def command_here(folder: Path, arguments: list[str], output: Path) -> tuple[int, str, str]:
-    """In the worker: one command."""
-    set_apart(folder)
+    """In the worker: one command. What was tried for one trial is remembered for all: trees and graphs are slow to try."""
+    set_apart(folder.parent)
     return cli_here(arguments, output)
 
 

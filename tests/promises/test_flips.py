@@ -9,7 +9,7 @@ import pytest
 
 
 def test_a_few_of_the_flips(tried: Callable[..., Any]) -> None:
-    tried("flips", 10)
+    tried("flips", 8)
 
 
 @pytest.mark.slow
