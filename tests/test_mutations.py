@@ -15,7 +15,7 @@ SEED = int(os.environ.get("EMBEDSTORE_SEED", "0"))
 QUICK = ("csv", "tar", "vectors.npy", "head.json")
 
 
-@pytest.mark.parametrize("kind", [k if k in QUICK else pytest.param(k, marks=pytest.mark.slow) for k in KINDS])
+@pytest.mark.parametrize("kind", [k if k in QUICK else pytest.param(k, marks=pytest.mark.campaign) for k in KINDS])
 def test_a_damaged_file_is_one_line(kind: str) -> None:
     command = [sys.executable, str(Path(__file__).with_name("mutations.py")), kind, str(COUNT), str(SEED)]
     done = subprocess.run(command, capture_output=True, text=True)

@@ -12,6 +12,6 @@ def test_a_few_of_the_flips(tried: Callable[..., Any]) -> None:
     tried("flips", 8)
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_many_flips(tried: Callable[..., Any]) -> None:
     tried("flips", 4000, seed=1)

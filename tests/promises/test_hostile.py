@@ -12,6 +12,6 @@ def test_a_few_of_the_hostile(tried: Callable[..., Any]) -> None:
     tried("hostile", 3)
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_many_hostile(tried: Callable[..., Any]) -> None:
     tried("hostile", 1000, seed=1)

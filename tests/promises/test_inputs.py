@@ -12,6 +12,6 @@ def test_a_few_of_the_inputs(tried: Callable[..., Any]) -> None:
     tried("inputs", 10)
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_many_inputs(tried: Callable[..., Any]) -> None:
     tried("inputs", None, seed=1)

@@ -12,6 +12,6 @@ def test_a_few_of_the_kills(tried: Callable[..., Any]) -> None:
     tried("kills", 3)
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_many_kills(tried: Callable[..., Any]) -> None:
     tried("kills", 500, seed=1)

@@ -12,6 +12,6 @@ def test_a_few_of_the_power(tried: Callable[..., Any]) -> None:
     tried("power", 4)
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_many_power(tried: Callable[..., Any]) -> None:
     tried("power", 600, seed=1)

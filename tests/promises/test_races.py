@@ -12,6 +12,6 @@ def test_a_few_of_the_races(tried: Callable[..., Any]) -> None:
     tried("races", 2)
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_many_races(tried: Callable[..., Any]) -> None:
     tried("races", None, seed=1)

@@ -12,7 +12,7 @@ def test_a_short_soak(tried: Callable[..., Any]) -> None:
     tried("soak", None, seconds=5)
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_long_soak(tried: Callable[..., Any]) -> None:
     table = tried("soak", None, seed=1)
     assert table.counts["soak"].total() > 1000
