@@ -7,9 +7,11 @@ it does not hold (a fill value, compressed zeros).
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from embedstore.errors import CorruptStoreError
+from embedstore._folders import regular_file
+from embedstore.errors import CorruptStoreError, StoreError, one_line
 
 if TYPE_CHECKING:
     import h5py
@@ -23,13 +25,15 @@ CHUNK = 1 << 30
 _REST = "An HDF5 file that was written by somebody else is read only where its numbers lie in it as they are."
 
 
-def plain_dataset(h5: h5py.Group, name: str, where: str) -> h5py.Dataset:
+def plain_dataset(h5: h5py.Group, name: str, where: str, *, below: Path | None = None) -> h5py.Dataset:
     """The dataset `name` of `h5`, whose bytes are in this file.
 
     Parameters
     ----------
     where : str
         The file, for messages.
+    below : Path, optional
+        A folder in whose files a virtual dataset may lie: what a store's ``embeddings.h5`` shows lies in its parts.
 
     Raises
     ------
@@ -54,11 +58,37 @@ def plain_dataset(h5: h5py.Group, name: str, where: str) -> h5py.Dataset:
     if not isinstance(node, h5py.Dataset):
         raise _refused(where, name, "no dataset")
     if node.is_virtual:
-        raise _refused(where, name, "a virtual dataset, which shows other files")
+        if below is None:
+            raise _refused(where, name, "a virtual dataset, which shows other files")
+        _refuse_elsewhere(node, where, name, below)
+        return node
     if node.external:
         raise _refused(where, name, "stored in another file")
     refuse_claims(node, where, name)
     return node
+
+
+def _refuse_elsewhere(dataset: h5py.Dataset, where: str, name: str, folder: Path) -> None:
+    """Refuse a virtual dataset that shows anything but plain datasets of regular files below `folder`, or claims more."""
+    import h5py
+
+    shown, seen = 0, set()
+    for source in dataset.virtual_sources():
+        shown += source.vspace.get_select_npoints()
+        if (source.file_name, source.dset_name) in seen:
+            continue
+        seen.add((source.file_name, source.dset_name))
+        steps = source.file_name.split("/")
+        if "" in steps or ".." in steps:
+            raise _refused(where, name, f"a virtual dataset, which shows {source.file_name}")
+        try:
+            regular_file(folder, source.file_name)
+            with h5py.File(folder / source.file_name) as other:
+                plain_dataset(other, source.dset_name, str(folder / source.file_name))
+        except (StoreError, OSError) as error:
+            raise _refused(where, name, f"a virtual dataset, which shows {source.file_name}: {one_line(error, 120)}") from error
+    if shown < math.prod(dataset.shape):
+        raise _refused(where, name, f"said to have {math.prod(dataset.shape):,} numbers, of which its parts hold {shown:,}")
 
 
 def refuse_claims(dataset: h5py.Dataset, where: str, name: str) -> None:

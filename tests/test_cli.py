@@ -158,7 +158,7 @@ def test_closing_line(table: Path, tmp_path: Path) -> None:
         (["predict", "{store}"], 2, "Name a head of {store}. Heads: none yet: embedstore train makes one."),
         (["train", "{store}"], 2, "Name the target: a metadata column of {store}. Columns: label, price."),
         (["predict", "{store}", "nope"], 2, "has no head 'nope'"),
-        (["remove", "{store}", "nobody"], 2, "No item has the id 'nobody'"),
+        (["search", "{store}", "--id", "nobody"], 2, "No item has the id 'nobody'"),
         (["embed", "{table}", "--store", "{store}", "--image", "hash:5"], 1, "cannot be mixed"),
         (["embed", "{table}", "--store", "{store}", "--image", "hash:5", "--image", "hash:6"], 2, "Two encoders for space"),
     ],

@@ -102,3 +102,33 @@ def test_compressed_and_chunked_datasets_are_plain(tmp_path: Path) -> None:
             plain_dataset(file, "/a/vectors/b", "x")
         with pytest.raises(KeyError):
             plain_dataset(file, "b", "x")
+
+
+def test_a_virtual_dataset_shows_plain_files_below_a_folder_alone(tmp_path: Path) -> None:
+    """As the embeddings.h5 of a store does."""
+    (tmp_path / "in").mkdir()
+    for file in (tmp_path / "in" / "part.h5", tmp_path / "part.h5"):
+        with h5py.File(file, "w") as h5:
+            h5["vectors"] = SECRET
+    (tmp_path / "in" / "link.h5").symlink_to(tmp_path / "part.h5")
+    for at, (source, shape, right) in enumerate(
+        [
+            ("part.h5", SECRET.shape, True),
+            ("../part.h5", SECRET.shape, False),
+            ("link.h5", SECRET.shape, False),
+            ("gone.h5", SECRET.shape, False),
+            (str(tmp_path / "part.h5"), SECRET.shape, False),
+            ("part.h5", (1 << 40, SECRET.shape[1]), False),
+        ]
+    ):
+        given = tmp_path / "in" / f"given{at}.h5"
+        with h5py.File(given, "w") as h5:
+            layout = h5py.VirtualLayout(shape, SECRET.dtype)
+            layout[: len(SECRET)] = h5py.VirtualSource(source, "vectors", SECRET.shape)
+            h5.create_virtual_dataset("vectors", layout)
+        with h5py.File(given) as h5:
+            if right:
+                assert (plain_dataset(h5, "vectors", "x", below=given.parent)[()] == SECRET).all()
+                continue
+            with pytest.raises(CorruptStoreError, match="/vectors is"):
+                plain_dataset(h5, "vectors", "x", below=given.parent)

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 import embedstore as es
 import embedstore._digests as digests
+from embedstore import _digests
 from embedstore._folders import Folder
 from embedstore._index import index
 from embedstore.errors import StoreError, StoreLockedError, UsageError
@@ -247,6 +248,7 @@ def test_without_a_cache_folder_files_are_read_again(
     used(store)
     for note in tmp_path.glob("cache/embedstore/checked/*"):
         note.write_bytes(b"\xff\xfe")
+    _digests._NOTES.clear()  # as in another process
     count = counted(monkeypatch)
     used(store)
     assert len(count) == 2

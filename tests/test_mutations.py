@@ -12,7 +12,7 @@ from mutations import KINDS
 
 COUNT = int(os.environ.get("EMBEDSTORE_MUTATIONS", "12"))
 SEED = int(os.environ.get("EMBEDSTORE_SEED", "0"))
-QUICK = ("csv", "parquet", "tar", "vectors.npy", "vectors.npz", "head.json", "png")
+QUICK = ("csv", "tar", "vectors.npy", "head.json")
 
 
 @pytest.mark.parametrize("kind", [k if k in QUICK else pytest.param(k, marks=pytest.mark.slow) for k in KINDS])

@@ -146,11 +146,14 @@ class HdfRows:
         self.name = f"{path}:{dataset}"
         self._path, self._dataset = path, dataset
         with open_hdf(path) as file:
-            node = plain_dataset(file, dataset, str(path))
+            node = plain_dataset(file, dataset, str(path), below=path.parent)
+            self._virtual = bool(node.is_virtual)
             self.shape, self.dtype = checked(node.shape, node.dtype, self.name)
 
     def read(self, lo: int, hi: int) -> Array:
         with open_hdf(self._path) as file:
+            if self._virtual:  # looked at once: it may show thousands of files
+                return np.asarray(file[self._dataset][lo:hi])
             return np.asarray(plain_dataset(file, self._dataset, str(self._path))[lo:hi])
 
 
