@@ -13,6 +13,7 @@ from .commands import AudioColumn, Device, IdColumn, ImageColumn, Json, Store, T
 
 if TYPE_CHECKING:
     from embedstore._repair import RepairReport
+    from embedstore.store.salvage import Damage
 
 
 def repair(
@@ -43,17 +44,22 @@ def _print_report(report: RepairReport, store: Path) -> None:
     from . import render
 
     damage = report.damage
-    if not damage.files:
+    if not damage.files and report.embedded is None and not report.notes:
         render.say("Every part is as it was committed: nothing to repair.")
         return
     for file in damage.files:
         render.say(f"damaged: {file}")
-    lost = [counted(damage.items, "item")] * bool(damage.items)
-    lost += [f"{counted(vectors, 'vector')} of space {name}" for name, vectors in damage.vectors.items()]
-    render.say(f"Taken out, with {' and '.join(lost) or 'nothing that is lost'}; whole blocks of them were kept.")
+    if damage.files:
+        render.say(_lost(damage))
     if report.embedded is not None:
         spaces = [f"{space.embedded:,} in space {name}" for name, space in report.embedded.spaces.items()]
         render.say(f"Embedded again: {', '.join(spaces)}.")
     for note in report.notes:
         render.say(f"note: {note}")
     render.say(f"Look at the whole store: embedstore verify {store}")
+
+
+def _lost(damage: Damage) -> str:
+    lost = [counted(damage.items, "item")] * bool(damage.items)
+    lost += [f"{counted(vectors, 'vector')} of space {name}" for name, vectors in damage.vectors.items()]
+    return f"Taken out, with {' and '.join(lost) or 'nothing that is lost'}; whole blocks of them were kept."

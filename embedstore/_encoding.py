@@ -20,6 +20,7 @@ VERSIONS: dict[str, tuple[int, ...]] = {
     "embedstore-head": (1, 2),
     "embedstore-index": (1,),
     "embedstore-left": (1,),
+    "embedstore-repair": (1,),
 }
 """Encoding type → versions this embedstore reads; it writes the last."""
 

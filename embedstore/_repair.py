@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from embedstore._embed import embed
+from embedstore._keys import hash_strings
 from embedstore._words import counted
 from embedstore.pipeline.report import EmbedReport, ProgressCallback
-from embedstore.sources import Dataset
+from embedstore.sources import Dataset, open_source
+from embedstore.sources.subset import Subset
 from embedstore.store import Store
-from embedstore.store.salvage import Damage, take_out
+from embedstore.store.salvage import Damage, end_repair, lacks_vectors, pending, take_out
 
 __all__ = ["RepairReport", "repair"]
 
@@ -52,7 +57,9 @@ def repair(
     """Take damaged parts out of a store, and embed again what they held.
 
     Every file is read and compared with its digest. Blocks of vectors that are whole are kept; only the others are computed
-    again, from `dataset` with the store's own encoders.
+    again, from `dataset` with the store's own encoders. Items of `dataset` that the store does not have are left alone, but
+    where items themselves are lost: then those that it does not know to have been removed are embedded. A repair that was
+    stopped is completed by the same call.
 
     Parameters
     ----------
@@ -72,14 +79,15 @@ def repair(
         report = RepairReport(take_out(writer))
         declared = [name for name, space in writer.store.spaces.items() if space.spec.declared]
         computed = [name for name in writer.store.spaces if name not in declared]
-    damage = report.damage
-    if not damage.files:
-        return report
+    damage, path = report.damage, opened.path
     del opened
-    if dataset is not None and computed:
-        report.embedded = embed(dataset, store, columns=columns, device=device, on_progress=on_progress)
-    lacking = damage.items or set(damage.vectors) - set(declared)
-    if lacking and dataset is None:
+    now = Store.open(path)
+    removed, lacking = pending(path), lacks_vectors(now)
+    if dataset is not None and computed and (lacking or removed is not None):
+        source = Subset(open_source(dataset, columns), _kept(now, removed))
+        report.embedded = embed(source, path, device=device, on_progress=on_progress)
+        end_repair(path)
+    elif removed is not None or set(damage.vectors) - set(declared):
         report.notes.append(f"embed again what is lost: embedstore embed DATASET --store {_path(store)}")
     for name in declared:
         if damage.items or name in damage.vectors:
@@ -93,6 +101,15 @@ def repair(
             f"again: embedstore remove {_path(store)} ID, or embed with --prune"
         )
     return report
+
+
+def _kept(store: Store, removed: list[str] | None) -> Callable[[Sequence[str]], npt.NDArray[np.bool_]]:
+    """Which items of a dataset are embedded again: the store's; where items are lost, all but those that were removed."""
+    if removed is None:
+        table = store.items.id_table
+        return lambda ids: table.lookup(hash_strings(ids)) >= 0
+    gone = set(removed)
+    return lambda ids: np.asarray([id not in gone for id in ids], np.bool_)
 
 
 def _path(store: Store | str | os.PathLike[str]) -> str:

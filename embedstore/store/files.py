@@ -30,6 +30,8 @@ SINGLE = (ROW, HASH)
 """Datasets of a vector part under one sum each. `/xxh3` holds the size of a block, their sums, and those of the blocks."""
 FIRST_READ = 1 << 14
 """Of a table of sums; a longer one is read again."""
+SPARSE_BYTES, SPARSE = 1 << 30, 1000
+"""A file of so many bytes of which the disk holds less than one in so many has holes: it would be read for hours."""
 MOST_ROWS = 1 << 16
 """Vectors under one sum: more are no block of ours."""
 
@@ -91,6 +93,8 @@ class PartFiles:
             raise StoreError(f"{path} cannot be read: {reason_of(error)}.{next_step(error)}") from error
         if status.st_size != ref.bytes:
             raise self.damaged(ref, f"has {status.st_size:,} bytes, committed were {ref.bytes:,}")
+        if ref.bytes > SPARSE_BYTES and status.st_blocks * 512 < ref.bytes // SPARSE:
+            raise self.damaged(ref, f"claims {ref.bytes:,} bytes, of which the disk holds {status.st_blocks * 512:,}")
         return path, status
 
     def _note(self, ref: PartRef) -> Note:

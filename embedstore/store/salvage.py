@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from embedstore._distinct import distinct
-from embedstore._files import sha256_file
+from embedstore._encoding import encoding, open_sealed, sealed
+from embedstore._files import json_bytes, read_json, sha256_file
+from embedstore._folders import Folder
 from embedstore._keys import KEY_BYTES, Keys, hash_strings
-from embedstore.errors import StoreError
-from embedstore.store.compact import rewritten
+from embedstore.errors import CorruptStoreError, StoreError
+from embedstore.store.compact import ITEM_ROWS, rewritten
 from embedstore.store.files import HASH, ROW, SUMS, VECTORS, PartFiles
 from embedstore.store.format import Manifest, PartRef, SpaceEntry
-from embedstore.store.parts import read_array, write_vectors
+from embedstore.store.parts import read_array, read_table, row_numbers, write_vectors
 from embedstore.store.reader import Store
 from embedstore.store.space import Space
 from embedstore.store.writer import StoreWriter, next_number
 
 Rows = npt.NDArray[np.int64]
+
+
+PENDING = "repair.json"
+"""What a repair that lost items has yet to do: it is there until they are embedded again."""
 
 
 @dataclass
@@ -32,6 +39,8 @@ class Damage:
         Damaged or missing parts, relative to the store.
     items : int
         Items that are gone with their vectors in every space.
+    removed : list of str
+        Where items are gone: ids that are known to have been removed, so that they are not taken for those.
     vectors : mapping of space name to int
         Vectors that are gone while their items are there.
     revived : int
@@ -40,6 +49,7 @@ class Damage:
 
     files: list[str] = field(default_factory=list)
     items: int = 0
+    removed: list[str] = field(default_factory=list)
     vectors: dict[str, int] = field(default_factory=dict)
     revived: int = 0
 
@@ -79,11 +89,61 @@ def take_out(writer: StoreWriter) -> Damage:
         again = _older_of_one_id(left)
         damage.items = sum(ref.rows for ref in before.items if ref.file in bad)
         damage.revived = max(0, sum(ref.rows for ref in dead) - len(again))
+        damage.removed = _removed(left) if damage.items else []
         live = store.at(manifest)
         live.dead = distinct(np.concatenate([left.dead, lost_rows, again]))
         manifest = rewritten(live)
+    if damage.items:
+        note = {**encoding("embedstore-repair"), "items": damage.items, "removed": damage.removed}
+        writer.folder.write(PENDING, json_bytes(sealed(note)))
     writer.replace(replace(manifest, next_file=next_number(manifest.refs(), least)))
     return damage
+
+
+def pending(root: Path) -> list[str] | None:
+    """Ids that are not to be embedded again by a repair that was begun; None where none was."""
+    path = root / PENDING
+    try:
+        data = open_sealed(read_json(path, root), "embedstore-repair", str(path), f"Remove it: rm {path}")
+    except CorruptStoreError:
+        raise
+    except StoreError:
+        return None
+    removed = data.get("removed")
+    return [id for id in removed if isinstance(id, str)] if isinstance(removed, list) else []
+
+
+def end_repair(root: Path) -> None:
+    """What was lost is embedded again, as far as the dataset has it."""
+    with Folder.at(root) as folder:
+        folder.unlink(PENDING)
+
+
+def lacks_vectors(store: Store) -> bool:
+    """Whether an item has a payload of a computed space, and neither a vector nor a failure there."""
+    for space in store.spaces.values():
+        if space.spec.declared or space.spec.modality not in store.items.column_types():
+            continue
+        failed = row_numbers(space.failures)
+        for lo in range(0, len(store.items), ITEM_ROWS):
+            rows = store.items.rows[lo : lo + ITEM_ROWS]
+            rows = rows[~space.has(rows) & ~np.isin(rows, failed)]
+            payloads = store.items.take(rows, [space.spec.modality]).column(space.spec.modality)
+            if payloads.null_count < len(rows):
+                return True
+    return False
+
+
+def _removed(store: Store) -> list[str]:
+    """Ids of items that were removed, and that no live item has."""
+    found: set[str] = set()
+    for ref in store.manifest.items:
+        table = read_table(store.files, ref, "embedstore-items", ["row", "id"])
+        dead = np.isin(row_numbers(table), store.dead)
+        found.update(id for id, is_dead in zip(table.column("id").to_pylist(), dead.tolist(), strict=True) if is_dead)
+    ids = sorted(found)
+    gone = store.items.id_table.lookup(hash_strings(ids)) < 0
+    return [id for id, is_gone in zip(ids, gone.tolist(), strict=True) if is_gone]
 
 
 def _whole(refs: tuple[PartRef, ...], bad: set[str]) -> tuple[PartRef, ...]:

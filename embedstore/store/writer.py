@@ -107,6 +107,11 @@ class StoreWriter:
                     raise
 
     @property
+    def folder(self) -> Folder:
+        """The store's folder, open."""
+        return self._folder
+
+    @property
     def next_row(self) -> int:
         """The row that the next new item gets."""
         return self.store.manifest.next_row
