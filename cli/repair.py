@@ -62,4 +62,4 @@ def _print_report(report: RepairReport, store: Path) -> None:
 def _lost(damage: Damage) -> str:
     lost = [counted(damage.items, "item")] * bool(damage.items)
     lost += [f"{counted(vectors, 'vector')} of space {name}" for name, vectors in damage.vectors.items()]
-    return f"Taken out, with {' and '.join(lost) or 'nothing that is lost'}; whole blocks of them were kept."
+    return f"Lost: {' and '.join(lost) or 'nothing'}. What is whole in damaged parts was kept."

@@ -87,8 +87,13 @@ def repair(
         source = Subset(open_source(dataset, columns), _kept(now, removed))
         report.embedded = embed(source, path, device=device, on_progress=on_progress)
         end_repair(path)
+        if lacks_vectors(Store.open(path)):
+            report.notes.append(
+                f"items still lack vectors: {source.name} does not have them. Give the dataset as it was embedded, with the "
+                f"same ids: embedstore repair {path} DATASET"
+            )
     elif removed is not None or set(damage.vectors) - set(declared):
-        report.notes.append(f"embed again what is lost: embedstore embed DATASET --store {_path(store)}")
+        report.notes.append(f"embed again what is lost: embedstore repair {_path(store)} DATASET")
     for name in declared:
         if damage.items or name in damage.vectors:
             report.notes.append(

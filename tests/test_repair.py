@@ -65,7 +65,7 @@ def test_of_a_damaged_part_only_its_damaged_blocks_are_lost(path: Path) -> None:
     assert report.damage.vectors == {"text": block}
     assert report.damage.files == [ref.file]
     assert report.damage.items == 0
-    assert "embedstore embed DATASET" in report.notes[0]
+    assert "DATASET" in report.notes[0]
     assert es.verify(path).clean
     again = es.embed(data(), path)
     assert again.spaces["text"].embedded >= block - 1
@@ -153,3 +153,13 @@ def test_the_command(path: Path, tmp_path: Path) -> None:
     done = run_cli("repair", path, table, "--json")
     assert json.loads(done.stdout)["embedded"]["spaces"]["text"]["embedded"] >= ref.rows - 2
     run_cli("search", path, "--id", "i1")
+
+
+def test_a_dataset_that_does_not_have_the_items_is_told(path: Path) -> None:
+    ref = es.Store.open(path).manifest.spaces["text"].parts[0]
+    damage(path / ref.file, ref.offsets["vectors"])
+    report = es.repair(path, MemorySource({"id": ["other"], "text": ["words"], "n": [0]}))
+    assert report.embedded is not None
+    assert report.embedded.items == 0
+    assert "does not have them" in report.notes[-1]
+    assert es.repair(path, data()).notes == []
