@@ -21,7 +21,8 @@ from embedstore.store.format import HEAD, HEADS, MANIFEST, Manifest, read_manife
 from embedstore.store.items import Items, Rows
 from embedstore.store.leases import LeaseGoneError, take_lease
 from embedstore.store.parts import read_table, row_numbers
-from embedstore.store.space import Space, read_space_info
+from embedstore.store.space import Space
+from embedstore.store.space_info import read_space_info
 
 if TYPE_CHECKING:
     from embedstore.store.view import View

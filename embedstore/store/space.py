@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,99 +11,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from embedstore._encoding import encoding, open_sealed, sealed
-from embedstore._files import read_json, sha256_file
 from embedstore._keys import KEY_BYTES, Keys, KeyTable
-from embedstore.errors import CorruptStoreError, StoreError
 from embedstore.spec import EncoderSpec
 from embedstore.store.files import HASH, ROW, VECTORS, PartFiles
 from embedstore.store.format import PartRef, SpaceEntry
 from embedstore.store.parts import read_array, read_into, read_table, row_numbers
 from embedstore.store.picker import OPEN_FILES, RowPicker
+from embedstore.store.space_info import SpaceInfo
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 Array = npt.NDArray[Any]
 Rows = npt.NDArray[np.int64]
-
-DTYPES = ("float16", "float32")
-
-
-@dataclass(frozen=True)
-class SpaceInfo:
-    """`space.json`: what every vector of the space has in common.
-
-    Parameters
-    ----------
-    name : str
-    spec : EncoderSpec
-    dtype : str
-        ``"float16"`` or ``"float32"``: how vectors are stored.
-    provenance, license : mapping, str or None
-        Library versions and device of the run that created the space, and the licence of the weights where their makers say
-        it; for people, never compared.
-    """
-
-    name: str
-    spec: EncoderSpec
-    dtype: str
-    provenance: Mapping[str, str] = field(default_factory=dict)
-    license: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        body = {
-            **encoding("embedstore-space"),
-            "name": self.name,
-            "dtype": self.dtype,
-            "dim": self.spec.dim,
-            "normalized": self.spec.normalized,
-            "alignment": self.spec.alignment,
-            "fingerprint": self.spec.fingerprint,
-            "encoder": self.spec.to_dict(),
-            "provenance": dict(self.provenance),
-            **({"license": self.license} if self.license else {}),
-        }
-        return sealed(body)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any], where: str) -> SpaceInfo:
-        data = open_sealed(data, "embedstore-space", where)
-        try:
-            spec = EncoderSpec.from_dict(data["encoder"])
-            info = cls(data["name"], spec, data["dtype"], data["provenance"], data.get("license"))
-            recorded = data["fingerprint"]
-        except (KeyError, TypeError) as error:
-            raise CorruptStoreError(f"{where} is damaged ({error!r}). Restore it from a backup.") from error
-        except StoreError as error:
-            raise CorruptStoreError(f"{where}: {error}") from error
-        texts = isinstance(info.provenance, dict) and all(isinstance(value, str) for value in info.provenance.values())
-        if not (texts and isinstance(info.name, str) and isinstance(info.license, str | None) and info.dtype in DTYPES):
-            raise CorruptStoreError(f"{where}: its name, dtype, provenance or license cannot be. Restore it from a backup.")
-        if spec.fingerprint != recorded:
-            raise CorruptStoreError(
-                f"{where} records fingerprint {recorded} but describes an encoder of fingerprint {spec.fingerprint}. "
-                "Restore it from a backup."
-            )
-        return info
-
-    def to_json(self) -> bytes:
-        return (json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n").encode()
-
-
-def space_file(name: str) -> str:
-    return f"spaces/{name}/space.json"
-
-
-def read_space_info(root: Path, name: str, sha256: str) -> SpaceInfo:
-    """The description of space `name`, whose file has the digest that the manifest says."""
-    path = root / space_file(name)
-    info = SpaceInfo.from_dict(read_json(path, root), str(path))
-    if sha256_file(path) != sha256:
-        raise CorruptStoreError(f"{path}: its bytes differ from what was committed (SHA-256). Restore it from a backup.")
-    if info.name != name:  # it becomes paths
-        raise CorruptStoreError(f"{path} describes a space {info.name!r}, not {name!r}. Restore it from a backup.")
-    return info
 
 
 class Space:

@@ -25,7 +25,8 @@ from embedstore.store.indexes import index_problems
 from embedstore.store.items import ID
 from embedstore.store.parts import read_array, read_table, row_numbers
 from embedstore.store.reader import Store
-from embedstore.store.space import Space, space_file
+from embedstore.store.space import Space
+from embedstore.store.space_info import space_file
 from embedstore.store.writer import orphans
 
 

@@ -28,7 +28,8 @@ from embedstore.store.format import COMBINED, LOCK, MANIFEST, Manifest, PartRef,
 from embedstore.store.leases import begin_epoch, files_left, leave_behind, retire
 from embedstore.store.parts import write_table, write_vectors
 from embedstore.store.reader import Store, is_store
-from embedstore.store.space import DTYPES, Space, SpaceInfo, space_file
+from embedstore.store.space import Space
+from embedstore.store.space_info import DTYPES, SpaceInfo, space_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
