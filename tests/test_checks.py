@@ -19,6 +19,7 @@ from embedstore._encoding import digest_of
 from embedstore.errors import CorruptStoreError, StoreError
 from embedstore.sources import MemorySource
 from embedstore.store import files as part_files
+from embedstore.store.combined import combined_is_current
 
 DIM, N = 24, 9000
 
@@ -266,3 +267,15 @@ def test_a_store_that_was_copied_is_compared_anew(path: Path, tmp_path: Path) ->
     shutil.copystat(path / "spaces/v/part-000000.h5", part)
     with pytest.raises(CorruptStoreError, match="part-000000"):
         es.Store.open(copy).space("v").vectors()
+
+
+def test_a_damaged_combined_file_is_written_anew(path: Path) -> None:
+    combined = path / "embeddings.h5"
+    content = combined.read_bytes()
+    for at in range(0, 2000, 7):
+        combined.write_bytes(content[:at] + bytes([content[at] ^ 0x55]) + content[at + 1 :])
+        combined_is_current(es.Store.open(path))
+    combined.write_bytes(content[:100])
+    with es.Store.open(path).writer():
+        pass
+    assert combined_is_current(es.Store.open(path))

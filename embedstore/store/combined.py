@@ -158,5 +158,5 @@ def combined_is_current(store: Store) -> bool:
         regular_file(store.path, COMBINED)
         with h5py.File(store.path / COMBINED, "r") as h5:
             return int(h5.attrs.get("generation", -1)) == store.generation
-    except OSError:
+    except (OSError, LookupError, ValueError, TypeError, RuntimeError):  # whatever HDF5 says of a damaged one
         return False
