@@ -10,6 +10,7 @@ import typer
 from embedstore._words import counted
 
 from .commands import AudioColumn, Device, IdColumn, ImageColumn, Json, Store, TextColumn, VideoColumn, named_columns
+from .opening import AllowModel
 
 if TYPE_CHECKING:
     from embedstore._repair import RepairReport
@@ -27,6 +28,7 @@ def repair(
     audio_column: AudioColumn = None,
     video_column: VideoColumn = None,
     device: Device = "auto",
+    allow_model: AllowModel = None,
     json: Json = False,
 ) -> None:
     """Take damaged parts out of a store, and embed again what they held."""
@@ -36,7 +38,9 @@ def repair(
 
     columns = named_columns(id=id_column, image=image_column, text=text_column, audio=audio_column, video=video_column)
     with render.embedding_progress("repairing") as on_progress:
-        report = es.repair(store, dataset, columns=columns, device=device, on_progress=on_progress)
+        report = es.repair(
+            store, dataset, columns=columns, device=device, allow_models=allow_model or (), on_progress=on_progress
+        )
     render.print_json(report.to_dict()) if json else _print_report(report, store)
 
 

@@ -18,7 +18,8 @@ from embedstore.pipeline.report import EmbedReport, ProgressCallback
 from embedstore.sources import Dataset, open_source
 from embedstore.sources.subset import Subset
 from embedstore.store import Store
-from embedstore.store.salvage import Damage, end_repair, lacks_vectors, pending, take_out
+from embedstore.store.pending import end_repair, pending, removed_ids
+from embedstore.store.salvage import Damage, lacks_vectors, take_out
 
 __all__ = ["RepairReport", "repair"]
 
@@ -52,6 +53,7 @@ def repair(
     *,
     columns: Mapping[str, str] | None = None,
     device: str = "auto",
+    allow_models: Sequence[str | os.PathLike[str]] = (),
     on_progress: ProgressCallback | None = None,
 ) -> RepairReport:
     """Take damaged parts out of a store, and embed again what they held.
@@ -66,7 +68,7 @@ def repair(
     store : Store or path
     dataset : optional
         What was embedded into the store, as `embed` takes it; without it nothing is embedded, and the store is smaller.
-    columns, device, on_progress
+    columns, device, allow_models, on_progress
         As `embed` takes them.
 
     Raises
@@ -85,7 +87,7 @@ def repair(
     removed, lacking = pending(path), lacks_vectors(now)
     if dataset is not None and computed and (lacking or removed is not None):
         source = Subset(open_source(dataset, columns), _kept(now, removed))
-        report.embedded = embed(source, path, device=device, on_progress=on_progress)
+        report.embedded = embed(source, path, device=device, allow_models=allow_models, on_progress=on_progress)
         end_repair(path)
         if lacks_vectors(Store.open(path)):
             report.notes.append(
@@ -110,11 +112,11 @@ def repair(
 
 def _kept(store: Store, removed: list[str] | None) -> Callable[[Sequence[str]], npt.NDArray[np.bool_]]:
     """Which items of a dataset are embedded again: the store's; where items are lost, all but those that were removed."""
+    table = store.items.id_table
     if removed is None:
-        table = store.items.id_table
         return lambda ids: table.lookup(hash_strings(ids)) >= 0
-    gone = set(removed)
-    return lambda ids: np.asarray([id not in gone for id in ids], np.bool_)
+    gone = {*removed, *removed_ids(store)}
+    return lambda ids: np.asarray([id not in gone for id in ids], np.bool_) | (table.lookup(hash_strings(ids)) >= 0)
 
 
 def _path(store: Store | str | os.PathLike[str]) -> str:

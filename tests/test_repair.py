@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import embedstore as es
-from embedstore.errors import CorruptStoreError
+from embedstore.errors import CorruptStoreError, StoreError
 from embedstore.sources import MemorySource
 from embedstore.store.salvage import take_out
 
@@ -163,3 +163,73 @@ def test_a_dataset_that_does_not_have_the_items_is_told(path: Path) -> None:
     assert report.embedded.items == 0
     assert "does not have them" in report.notes[-1]
     assert es.repair(path, data()).notes == []
+
+
+def small(path: Path, ids: str = "abcd") -> MemorySource:
+    """Embeds one item a letter, all in one part, and gives the dataset."""
+    source = MemorySource({"id": list(ids), "text": [f"text {id}" for id in ids]})
+    es.embed(source, path, text="hash:8")
+    return source
+
+
+def ids(path: Path) -> str:
+    return "".join(sorted(es.Store.open(path).items.table(["id"]).column("id").to_pylist()))
+
+
+def test_the_only_part_of_the_items(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    source = small(path)
+    damage(path / "items/part-000000.parquet")
+    assert es.repair(path).damage.items == 4
+    assert es.verify(path).clean
+    assert es.repair(path, source).embedded is not None
+    assert ids(path) == "abcd"
+    assert es.verify(path).clean
+
+
+def test_what_cannot_be_read_now_is_not_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "s"
+    small(path)
+
+    def refused(file: Path) -> str:
+        raise PermissionError(13, "Permission denied", str(file))
+
+    monkeypatch.setattr("embedstore.store.salvage.sha256_file", refused)
+    with pytest.raises((StoreError, PermissionError)):
+        es.repair(path)
+    monkeypatch.undo()
+    assert es.verify(path).clean
+    assert ids(path) == "abcd"
+
+
+@pytest.mark.parametrize("when", ["before", "after the damage", "after a compaction", "before other damage"])
+def test_what_was_removed_stays_removed(tmp_path: Path, when: str) -> None:
+    path = tmp_path / "s"
+    small(path, "abcd")
+    source = small(path, "abcdefgh")  # a part of its own
+    if when.startswith("before"):
+        es.Store.open(path).remove(["b"])
+    damage(path / "items/part-000001.parquet")
+    es.repair(path)
+    if when.startswith("after"):
+        es.Store.open(path).remove(["b"])
+    if when == "after a compaction":
+        es.compact(path)
+    if when == "before other damage":
+        damage(path / es.Store.open(path).manifest.items[0].file)
+        es.repair(path)
+    es.repair(path, source)
+    assert ids(path) == "acdefgh"
+    assert es.verify(path).clean
+    assert not (path / "repair.json").exists()
+
+
+def test_imported_items_leave_nothing_to_embed(tmp_path: Path) -> None:
+    path, vectors = tmp_path / "s", np.eye(4, dtype=np.float32)
+    es.import_vectors(vectors, path, space="v", modality="image")
+    damage(path / "items/part-000000.parquet")
+    assert [note for note in es.repair(path).notes if "DATASET" in note] == []
+    assert es.repair(path).notes == []
+    es.import_vectors(vectors, path, space="v", modality="image")
+    assert es.verify(path).clean
+    assert len(es.Store.open(path).space("v")) == 4

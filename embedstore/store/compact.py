@@ -11,6 +11,7 @@ import numpy.typing as npt
 from embedstore.errors import StoreError, reason_of
 from embedstore.store.format import Manifest, PartRef, SpaceEntry
 from embedstore.store.parts import write_table, write_vectors
+from embedstore.store.pending import note_pending, pending, removed_ids
 from embedstore.store.reader import Store
 from embedstore.store.space import Space
 from embedstore.store.writer import StoreWriter, next_number
@@ -40,7 +41,10 @@ def compact_parts(writer: StoreWriter, say: Callable[[str], None] = lambda text:
     writer deletes once they are gone.
     """
     try:
-        writer.replace(rewritten(writer.store, say))
+        manifest = rewritten(writer.store, say)
+        if pending(writer.store.path) is not None:  # who was removed is forgotten now
+            note_pending(writer.folder, removed_ids(writer.store))
+        writer.replace(manifest)
     except OSError as error:
         raise StoreError(
             f"{writer.store.path} could not be compacted ({reason_of(error)}); it is as it was. Make room and try again."

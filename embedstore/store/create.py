@@ -42,6 +42,8 @@ def create_store(root: Path) -> None:
 
 
 def _create_in(folder: Folder) -> None:
+    if folder.has(MANIFEST):
+        return
     if any(not name.startswith("store.") for name in folder.names()) and not folder.has(MANIFEST):
         raise StoreError(f"{folder.path} is not empty and not a store. Choose a new folder, such as {folder.path}/my.store.")
     try:

@@ -64,6 +64,7 @@ class PartFiles:
         self.root = root
         self.check = check
         self._whole: set[str] = set()
+        self._compared: set[str] = set()
         self._unknown: set[str] = set()
         self._notes: dict[str, Note] = {}
         self._sums: dict[str, _Sums] = {}
@@ -93,7 +94,7 @@ class PartFiles:
             raise StoreError(f"{path} cannot be read: {reason_of(error)}.{next_step(error)}") from error
         if status.st_size != ref.bytes:
             raise self.damaged(ref, f"has {status.st_size:,} bytes, committed were {ref.bytes:,}")
-        if ref.bytes > SPARSE_BYTES and status.st_blocks * 512 < ref.bytes // SPARSE:
+        if ref.bytes > SPARSE_BYTES and status.st_blocks * 512 < ref.bytes // SPARSE and _has_hole(path, ref.bytes):
             raise self.damaged(ref, f"claims {ref.bytes:,} bytes, of which the disk holds {status.st_blocks * 512:,}")
         return path, status
 
@@ -147,7 +148,7 @@ class PartFiles:
 
     def known(self, ref: PartRef) -> bool:
         """Whether all vectors of a part were compared; one without sums of blocks is, as a whole, here and now."""
-        if not self.check or ref.file in self._whole:
+        if not self.check or ref.file in self._compared:
             return True
         if ref.file in self._unknown:
             return False
@@ -155,8 +156,8 @@ class PartFiles:
             self.whole(ref)
             return True
         path, status = self._found(ref)
-        (self._whole if self._note(ref).knows(path.name, status, ref.sha256) else self._unknown).add(ref.file)
-        return ref.file in self._whole
+        (self._compared if self._note(ref).knows(path.name, status, f"{ref.xxh3} vectors") else self._unknown).add(ref.file)
+        return ref.file in self._compared
 
     def check_vectors(self, ref: PartRef, row_bytes: int) -> None:
         """Compare all vectors of a part, by reading them past once if that was not done before."""
@@ -191,8 +192,8 @@ class PartFiles:
             raise self.damaged(ref)
         table.seen[at:end] = True
         if table.seen.all():
-            self._note(ref).keep(ref.file.rpartition("/")[2], table.status, ref.sha256)
-            self._whole.add(ref.file)
+            self._note(ref).keep(ref.file.rpartition("/")[2], table.status, f"{ref.xxh3} vectors")
+            self._compared.add(ref.file)
 
     def whole_rows(self, ref: PartRef, vectors: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
         """Which of the vectors (n, dim) of a part, as they were read, lie in blocks that are as they were written."""
@@ -234,6 +235,11 @@ class PartFiles:
             table = _Sums(status, size, dict(zip(SINGLE, single, strict=True)), blocks, np.zeros(len(blocks), np.bool_))
             self._sums[ref.file] = table
         return table
+
+
+def _has_hole(path: Path, size: int) -> bool:
+    with open(path, "rb") as file:
+        return os.lseek(file.fileno(), 0, os.SEEK_HOLE) < size
 
 
 def _read_at(file: int, ref: PartRef, name: str, offset: int, size: int) -> bytes:

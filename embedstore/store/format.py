@@ -20,6 +20,9 @@ MANIFEST = "store.json"
 LOCK = "store.lock"
 COMBINED = "embeddings.h5"
 HEADS, HEAD = "heads", "head.json"
+PENDING = "repair.json"
+ROW_BYTES = 26
+"""A row of a vector part takes so many at least: one number, its row, its hash."""
 MOST = 1 << 62
 """No number of a manifest is larger."""
 
@@ -147,7 +150,11 @@ class Manifest:
             end = ref.first_row + ref.rows
         if end > self.next_row:
             raise ValueError(f"next_row is {self.next_row}, but the items need {end} rows")
+        for name in ("generation", "next_row", "next_file", "epoch"):
+            _count(getattr(self, name))
         files = [ref.file for ref in self.refs()]
+        if wrong := [file for file in files if not is_part(file)]:
+            raise ValueError(f"a file is called {wrong[0]!r}")
         if len(files) != len(set(files)):
             raise ValueError(f"{next(file for file in files if files.count(file) > 1)} is named twice")
 
@@ -194,7 +201,7 @@ def _ref(data: Any, prefix: str, suffix: str) -> PartRef:
     first = data.get("first_row", -1)
     return PartRef(
         file,
-        _count(_at(data, "rows")),
+        _count(_at(data, "rows"), size // ROW_BYTES if file.endswith(".h5") else MOST),
         size,
         _digest(_at(data, "sha256"), 64),
         offsets,

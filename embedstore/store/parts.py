@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 
+NEEDED = {"embedstore-items": ("row", "id"), "embedstore-tombstones": ("row",), "embedstore-failures": ("row",)}
+"""Columns that every table of a kind has, without nulls."""
 UNIQUE = ("row", "id")
 """Columns of tables in which nothing repeats: a dictionary of their values would double them."""
 _MAKING = threading.Lock()
@@ -199,6 +201,16 @@ def write_table(root: Path, file: str, table: pa.Table, kind: str, *, first_row:
     return PartRef.of(root, file, table.num_rows, first_row=first_row)
 
 
+def _refuse_unlike(files: PartFiles, ref: PartRef, table: pa.Table, name: str) -> None:
+    """Refuse a table in which the column `name` is not there once, of its type and without nulls."""
+    import pyarrow as pa
+
+    types = [field.type for field in table.schema if field.name == name]
+    right = (pa.int64(),) if name == ROW else (pa.string(), pa.large_string())
+    if len(types) != 1 or types[0] not in right or table.column(name).null_count:
+        raise files.damaged(ref, f"has no column {name!r} of {right[0]} without nulls")
+
+
 def row_numbers(table: pa.Table) -> npt.NDArray[np.int64]:
     """Column ``row`` (n,) of a table of items, tombstones, failures or splits; read-only.
 
@@ -228,6 +240,9 @@ def read_table(files: PartFiles, ref: PartRef, kind: str, columns: list[str] | N
             table = file.read(columns=present, use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise CorruptStoreError(f"{path} cannot be read ({error}).") from error
+    for name in NEEDED[kind]:
+        if columns is None or name in columns:
+            _refuse_unlike(files, ref, table, name)
     if table.num_rows != ref.rows:
         raise files.damaged(ref, f"has {table.num_rows:,} rows, committed were {ref.rows:,}")
     return table.replace_schema_metadata(None)

@@ -95,7 +95,10 @@ class Store:
         for _ in range(EPOCHS_MISSED):
             manifest, _version = read_manifest(root)
             with suppress(LeaseGoneError), Folder.at(root) as folder:  # a compaction ended: the next manifest is there
-                return cls(root, manifest, access=access, lease=take_lease(folder, manifest.epoch))
+                lease = take_lease(folder, manifest.epoch)
+                if lease is None and read_manifest(root)[0].epoch != manifest.epoch:
+                    continue
+                return cls(root, manifest, access=access, lease=lease)
         raise StoreError(f"{root} is compacted again and again. Try again when that has ended.")
 
     def __repr__(self) -> str:

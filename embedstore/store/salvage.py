@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from embedstore._distinct import distinct
-from embedstore._encoding import encoding, open_sealed, sealed
-from embedstore._files import json_bytes, read_json, sha256_file
-from embedstore._folders import Folder
+from embedstore._files import sha256_file
 from embedstore._keys import KEY_BYTES, Keys, hash_strings
-from embedstore.errors import CorruptStoreError, StoreError
+from embedstore.errors import CorruptStoreError
 from embedstore.store.compact import ITEM_ROWS, rewritten
 from embedstore.store.files import HASH, ROW, SUMS, VECTORS, PartFiles
 from embedstore.store.format import Manifest, PartRef, SpaceEntry
-from embedstore.store.parts import read_array, read_table, row_numbers, write_vectors
+from embedstore.store.parts import read_array, row_numbers, write_vectors
+from embedstore.store.pending import note_pending, removed_ids
 from embedstore.store.reader import Store
 from embedstore.store.space import Space
 from embedstore.store.writer import StoreWriter, next_number
 
 Rows = npt.NDArray[np.int64]
-
-
-PENDING = "repair.json"
-"""What a repair that lost items has yet to do: it is there until they are embedded again."""
 
 
 @dataclass
@@ -60,10 +55,15 @@ def damaged_parts(store: Store) -> set[str]:
 
 
 def _is_whole(files: PartFiles, ref: PartRef) -> bool:
+    """Whether a part is what was committed; where that cannot be told (no permission, no memory), the reason is raised."""
     try:
         return sha256_file(files.path(ref)) == ref.sha256
-    except (StoreError, OSError):
+    except CorruptStoreError:
         return False
+    except OSError as error:
+        if error.errno == errno.EIO:  # the disk cannot read it
+            return False
+        raise
 
 
 def take_out(writer: StoreWriter) -> Damage:
@@ -85,38 +85,18 @@ def take_out(writer: StoreWriter) -> Damage:
         manifest = manifest.with_space(name, entry)
         damage.vectors |= {name: lost} if lost else {}
     if dead or len(manifest.items) < len(before.items):
-        left, lost_rows = store.at(manifest), _rows_of_lost_parts(before, bad)
+        left, lost_rows = store.at(manifest), _rows_of_lost_parts(before, store.at(manifest), bad)
         again = _older_of_one_id(left)
         damage.items = sum(ref.rows for ref in before.items if ref.file in bad)
         damage.revived = max(0, sum(ref.rows for ref in dead) - len(again))
-        damage.removed = _removed(left) if damage.items else []
+        damage.removed = removed_ids(left) if damage.items else []
         live = store.at(manifest)
         live.dead = distinct(np.concatenate([left.dead, lost_rows, again]))
         manifest = rewritten(live)
-    if damage.items:
-        note = {**encoding("embedstore-repair"), "items": damage.items, "removed": damage.removed}
-        writer.folder.write(PENDING, json_bytes(sealed(note)))
+    if damage.items and any(not space.spec.declared for space in store.at(manifest).spaces.values()):
+        note_pending(writer.folder, damage.removed)
     writer.replace(replace(manifest, next_file=next_number(manifest.refs(), least)))
     return damage
-
-
-def pending(root: Path) -> list[str] | None:
-    """Ids that are not to be embedded again by a repair that was begun; None where none was."""
-    path = root / PENDING
-    try:
-        data = open_sealed(read_json(path, root), "embedstore-repair", str(path), f"Remove it: rm {path}")
-    except CorruptStoreError:
-        raise
-    except StoreError:
-        return None
-    removed = data.get("removed")
-    return [id for id in removed if isinstance(id, str)] if isinstance(removed, list) else []
-
-
-def end_repair(root: Path) -> None:
-    """What was lost is embedded again, as far as the dataset has it."""
-    with Folder.at(root) as folder:
-        folder.unlink(PENDING)
 
 
 def lacks_vectors(store: Store) -> bool:
@@ -134,31 +114,27 @@ def lacks_vectors(store: Store) -> bool:
     return False
 
 
-def _removed(store: Store) -> list[str]:
-    """Ids of items that were removed, and that no live item has."""
-    found: set[str] = set()
-    for ref in store.manifest.items:
-        table = read_table(store.files, ref, "embedstore-items", ["row", "id"])
-        dead = np.isin(row_numbers(table), store.dead)
-        found.update(id for id, is_dead in zip(table.column("id").to_pylist(), dead.tolist(), strict=True) if is_dead)
-    ids = sorted(found)
-    gone = store.items.id_table.lookup(hash_strings(ids)) < 0
-    return [id for id, is_gone in zip(ids, gone.tolist(), strict=True) if is_gone]
-
-
 def _whole(refs: tuple[PartRef, ...], bad: set[str]) -> tuple[PartRef, ...]:
     return tuple(ref for ref in refs if ref.file not in bad)
 
 
-def _rows_of_lost_parts(manifest: Manifest, bad: set[str]) -> Rows:
-    """Every row that a damaged item part may have held."""
+def _rows_of_lost_parts(manifest: Manifest, left: Store, bad: set[str]) -> Rows:
+    """The rows with a vector or a failure in `left` that a damaged item part may have held."""
     ends = [*(ref.first_row for ref in manifest.items), manifest.next_row][1:]
-    lost = [np.arange(ref.first_row, end) for ref, end in zip(manifest.items, ends, strict=True) if ref.file in bad]
+    rows = [row_numbers(space.failures) for space in left.spaces.values()]
+    every = distinct(np.concatenate([*(space.rows for space in left.spaces.values()), *rows, np.empty(0, np.int64)]))
+    lost = [
+        every[np.searchsorted(every, ref.first_row) : np.searchsorted(every, end)]
+        for ref, end in zip(manifest.items, ends, strict=True)
+        if ref.file in bad
+    ]
     return np.concatenate([np.empty(0, np.int64), *lost])
 
 
 def _older_of_one_id(store: Store) -> Rows:
     """Rows of items whose id a later row has, too."""
+    if not len(store.items):
+        return np.empty(0, np.int64)
     table = store.items.table(["id"])
     keys = hash_strings(table.column("id").to_pylist())
     _, last = np.unique(keys[::-1], axis=0, return_index=True)
@@ -192,6 +168,6 @@ def _whole_blocks(files: PartFiles, space: Space, ref: PartRef) -> tuple[npt.NDA
         hashes = read_array(files, ref, HASH, np.uint8, KEY_BYTES)
         vectors = read_array(files, ref, VECTORS, space.dtype, space.dim, check=False)
         whole = files.whole_rows(ref, vectors)
-    except (StoreError, OSError):
+    except CorruptStoreError:
         return None
     return np.asarray(vectors[whole]), np.asarray(rows[whole]), np.ascontiguousarray(hashes[whole]).view("<u8")

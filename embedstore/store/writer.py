@@ -24,8 +24,8 @@ from embedstore.errors import FingerprintError, StoreError, UsageError, next_ste
 from embedstore.spec import EncoderSpec
 from embedstore.store.combined import combined_is_current, write_combined
 from embedstore.store.create import busy, discard_empty
-from embedstore.store.format import COMBINED, LOCK, MANIFEST, Manifest, PartRef, SpaceEntry, check_name, read_manifest
-from embedstore.store.leases import begin_epoch, files_left, leave_behind, retire
+from embedstore.store.format import COMBINED, LOCK, MANIFEST, PENDING, Manifest, PartRef, SpaceEntry, check_name, read_manifest
+from embedstore.store.leases import LEASES, begin_epoch, files_left, leave_behind, retire
 from embedstore.store.parts import write_table, write_vectors
 from embedstore.store.reader import Store, is_store
 from embedstore.store.space import Space
@@ -303,7 +303,8 @@ def _orphans(store: Store, root: Folder) -> list[str]:
     known |= files_left(root, store.manifest.epoch)
     for name in (MANIFEST, COMBINED, LOCK):
         root.has(name)
-    found = [name for name in (f"{MANIFEST}.tmp", f"{COMBINED}.tmp") if root.has(name)]
+    found = [name for name in (f"{MANIFEST}.tmp", f"{COMBINED}.tmp", f"{PENDING}.tmp") if root.has(name)]
+    found += [file for file in _files_below(root, LEASES) if file.endswith(".tmp")]
     for top in ("items", "spaces"):
         found += [file for file in _files_below(root, top) if file not in known]
     return sorted(found)
