@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 READ_BYTES = 1 << 20
 """Read and summed at once: what was read is in the processor's cache still."""
-BLOCK_BYTES = 1 << 16
+BLOCK_BYTES = 1 << 17
 """Of vectors under one sum, at most: what a single picked vector costs to check."""
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import embedstore as es
+from embedstore._sums import rows_per_block
 from embedstore.errors import CorruptStoreError, StoreError
 from embedstore.sources import MemorySource
 from embedstore.store.salvage import take_out
@@ -61,7 +62,7 @@ def test_of_a_damaged_part_only_its_damaged_blocks_are_lost(path: Path) -> None:
     with pytest.raises(CorruptStoreError):
         contents(path)
     report = es.repair(path)
-    block = 65536 // (DIM * 2)
+    block = rows_per_block(DIM * 2)
     assert report.damage.vectors == {"text": block}
     assert report.damage.files == [ref.file]
     assert report.damage.items == 0

@@ -191,7 +191,7 @@ class PartFiles:
         if not np.array_equal(sums, table.blocks[at:end]):
             raise self.damaged(ref)
         table.seen[at:end] = True
-        if table.seen.all():
+        if table.seen[-1] and table.seen.all():
             self._note(ref).keep(ref.file.rpartition("/")[2], table.status, f"{ref.xxh3} vectors")
             self._compared.add(ref.file)
 
