@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from embedstore.errors import StoreError, StoreLockedError, next_step, reason_of
 from embedstore.store.format import COMBINED, HEADS, LOCK, MANIFEST, Manifest
 from embedstore.store.leases import discard_leases
 
+PATIENCE, POLL = 5.0, 0.02
+"""Seconds that another process may take to make the store, and between two looks at it."""
 TRIES = 10
 """So often may others discard the folder in which a store is being made."""
 
@@ -46,13 +49,16 @@ def _create_in(folder: Folder) -> None:
         return
     if any(not name.startswith("store.") for name in folder.names()) and not folder.has(MANIFEST):
         raise StoreError(f"{folder.path} is not empty and not a store. Choose a new folder, such as {folder.path}/my.store.")
-    try:
-        with locked(folder, LOCK, busy=busy(folder.path)):
-            if not folder.has(MANIFEST):
-                folder.write(MANIFEST, json_bytes(Manifest().to_dict()))
-    except StoreLockedError:
-        if not folder.has(MANIFEST):
-            raise
+    until = time.monotonic() + PATIENCE
+    while not folder.has(MANIFEST):
+        try:
+            with locked(folder, LOCK, busy=busy(folder.path)):
+                if not folder.has(MANIFEST):
+                    folder.write(MANIFEST, json_bytes(Manifest().to_dict()))
+        except StoreLockedError:  # whoever makes it is about to be done
+            if time.monotonic() > until:
+                raise
+            time.sleep(POLL)
 
 
 def discard_empty(folder: Folder) -> None:
