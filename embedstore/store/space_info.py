@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from embedstore._encoding import encoding, open_sealed, sealed
-from embedstore._files import read_json, sha256_file
+from embedstore._files import json_bytes, read_json, sha256_file
 from embedstore.errors import CorruptStoreError, StoreError
 from embedstore.spec import EncoderSpec
 
@@ -74,7 +73,7 @@ class SpaceInfo:
         return info
 
     def to_json(self) -> bytes:
-        return (json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n").encode()
+        return json_bytes(self.to_dict())
 
 
 def space_file(name: str) -> str:
