@@ -23,7 +23,7 @@ from benchmarks._faults.inputs import Inputs
 from benchmarks._faults.kills import Kills
 from benchmarks._faults.outcomes import Kind, Table, Trial
 from benchmarks._faults.power import Power
-from benchmarks._faults.races import Races
+from benchmarks._faults.races import Creators, Races
 from benchmarks._faults.soak import SECONDS, Soak
 from benchmarks._faults.world import World
 
@@ -32,6 +32,7 @@ KINDS: dict[str, Callable[[World], Kind]] = {
     "power": Power,
     "flips": Flips,
     "hostile": Hostile,
+    "creators": Creators,
     "races": Races,
     "inputs": Inputs,
     "soak": Soak,

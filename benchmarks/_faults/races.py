@@ -1,6 +1,6 @@
-"""Kind ``races``: processes that meet in one store, slowed down at random at every file operation.
+"""Kinds ``creators`` and ``races``: processes that meet in one store, slowed down at random at every file operation.
 
-Two that make the same store at once, and readers beside every command that commits once: an answer is right where it is that of
+Two that make the same store at once; and readers beside every command that commits once: an answer is right where it is that of
 the store before the command or after it.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import traceback
 from collections.abc import Iterator
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -29,30 +30,25 @@ BESIDE = ("train", "index", "compact", "remove", "dedup", "align")
 ASKED = ("search --id", "search --recall 1", "search --where", "predict label", "predict trees", "info")
 
 
-class Races:
-    """Trials of one world."""
+class Creators:
+    """Two that make the same store at once."""
 
-    kind = "races"
+    kind = "creators"
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._right: dict[str, dict[str, Any]] = {}
 
     def trials(self, rng: random.Random) -> Iterator[Trial]:
-        """`CREATIONS` pairs of creators, and `MEETINGS` of readers with every command of `BESIDE`, in turn."""
-        pairs = [[a, b] for a in MAKERS for b in MAKERS]
-        creations = [f"creators {' '.join(pairs[i % len(pairs)])} {rng.randrange(1 << 30)}" for i in range(CREATIONS)]
-        meetings = [[f"beside {word} {rng.randrange(1 << 30)}" for _ in range(MEETINGS)] for word in BESIDE]
-        return in_turn([creations, *meetings], self.trial)
+        """`CREATIONS` pairs, every two of `MAKERS` in turn."""
+        pairs = [(a, b) for a in MAKERS for b in MAKERS]
+        for a, b in islice(cycle(pairs), CREATIONS):
+            yield self.trial(f"{a} {b} {rng.randrange(1 << 30)}")
 
     def trial(self, case: str) -> Trial:
-        """One race; `case` ends with the seed of its delays: ``creators embed import 17`` or ``beside train 17``."""
-        word, *rest, seed = case.split()
+        """One pair; `case` is both makers and the seed of their delays: ``embed import 17``."""
+        *makers, seed = case.split()
         folder = self._world.folder()
-        if word == "creators":
-            ending, detail = self._created(folder, rest, int(seed))
-        else:
-            ending, detail = self._beside(folder, rest[0], int(seed))
+        ending, detail = self._created(folder, makers, int(seed))
         self._world.drop(folder)
         return Trial(self.kind, case, ending, detail)
 
@@ -89,6 +85,28 @@ class Races:
             "open": (["open", store], []),
         }
         return {word: ([str(a) for a in arguments], ids) for word, (arguments, ids) in table.items()}
+
+
+class Races:
+    """Readers beside a writer."""
+
+    kind = "races"
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._right: dict[str, dict[str, Any]] = {}
+
+    def trials(self, rng: random.Random) -> Iterator[Trial]:
+        """`MEETINGS` of readers with every command of `BESIDE`, in turn."""
+        return in_turn([[f"{word} {rng.randrange(1 << 30)}" for _ in range(MEETINGS)] for word in BESIDE], self.trial)
+
+    def trial(self, case: str) -> Trial:
+        """One race; `case` is the command and the seed of its delays: ``train 17``."""
+        word, seed = case.split()
+        folder = self._world.folder()
+        ending, detail = self._beside(folder, word, int(seed))
+        self._world.drop(folder)
+        return Trial(self.kind, case, ending, detail)
 
     def _beside(self, folder: Path, word: str, seed: int) -> tuple[Ending, str]:
         """A command at work, and a reader that asks until it is done."""

@@ -8,6 +8,15 @@ from typing import Any
 import pytest
 
 
+def test_a_pair_of_creators(tried: Callable[..., Any]) -> None:
+    tried("creators", 2)
+
+
+@pytest.mark.campaign
+def test_200_pairs_of_creators(tried: Callable[..., Any]) -> None:
+    tried("creators", None, seed=1)
+
+
 def test_a_few_of_the_races(tried: Callable[..., Any]) -> None:
     tried("races", 2)
 
