@@ -114,9 +114,9 @@ class Ours(Engine):
         self.filter_effort = {"recall": None}
 
     def build(self, data: Data, folder: Path) -> None:
-        from embedstore._folders import Folder
-        from embedstore.indexing.approximate import VectorIndex
-        from embedstore.indexing.files import write_base
+        from embedstore._core.folders import Folder
+        from embedstore.indexing.index_files import write_base
+        from embedstore.indexing.vector_index import VectorIndex
 
         index = VectorIndex(threads=data.threads, factory=self.factory, device=self.device).fit(data.vectors)
         with Folder.at(folder) as opened:
@@ -124,10 +124,10 @@ class Ours(Engine):
         (folder / "index.json").write_text(json.dumps({"report": index.report_.to_dict(), "files": files}))
 
     def load(self, data: Data, folder: Path) -> None:
-        from embedstore.indexing.approximate import VectorIndex
-        from embedstore.indexing.files import read_base
+        from embedstore.indexing.index_files import read_base
         from embedstore.indexing.recipe import Recipe
         from embedstore.indexing.report import IndexReport
+        from embedstore.indexing.vector_index import VectorIndex
         from embedstore.indexing.vectors import as_vectors
 
         saved = json.loads((folder / "index.json").read_text())

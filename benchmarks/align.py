@@ -18,7 +18,7 @@ import numpy as np
 import embedstore as es
 from benchmarks.heads import tiny_store
 from embedstore.evaluation.paired import Ranking, content_codes, rank_distinct, rank_pairs
-from embedstore.heads.align import Aligner
+from embedstore.heads.aligner import Aligner
 
 Array = np.ndarray[Any, Any]
 PENALTIES = (1.0, 10.0, 100.0, 1000.0)

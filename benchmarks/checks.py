@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 
 import embedstore as es
-from embedstore import _digests
-from embedstore._files import cache_home
+from embedstore._core import digests
+from embedstore._core.atomic_files import cache_home
 
 
 def forget() -> None:
     """Nothing was compared before on this machine."""
-    _digests._NOTES.clear()
+    digests._NOTES.clear()
     for note in (cache_home() / "checked").glob("*"):
         note.unlink()
 
@@ -49,7 +49,7 @@ def fill(path: Path, items: int, dim: int, parts: int) -> None:
     """A store of `items` vectors in `parts` parts."""
     import pyarrow as pa
 
-    from embedstore._keys import hash_strings
+    from embedstore._core.keys import hash_strings
     from embedstore.encoders.hash import HashEncoder
     from embedstore.store.writer import NewVectors
 

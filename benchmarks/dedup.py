@@ -25,12 +25,12 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 import embedstore as es
-from embedstore._dedup import THRESHOLD, find_duplicates
-from embedstore._keys import hash_payload
+from embedstore._core.keys import hash_payload
 from embedstore.demo import extract
-from embedstore.encoders.thumbnail import SIDE, thumbnail
-from embedstore.indexing.duplicates import Pairs, pairs_above
-from embedstore.indexing.pixels import LARGEST, LIMIT, Thumbnails, alike_pairs
+from embedstore.duplicates.find import THRESHOLD, find_duplicates
+from embedstore.duplicates.pairs import Pairs, pairs_above
+from embedstore.duplicates.pixels import LARGEST, LIMIT, Thumbnails, alike_pairs
+from embedstore.encoders.payloads.thumbnail import SIDE, thumbnail
 from embedstore.sources import MemorySource
 from embedstore.sources.table import TableSource
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from embedstore.heads._logistic import LogisticProblem
 from embedstore.heads.base import log_softmax
+from embedstore.heads.solvers.logistic import LogisticProblem
 
 Array = np.ndarray[Any, Any]
 
@@ -32,8 +32,8 @@ def large(n: int, d: int, c: int) -> tuple[Array, Array]:
 
 def stored(path: Path) -> tuple[Array, Array]:
     import embedstore as es
-    from embedstore.heads._features import Standardizer
     from embedstore.heads.base import Data
+    from embedstore.heads.solvers.design_matrix import Standardizer
 
     view = es.Store.open(path).view(inputs=["image", "text"], target="label")
     assert view.target is not None

@@ -26,7 +26,7 @@ from embedstore.store.writer import NewVectors
 
 DIM = 384
 PEAK = "print(next(l for l in open('/proc/self/status') if l.startswith('VmHWM')).split()[1], file=sys.stderr)"
-ALONE = f"import sys, faiss, numpy, pyarrow, embedstore._index; {PEAK}"
+ALONE = f"import sys, faiss, numpy, pyarrow, embedstore.retrieval.index; {PEAK}"
 COMMAND = f"import sys\nfrom embedstore_cli.main import main\ntry: main()\nfinally: {PEAK}"
 
 

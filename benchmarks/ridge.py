@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from embedstore.heads.gram import gram_folds, score_subsets, shapley
+from embedstore.heads.solvers.gram import gram_folds, score_subsets, shapley
 
 Array = np.ndarray[Any, Any]
 

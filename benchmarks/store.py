@@ -19,9 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import embedstore as es
-from embedstore._keys import hash_strings
+from embedstore._core.keys import hash_strings
 from embedstore.encoders.hash import HashEncoder
-from embedstore.pipeline.chunks import part_rows
+from embedstore.ingest.chunks import part_rows
 from embedstore.store.writer import NewVectors
 
 

@@ -10,7 +10,7 @@ from .commands import Json, Store, Where
 from .opening import SECONDS, NoCheck, WhereTimeout, opened
 
 if TYPE_CHECKING:
-    from embedstore._align import AlignReport, Retrieval
+    from embedstore.retrieval.align import AlignReport, Retrieval
 
 RECALLS = ("r@1", "r@5", "r@10")
 
@@ -27,7 +27,7 @@ def align(
     json: Json = False,
 ) -> None:
     """Learn to compare two spaces, from items that have both: search images by words without CLIP."""
-    from embedstore._align import align
+    from embedstore.retrieval.align import align
 
     from . import render
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from embedstore._words import counted
+from embedstore._core.words import counted
 
 from .opening import SECONDS, AllowModel, NoCheck, WhereTimeout, opened
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from embedstore._words import counted
+from embedstore._core.words import counted
 
 from .commands import Json, Store, Where
 from .opening import SECONDS, NoCheck, WhereTimeout, opened
 
 if TYPE_CHECKING:
-    from embedstore._duplicate_report import DuplicateCluster, DuplicateReport
+    from embedstore.duplicates.report import DuplicateCluster, DuplicateReport
 
 SHOWN = 10
 
@@ -43,8 +43,8 @@ def dedup(
     json: Json = False,
 ) -> None:
     """Find exact and near duplicates, and remove them."""
-    from embedstore._dedup import find_duplicates, remove_duplicates
-    from embedstore._duplicate_report import check_output
+    from embedstore.duplicates.find import find_duplicates, remove_duplicates
+    from embedstore.duplicates.report import check_output
 
     from . import render
 

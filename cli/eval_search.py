@@ -11,7 +11,7 @@ from .commands import Device, Json, Store, Where
 from .opening import SECONDS, AllowModel, NoCheck, WhereTimeout, opened
 
 if TYPE_CHECKING:
-    from embedstore._eval_search import RetrievalFigures, SearchEvaluation
+    from embedstore.retrieval.eval_search import RetrievalFigures, SearchEvaluation
 
 NAMES = {"hit": "hit", "precision": "precision", "recall": "recall", "ndcg": "nDCG", "map": "mAP", "mrr": "MRR"}
 PairsFile = Annotated[
@@ -37,8 +37,8 @@ def eval_search(
     json: Json = False,
 ) -> None:
     """Score retrieval by a column, by judged pairs, or from one space to another that is aligned with it."""
-    from embedstore._eval_search import eval_search as run
     from embedstore.errors import UsageError
+    from embedstore.retrieval.eval_search import eval_search as run
 
     from . import render
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from embedstore._words import counted
+from embedstore._core.words import counted
 
 from .commands import Json, Types, column_types
 
 if TYPE_CHECKING:
-    from embedstore._import import ImportReport
-    from embedstore.pipeline.importing import ImportedSpace
+    from embedstore.ingest.import_vectors import ImportReport
+    from embedstore.ingest.importer import ImportedSpace
 
 SOURCE = "A .npy, .npz, .parquet, .csv, .tsv, .jsonl or HDF5 file (FILE.h5:/dataset), or a folder of .npy or .parquet files."
 

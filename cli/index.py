@@ -9,7 +9,7 @@ import typer
 from .commands import Json, Store
 
 if TYPE_CHECKING:
-    from embedstore._index import IndexReport
+    from embedstore.retrieval.index import IndexReport
 
 
 def index(

@@ -32,7 +32,7 @@ commands.register(app)
 
 def _print_version(asked: bool) -> None:
     if asked:
-        from embedstore import __version__
+        from embedstore._version import __version__
 
         typer.echo(f"embedstore {__version__}")
         raise typer.Exit
@@ -64,7 +64,7 @@ def main() -> None:
 
 def _run() -> int:
     """Run the command that was typed; its exit code."""
-    from embedstore._arguments import strings
+    from embedstore._core.arguments import strings
     from embedstore.errors import EmbedstoreError, UsageError
 
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # its own keeps several times what is in use at once

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from embedstore._words import counted
+from embedstore._core.words import counted
 
 from .commands import Json, Store
 

@@ -6,21 +6,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from embedstore._words import counted
+from embedstore._core.words import counted
 
 from .streams import console, plain
 from .streams import print_json as print_json
 from .streams import say as say
 
 if TYPE_CHECKING:
-    from embedstore._embed import EmbedReport
-    from embedstore._evaluate import EvaluationReport
-    from embedstore._predict import Predictions
-    from embedstore._request import SearchResult
-    from embedstore._train import TrainReport
     from embedstore.evaluation.metrics import Score
     from embedstore.heads.auto import Step
-    from embedstore.pipeline.report import ProgressCallback
+    from embedstore.ingest.embed import EmbedReport
+    from embedstore.ingest.report import ProgressCallback
+    from embedstore.retrieval.request import SearchResult
+    from embedstore.training.evaluate import EvaluationReport
+    from embedstore.training.predict import Predictions
+    from embedstore.training.train import TrainReport
 
 
 BASELINES = {"majority": "majority class", "knn": "kNN (k = 8)"}

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from embedstore._words import counted
+from embedstore._core.words import counted
 
 from .commands import AudioColumn, Device, IdColumn, ImageColumn, Json, Store, TextColumn, VideoColumn, named_columns
 from .opening import AllowModel
 
 if TYPE_CHECKING:
-    from embedstore._repair import RepairReport
+    from embedstore.ingest.repair import RepairReport
     from embedstore.store.salvage import Damage
 
 

@@ -8,67 +8,68 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from embedstore._version import __version__ as __version__
+
 if TYPE_CHECKING:
-    from embedstore._align import AlignReport, align
-    from embedstore._batch import BatchReport, search_batch
-    from embedstore._compact import CompactReport, compact
-    from embedstore._dedup import find_duplicates, remove_duplicates
-    from embedstore._duplicate_report import DuplicateReport
-    from embedstore._embed import EmbedReport, embed
-    from embedstore._eval_search import SearchEvaluation, eval_search
-    from embedstore._evaluate import evaluate
-    from embedstore._import import ImportReport, import_vectors
-    from embedstore._index import IndexReport, index
-    from embedstore._predict import predict
-    from embedstore._query import QueryVector
-    from embedstore._request import SearchResult
-    from embedstore._search import Searcher, search
-    from embedstore._train import train
+    from embedstore.duplicates.find import find_duplicates, remove_duplicates
+    from embedstore.duplicates.report import DuplicateReport
     from embedstore.errors import EmbedstoreError
     from embedstore.heads import Head, LinearHead, make_head
-    from embedstore.indexing.approximate import VectorIndex
+    from embedstore.indexing.vector_index import VectorIndex
+    from embedstore.ingest.embed import EmbedReport, embed
+    from embedstore.ingest.import_vectors import ImportReport, import_vectors
+    from embedstore.retrieval.align import AlignReport, align
+    from embedstore.retrieval.batch import BatchReport, search_batch
+    from embedstore.retrieval.compact import CompactReport, compact
+    from embedstore.retrieval.eval_search import SearchEvaluation, eval_search
+    from embedstore.retrieval.index import IndexReport, index
+    from embedstore.retrieval.queries import QueryVector
+    from embedstore.retrieval.request import SearchResult
+    from embedstore.retrieval.search import Searcher, search
     from embedstore.spec import EncoderSpec
     from embedstore.store import Store, View
     from embedstore.store.verify import verify
+    from embedstore.training.evaluate import evaluate
+    from embedstore.training.predict import predict
+    from embedstore.training.train import train
 
 _HOMES = {
-    "AlignReport": "embedstore._align",
-    "BatchReport": "embedstore._batch",
-    "CompactReport": "embedstore._compact",
-    "DuplicateReport": "embedstore._duplicate_report",
-    "EmbedReport": "embedstore._embed",
+    "AlignReport": "embedstore.retrieval.align",
+    "BatchReport": "embedstore.retrieval.batch",
+    "CompactReport": "embedstore.retrieval.compact",
+    "DuplicateReport": "embedstore.duplicates.report",
+    "EmbedReport": "embedstore.ingest.embed",
     "EmbedstoreError": "embedstore.errors",
     "EncoderSpec": "embedstore.spec",
     "Head": "embedstore.heads",
-    "ImportReport": "embedstore._import",
-    "IndexReport": "embedstore._index",
+    "ImportReport": "embedstore.ingest.import_vectors",
+    "IndexReport": "embedstore.retrieval.index",
     "LinearHead": "embedstore.heads",
-    "QueryVector": "embedstore._query",
-    "SearchEvaluation": "embedstore._eval_search",
-    "SearchResult": "embedstore._request",
-    "Searcher": "embedstore._search",
+    "QueryVector": "embedstore.retrieval.queries",
+    "SearchEvaluation": "embedstore.retrieval.eval_search",
+    "SearchResult": "embedstore.retrieval.request",
+    "Searcher": "embedstore.retrieval.search",
     "Store": "embedstore.store",
-    "VectorIndex": "embedstore.indexing.approximate",
+    "VectorIndex": "embedstore.indexing.vector_index",
     "View": "embedstore.store",
-    "align": "embedstore._align",
-    "compact": "embedstore._compact",
-    "embed": "embedstore._embed",
-    "eval_search": "embedstore._eval_search",
-    "evaluate": "embedstore._evaluate",
-    "find_duplicates": "embedstore._dedup",
-    "import_vectors": "embedstore._import",
-    "index": "embedstore._index",
+    "align": "embedstore.retrieval.align",
+    "compact": "embedstore.retrieval.compact",
+    "embed": "embedstore.ingest.embed",
+    "eval_search": "embedstore.retrieval.eval_search",
+    "evaluate": "embedstore.training.evaluate",
+    "find_duplicates": "embedstore.duplicates.find",
+    "import_vectors": "embedstore.ingest.import_vectors",
+    "index": "embedstore.retrieval.index",
     "make_head": "embedstore.heads",
-    "predict": "embedstore._predict",
-    "remove_duplicates": "embedstore._dedup",
-    "repair": "embedstore._repair",
-    "search": "embedstore._search",
-    "search_batch": "embedstore._batch",
-    "train": "embedstore._train",
+    "predict": "embedstore.training.predict",
+    "remove_duplicates": "embedstore.duplicates.find",
+    "repair": "embedstore.ingest.repair",
+    "search": "embedstore.retrieval.search",
+    "search_batch": "embedstore.retrieval.batch",
+    "train": "embedstore.training.train",
     "verify": "embedstore.store.verify",
 }
 
-__version__ = "0.1.0"
 
 __all__ = [
     "AlignReport",

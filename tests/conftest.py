@@ -10,7 +10,7 @@ import pytest
 from helpers import write_csv, write_image
 
 import embedstore as es
-from embedstore._files import cache_home
+from embedstore._core.atomic_files import cache_home
 
 os.environ.setdefault("EMBEDSTORE_DEBUG", "1")  # errors that nobody expected show themselves in tests
 ROOT = Path(__file__).parent.parent

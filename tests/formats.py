@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from helpers import write_csv, write_image
 
 from embedstore.encoders.hash import HashEncoder
-from embedstore.encoders.thumbnail import thumbnail
+from embedstore.encoders.payloads.thumbnail import thumbnail
 
 LABELS = ["cat", "dog", "eel"]
 STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])

@@ -52,8 +52,8 @@ def telling_store(path: Path, n: int = 200, **columns: Any) -> es.Store:
 
 def write(path: Path, operation: str, arguments: dict[str, Any]) -> None:
     """One write to the store at `path`: ``embed`` (of numbers as texts), ``import``, ``remove``, ``index`` or ``compact``."""
-    from embedstore._compact import compact
-    from embedstore._index import index
+    from embedstore.retrieval.compact import compact
+    from embedstore.retrieval.index import index
 
     if operation == "embed":
         data = arguments["data"]
@@ -70,25 +70,27 @@ def write(path: Path, operation: str, arguments: dict[str, Any]) -> None:
 
 def killed_write(path: Path, operation: str, arguments: dict[str, Any], at: int) -> None:
     """`write`, in a process that kills itself when the `at`-th file (from 1) would be renamed into place."""
-    from embedstore import _folders
+    from embedstore._core import folders
 
-    real, left = _folders.publish, at
+    real, left = folders.publish, at
 
-    def publish(folder: _folders.Folder, temporary: str, name: str) -> None:
+    def publish(folder: folders.Folder, temporary: str, name: str) -> None:
         nonlocal left
         left -= 1
         if left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
         real(folder, temporary, name)
 
-    _folders.publish = publish
+    folders.publish = publish
     write(path, operation, arguments)
 
 
 def run_killed(path: Path, operation: str, arguments: dict[str, Any], at: int) -> bool:
     """Run `killed_write` in a process of its own; whether it was killed before it ended."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["embedstore._compact", "embedstore._embed", "faiss", "h5py", "pyarrow.parquet"])
+    context.set_forkserver_preload(
+        ["embedstore.retrieval.compact", "embedstore.ingest.embed", "faiss", "h5py", "pyarrow.parquet"]
+    )
     process = context.Process(target=killed_write, args=(path, operation, arguments, at))
     process.start()
     process.join()

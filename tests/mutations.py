@@ -321,7 +321,7 @@ def _picture(name: str) -> Callable[[Path], Path]:
 
 def _decode(folder: Path, file: Path) -> Callable[[], None]:
     def run() -> None:
-        from embedstore.encoders.images import decode_rgb
+        from embedstore.encoders.payloads.images import decode_rgb
         from embedstore.errors import PayloadError
 
         with contextlib.suppress(PayloadError):
@@ -369,7 +369,7 @@ def _seal_head(folder: Path, file: Path) -> None:
 
 
 def _sealed(path: Path, file: Path, change: Callable[[dict[str, object]], None]) -> None:
-    from embedstore._encoding import digest_of
+    from embedstore._core.encoding import digest_of
 
     try:
         document = json.loads(path.read_bytes())
@@ -432,10 +432,6 @@ def warm_up() -> None:
     import h5py  # noqa: F401
     import PIL.Image
     import pyarrow.parquet  # noqa: F401
-
-    import embedstore._import
-    import embedstore._predict
-    import embedstore._search  # noqa: F401
 
     PIL.Image.init()
 

@@ -13,13 +13,13 @@ from sklearn.cross_decomposition import CCA
 from typer.testing import CliRunner
 
 import embedstore as es
-from embedstore._align import AlignReport, align
-from embedstore._encoding import encoding, sealed
-from embedstore._projected import ProjectedSpace, SearchableSpace, query_space, skipped_aligners, spaces_of
+from embedstore._core.encoding import encoding, sealed
 from embedstore.errors import CorruptStoreError, HeadError, UsageError
 from embedstore.evaluation.paired import content_codes, copy_groups, rank_distinct, rank_pairs
-from embedstore.heads.align import Aligner
-from embedstore.heads.align_io import AlignRecord, load_aligner, save_aligner
+from embedstore.heads.aligner import Aligner
+from embedstore.heads.aligner_io import AlignRecord, load_aligner, save_aligner
+from embedstore.retrieval.align import AlignReport, align
+from embedstore.retrieval.aligned_spaces import ProjectedSpace, SearchableSpace, query_space, skipped_aligners, spaces_of
 from embedstore.sources import MemorySource
 from embedstore.store.verify import verify
 

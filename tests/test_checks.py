@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 import embedstore as es
-from embedstore import _digests, _sums
-from embedstore._encoding import digest_of
+from embedstore._core import digests, sums
+from embedstore._core.encoding import digest_of
 from embedstore.errors import CorruptStoreError, StoreError
 from embedstore.sources import MemorySource
-from embedstore.store import files as part_files
+from embedstore.store import part_files as part_files
 from embedstore.store.combined import combined_is_current
 
 DIM, N = 24, 9000
@@ -112,7 +112,7 @@ def test_a_damaged_part_says_what_brings_it_back(path: Path) -> None:
 @pytest.mark.parametrize("at", [0, 1])
 def test_what_was_read_is_not_compared_again(path: Path, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
     """In another process as well: the memory is the user's."""
-    monkeypatch.setattr(_digests, "CLOCK_TICK_NS", 0)
+    monkeypatch.setattr(digests, "CLOCK_TICK_NS", 0)
     space = es.Store.open(path).space("v")
     list(space.blocks()) if at else space.vectors()
     es.Store.open(path).items.table()
@@ -135,11 +135,11 @@ def test_a_picked_vector_reads_its_block_once(path: Path, monkeypatch: pytest.Mo
 
     def counted(data: memoryview, size: int) -> Any:
         sizes.append(len(data))
-        return _sums.block_sums(data, size)
+        return sums.block_sums(data, size)
 
     monkeypatch.setattr(part_files, "block_sums", counted)
     raw = es.Store.open(path).space("v").raw
-    block = _sums.rows_per_block(DIM * 2) * DIM * 2
+    block = sums.rows_per_block(DIM * 2) * DIM * 2
     for _ in range(3):
         raw.take(ROWS)
     assert sum(sizes) <= 4 * block

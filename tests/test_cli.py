@@ -193,7 +193,7 @@ def test_damage_is_exit_code_one(store: es.Store) -> None:
 
 def test_ctrl_c_says_how_to_go_on(table: Path, tmp_path: Path) -> None:
     script = (
-        "import embedstore.pipeline.consume as c\n"
+        "import embedstore.ingest.consume as c\n"
         "def stop(*a, **k): raise KeyboardInterrupt\n"
         "c.encode_batch = stop\n"
         "import sys; from embedstore_cli.main import main; main()"
@@ -251,7 +251,7 @@ def test_a_batch_for_more_neighbours_than_there_are(store: es.Store, tmp_path: P
 
 def test_small_blocks_answer_as_large_ones(store: es.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     es.search_batch(store, "text", tmp_path / "large.csv")
-    monkeypatch.setattr("embedstore._batch.ANSWERS", 25)
+    monkeypatch.setattr("embedstore.retrieval.batch.ANSWERS", 25)
     es.search_batch(store, "text", tmp_path / "small.csv")
     rows = [[line.split(",")[:3] for line in (tmp_path / name).read_text().splitlines()] for name in ("large.csv", "small.csv")]
     assert rows[0] == rows[1]

@@ -13,11 +13,11 @@ import pytest
 from helpers import Telling, run_killed, telling_store
 
 import embedstore as es
-from embedstore._index import index
 from embedstore.errors import StoreError
+from embedstore.retrieval.index import index
 from embedstore.sources import MemorySource
-from embedstore.store import compact as compacting
-from embedstore.store.compact import worth_compacting
+from embedstore.store import rewrite as compacting
+from embedstore.store.rewrite import worth_compacting
 
 
 def add(path: Path, ids: list[str], texts: list[str] | None = None, **columns: Any) -> None:

@@ -14,17 +14,16 @@ import pytest
 from PIL import Image, ImageDraw
 
 import embedstore as es
-from embedstore import _dedup
-from embedstore._dedup import find_duplicates, remove_duplicates
-from embedstore._duplicate_report import DuplicateReport
+from embedstore.duplicates import find, pairs
+from embedstore.duplicates import pixels as pixels_module
+from embedstore.duplicates.find import find_duplicates, remove_duplicates
+from embedstore.duplicates.pairs import Pairs, cluster, first_equal, pairs_above, score_pairs
+from embedstore.duplicates.pixels import LARGEST, LIMIT, NOISE, PixelPairs, Thumbnails, alike_pairs, contrasts
+from embedstore.duplicates.report import DuplicateReport
 from embedstore.encoders.hash import HashEncoder
-from embedstore.encoders.images import decode_rgb
-from embedstore.encoders.thumbnail import thumbnail
+from embedstore.encoders.payloads.images import decode_rgb
+from embedstore.encoders.payloads.thumbnail import thumbnail
 from embedstore.errors import PayloadError, StoreError, UsageError
-from embedstore.indexing import duplicates
-from embedstore.indexing import pixels as pixels_module
-from embedstore.indexing.duplicates import Pairs, cluster, first_equal, pairs_above, score_pairs
-from embedstore.indexing.pixels import LARGEST, LIMIT, NOISE, PixelPairs, Thumbnails, alike_pairs, contrasts
 from embedstore.sources import MemorySource
 
 
@@ -147,7 +146,7 @@ def test_pairs_with_one_of_the_first(first: int, block: int) -> None:
 
 
 def test_too_many_pairs_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(duplicates, "MAX_PAIRS", 100)
+    monkeypatch.setattr(pairs, "MAX_PAIRS", 100)
     with pytest.raises(UsageError, match=r"More than 100 pairs.*0\.5.*higher threshold"):
         pairs_above([np.ones((30, 3))], 0.5)
 
@@ -248,14 +247,14 @@ def test_nearest_neighbours_find_the_same_and_say_so(tmp_path: Path, monkeypatch
     store = vector_store(tmp_path / "s", x, price=list(range(120)))
     exact = find_duplicates(store, threshold=0.9)
     some = find_duplicates(store, threshold=0.9, where="price % 3 > 0")
-    monkeypatch.setattr(_dedup, "ALL_PAIRS_UP_TO", 50)
-    monkeypatch.setattr(_dedup, "QUERIES", 33)
+    monkeypatch.setattr(find, "ALL_PAIRS_UP_TO", 50)
+    monkeypatch.setattr(find, "QUERIES", 33)
     found = find_duplicates(store, threshold=0.9)
     assert found.clusters == exact.clusters
     assert (found.approximate, exact.approximate) == (True, False)
     assert "32 nearest neighbours" in found.notes[0]
     assert find_duplicates(store, threshold=0.9, where="price % 3 > 0").clusters == some.clusters
-    monkeypatch.setattr(_dedup, "NEIGHBOURS", 1)
+    monkeypatch.setattr(find, "NEIGHBOURS", 1)
     assert any("run it again" in note for note in find_duplicates(store, threshold=0.9).notes)
 
 
@@ -432,7 +431,7 @@ def test_unread_pictures_have_neighbours_too(tmp_path: Path, monkeypatch: pytest
         (tmp_path / f"{i}.png").unlink()
     expected = find_duplicates(store)
     assert len(expected.ids) >= 12
-    monkeypatch.setattr(_dedup, "ALL_PAIRS_UP_TO", 5)
+    monkeypatch.setattr(find, "ALL_PAIRS_UP_TO", 5)
     found = find_duplicates(store)
     assert (found.clusters, found.approximate, expected.approximate) == (expected.clusters, True, False)
 
@@ -451,7 +450,7 @@ def test_texts_must_agree_too(tmp_path: Path) -> None:
 
 def test_very_many_pictures_are_compared_by_vector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = picture_store(tmp_path / "s", {str(i): saved(drawing(i), tmp_path / f"{i}.png") for i in range(4)})
-    monkeypatch.setattr(_dedup, "PIXELS_UP_TO", 3)
+    monkeypatch.setattr(find, "PIXELS_UP_TO", 3)
     report = find_duplicates(store)
     assert report.pixels is None
     assert "compared by vector" in report.notes[0]
@@ -533,7 +532,7 @@ def test_command(store: es.Store, tmp_path: Path) -> None:
     assert "1 of 12 items are duplicates by image (1 exact, 0 near by pixels)" in shown
     assert "(1 exact, 0 near at cosine 0.98 or more)" in run("dedup", store.path, "--no-pixels").stdout
     assert "--remove" in shown
-    assert f"default {_dedup.THRESHOLD}" in " ".join(run("dedup", "--help").stdout.split())
+    assert f"default {find.THRESHOLD}" in " ".join(run("dedup", "--help").stdout.split())
     out = tmp_path / "d.csv"
     done = run("dedup", store.path, "--exact", "--out", out, "--remove", "--json")
     document = json.loads(done.stdout)

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import embedstore as es
+from embedstore._core.splits import SPLITS, hashed_split
 from embedstore.demo import extract
-from embedstore.demo.build import CLASSES
-from embedstore.splits import SPLITS, hashed_split
+from embedstore.demo.make_clipart import CLASSES
 
 
 @pytest.mark.parametrize("seed", range(3))

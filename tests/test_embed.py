@@ -14,10 +14,10 @@ from helpers import write_csv, write_image
 from PIL import Image
 
 import embedstore as es
-from embedstore import _keys
-from embedstore._keys import KeyTable
+from embedstore._core import keys
+from embedstore._core.keys import KeyTable
 from embedstore.encoders.hash import HashEncoder
-from embedstore.encoders.images import ImageTransform
+from embedstore.encoders.payloads.images import ImageTransform
 from embedstore.errors import (
     DuplicateIdError,
     EncoderError,
@@ -26,11 +26,11 @@ from embedstore.errors import (
     SourceError,
     UsageError,
 )
-from embedstore.pipeline import consume, produce
-from embedstore.pipeline.consume import Encoding
-from embedstore.pipeline.produce import Batch, ChunkEnd
-from embedstore.pipeline.stages import Clock
-from embedstore.pipeline.state import SpaceState
+from embedstore.ingest import consume, produce
+from embedstore.ingest.claims import SpaceState
+from embedstore.ingest.consume import Encoding
+from embedstore.ingest.produce import Batch, ChunkEnd
+from embedstore.ingest.stages import Clock
 from embedstore.sources import MemorySource
 from embedstore.store.space import Space
 
@@ -65,7 +65,7 @@ def test_a_run_without_anything_new_looks_at_no_payload_and_says_what_took_its_t
     es.embed(table, path, text="hash:64")
     monkeypatch.setattr(Space, "hash_table", property(refuse))
     clock = Clock()
-    monkeypatch.setattr("embedstore._embed.Clock", lambda: clock)
+    monkeypatch.setattr("embedstore.ingest.embed.Clock", lambda: clock)
     report = es.embed(table, path, text="hash:64")
     assert report.spaces["text"].unchanged + report.spaces["text"].missing == report.items
     assert clock.busy["compare"] > 0
@@ -388,7 +388,7 @@ def test_a_batch_size_below_one_is_refused(tmp_path: Path) -> None:
 
 
 def test_tables_of_contents_on_disk_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_keys, "SEGMENT", 64)
+    monkeypatch.setattr(keys, "SEGMENT", 64)
     texts = [f"text {i % 1700}" for i in range(4000)]
     source = MemorySource({"id": [f"i{i}" for i in range(4000)], "text": texts})
     assert es.embed(source, tmp_path / "s", text="hash:8").spaces["text"].distinct == 1700

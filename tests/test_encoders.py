@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 
 from embedstore.encoders import ENCODERS, Encoder, EncoderRequest, load_encoder
-from embedstore.encoders.images import ImageTransform, decode_rgb, shortest
-from embedstore.encoders.network import agreement
+from embedstore.encoders.payloads.images import ImageTransform, decode_rgb, shortest
+from embedstore.encoders.runtimes.choose import agreement
 from embedstore.errors import EncoderError, MissingDependencyError, PayloadError, UsageError
 from embedstore.spec import EncoderSpec
 
@@ -405,7 +405,7 @@ class TestRuntimes:
 
     @pytest.mark.parametrize("modality", ["image", "text"])
     def test_open_clip_towers_agree_and_are_converted_once(self, tiny_clip: str, modality: str, cache: Path) -> None:
-        from embedstore.encoders import openvino
+        from embedstore.encoders.runtimes import openvino
 
         ours, theirs = (load_encoder(tiny_clip, modality, runtime=runtime) for runtime in ("openvino", "torch"))
         payloads = [encoded(picture(i)) for i in range(5)] if modality == "image" else [t.encode() for t in TEXTS]
@@ -421,7 +421,7 @@ class TestRuntimes:
         )
 
     def test_one_that_does_not_agree_is_left_to_torch(self, tiny_clip: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        from embedstore.encoders import openvino
+        from embedstore.encoders.runtimes import openvino
 
         monkeypatch.setattr(openvino, "agreement", lambda ours, theirs: 0.99)
         image = encoded(picture(0))
@@ -433,7 +433,7 @@ class TestRuntimes:
                 required.encode([required.prepare(image)])
 
     def test_one_that_cannot_be_converted_is_left_to_torch(self, tiny_clip: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        from embedstore.encoders import openvino
+        from embedstore.encoders.runtimes import openvino
 
         def fails(*_: Any, **__: Any) -> None:
             raise RuntimeError("no such operation")
@@ -453,16 +453,16 @@ class TestRuntimes:
     def test_a_compiled_one_gives_the_same_vectors(
         self, tiny_clip: str, modality: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from embedstore.encoders import runtime
+        from embedstore.encoders.runtimes import pytorch
 
-        monkeypatch.setattr(runtime, "BACKEND", "eager")  # traced as for any backend, without a minute in a C++ compiler
+        monkeypatch.setattr(pytorch, "BACKEND", "eager")  # traced as for any backend, without a minute in a C++ compiler
         compiled, eager = (load_encoder(tiny_clip, modality, runtime=name) for name in ("compile", "torch"))
         payloads = [encoded(picture(i)) if modality == "image" else f"picture {i}".encode() for i in range(5)]
         for n in (5, 1, 3):
             prepared = [eager.prepare(payload) for payload in payloads[:n]]
             np.testing.assert_allclose(compiled.encode(prepared), eager.encode(prepared), atol=1e-6)
         assert (compiled.provenance()["compiled"], "compiled" in eager.provenance()) == ("eager", False)
-        monkeypatch.setattr(runtime, "agreement", lambda ours, theirs: 0.99)
+        monkeypatch.setattr(pytorch, "agreement", lambda ours, theirs: 0.99)
         with pytest.raises(EncoderError, match=r"other vectors when compiled .cosine 0\.99.*--runtime torch"):
             load_encoder(tiny_clip, modality, runtime="compile").encode(prepared)
 
@@ -505,22 +505,22 @@ def test_images_are_embedded_without_torch(tmp_path: Path) -> None:
 
 
 def test_precision_and_device_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
-    from embedstore.encoders import runtime
+    from embedstore.encoders.runtimes import pytorch
 
-    monkeypatch.setattr(runtime, "cpu_has_bfloat16", lambda: False)
+    monkeypatch.setattr(pytorch, "cpu_has_bfloat16", lambda: False)
     with pytest.raises(UsageError, match="has no fast bfloat16"):
-        runtime.TorchRuntime("cpu", "bfloat16")
-    assert not runtime.TorchRuntime("cpu", "auto").bfloat16
+        pytorch.TorchRuntime("cpu", "bfloat16")
+    assert not pytorch.TorchRuntime("cpu", "auto").bfloat16
     with pytest.raises(UsageError, match="is not a torch device"):
-        runtime.TorchRuntime("gpu7", "auto")
+        pytorch.TorchRuntime("gpu7", "auto")
     with pytest.raises(UsageError, match="precision must be"):
-        runtime.TorchRuntime("cpu", "int8")
+        pytorch.TorchRuntime("cpu", "int8")
 
 
 def test_cuda_out_of_memory_is_told_apart() -> None:
     import torch
 
-    from embedstore.encoders.runtime import TorchRuntime
+    from embedstore.encoders.runtimes.pytorch import TorchRuntime
     from embedstore.errors import EncoderOutOfMemoryError
 
     def full() -> torch.Tensor:

@@ -14,10 +14,10 @@ from helpers import Telling, telling_store
 from sklearn import metrics as sk
 
 import embedstore as es
-from embedstore._eval_search import eval_search
 from embedstore.encoders import ENCODERS
 from embedstore.errors import SourceError, UsageError
 from embedstore.evaluation.judgements import PairedAnswers, SameValue
+from embedstore.retrieval.eval_search import eval_search
 from embedstore.sources import MemorySource
 
 Array = np.ndarray[Any, Any]
@@ -180,7 +180,7 @@ def test_pairs_that_cannot_be_right(telling: es.Store, tmp_path: Path, text: str
 
 
 def test_ids_in_jsonl_stay_as_they_are_written(tmp_path: Path) -> None:
-    from embedstore.sources.pairs import read_pairs
+    from embedstore.retrieval.judged_pairs import read_pairs
 
     path = write_pairs(tmp_path / "p.jsonl", [{"query": "2020-01-01 00:30", "id": "007"}, {"query": 'say "x, y"', "id": 7}])
     read = read_pairs(path)

@@ -15,12 +15,12 @@ import pytest
 from helpers import telling_store
 
 import embedstore as es
-from embedstore import _foreign
-from embedstore._folders import Folder
+from embedstore._core import foreign_files
+from embedstore._core.folders import Folder
 from embedstore.errors import CorruptStoreError
 from embedstore.heads import trees
 from embedstore.heads.boosted import GbdtHead
-from embedstore.indexing import foreign
+from embedstore.indexing import faiss_checks
 
 
 @pytest.fixture(scope="module")
@@ -73,15 +73,15 @@ def test_trees_that_lead_nowhere_are_refused(model: bytes, change: Callable[[dic
     with pytest.raises(CorruptStoreError) as refused:
         trees.load_booster(crafted, 4)
     assert "\n" not in str(refused.value)
-    assert not _foreign.is_remembered("xgboost", hashlib.sha256(crafted).hexdigest())
+    assert not foreign_files.is_remembered("xgboost", hashlib.sha256(crafted).hexdigest())
 
 
 def test_a_model_made_here_is_loaded_at_once_and_one_made_elsewhere_tried_once(
     model: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran: list[int] = []
-    real = _foreign.subprocess.run
-    monkeypatch.setattr(_foreign.subprocess, "run", lambda *a, **k: (ran.append(1), real(*a, **k))[1])
+    real = foreign_files.subprocess.run
+    monkeypatch.setattr(foreign_files.subprocess, "run", lambda *a, **k: (ran.append(1), real(*a, **k))[1])
     assert trees.load_booster(model, 4).num_features() == 4  # the cache of a test is its own: this one is made elsewhere
     assert trees.load_booster(model, 4).num_features() == 4
     assert len(ran) == 1
@@ -101,12 +101,12 @@ def test_a_child_that_takes_too_long_or_dies_is_one_line(model: bytes, monkeypat
     (tmp_path / "crashing.py").write_text("import os, signal\ndef crash(data): os.kill(os.getpid(), signal.SIGSEGV)")
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(CorruptStoreError, match="SIGSEGV"):
-        _foreign.try_once("xgboost", "0" * 64, "crashing:crash", data=model)
+        foreign_files.try_once("xgboost", "0" * 64, "crashing:crash", data=model)
     with pytest.raises(CorruptStoreError, match="No module"):
-        _foreign.try_once("xgboost", "0" * 64, "nowhere:nothing", data=model)
-    monkeypatch.setattr(_foreign, "SECONDS", 0.01)
+        foreign_files.try_once("xgboost", "0" * 64, "nowhere:nothing", data=model)
+    monkeypatch.setattr(foreign_files, "SECONDS", 0.01)
     with pytest.raises(CorruptStoreError, match=r"did not load it in 0\.01 s"):
-        _foreign.try_once("xgboost", "0" * 64, "embedstore.heads.trees:check_model", data=model)
+        foreign_files.try_once("xgboost", "0" * 64, "embedstore.heads.trees:check_model", data=model)
 
 
 CODED = ("HNSW16,SQfp16", "HNSW16,RaBitQ2", "IVF16,RaBitQ")
@@ -123,8 +123,8 @@ def indexed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 def test_an_index_made_elsewhere_is_tried_once_and_used(indexed: es.Store, monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[int] = []
-    real = _foreign.subprocess.run
-    monkeypatch.setattr(_foreign.subprocess, "run", lambda *a, **k: (ran.append(1), real(*a, **k))[1])
+    real = foreign_files.subprocess.run
+    monkeypatch.setattr(foreign_files.subprocess, "run", lambda *a, **k: (ran.append(1), real(*a, **k))[1])
     first = es.search(indexed, id="1")
     assert not first.index["exact"], first
     files = len(list((indexed.path / "spaces/text/index").glob("*.faiss")))
@@ -139,7 +139,7 @@ def test_a_graph_that_leads_nowhere_is_not_used(indexed: es.Store, tmp_path: Pat
     (path,) = (indexed.path / "spaces/text/index").glob("base-*.faiss")
     index = faiss.read_index(str(path))
     copy = Path(shutil.copy(path, tmp_path / "base.faiss"))
-    foreign.try_index(copy, hashlib.sha256(copy.read_bytes()).hexdigest())
+    faiss_checks.try_index(copy, hashlib.sha256(copy.read_bytes()).hexdigest())
     if isinstance(index, faiss.IndexHNSW):
         links = faiss.vector_to_array(index.hnsw.neighbors)
         links[5] = 1_000_000
@@ -148,7 +148,7 @@ def test_a_graph_that_leads_nowhere_is_not_used(indexed: es.Store, tmp_path: Pat
         faiss.rev_swig_ptr(index.invlists.get_ids(0), 1)[0] = 1_000_000
     faiss.write_index(index, str(copy))
     with pytest.raises(CorruptStoreError):
-        foreign.try_index(copy, hashlib.sha256(copy.read_bytes()).hexdigest())
+        faiss_checks.try_index(copy, hashlib.sha256(copy.read_bytes()).hexdigest())
 
 
 def test_a_hostile_index_is_not_used_and_the_answer_says_so(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
-from embedstore.heads.gram import RidgeFit, gram_folds, score_subsets, shapley
+from embedstore.heads.solvers.gram import RidgeFit, gram_folds, score_subsets, shapley
 
 DIMS = {"a": 12, "b": 7, "c": 5}
 

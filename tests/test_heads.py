@@ -14,15 +14,15 @@ from helpers import Telling, telling_store, write_csv, write_image
 from sklearn.linear_model import LogisticRegression
 
 import embedstore as es
-from embedstore._encoding import sealed
+from embedstore._core.encoding import sealed
+from embedstore._core.splits import hashed_split, stratified_folds
 from embedstore.demo import extract
 from embedstore.errors import CorruptStoreError, FingerprintError, HeadError, UsageError
 from embedstore.heads import knn
-from embedstore.heads._features import Standardizer
-from embedstore.heads._logistic import LogisticProblem
 from embedstore.heads.base import Data, log_softmax
+from embedstore.heads.solvers.design_matrix import Standardizer
+from embedstore.heads.solvers.logistic import LogisticProblem
 from embedstore.sources import MemorySource
-from embedstore.splits import hashed_split, stratified_folds
 
 
 def problem(n: int = 400, d: int = 60, c: int = 5, seed: int = 0) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import embedstore as es
-from embedstore._hdf5 import plain_dataset
+from embedstore._core.hdf5 import plain_dataset
 from embedstore.errors import CorruptStoreError, SourceError
 
 SECRET = np.arange(32, dtype=np.float32).reshape(8, 4)

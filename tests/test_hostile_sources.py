@@ -201,7 +201,7 @@ def test_a_payload_of_a_terabyte_is_one_failure(tmp_path: Path) -> None:
 
 
 def test_json_of_a_store_is_bounded(tmp_path: Path) -> None:
-    from embedstore._files import JSON_BYTES, read_json
+    from embedstore._core.atomic_files import JSON_BYTES, read_json
     from embedstore.errors import StoreError
 
     path = tmp_path / "a.json"

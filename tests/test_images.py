@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, TiffImagePlugin
 
-from embedstore.encoders.images import ImageTransform, decode_rgb
+from embedstore.encoders.payloads.images import ImageTransform, decode_rgb
 from embedstore.errors import PayloadError
 
 LIMIT = 10**7

@@ -18,12 +18,12 @@ from helpers import killed_write, write_csv
 from test_cli import run
 
 import embedstore as es
-from embedstore._keys import hash_rows
+from embedstore._core.keys import hash_rows
 from embedstore.encoders import ENCODERS
 from embedstore.encoders.hash import HashEncoder
 from embedstore.errors import DuplicateIdError, FingerprintError, PayloadError, SourceError, UsageError
-from embedstore.pipeline import importing
-from embedstore.pipeline.pack import Packed, pack
+from embedstore.ingest import importer
+from embedstore.ingest.pack import Packed, pack
 from embedstore.sources import MemorySource
 from embedstore.spec import EncoderSpec
 
@@ -437,7 +437,7 @@ def test_a_direction_that_float16_loses_is_told_exactly(given: Any, dim: int) ->
     rows[:3] = 0
     rows[3:6, 1:] = 0  # one value
     out = Packed.empty(len(rows), dim, np.float16)
-    with importing.ThreadPoolExecutor(2) as pool:
+    with importer.ThreadPoolExecutor(2) as pool:
         pack([([rows], out)], pool, threads=2)
     expected = (cosines(rows, rows.astype(np.float16)) < 0.999) & rows.any(axis=1)
     assert 200 < expected.sum() < 2800
@@ -461,7 +461,7 @@ def test_vectors_that_float16_flushes_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_last_progress_is_of_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importing, "PART_BYTES", SMALL_PARTS)
+    monkeypatch.setattr(importer, "PART_BYTES", SMALL_PARTS)
     seen: list[tuple[int, int | None, int]] = []
     vectors = made(5000)
     es.import_vectors(vectors, tmp_path / "s", space="image", on_progress=lambda p: seen.append((p.done, p.total, p.encoded)))
@@ -477,7 +477,7 @@ def test_every_float16_is_rounded_as_numpy_does() -> None:
     values = np.concatenate([values, -values])
     rows = values[: len(values) // 8 * 8].reshape(-1, 8)
     out = Packed.empty(len(rows), 8, np.float16, lengths=True)
-    with importing.ThreadPoolExecutor(2) as pool:
+    with importer.ThreadPoolExecutor(2) as pool:
         pack([([rows[:100], rows[100:]], out)], pool, threads=2)
     np.testing.assert_array_equal(out.vectors.view(np.uint16), rows.astype(np.float16).view(np.uint16))
     np.testing.assert_array_equal(out.largest, np.abs(rows).max(axis=1))
@@ -582,12 +582,12 @@ def test_another_dimension_is_refused(tmp_path: Path) -> None:
 
 
 def killed_import(path: Path, arguments: dict[str, Any], at: int) -> None:
-    importing.PART_BYTES = SMALL_PARTS
+    importer.PART_BYTES = SMALL_PARTS
     killed_write(path, "import", arguments, at)
 
 
 def test_a_kill_loses_at_most_the_part_in_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importing, "PART_BYTES", SMALL_PARTS)
+    monkeypatch.setattr(importer, "PART_BYTES", SMALL_PARTS)
     vectors = made(3500)
     vectors[[5, 2500]] = np.nan
     np.save(tmp_path / "v.npy", vectors)
@@ -599,7 +599,9 @@ def test_a_kill_loses_at_most_the_part_in_progress(tmp_path: Path, monkeypatch: 
     expected = contents(tmp_path / "whole")
     assert len(es.Store.open(tmp_path / "whole").manifest.items) == 4
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["embedstore._import", "embedstore._compact", "h5py", "pyarrow.parquet", "duckdb"])
+    context.set_forkserver_preload(
+        ["embedstore.ingest.import_vectors", "embedstore.retrieval.compact", "h5py", "pyarrow.parquet", "duckdb"]
+    )
     for at in (2, 5, 7, 12):
         path = tmp_path / f"killed-{at}"
         process = context.Process(target=killed_import, args=(path, arguments, at))

@@ -17,14 +17,14 @@ import torch
 
 from embedstore.errors import UsageError
 from embedstore.indexing import tune
-from embedstore.indexing.approximate import VectorIndex
+from embedstore.indexing.answering import Planner
 from embedstore.indexing.base import Base, Setting
-from embedstore.indexing.combine import first_of_each
 from embedstore.indexing.measure import SAME, QuerySet, interval
-from embedstore.indexing.plan import Planner
 from embedstore.indexing.recipe import Recipe, choose, n_lists, parse_bytes, parse_seconds
 from embedstore.indexing.report import IndexReport
+from embedstore.indexing.vector_index import VectorIndex
 from embedstore.indexing.vectors import as_vectors, unit_rows
+from embedstore.retrieval.fusion import first_of_each
 
 Array = npt.NDArray[Any]
 
@@ -649,7 +649,8 @@ def test_recipes_round_trip() -> None:
 
 def test_es_index_is_the_function_whatever_was_imported_before() -> None:
     """The folder folder of the indexes must not take its name."""
-    script = "import embedstore as es\nes.VectorIndex, es.search\nassert es.index.__module__ == 'embedstore._index', es.index"
+    script = "import embedstore as es; es.VectorIndex, es.search"
+    script += "; assert es.index.__module__ == 'embedstore.retrieval.index', es.index"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

@@ -21,11 +21,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import embedstore as es
-import embedstore._digests as digests
-from embedstore import _digests
-from embedstore._folders import Folder
-from embedstore._index import index
+from embedstore._core import digests
+from embedstore._core.folders import Folder
 from embedstore.errors import StoreError, StoreLockedError, UsageError
+from embedstore.retrieval.index import index
 from embedstore.sources import MemorySource
 from embedstore.store.indexes import IndexFile, IndexRecord
 
@@ -229,7 +228,7 @@ def test_an_index_of_an_older_or_later_state(store: es.Store, tmp_path: Path) ->
     shutil.copytree(index_of_old, folder_of(store))
     used(store)
     with es.Store.open(store.path).writer() as writer:
-        from embedstore.store.compact import compact_parts
+        from embedstore.store.rewrite import compact_parts
 
         compact_parts(writer)
     refused(store, "compacted, restored or replaced")
@@ -248,7 +247,7 @@ def test_without_a_cache_folder_files_are_read_again(
     used(store)
     for note in tmp_path.glob("cache/embedstore/checked/*"):
         note.write_bytes(b"\xff\xfe")
-    _digests._NOTES.clear()  # as in another process
+    digests._NOTES.clear()  # as in another process
     count = counted(monkeypatch)
     used(store)
     assert len(count) == 2
@@ -331,7 +330,7 @@ def test_two_builders_at_once(store: es.Store) -> None:
 KILLED = """
 import os, signal, sys
 from embedstore import _folders
-from embedstore._index import index
+from embedstore.retrieval.index import index
 real, left = _folders.publish, [int(sys.argv[2])]
 def publish(folder, temporary, name):
     left[0] -= 1

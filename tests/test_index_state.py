@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 import embedstore as es
 from embedstore.errors import UsageError
-from embedstore.indexing import plan
+from embedstore.indexing import answering
 
 DIM = 8
 START = 150
@@ -190,7 +190,7 @@ def described(oracle: dict[str, tuple[np.ndarray[Any, Any], int]]) -> dict[str, 
 @pytest.mark.slow
 def test_search_is_right_whatever_happened(monkeypatch: pytest.MonkeyPatch) -> None:
     # These few vectors are to be filtered as many would be.
-    monkeypatch.setattr(plan.Planner, "_exact_is_faster", lambda self, known, share: False)
+    monkeypatch.setattr(answering.Planner, "_exact_is_faster", lambda self, known, share: False)
     from hypothesis.stateful import run_state_machine_as_test
 
     run_state_machine_as_test(

@@ -13,9 +13,9 @@ from PIL import Image
 import embedstore as es
 from embedstore.encoders import image_encoder, load_encoder
 from embedstore.encoders.image_encoder import pictures
-from embedstore.encoders.images import ImageTransform
-from embedstore.encoders.jpegs import DeviceJpegs, Jpeg
-from embedstore.encoders.network import agreement
+from embedstore.encoders.payloads.images import ImageTransform
+from embedstore.encoders.payloads.jpegs import DeviceJpegs, Jpeg
+from embedstore.encoders.runtimes.choose import agreement
 from embedstore.errors import PayloadError
 from embedstore.sources import MemorySource
 
@@ -108,7 +108,7 @@ def test_other_vectors_are_not_taken(encoder: Any, monkeypatch: pytest.MonkeyPat
 
 
 def test_large_files_are_decoded_in_groups(encoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from embedstore.encoders import jpegs
+    from embedstore.encoders.payloads import jpegs
 
     files = [jpeg(photo(i, (300, 200))) for i in range(5)]
     expected = encoder.encode([encoder.prepare(file) for file in files])

@@ -14,8 +14,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedstore._distinct import distinct
-from embedstore._keys import KeyTable, hash_payload, hash_strings, keys_from_bytes
+from embedstore._core.distinct import distinct
+from embedstore._core.keys import KeyTable, hash_payload, hash_strings, keys_from_bytes
 
 halves = st.integers(0, 5)  # few values, so that first halves collide
 

@@ -9,8 +9,8 @@ import pytest
 from test_trial import Telling
 
 import embedstore as es
-from embedstore._labels import label_notes, number_notes
 from embedstore.sources import MemorySource
+from embedstore.training.label_notes import label_notes, number_notes
 
 
 def notes_of(counts: dict[object, int]) -> list[str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import tomllib
+from collections import Counter
 from pathlib import Path
 
 import embedstore
@@ -12,35 +14,13 @@ import embedstore
 PACKAGE = Path(embedstore.__file__).parent
 
 LAYERS = [
-    {"errors", "_distinct", "_ordered", "_slots", "_sums", "_threads", "_words"},
-    {"_folders"},
-    {
-        "registry",
-        "spec",
-        "splits",
-        "_arguments",
-        "_encoding",
-        "_keys",
-        "_files",
-        "_locks",
-        "_sql",
-        "_typed",
-        "_types",
-        "_hdf5",
-    },
-    {"_values"},
-    {"_columns", "_digests", "_foreign", "_hub", "_tables"},
-    {"_duplicate_report"},
+    {"errors", "_version"},
+    {"registry", "spec"},
+    {"_core"},
     {"sources", "encoders", "evaluation"},
-    {"store", "indexing", "heads"},
-    {"pipeline"},
-    {"_projected", "_thumbnails", "_labels"},
-    {"_embed", "_import", "_align", "_index", "_query", "_trial", "demo"},
-    {"_request"},
-    {"_search"},
-    {"_report", "_numbers", "_dedup", "_repair", "_eval_queries", "_batch", "_compact"},
-    {"_train", "_predict", "_eval_search"},
-    {"_evaluate"},
+    {"store", "indexing", "heads", "reports"},
+    {"ingest", "retrieval"},
+    {"training", "duplicates", "demo"},
     {"__init__"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
@@ -78,6 +58,20 @@ def test_imports_run_downwards() -> None:
         room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
         for other in imports_of(path):
             assert other == room or RANK[other] < RANK[room], f"{path} ({room}) imports {other}"
+
+
+def test_every_folder_is_packaged() -> None:
+    listed = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    folders = [p.parent.relative_to(PACKAGE.parent).as_posix().replace("/", ".") for p in PACKAGE.rglob("__init__.py")]
+    assert sorted(listed) == sorted([*folders, "embedstore_cli"])
+
+
+def test_nothing_lies_loose() -> None:
+    """Modules are in wings, and a file's name occurs once, so that it says where something is."""
+    loose = {p.stem for p in PACKAGE.glob("*.py")}
+    assert loose == {"__init__", "_version", "errors", "registry", "spec"}
+    names = Counter(p.stem for p in PACKAGE.rglob("*.py") if p.stem not in {"__init__", "base", "report"})
+    assert not [name for name, times in names.items() if times > 1]
 
 
 def test_heads_and_indexes_know_no_store() -> None:

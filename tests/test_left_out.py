@@ -18,7 +18,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import embedstore as es
-from embedstore.encoders.images import decode_rgb
+from embedstore.encoders.payloads.images import decode_rgb
 from embedstore.errors import SourceError, UsageError
 from embedstore.sources import FolderSource, open_source
 from embedstore.sources.base import EXTENSIONS

@@ -18,7 +18,7 @@ from helpers import write_csv, write_image
 
 import embedstore as es
 from embedstore.errors import DuplicateIdError, MissingDependencyError, PayloadError, SourceError, UsageError
-from embedstore.pipeline.report import SpaceReport
+from embedstore.ingest.report import SpaceReport
 from embedstore.sources import LinesSource, MemorySource, PathListSource, Source, WebDatasetSource, open_source
 from embedstore.sources.records import JsonColumns
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from embedstore.evaluation.copies import EVERY, NEAR, Copies, find_copies
 from embedstore.evaluation.nearest import unit
-from embedstore.evaluation.overlap import EVERY, NEAR, Copies, find_copies
 
 TRAIN, TEST, PLANTED = 1500, 300, 20
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from embedstore.encoders import load_encoder
-from embedstore.encoders.network import agreement
-from embedstore.encoders.packing import LENGTHS, pack
+from embedstore.encoders.runtimes.choose import agreement
+from embedstore.encoders.runtimes.packing import LENGTHS, pack
 
 TEXTS = [
     *("red car", "a", "", "blue boat on the sea", "x y z " * 9, "longer than any of the rows that are shared " * 12),
@@ -118,14 +118,14 @@ class TestNetworks:
     def test_rows_in_which_texts_see_one_another_are_not_used(self, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         import torch
 
-        from embedstore.encoders import modules
+        from embedstore.encoders.runtimes import wrapped
 
-        class Mixing(modules.PackedTexts):
+        class Mixing(wrapped.PackedTexts):
             def forward(self, ids: Any, positions: Any, members: Any) -> Any:
                 everything = torch.ones_like(members[:, :1]) * members.sum(1, keepdim=True)
                 return super().forward(ids, positions, members) + super().forward(ids, positions, everything) * 0.1
 
-        monkeypatch.setattr(modules, "PackedTexts", Mixing)
+        monkeypatch.setattr(wrapped, "PackedTexts", Mixing)
         ours, theirs = (
             load_encoder("minilm", "text", runtime=runtime, precision="float32") for runtime in ("openvino", "torch")
         )

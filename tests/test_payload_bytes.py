@@ -17,7 +17,7 @@ from helpers import write_image
 
 import embedstore as es
 from embedstore.encoders.hash import HashEncoder
-from embedstore.pipeline import chunks
+from embedstore.ingest import chunks
 from embedstore.sources import MemorySource
 
 
@@ -176,7 +176,7 @@ def test_a_store_made_in_small_chunks_is_resumed(tmp_path: Path, monkeypatch: py
 MEASURE = """
 import resource, sys
 import embedstore as es
-from embedstore.pipeline import chunks
+from embedstore.ingest import chunks
 from embedstore.sources import records, table
 chunks.CHUNK_BYTES, records.BATCH_BYTES, table.BATCH_BYTES = 4 << 20, 1 << 19, 1 << 19
 for path in sys.argv[1:]:

@@ -10,7 +10,7 @@ from embedstore_cli.main import app
 from typer.testing import CliRunner
 
 import embedstore as es
-from embedstore import _dedup
+from embedstore.duplicates import find
 from embedstore.sources import MemorySource
 
 
@@ -36,10 +36,10 @@ def test_remove_says_what_was_not_there(store: es.Store) -> None:
 def test_duplicates_are_removed_once(tmp_path: Path) -> None:
     path = tmp_path / "a.store"
     es.embed(MemorySource({"id": list("abcd"), "text": ["one", "one", "two", "one"]}), path, text="hash:8")
-    report = _dedup.find_duplicates(es.Store.open(path), exact_only=True)
-    once = _dedup.remove_duplicates(es.Store.open(path), report)
+    report = find.find_duplicates(es.Store.open(path), exact_only=True)
+    once = find.remove_duplicates(es.Store.open(path), report)
     assert len(once) == 2
-    assert _dedup.remove_duplicates(once, report).generation == once.generation
+    assert find.remove_duplicates(once, report).generation == once.generation
     es.embed(MemorySource({"id": ["b"], "text": ["one"]}), path, text="hash:8")
     with pytest.raises(es.errors.StoreError, match="Find them again"):
-        _dedup.remove_duplicates(es.Store.open(path), report)
+        find.remove_duplicates(es.Store.open(path), report)

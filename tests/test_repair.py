@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import embedstore as es
-from embedstore._sums import rows_per_block
+from embedstore._core.sums import rows_per_block
 from embedstore.errors import CorruptStoreError, StoreError
 from embedstore.sources import MemorySource
 from embedstore.store.salvage import take_out

@@ -14,7 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embedstore.evaluation.figures import (
+from embedstore.evaluation.metrics import Score
+from embedstore.reports.figure_labels import ems, short
+from embedstore.reports.figures import (
     COLOURS,
     DARKEST,
     MUTED,
@@ -27,9 +29,7 @@ from embedstore.evaluation.figures import (
     save_png,
     to_svg,
 )
-from embedstore.evaluation.labels import ems, short
-from embedstore.evaluation.metrics import Score
-from embedstore.evaluation.report import LadderStep, Mistake, ReportData, render_html
+from embedstore.reports.page import LadderStep, Mistake, ReportData, render_html
 
 EVIL = "<script>alert('x')</script>"
 NAMES = [EVIL, "日本の切手 🗾", 'a $\\frac{1}{0$ & "b" -->']
@@ -332,7 +332,7 @@ def test_scores_have_the_digits_of_their_unit() -> None:
 
 
 def test_import_is_light() -> None:
-    code = "import sys, embedstore.evaluation.report; print(any(m in sys.modules for m in ('matplotlib', 'jinja2')))"
+    code = "import sys, embedstore.reports.page; print(any(m in sys.modules for m in ('matplotlib', 'jinja2')))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
 
 
@@ -341,7 +341,7 @@ def test_thumbnails_of_transparent_pictures_look_like_their_originals(kind: str)
     """A black square on nothing is a black square on white, however the file says "nothing"."""
     from PIL import Image
 
-    from embedstore.encoders.thumbnail import small_jpeg
+    from embedstore.encoders.payloads.thumbnail import small_jpeg
 
     drawn = Image.new("RGBA", (60, 40), (255, 0, 0, 0))
     drawn.paste((0, 0, 0, 255), (20, 10, 40, 30))
@@ -367,7 +367,7 @@ def test_a_thumbnail_shows_what_the_encoder_sees(tmp_path: Path) -> None:
     """Transparency on white, upright; nothing where the file is gone or is no picture."""
     from PIL import Image
 
-    from embedstore._report import _thumbnail
+    from embedstore.training.closer_look import _thumbnail
 
     clear, turned = tmp_path / "clear.png", tmp_path / "turned.jpg"
     Image.new("RGBA", (40, 30), (0, 0, 0, 0)).save(clear)

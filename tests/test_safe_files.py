@@ -16,13 +16,13 @@ import pytest
 from helpers import Telling, telling_store
 
 import embedstore as es
-from embedstore import _folders
-from embedstore._encoding import sealed
-from embedstore._files import of_one_generation
-from embedstore._folders import Folder, make_root, plain_name, regular_file, split_root
-from embedstore._index import index, open_index
-from embedstore._locks import locked
+from embedstore._core import folders
+from embedstore._core.atomic_files import of_one_generation
+from embedstore._core.encoding import sealed
+from embedstore._core.folders import Folder, make_root, plain_name, regular_file, split_root
+from embedstore._core.locks import locked
 from embedstore.errors import CorruptStoreError, EmbedstoreError, StoreError, StoreLockedError
+from embedstore.retrieval.index import index, open_index
 from embedstore.sources import MemorySource
 from embedstore.store import create
 
@@ -235,7 +235,7 @@ def test_heads_and_spaces_are_called_as_their_folders(path: Path) -> None:
     """What else a file calls them would become paths."""
     import json
 
-    from embedstore._files import sha256_file
+    from embedstore._core.atomic_files import sha256_file
     from embedstore.heads.io import load_head
 
     for file in (path / "heads" / "label" / "head.json", path / "spaces" / "text" / "space.json"):
@@ -382,8 +382,8 @@ def test_a_head_that_is_replaced_while_it_is_read(path: Path, monkeypatch: pytes
 
 def test_all_of_a_head_is_of_one_generation(path: Path) -> None:
     """Its split is that of the weights, whatever was saved since."""
-    from embedstore._predict import fitted_ids
     from embedstore.heads.io import load_head
+    from embedstore.training.predict import fitted_ids
 
     before = load_head(path / "heads" / "label")
     ids = fitted_ids(before).tolist()
@@ -603,8 +603,8 @@ def test_results_are_not_written_through_a_link(tmp_path: Path) -> None:
     """Not in a store: the user's own folder, in which somebody left a link of the name that is used meanwhile."""
     import pyarrow as pa
 
-    from embedstore._files import write_bytes
-    from embedstore._tables import write_tables
+    from embedstore._core.atomic_files import write_bytes
+    from embedstore._core.result_files import write_tables
 
     (tmp_path / "precious").write_text("mine")
     for name in ("page.html.tmp", ".out.csv.part"):
@@ -625,6 +625,6 @@ def test_names_and_roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     make_root(Path("a/b"))
     (tmp_path / "a" / "b" / "c").write_text("1")
     assert regular_file(tmp_path, "a/b/c").st_size == 1
-    assert _folders.read_file(tmp_path, "a/b/c") == b"1"
+    assert folders.read_file(tmp_path, "a/b/c") == b"1"
     with pytest.raises(FileNotFoundError):
         regular_file(tmp_path, "a/x/c")

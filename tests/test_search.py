@@ -15,12 +15,12 @@ import pytest
 from helpers import Telling
 
 import embedstore as es
-from embedstore import _search
 from embedstore.encoders import ENCODERS, EncoderRequest
 from embedstore.encoders.hash import HashEncoder
 from embedstore.errors import FingerprintError, UsageError
-from embedstore.indexing.combine import RRF
 from embedstore.indexing.exact import ExactIndex
+from embedstore.retrieval import search
+from embedstore.retrieval.fusion import RRF
 from embedstore.sources import MemorySource
 
 
@@ -356,7 +356,7 @@ def test_diverse_pages_go_on_beyond_the_first_pool(mixed: es.Store) -> None:
 
 
 def indexed_store(path: Path) -> es.Store:
-    from embedstore._index import index
+    from embedstore.retrieval.index import index
 
     store = mixed_store(path)
     index(store, "one", factory="IVF8,SQ8", recall=0.6)
@@ -471,7 +471,7 @@ def test_text_finds_images_through_an_alignment(tmp_path: Path) -> None:
         files.append(str(tmp_path / f"{i}.txt"))
     data = {"id": [f"i{i}" for i in range(M)], "text": payloads(hidden), "image": files}
     es.embed(MemorySource(data), tmp_path / "s", text=Telling(4, "text", "told"), image=Telling(4, "image", "seen"))
-    from embedstore._index import index
+    from embedstore.retrieval.index import index
 
     es.align(tmp_path / "s", "text", "image")
     store = es.Store.open(tmp_path / "s")
@@ -544,7 +544,7 @@ def test_weights_below_zero_search_away_in_one_space_and_are_refused_across_spac
 def test_pages_of_joined_queries_fit_together(
     mixed: es.Store, fusion: str, how: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_search, "DEEP", 7)
+    monkeypatch.setattr(search, "DEEP", 7)
     whole = ids(fused(mixed, fusion, [1.0, 3.0], k=M, **how))
     assert len(whole) == len(set(whole))
     pages = [ids(fused(mixed, fusion, [1.0, 3.0], k=8, offset=lo, **how)) for lo in range(0, len(whole), 8)]

@@ -20,8 +20,8 @@ from helpers import write_csv, write_image
 
 from embedstore.errors import DuplicateIdError, SourceError, UsageError
 from embedstore.sources import FolderSource, MemorySource, Source, TableSource, open_source, tabular
-from embedstore.sources.columns import TextColumns
 from embedstore.sources.lines import LinesSource
+from embedstore.sources.vectors.columns import TextColumns
 
 
 def rows_of(source: Source) -> list[dict[str, object]]:

@@ -26,9 +26,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import embedstore as es
-from embedstore._files import ALIGNED, DIRECT_BYTES, _set_direct, _write_directly, aligned_empty, parquet_table, write_hashed
-from embedstore._folders import Folder
-from embedstore._keys import hash_strings
+from embedstore._core.atomic_files import (
+    ALIGNED,
+    DIRECT_BYTES,
+    _set_direct,
+    _write_directly,
+    aligned_empty,
+    parquet_table,
+    write_hashed,
+)
+from embedstore._core.folders import Folder
+from embedstore._core.keys import hash_strings
 from embedstore.encoders.hash import HashEncoder
 from embedstore.errors import (
     CorruptStoreError,

@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from embedstore._duplicate_report import Duplicate, DuplicateCluster, DuplicateReport
-from embedstore._predict import Predictions
-from embedstore._tables import distinct, write_tables
-from embedstore._words import counted
+from embedstore._core.result_files import distinct, write_tables
+from embedstore._core.words import counted
+from embedstore.duplicates.report import Duplicate, DuplicateCluster, DuplicateReport
 from embedstore.errors import OutputError, UsageError
+from embedstore.training.predict import Predictions
 
 TABLE = pa.table(
     {

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-import embedstore._threads as threads
+import embedstore._core.threads as threads
 from embedstore.heads import make_head
 
 

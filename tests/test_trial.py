@@ -14,13 +14,13 @@ import pytest
 from helpers import Telling, telling_store, write_csv, write_image
 
 import embedstore as es
-from embedstore._columns import ColumnEncoder
+from embedstore._core.metadata_features import ColumnEncoder
+from embedstore._core.splits import grouped_folds
 from embedstore.errors import FingerprintError, HeadError, UsageError
-from embedstore.evaluation.ablation import explain, missing_curves, permutation_drops
 from embedstore.evaluation.bootstrap import Bootstrap
-from embedstore.evaluation.overlap import EVERY, find_copies
+from embedstore.evaluation.contributions import explain, missing_curves, permutation_drops
+from embedstore.evaluation.copies import EVERY, find_copies
 from embedstore.sources import MemorySource
-from embedstore.splits import grouped_folds
 
 
 def two_space_store(path: Path, n: int = 240, **columns: Any) -> es.Store:
@@ -367,8 +367,8 @@ class TestHardLabels:
 def test_a_knn_baseline_that_knows_some_of_the_items_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cv: int | None
 ) -> None:
-    monkeypatch.setattr("embedstore._trial.KNN_PRODUCTS", 0)
-    monkeypatch.setattr("embedstore._trial.LEAST_KNN", 50)
+    monkeypatch.setattr("embedstore.training.trial.KNN_PRODUCTS", 0)
+    monkeypatch.setattr("embedstore.training.trial.LEAST_KNN", 50)
     store = TestRegression().store(tmp_path / "s", word=["x", "y"] * 150)
     for target in ("word", "price"):
         result = es.train(store, target, cv=cv, report=False)

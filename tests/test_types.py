@@ -20,11 +20,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import embedstore as es
-from embedstore._columns import ColumnEncoder
-from embedstore._types import declared, plain_type, word_of
-from embedstore._values import MisfitError, fitted, plain
+from embedstore._core.column_types import declared, plain_type, word_of
+from embedstore._core.column_values import MisfitError, fitted, plain
+from embedstore._core.metadata_features import ColumnEncoder
 from embedstore.errors import EmbedstoreError, HeadError, SourceError, UsageError
-from embedstore.pipeline.typed import Typed
+from embedstore.ingest.typed_batches import Typed
 from embedstore.sources import LinesSource, leave_text, open_source
 from embedstore.sources.base import ID, free_name
 from embedstore.sources.delimited import Delimited

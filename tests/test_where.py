@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import embedstore as es
-from embedstore import _sql
+from embedstore._core import sql
 from embedstore.errors import UsageError
 from embedstore.sources import MemorySource
 from embedstore.store import items
@@ -64,7 +64,7 @@ def test_the_command_line_has_the_limit(numbered: es.Store) -> None:
 
 
 def test_a_filter_is_bounded_in_memory(numbered: es.Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_sql, "FILTER_BYTES", 64 << 20)
+    monkeypatch.setattr(sql, "FILTER_BYTES", 64 << 20)
     with pytest.raises(UsageError, match="needs more than"):
         numbered.where("(select count(distinct a.n * 3001 + b.n) from items a, items b) > 3")
     assert not (Path.cwd() / ".tmp").exists()
@@ -85,7 +85,7 @@ def test_a_query_that_does_not_look_up_is_left_behind(monkeypatch: pytest.Monkey
     import threading
 
     never = threading.Event()
-    monkeypatch.setattr(_sql, "GRACE", 0.1)
+    monkeypatch.setattr(sql, "GRACE", 0.1)
     real = items.within
     monkeypatch.setattr(items, "within", lambda seconds, connection, work: real(seconds, connection, never.wait))
     with pytest.raises(UsageError, match="not done"):

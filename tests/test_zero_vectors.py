@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import embedstore as es
-from embedstore._batch import search_batch
-from embedstore._eval_search import eval_search
 from embedstore.errors import UsageError
+from embedstore.retrieval.batch import search_batch
+from embedstore.retrieval.eval_search import eval_search
 
 
 @pytest.fixture

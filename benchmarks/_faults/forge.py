@@ -27,7 +27,7 @@ class Forge:
 
     def write(self, file: str, body: Document) -> None:
         """Replace a JSON document by `body`, sealed as the old one was; what names its digest follows."""
-        from embedstore._encoding import sealed
+        from embedstore._core.encoding import sealed
 
         data = sealed({k: v for k, v in body.items() if k != "digest"}) if "digest" in body else body
         self.write_raw(file, json.dumps(data).encode())
@@ -68,7 +68,7 @@ class Forge:
 
     def _sum(self, file: str) -> str:
         """Of a vector part none, which has a reader compare the SHA-256 instead; see FORMAT.md."""
-        from embedstore._sums import sum_of_file
+        from embedstore._core.sums import sum_of_file
 
         return "" if file.endswith(".h5") else sum_of_file(self.path / file)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from embedstore._hub import hub
+from embedstore._core.hub import hub
 from embedstore.errors import EncoderError, one_line
 from embedstore.registry import require
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from embedstore.encoders.base import EncoderRequest, Vectors
-from embedstore.encoders.images import ImageTransform, Pixels
-from embedstore.encoders.network import Array, Model, Network, Pending, batch_size_of, on_gpu, open_model
+from embedstore.encoders.payloads.images import ImageTransform, Pixels
+from embedstore.encoders.runtimes.choose import Array, Model, Network, Pending, batch_size_of, on_gpu, open_model
 from embedstore.errors import EmbedstoreError, EncoderError, one_line
 from embedstore.registry import version
 from embedstore.spec import EncoderSpec
@@ -19,8 +19,8 @@ from embedstore.spec import EncoderSpec
 if TYPE_CHECKING:
     import torch
 
-    from embedstore.encoders.jpegs import DeviceJpegs, Jpeg
-    from embedstore.encoders.runtime import TorchModel
+    from embedstore.encoders.payloads.jpegs import DeviceJpegs, Jpeg
+    from embedstore.encoders.runtimes.pytorch import TorchModel
 
 EXAMPLES = 8
 
@@ -81,7 +81,7 @@ class ImageEncoder:
         """Decoding on the GPU that runs the model."""
         if not self._on_gpu:
             return None
-        from embedstore.encoders.jpegs import open_jpegs
+        from embedstore.encoders.payloads.jpegs import open_jpegs
 
         try:
             model = cast("TorchModel", self.model)
@@ -119,7 +119,7 @@ class ImageEncoder:
         return [(images,), (images[:1],)]
 
     def _module(self) -> torch.nn.Module:
-        from embedstore.encoders.modules import Images
+        from embedstore.encoders.runtimes.wrapped import Images
 
         return Images(self._load(), self.transform.mean, self.transform.std, self._forward)
 

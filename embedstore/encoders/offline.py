@@ -9,12 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from embedstore._files import sha256_file
+from embedstore._core.atomic_files import sha256_file
 from embedstore.encoders.base import EncoderRequest, refuse_modality
 from embedstore.encoders.image_encoder import ImageEncoder
-from embedstore.encoders.images import ImageTransform
 from embedstore.encoders.names import LICENSES
-from embedstore.encoders.runtime import load_weights
+from embedstore.encoders.payloads.images import ImageTransform
+from embedstore.encoders.runtimes.pytorch import load_weights
 from embedstore.encoders.sentence import SentenceEncoder, from_folder
 from embedstore.encoders.text_encoder import TextEncoder
 from embedstore.registry import require

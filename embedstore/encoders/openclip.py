@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embedstore._hub import hub
+from embedstore._core.hub import hub
 from embedstore.encoders.base import EncoderRequest, Vectors, not_loadable, refuse_modality
 from embedstore.encoders.cards import Card, hub_card
 from embedstore.encoders.image_encoder import ImageEncoder
-from embedstore.encoders.images import ImageTransform
 from embedstore.encoders.names import SCHEMES
-from embedstore.encoders.network import Array, Model, Network, Pending, batch_size_of, open_model
-from embedstore.encoders.runtime import fill, state_digest
-from embedstore.encoders.texts import EXAMPLE_TEXTS, decode_text
+from embedstore.encoders.payloads.images import ImageTransform
+from embedstore.encoders.payloads.texts import EXAMPLE_TEXTS, decode_text
+from embedstore.encoders.runtimes.choose import Array, Model, Network, Pending, batch_size_of, open_model
+from embedstore.encoders.runtimes.pytorch import fill, state_digest
 from embedstore.encoders.trust import no_code
 from embedstore.errors import EncoderError, UsageError
 from embedstore.registry import version
@@ -99,7 +99,7 @@ class ClipTextEncoder:
         return [(self.tokens(texts),) for texts in (EXAMPLE_TEXTS, EXAMPLE_TEXTS[2:3])]
 
     def _module(self) -> torch.nn.Module:
-        from embedstore.encoders.modules import ClipTexts
+        from embedstore.encoders.runtimes.wrapped import ClipTexts
 
         return ClipTexts(self._clip.model)
 

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embedstore._files import sha256_file
-from embedstore._hub import hub
+from embedstore._core.atomic_files import sha256_file
+from embedstore._core.hub import hub
 from embedstore.encoders.base import EncoderRequest, Vectors, not_loadable, refuse_modality
 from embedstore.encoders.cards import Card, matryoshka, read_config
-from embedstore.encoders.images import decode_rgb
-from embedstore.encoders.network import batch_size_of
+from embedstore.encoders.payloads.images import decode_rgb
+from embedstore.encoders.payloads.texts import decode_text
 from embedstore.encoders.prompts import ITEMS, QUERIES, chosen_prompts, known_prompts
+from embedstore.encoders.runtimes.choose import batch_size_of
 from embedstore.encoders.text_encoder import OVERLAP, TextEncoder
-from embedstore.encoders.texts import decode_text
 from embedstore.encoders.trust import no_code
 from embedstore.errors import EmbedstoreError, EncoderError, UsageError
 from embedstore.registry import refuse_older, require
@@ -74,7 +74,7 @@ class SentenceEncoder:
 
     @cached_property
     def runtime(self) -> Any:
-        from embedstore.encoders.runtime import TorchRuntime
+        from embedstore.encoders.runtimes.pytorch import TorchRuntime
 
         return TorchRuntime(self._request.device, self._request.precision)
 
@@ -155,7 +155,7 @@ def _plain(folder: Path, request: EncoderRequest) -> TextEncoder | None:
     transformer = _transformer(folder)
 
     def module(left_out: int) -> torch.nn.Module:
-        from embedstore.encoders.modules import SentenceTexts
+        from embedstore.encoders.runtimes.wrapped import SentenceTexts
 
         return SentenceTexts(_load_model(folder, request, "cpu"), left_out)
 
@@ -171,7 +171,7 @@ def _packed(spec: EncoderSpec, transformer: Path) -> Callable[[torch.nn.Module],
     first = spec.pooling.startswith("cls")
 
     def packed(plain: Any) -> torch.nn.Module:
-        from embedstore.encoders.modules import PackedTexts
+        from embedstore.encoders.runtimes.wrapped import PackedTexts
 
         return PackedTexts(plain, position, first=first)
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from embedstore._files import read_json
+from embedstore._core.atomic_files import read_json
 from embedstore.encoders.base import EncoderRequest, Vectors
-from embedstore.encoders.network import Array, Model, Network, Pending, batch_size_of, open_model
-from embedstore.encoders.texts import EXAMPLE_TEXTS, decode_text
+from embedstore.encoders.payloads.texts import EXAMPLE_TEXTS, decode_text
+from embedstore.encoders.runtimes.choose import Array, Model, Network, Pending, batch_size_of, open_model
 from embedstore.errors import EncoderError, UsageError, one_line
 from embedstore.registry import require, version
 from embedstore.spec import EncoderSpec

@@ -12,13 +12,13 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from embedstore._hub import hub
+from embedstore._core.hub import hub
 from embedstore.encoders.base import EncoderRequest, not_loadable, refuse_modality
 from embedstore.encoders.cards import Card, hub_card
 from embedstore.encoders.image_encoder import ImageEncoder
-from embedstore.encoders.images import ImageTransform
 from embedstore.encoders.names import SCHEMES
-from embedstore.encoders.runtime import fill, state_digest
+from embedstore.encoders.payloads.images import ImageTransform
+from embedstore.encoders.runtimes.pytorch import fill, state_digest
 from embedstore.errors import UsageError, one_line
 from embedstore.spec import EncoderSpec
 

@@ -1,0 +1,1 @@
+"""Scores of heads and rankings, with intervals. Arrays in, numbers out."""

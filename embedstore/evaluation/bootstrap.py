@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embedstore._typed import from_json
+from embedstore._core.typed import from_json
 
 Array = npt.NDArray[Any]
 Float = npt.NDArray[np.float64]

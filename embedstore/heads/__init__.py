@@ -8,12 +8,12 @@ from embedstore.errors import UsageError
 from embedstore.heads.auto import AutoHead
 from embedstore.heads.base import Head
 from embedstore.heads.boosted import GbdtHead
-from embedstore.heads.combine import EnsembleHead, LateHead
-from embedstore.heads.fusion import AttentionHead, BilinearHead, GatedHead, WeightedHead
+from embedstore.heads.ensemble import EnsembleHead, LateHead
 from embedstore.heads.kernel import KernelHead
 from embedstore.heads.knn import KnnHead
 from embedstore.heads.linear import LinearHead
-from embedstore.heads.regression import GbdtRegressor, KnnRegressor, Regressor, RidgeRegressor
+from embedstore.heads.networks import AttentionHead, BilinearHead, GatedHead, WeightedHead
+from embedstore.heads.regressors import GbdtRegressor, KnnRegressor, Regressor, RidgeRegressor
 from embedstore.heads.ridge import RidgeHead
 
 __all__ = [

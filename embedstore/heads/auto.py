@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from embedstore._distinct import distinct
-from embedstore._typed import from_json
+from embedstore._core.distinct import distinct
+from embedstore._core.typed import from_json
 from embedstore.errors import HeadError
 from embedstore.evaluation.bootstrap import Bootstrap, Score
 from embedstore.heads.base import Array, Codes, Data, Float, Head, HeadState, class_folds, log_softmax, set_aside
-from embedstore.heads.combine import fit_pool, greedy_votes, pack, pool, unpack, vote
+from embedstore.heads.ensemble import fit_pool, greedy_votes, pack, pool, unpack, vote
 
 STEPS = ("linear", "late", "bilinear", "gated", "attention", "gbdt", "ensemble")
 FUSION = ("late", "bilinear", "gated", "attention")

@@ -13,8 +13,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from embedstore._distinct import distinct
-from embedstore._threads import bounded
+from embedstore._core.distinct import distinct
+from embedstore._core.threads import bounded
 from embedstore.errors import HeadError
 from embedstore.heads.params import Params
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embedstore._threads import idle
-from embedstore.heads._features import Standardizer
+from embedstore._core.threads import idle
 from embedstore.heads.base import Array, Data, Head, HeadState
+from embedstore.heads.solvers.design_matrix import Standardizer
 from embedstore.heads.trees import load_booster, saved_booster
 from embedstore.registry import require
 

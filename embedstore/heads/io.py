@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from embedstore._columns import METADATA, ColumnEncoder
-from embedstore._encoding import encoding, open_sealed, sealed
-from embedstore._files import json_bytes, named_files, of_one_generation, parquet_table, read_json
-from embedstore._folders import Folder, readable, split_root
-from embedstore._locks import locked
+from embedstore._core.atomic_files import json_bytes, named_files, of_one_generation, parquet_table, read_json
+from embedstore._core.encoding import encoding, open_sealed, sealed
+from embedstore._core.folders import Folder, readable, split_root
+from embedstore._core.locks import locked
+from embedstore._core.metadata_features import METADATA, ColumnEncoder
 from embedstore.errors import CorruptStoreError, EmbedstoreError, HeadError, UsageError, one_line
 from embedstore.evaluation.bootstrap import Score
 from embedstore.heads import Head, head_class, params_of

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.errors import HeadError
-from embedstore.heads._features import Standardizer
-from embedstore.heads._loo import LooRidge
 from embedstore.heads.base import Array, Data, Float, Head, HeadState, log_softmax
 from embedstore.heads.knn import weightings
+from embedstore.heads.solvers.design_matrix import Standardizer
+from embedstore.heads.solvers.loo import LooRidge
 
 Float32 = npt.NDArray[np.float32]
 

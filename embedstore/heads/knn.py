@@ -11,8 +11,8 @@ from itertools import product
 import numpy as np
 import numpy.typing as npt
 
-from embedstore.heads._features import Standardizer
 from embedstore.heads.base import Array, Codes, Data, Float, Head, HeadState, log_softmax, nll
+from embedstore.heads.solvers.design_matrix import Standardizer
 
 BLOCK = 2048
 """Items that are asked about at once."""

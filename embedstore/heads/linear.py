@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.errors import HeadError
-from embedstore.heads._features import Standardizer
-from embedstore.heads._logistic import LogisticProblem, Solution
 from embedstore.heads.base import Array, Data, Head, HeadState, log_softmax, nll
+from embedstore.heads.solvers.design_matrix import Standardizer
+from embedstore.heads.solvers.logistic import LogisticProblem, Solution
 
 ALPHAS = tuple(float(a) for a in np.logspace(0, -4, 9))
 """Penalties tried on validation, relative to the mean loss; C = 1/(alpha·n) in scikit-learn's terms."""

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from embedstore.heads._features import Standardizer
-from embedstore.heads._loo import LooRidge
 from embedstore.heads.base import Array, Data, Float, Head, HeadState, log_softmax
+from embedstore.heads.solvers.design_matrix import Standardizer
+from embedstore.heads.solvers.loo import LooRidge
 
 LAMBDAS = tuple(float(x) for x in np.logspace(-4, 3, 20))
 

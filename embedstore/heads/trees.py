@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from embedstore._foreign import remember, try_once
+from embedstore._core.foreign_files import remember, try_once
 from embedstore.errors import CorruptStoreError, one_line
 from embedstore.registry import require
 

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.indexing.entries import Entries
+from embedstore.indexing.one_query import ALL_AT_ONCE, Single
 from embedstore.indexing.pages import use_huge_pages
 from embedstore.indexing.recipe import Recipe
-from embedstore.indexing.single import ALL_AT_ONCE, Single
 from embedstore.indexing.vectors import Array, Float, Positions, Vectors, unit_rows
 from embedstore.registry import require
 

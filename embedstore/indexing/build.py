@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from embedstore.indexing.entries import Entries
 from embedstore.indexing.gpu import cagra_graph
-from embedstore.indexing.links import add_linked, can_relink, relink
 from embedstore.indexing.recipe import RELINKED_UP_TO, TRAIN_PER_ENTRY, TRAIN_PER_LIST, Recipe, n_entries
+from embedstore.indexing.relink import add_linked, can_relink, relink
 from embedstore.indexing.vectors import BLOCK, Float, Positions, Vectors, unit_rows
 from embedstore.registry import require
 

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from embedstore._ordered import ordered_map
+from embedstore._core.ordered import ordered_map
 from embedstore.indexing.gpu import FlatOnGpu
 from embedstore.indexing.vectors import BLOCK, Array, Float, Positions, Vectors, as_vectors, unit_rows
 from embedstore.registry import require

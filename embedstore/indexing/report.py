@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from embedstore._typed import from_json
+from embedstore._core.typed import from_json
 from embedstore.indexing.tune import Level
 
 

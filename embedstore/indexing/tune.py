@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from embedstore._typed import from_json
+from embedstore._core.typed import from_json
 from embedstore.evaluation.bootstrap import Score
 from embedstore.indexing.base import Base, Setting
 from embedstore.indexing.measure import SAME, Latency, QuerySet, interval

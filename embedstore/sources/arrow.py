@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embedstore._types import word_of
-from embedstore._values import MisfitError, fitted
+from embedstore._core.column_types import word_of
+from embedstore._core.column_values import MisfitError, fitted
 from embedstore.errors import SourceError, UsageError, one_line
 from embedstore.sources.base import BATCH_BYTES, BATCH_ROWS, BYTES, ID, kept_names, renamed
 from embedstore.sources.features import PATH, features_of, holds_payloads, named_labels, payload_bytes, payload_uris

@@ -1,7 +1,7 @@
 """CSV and TSV files as streams of text, and the types of their columns, which they do not say.
 
-A column is text unless every value in it is a plain decimal number, as `embedstore._types.NUMBER` has it. So ``007``, ``+5``,
-``0x10``, ``yes`` and dates stay what they are, whatever else the file holds.
+A column is text unless every value in it is a plain decimal number, as `NUMBER` of `embedstore._core.column_types` has it. So
+``007``, ``+5``, ``0x10``, ``yes`` and dates stay what they are, whatever else the file holds.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from embedstore._types import NUMBER, WHOLE
-from embedstore._values import EXACT_WHOLE
+from embedstore._core.column_types import NUMBER, WHOLE
+from embedstore._core.column_values import EXACT_WHOLE
 from embedstore.errors import SourceError, one_line
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from embedstore._types import word_of
-from embedstore._values import plain
+from embedstore._core.column_types import word_of
+from embedstore._core.column_values import plain
 from embedstore.sources.files import relative_to
 
 if TYPE_CHECKING:

@@ -21,14 +21,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from embedstore._core.splits import is_split
 from embedstore.errors import SourceError
 from embedstore.sources.base import EXTENSIONS, ID, MODALITY_OF
 from embedstore.sources.confined import Root
 from embedstore.sources.left_out import LeftOut, shown
 from embedstore.sources.manifests import TABLES, Manifest, manifest_of
 from embedstore.sources.records import as_batches
-from embedstore.sources.texts import read_text, text_fields, text_values
-from embedstore.splits import is_split
+from embedstore.sources.text_files import read_text, text_fields, text_values
 
 if TYPE_CHECKING:
     import pyarrow as pa

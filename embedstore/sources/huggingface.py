@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from embedstore._hub import hub
+from embedstore._core.hub import hub
 from embedstore.errors import SourceError, UsageError, one_line
 from embedstore.registry import require
 from embedstore.sources.arrow import ArrowSource, Part, mapped_batches

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, islice
 from typing import IO, TYPE_CHECKING, Any
 
-from embedstore._types import as_text
+from embedstore._core.column_types import as_text
 from embedstore.errors import SourceError, UsageError
 from embedstore.sources.base import BATCH_ROWS, ID, free_name, kept_names, renamed
 from embedstore.sources.files import relative_to

@@ -14,7 +14,7 @@ from embedstore.sources.confined import Root
 from embedstore.sources.files import TIMEOUT, folder_of, is_url, open_file, relative_to
 from embedstore.sources.left_out import LeftOut
 from embedstore.sources.records import as_batches
-from embedstore.sources.texts import read_text, text_fields, text_values
+from embedstore.sources.text_files import read_text, text_fields, text_values
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from embedstore._types import as_text
+from embedstore._core.column_types import as_text
 from embedstore.errors import SourceError
 from embedstore.sources.base import BATCH_BYTES, BATCH_ROWS
 

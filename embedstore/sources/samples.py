@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from embedstore.errors import PayloadError, SourceError
 from embedstore.sources.base import MODALITY_OF
-from embedstore.sources.texts import text_of
+from embedstore.sources.text_files import text_of
 
 LABEL = "cls"
 """The extension of labels."""

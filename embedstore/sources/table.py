@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from embedstore._sql import quoted
+from embedstore._core.sql import quoted
 from embedstore.errors import DuplicateIdError, SourceError, UsageError
 from embedstore.sources.base import BATCH_BYTES, BATCH_ROWS, BYTES, ID, kept_names, renamed
 from embedstore.sources.features import PATH, features_of, named_labels, payload_bytes, payload_uris

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from embedstore._sql import connect, literal, quoted
+from embedstore._core.sql import connect, literal, quoted
 from embedstore.errors import SourceError, one_line
 from embedstore.registry import require
 from embedstore.sources.base import glob_escape

@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
-from embedstore._files import parquet_table
-from embedstore._types import as_text, plain_type
-from embedstore._values import MisfitError, fitted
+from embedstore._core.atomic_files import parquet_table
+from embedstore._core.column_types import as_text, plain_type
+from embedstore._core.column_values import MisfitError, fitted
 from embedstore.errors import PayloadError, SourceError, UsageError, one_line
 from embedstore.sources.base import BYTES, EXTENSIONS, ID, free_name, kept_names, renamed
 from embedstore.sources.files import TIMEOUT, absolute, exists, is_url, read_payload
@@ -26,7 +26,7 @@ from embedstore.sources.left_out import LeftOut
 from embedstore.sources.records import SNIFFED, JsonColumns, as_batches
 from embedstore.sources.samples import LABEL, Parts, Sample, key_and_extension, label_of, modality_of
 from embedstore.sources.tar import IS_TAR, members
-from embedstore.sources.texts import text_fields, text_of, text_values
+from embedstore.sources.text_files import text_fields, text_of, text_values
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from embedstore._encoding import encoding
-from embedstore._folders import Folder, regular_file, write_all
+from embedstore._core.encoding import encoding
+from embedstore._core.folders import Folder, regular_file, write_all
 from embedstore.errors import StoreError, reason_of
-from embedstore.store.files import HASH, VECTORS
 from embedstore.store.format import COMBINED
+from embedstore.store.part_files import HASH, VECTORS
 from embedstore.store.parts import in_memory
 from embedstore.store.reader import Store
 

@@ -6,9 +6,9 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from embedstore._files import json_bytes
-from embedstore._folders import Folder, make_root
-from embedstore._locks import locked
+from embedstore._core.atomic_files import json_bytes
+from embedstore._core.folders import Folder, make_root
+from embedstore._core.locks import locked
 from embedstore.errors import StoreError, StoreLockedError, next_step, reason_of
 from embedstore.store.format import COMBINED, HEADS, LOCK, MANIFEST, Manifest
 from embedstore.store.leases import discard_leases

@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from embedstore._encoding import encoding, open_sealed, sealed
-from embedstore._files import read_json, sha256_file
-from embedstore._sums import sum_of_file
+from embedstore._core.atomic_files import read_json, sha256_file
+from embedstore._core.encoding import encoding, open_sealed, sealed
+from embedstore._core.sums import sum_of_file
 from embedstore.errors import CorruptStoreError, UsageError
 
 MANIFEST = "store.json"

@@ -12,11 +12,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from embedstore._digests import check_digest
-from embedstore._encoding import encoding, open_sealed, sealed
-from embedstore._files import json_bytes, named_files, of_one_generation, read_json
-from embedstore._folders import Folder, regular_file, split_root
-from embedstore._typed import from_json
+from embedstore._core.atomic_files import json_bytes, named_files, of_one_generation, read_json
+from embedstore._core.digests import check_digest
+from embedstore._core.encoding import encoding, open_sealed, sealed
+from embedstore._core.folders import Folder, regular_file, split_root
+from embedstore._core.typed import from_json
 from embedstore.errors import CorruptStoreError, EmbedstoreError, one_line
 from embedstore.store.format import PartRef
 

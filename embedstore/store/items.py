@@ -16,18 +16,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from embedstore._arguments import strings
-from embedstore._distinct import distinct
-from embedstore._keys import KeyTable, hash_strings
-from embedstore._sql import FILTER_BYTES, bounded, connect, literal, within
-from embedstore._types import stored_type, word_of
-from embedstore._values import as_stored
+from embedstore._core.arguments import strings
+from embedstore._core.column_types import stored_type, word_of
+from embedstore._core.column_values import as_stored
+from embedstore._core.distinct import distinct
+from embedstore._core.keys import KeyTable, hash_strings
+from embedstore._core.sql import FILTER_BYTES, bounded, connect, literal, within
 from embedstore.errors import CorruptStoreError, StoreError, UsageError, one_line
 from embedstore.sources.base import RESERVED, glob_escape
 from embedstore.spec import MODALITIES
 from embedstore.store.access import WHERE_TIMEOUT
-from embedstore.store.files import PartFiles
 from embedstore.store.format import PartRef
+from embedstore.store.part_files import PartFiles
 from embedstore.store.parts import read_table, row_numbers
 
 if TYPE_CHECKING:

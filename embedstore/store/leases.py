@@ -15,9 +15,9 @@ import os
 from collections.abc import Iterable
 from contextlib import suppress
 
-from embedstore._encoding import encoding, open_sealed, sealed
-from embedstore._files import json_bytes
-from embedstore._folders import Folder
+from embedstore._core.atomic_files import json_bytes
+from embedstore._core.encoding import encoding, open_sealed, sealed
+from embedstore._core.folders import Folder
 from embedstore.errors import StoreError
 from embedstore.store.format import is_part
 

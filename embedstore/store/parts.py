@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from embedstore._encoding import check_encoding, encoding
-from embedstore._files import ALIGNED, DIRECT_BYTES, write_hashed
-from embedstore._folders import Folder
-from embedstore._hdf5 import plain_dataset
-from embedstore._keys import KEY_BYTES, Keys
-from embedstore._sums import sum_of, sums_of
+from embedstore._core.atomic_files import ALIGNED, DIRECT_BYTES, write_hashed
+from embedstore._core.encoding import check_encoding, encoding
+from embedstore._core.folders import Folder
+from embedstore._core.hdf5 import plain_dataset
+from embedstore._core.keys import KEY_BYTES, Keys
+from embedstore._core.sums import sum_of, sums_of
 from embedstore.errors import CorruptStoreError, one_line
-from embedstore.store.files import HASH, ROW, SUMS, VECTORS, PartFiles
 from embedstore.store.format import PartRef
+from embedstore.store.part_files import HASH, ROW, SUMS, VECTORS, PartFiles
 
 if TYPE_CHECKING:
     import h5py

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from embedstore._encoding import encoding, open_sealed, sealed
-from embedstore._files import json_bytes, read_json
-from embedstore._folders import Folder
-from embedstore._keys import hash_strings
+from embedstore._core.atomic_files import json_bytes, read_json
+from embedstore._core.encoding import encoding, open_sealed, sealed
+from embedstore._core.folders import Folder
+from embedstore._core.keys import hash_strings
 from embedstore.errors import CorruptStoreError, StoreError
 from embedstore.store.format import PENDING
 from embedstore.store.parts import read_table, row_numbers

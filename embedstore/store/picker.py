@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.errors import CorruptStoreError
-from embedstore.store.files import VECTORS, PartFiles
 from embedstore.store.format import PartRef
+from embedstore.store.part_files import VECTORS, PartFiles
 
 OPEN_FILES = 128
 """Of a space at once: a store of a hundred million vectors has two thousand parts, and a process may open a thousand files."""

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embedstore._arguments import strings
-from embedstore._distinct import distinct
-from embedstore._folders import Folder, readable
+from embedstore._core.arguments import strings
+from embedstore._core.distinct import distinct
+from embedstore._core.folders import Folder, readable
 from embedstore.errors import StoreError, UsageError, next_step, reason_of
 from embedstore.store.access import WHERE_TIMEOUT, Access
-from embedstore.store.files import PartFiles
 from embedstore.store.format import HEAD, HEADS, MANIFEST, Manifest, read_manifest
 from embedstore.store.items import Items, Rows
 from embedstore.store.leases import LeaseGoneError, take_lease
+from embedstore.store.part_files import PartFiles
 from embedstore.store.parts import read_table, row_numbers
 from embedstore.store.space import Space
 from embedstore.store.space_info import read_space_info

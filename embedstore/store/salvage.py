@@ -8,16 +8,16 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from embedstore._distinct import distinct
-from embedstore._files import sha256_file
-from embedstore._keys import KEY_BYTES, Keys, hash_strings
+from embedstore._core.atomic_files import sha256_file
+from embedstore._core.distinct import distinct
+from embedstore._core.keys import KEY_BYTES, Keys, hash_strings
 from embedstore.errors import CorruptStoreError
-from embedstore.store.compact import ITEM_ROWS, rewritten
-from embedstore.store.files import HASH, ROW, SUMS, VECTORS, PartFiles
 from embedstore.store.format import Manifest, PartRef, SpaceEntry
+from embedstore.store.part_files import HASH, ROW, SUMS, VECTORS, PartFiles
 from embedstore.store.parts import read_array, row_numbers, write_vectors
 from embedstore.store.pending import note_pending, removed_ids
 from embedstore.store.reader import Store
+from embedstore.store.rewrite import ITEM_ROWS, rewritten
 from embedstore.store.space import Space
 from embedstore.store.writer import StoreWriter, next_number
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from embedstore._keys import KEY_BYTES, Keys, KeyTable
+from embedstore._core.keys import KEY_BYTES, Keys, KeyTable
 from embedstore.spec import EncoderSpec
-from embedstore.store.files import HASH, ROW, VECTORS, PartFiles
 from embedstore.store.format import PartRef, SpaceEntry
+from embedstore.store.part_files import HASH, ROW, VECTORS, PartFiles
 from embedstore.store.parts import read_array, read_into, read_table, row_numbers
 from embedstore.store.picker import OPEN_FILES, RowPicker
 from embedstore.store.space_info import SpaceInfo

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from embedstore._encoding import encoding, open_sealed, sealed
-from embedstore._files import json_bytes, read_json, sha256_file
+from embedstore._core.atomic_files import json_bytes, read_json, sha256_file
+from embedstore._core.encoding import encoding, open_sealed, sealed
 from embedstore.errors import CorruptStoreError, StoreError
 from embedstore.spec import EncoderSpec
 

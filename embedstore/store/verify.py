@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from embedstore._distinct import distinct
-from embedstore._encoding import check_encoding, open_sealed
-from embedstore._files import named_files, of_one_generation, read_json, sha256_file
-from embedstore._folders import read_file, regular_file
-from embedstore._hdf5 import plain_dataset
-from embedstore._keys import KeyTable, hash_strings
-from embedstore._sums import sum_of, sum_of_file, sums_of
+from embedstore._core.atomic_files import named_files, of_one_generation, read_json, sha256_file
+from embedstore._core.distinct import distinct
+from embedstore._core.encoding import check_encoding, open_sealed
+from embedstore._core.folders import read_file, regular_file
+from embedstore._core.hdf5 import plain_dataset
+from embedstore._core.keys import KeyTable, hash_strings
+from embedstore._core.sums import sum_of, sum_of_file, sums_of
 from embedstore.errors import CorruptStoreError, EmbedstoreError, reason_of
 from embedstore.store.combined import combined_is_current
-from embedstore.store.files import HASH, ROW, SUMS, VECTORS, PartFiles
 from embedstore.store.format import HEAD, HEADS, PartRef
 from embedstore.store.indexes import index_problems
 from embedstore.store.items import ID
+from embedstore.store.part_files import HASH, ROW, SUMS, VECTORS, PartFiles
 from embedstore.store.parts import read_array, read_table, row_numbers
 from embedstore.store.reader import Store
 from embedstore.store.space import Space

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from embedstore._columns import METADATA, ColumnEncoder
+from embedstore._core.metadata_features import METADATA, ColumnEncoder
+from embedstore._core.splits import hashed_split, parse_split
 from embedstore.errors import UsageError
 from embedstore.spec import EncoderSpec
-from embedstore.splits import hashed_split, parse_split
 from embedstore.store.items import Rows
 from embedstore.store.space import Space
 

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from embedstore._distinct import distinct
-from embedstore._encoding import VERSIONS
-from embedstore._files import json_bytes
-from embedstore._folders import Folder
-from embedstore._keys import Keys
-from embedstore._locks import locked
+from embedstore._core.atomic_files import json_bytes
+from embedstore._core.distinct import distinct
+from embedstore._core.encoding import VERSIONS
+from embedstore._core.folders import Folder
+from embedstore._core.keys import Keys
+from embedstore._core.locks import locked
 from embedstore.errors import FingerprintError, StoreError, UsageError, next_step, reason_of
 from embedstore.spec import EncoderSpec
 from embedstore.store.combined import combined_is_current, write_combined

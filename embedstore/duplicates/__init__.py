@@ -1,0 +1,1 @@
+"""Exact and near copies among a store's items."""

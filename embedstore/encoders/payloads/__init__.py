@@ -1,0 +1,1 @@
+"""From the bytes of a payload to what a model sees."""

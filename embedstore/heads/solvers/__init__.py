@@ -1,0 +1,1 @@
+"""The numerics below the heads. Arrays in, arrays out."""

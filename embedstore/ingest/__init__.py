@@ -1,0 +1,1 @@
+"""From a dataset, or from ready-made vectors, into a store."""

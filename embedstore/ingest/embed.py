@@ -1,0 +1,374 @@
+"""`embed`: a dataset through encoders into a store. The wiring of sources, encoders, pipeline and store."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embedstore._core.column_types import declared, word_of
+from embedstore.encoders import Encoder, load_encoder
+from embedstore.encoders.cut import NEIGHBOURS, Cut, neighbours_kept
+from embedstore.encoders.trust import absolute_name, refuse_foreign
+from embedstore.errors import UsageError
+from embedstore.indexing.measure import interval
+from embedstore.ingest.claims import SpaceState
+from embedstore.ingest.consume import ChunkCloser, Encoding
+from embedstore.ingest.plan import Planner
+from embedstore.ingest.produce import ChunkEnd, Producer
+from embedstore.ingest.report import EmbedReport, Progress, ProgressCallback, SpaceReport, kept_note
+from embedstore.ingest.stages import Clock, RunAhead
+from embedstore.ingest.typed_batches import Known, Typed
+from embedstore.sources import (
+    TIMEOUT,
+    ArrowSource,
+    Dataset,
+    LinesSource,
+    Source,
+    TableSource,
+    WebDatasetSource,
+    leave_text,
+    open_source,
+)
+from embedstore.sources.confined import Root
+from embedstore.sources.manifests import Manifest
+from embedstore.spec import EncoderSpec
+from embedstore.store import Store
+from embedstore.store.access import Access
+from embedstore.store.writer import StoreWriter
+
+EncoderName = str | Encoder
+
+_WITH_COLUMNS = (ArrowSource, LinesSource, TableSource, WebDatasetSource)
+
+__all__ = ["EmbedReport", "Progress", "embed"]
+
+
+def embed(
+    dataset: Dataset,
+    store: Store | str | os.PathLike[str],
+    *,
+    image: EncoderName | Mapping[str, EncoderName] | None = None,
+    text: EncoderName | Mapping[str, EncoderName] | None = None,
+    audio: EncoderName | Mapping[str, EncoderName] | None = None,
+    video: EncoderName | Mapping[str, EncoderName] | None = None,
+    columns: Mapping[str, str] | None = None,
+    types: Mapping[str, str] | Known | None = None,
+    dtype: str | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    runtime: str = "auto",
+    workers: int | None = None,
+    max_pixels: int | None = None,
+    rehash: bool = False,
+    retry_failed: bool = False,
+    strict: bool = False,
+    prune: bool = False,
+    timeout: float = TIMEOUT,
+    prompt: str | None = None,
+    query_prompt: str | None = None,
+    force: bool = False,
+    allow_models: Sequence[str | os.PathLike[str]] = (),
+    root: str | os.PathLike[str] | None = None,
+    on_progress: ProgressCallback | None = None,
+) -> EmbedReport:
+    """Embed `dataset` into `store`; what is there and unchanged is left alone, so it can be stopped and run again.
+
+    Parameters
+    ----------
+    dataset : path, table or Source
+        What `embedstore.sources.open_source` takes: a folder, a table, a data frame, a media file, WebDataset tars, a Hugging
+        Face dataset, a list of paths, ``"-"`` (JSON lines on standard input), or any `Source`.
+    store : Store or path
+        Made if it does not exist.
+    image, text, audio, video : str, Encoder, or mapping of space name to one of them
+        The encoder of that modality; the space is called like the modality unless a mapping names it. With none given,
+        the store's own encoders are used again.
+    columns : mapping, optional
+        ``"id"`` or modality → name of the column (in tars: of the extension or metadata key).
+    types : mapping, optional
+        Metadata column → ``"text"``, ``"number"``, ``"integer"``, ``"boolean"``, ``"date"`` or ``"datetime"``; dates that are
+        not written as ISO 8601 has them say how: ``"date:%d.%m.%Y"``. Default: as the store holds the column; else, in files
+        that do not say, number where every value is a plain decimal number, and text.
+    dtype : str, optional
+        ``"float16"`` (default) or ``"float32"``: how vectors of a new space are stored.
+    device, precision, runtime : str
+        See `embedstore.encoders.base.EncoderRequest`.
+    workers : int, optional
+        Threads that read and decode; default: one per CPU.
+    max_pixels : int, optional
+        Larger images are failures.
+    rehash : bool
+        Read every file and URL, even if its size and mtime are as recorded.
+    retry_failed : bool
+        Try unchanged payloads again that failed before.
+    strict : bool
+        Raise `PayloadError` on a part's first failure, new or known, instead of recording it; nothing of that part is kept.
+    prune : bool
+        In the end remove the items of the store that `dataset` does not have, unless it has none of them.
+    timeout : float
+        Seconds that reading from a URL may take.
+    prompt, query_prompt : str, optional
+        What is put before every text, and before every query later, instead of the model's own: the name of one of its prompts
+        (one word) or a text; the empty text for none. Default: what the space records, else the model's own.
+    force : bool
+        Cut vectors (``MODEL@256``) of a model that does not say that they may be.
+    allow_models : sequence of path
+        Models that are loaded though the store names them by a relative path, or holds them.
+    root : path, optional
+        The folder that payloads have to lie in, links resolved: for tables that somebody else made. What a path or URL leads to
+        outside of it is a failure, and is not read.
+    on_progress : callable, optional
+        Called with a `Progress` now and then.
+
+    Returns
+    -------
+    EmbedReport
+
+    Raises
+    ------
+    FingerprintError
+        A space holds vectors of another encoder.
+    SourceError, StoreError, EncoderError, UsageError
+    """
+    if not timeout > 0:
+        raise UsageError(f"timeout must be above 0 seconds. Got {timeout} instead.")
+    known = types if isinstance(types, Known) else Known({})
+    said = declared(types or {}) if not isinstance(types, Known) else {}
+    confined = None if root is None else Root(root)
+    source = open_source(dataset, columns, timeout=timeout, root=confined)
+    by_modality = {"image": image, "text": text, "audio": audio, "video": video}
+    if workers is not None and workers < 1:
+        raise UsageError(f"workers must be at least 1. Got {workers} instead.")
+    if max_pixels is not None and max_pixels < 1:
+        raise UsageError(f"max_pixels must be at least 1. Got {max_pixels} instead.")
+    made = not isinstance(store, Store) and not (Path(store) / "store.json").exists()
+    opened = store if isinstance(store, Store) else Store.open(store, create=True, allow_models=allow_models)
+    started = time.perf_counter()
+    with opened.writer(discard_if_empty=made) as writer:
+        named = _named_encoders(by_modality) or _recorded_encoders(writer.store, source, opened.access)
+        _refuse_absent(named, source)
+        asked: dict[str, Any] = {"prompt": prompt, "query_prompt": query_prompt}
+        _refuse_prompts(named, asked)
+        options: dict[str, Any] = {
+            "device": device,
+            "precision": precision,
+            "runtime": runtime,
+            "max_pixels": max_pixels,
+            "force": force,
+        }
+        loaded = {
+            name: encoder
+            if not isinstance(encoder, str)
+            else load_encoder(
+                encoder,
+                modality,
+                recorded=_recorded(writer.store, name, encoder),
+                **(asked if modality == "text" else {}),
+                **options,
+            )
+            for name, (modality, encoder) in named.items()
+        }
+        report = _run(
+            source,
+            writer,
+            _states(writer, loaded, dtype),
+            Typed(
+                source.name, writer.store.items.column_types() | dict(known.kinds), said, owner=known.owner, exact=known.exact
+            ),
+            workers=workers or os.cpu_count() or 1,
+            rehash=rehash,
+            retry_failed=retry_failed,
+            strict=strict,
+            prune=prune,
+            timeout=timeout,
+            root=confined,
+            on_progress=on_progress or (lambda progress: None),
+        )
+    report.seconds = time.perf_counter() - started
+    return report
+
+
+def _run(
+    source: Source,
+    writer: StoreWriter,
+    states: Mapping[str, SpaceState],
+    typed: Typed,
+    *,
+    workers: int,
+    rehash: bool,
+    retry_failed: bool,
+    strict: bool,
+    prune: bool,
+    timeout: float,
+    root: Root | None,
+    on_progress: ProgressCallback,
+) -> EmbedReport:
+    store, clock, started = writer.store, Clock(), time.perf_counter()
+    seen = np.zeros(writer.next_row if prune else 0, bool)
+    report = EmbedReport(spaces={name: SpaceReport(state.encoder.spec.name) for name, state in states.items()})
+    leave_text(source, typed.known)
+    total = source.count()
+    planner = Planner(
+        store.items,
+        source.name,
+        rehash=rehash,
+        unique_ids=getattr(source, "unique_ids", False),
+        duplicate_hint=getattr(source, "duplicate_hint", None),
+        root=root,
+    )
+    with ThreadPoolExecutor(workers, thread_name_prefix="embedstore-read") as pool:
+        producer = Producer(
+            source,
+            typed,
+            planner,
+            list(states.values()),
+            pool,
+            clock,
+            workers=workers,
+            retry_failed=retry_failed,
+            timeout=timeout,
+            root=root,
+        )
+        closer = ChunkCloser(store, writer, states, report, clock, strict=strict)
+
+        def close(end: ChunkEnd) -> None:
+            closer.close(end.chunk, end.claims)
+            if prune:
+                seen[end.chunk.old_row[end.chunk.old_row >= 0]] = True
+
+        encoding = Encoding(clock, close)
+        try:
+            with RunAhead(producer.events(), depth=4) as events:
+                for event in events:
+                    encoding.add(event)
+                    if not events.ready:
+                        encoding.finish()
+                    done = report.items + sum(state.waiting for state in states.values()) // max(len(states), 1)
+                    on_progress(Progress(done, total, sum(state.encoded for state in states.values())))
+                encoding.finish()
+        finally:
+            try:
+                encoding.stop()
+            finally:
+                closer.finish()
+    writer.publish_spaces()
+    report.absent = len(store) - (report.items - report.added)
+    if prune and report.absent:
+        if unread := getattr(source, "unread", None):
+            raise UsageError(f"{source.name} could not be read whole, so --prune removed nothing; {unread}")
+        _remove_unseen(store, seen, writer, report, source.name)
+    for name, state in states.items():
+        report.spaces[name].distinct = state.encoded
+        report.spaces[name].truncated = state.encoder.truncated
+        if isinstance(state.encoder, Cut):
+            report.spaces[name].cut = _loss(state.encoder)
+    report.notes = [*getattr(source, "notes", ()), *_manifest_notes(source, store, states), *typed.notes()]
+    for name, counts in report.spaces.items():
+        report.notes += kept_note(name, counts.kept)
+    report.types = {name: word_of(kind) for name, kind in typed.kinds.items()}
+    report.shares = clock.shares(time.perf_counter() - started, workers)
+    return report
+
+
+def _loss(encoder: Cut) -> dict[str, Any]:
+    """What cutting the vectors of this run costs, measured on a sample of them."""
+    right = neighbours_kept(encoder.sample.vectors, encoder.spec.dim)
+    recall = interval(right, NEIGHBOURS).to_dict() if len(right) else None
+    return {**encoder.spec.preprocessing["cut"], "sample": len(encoder.sample.vectors), "recall_at_10": recall}
+
+
+def _remove_unseen(
+    store: Store, seen: npt.NDArray[np.bool_], writer: StoreWriter, report: EmbedReport, source_name: str
+) -> None:
+    if report.absent == len(store):
+        raise UsageError(
+            f"None of the {len(store):,} items that {store.path} held is in {source_name}, so --prune removed nothing. "
+            "If that is meant, embed into a new store."
+        )
+    rows = store.items.rows
+    writer.commit(removed=rows[~seen[rows]])
+    report.removed, report.absent = report.absent, 0
+
+
+def _manifest_notes(source: Source, store: Store, states: Mapping[str, SpaceState]) -> list[str]:
+    """Of each table that the dataset holds and that was not read: the command to embed it instead."""
+    encoders = {name: (state.encoder.spec.modality, state.encoder.spec.name) for name, state in states.items()}
+    found: list[Manifest] = getattr(source, "manifests", [])
+    return [
+        f"{table.path} is a table of files of this folder (column {next(iter(table.columns.values()))!r}) and was not read; "
+        f"to embed it, with its columns, instead: {table.command(str(store.path), encoders)}"
+        for table in found
+    ]
+
+
+def _named_encoders(by_modality: Mapping[str, Any]) -> dict[str, tuple[str, EncoderName]]:
+    """Space name → (modality, encoder)."""
+    named: dict[str, tuple[str, EncoderName]] = {}
+    for modality, given in by_modality.items():
+        spaces = given if isinstance(given, Mapping) else {modality: given} if given is not None else {}
+        for name, encoder in spaces.items():
+            if not isinstance(encoder, str) and not hasattr(encoder, "encode"):
+                raise UsageError(f"{modality} takes the name of an encoder, or an Encoder. Got {encoder!r} instead.")
+            if name in named:
+                raise UsageError(f"Two encoders are given for a space called {name!r}. Name one: NAME=ENCODER.")
+            named[name] = (modality, encoder)
+    return named
+
+
+def _recorded_encoders(store: Store, source: Source, access: Access) -> dict[str, tuple[str, EncoderName]]:
+    """The encoders of the spaces that the source has a modality for."""
+    found: dict[str, tuple[str, EncoderName]] = {
+        name: (space.spec.modality, space.spec.name)
+        for name, space in store.spaces.items()
+        if space.spec.modality in source.modalities and not space.spec.declared
+    }
+    if not found:
+        raise UsageError(
+            f"Name an encoder for a modality of {source.name} ({', '.join(source.modalities)}), such as "
+            "--image effnet-lite0 or --text minilm. 'embedstore encoders' lists them."
+        )
+    for _, encoder in found.values():
+        refuse_foreign(str(encoder), store.path, access.allow_models)
+    return found
+
+
+def _recorded(store: Store, space: str, encoder: str) -> EncoderSpec | None:
+    """What the store knows of the encoder called `encoder` that made the vectors of `space`."""
+    spec = store.spaces[space].spec if space in store.spaces else None
+    same = spec is not None and absolute_name(spec.name) == absolute_name(encoder)
+    return spec if spec is not None and same and not spec.declared else None
+
+
+def _refuse_prompts(named: Mapping[str, tuple[str, EncoderName]], asked: Mapping[str, str | None]) -> None:
+    given = [f"--{name.replace('_', '-')}" for name, text in asked.items() if text is not None]
+    if given and not any(modality == "text" and isinstance(encoder, str) for modality, encoder in named.values()):
+        raise UsageError(f"{given[0]} is for encoders of texts that are given by name, and there is none. Add --text ENCODER.")
+
+
+def _refuse_absent(named: Mapping[str, tuple[str, EncoderName]], source: Source) -> None:
+    for _, (modality, encoder) in named.items():
+        if modality not in source.modalities:
+            name = encoder if isinstance(encoder, str) else encoder.spec.name
+            raise UsageError(
+                f"{source.name} has no {modality} for encoder {name!r}; it has {', '.join(source.modalities)}."
+                + (f" Name the column: --{modality}-column NAME." if isinstance(source, _WITH_COLUMNS) else "")
+            )
+
+
+def _states(writer: StoreWriter, encoders: Mapping[str, Encoder], dtype: str | None) -> dict[str, SpaceState]:
+    states = {}
+    for name, encoder in encoders.items():
+        is_new = name not in writer.store.spaces
+        stored = "float16" if is_new else writer.store.spaces[name].info.dtype
+        provenance = encoder.provenance() if is_new else {}
+        license = getattr(encoder, "license", None)
+        space = writer.ensure_space(name, encoder.spec, dtype=dtype or stored, provenance=provenance, license=license)
+        states[name] = SpaceState(space, encoder)
+    return states

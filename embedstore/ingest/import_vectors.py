@@ -1,0 +1,236 @@
+"""`import_vectors`: vectors that somebody else computed into a store, declared to be of an encoder. The wiring."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embedstore._core.column_types import declared
+from embedstore._core.keys import hash_strings
+from embedstore.encoders.base import ENCODERS
+from embedstore.encoders.names import EncoderName
+from embedstore.encoders.trust import absolute_name
+from embedstore.errors import DuplicateIdError, SourceError, UsageError
+from embedstore.ingest.importer import ImportedSpace, ImportReport, VectorImporter
+from embedstore.ingest.report import ProgressCallback, kept_note
+from embedstore.ingest.typed_batches import Typed
+from embedstore.sources.base import renamed
+from embedstore.sources.vectors.arrays import Matrix
+from embedstore.sources.vectors.open import VectorSource, open_vectors
+from embedstore.spec import MODALITIES, UNNAMED, EncoderSpec
+from embedstore.store import Store
+from embedstore.store.space import Space
+from embedstore.store.writer import StoreWriter
+
+__all__ = ["ImportReport", "import_vectors"]
+
+TWO_TOWERS = ("openclip",)
+"""Encoder families whose images and texts can be compared, which a name alone tells."""
+
+
+def import_vectors(
+    source: str | os.PathLike[str] | npt.NDArray[Any],
+    store: Store | str | os.PathLike[str],
+    *,
+    space: str | None = None,
+    encoder: str | None = None,
+    modality: str | None = None,
+    ids: str | os.PathLike[str] | Sequence[str] | npt.NDArray[Any] | None = None,
+    metadata: str | os.PathLike[str] | Mapping[str, Sequence[Any]] | None = None,
+    vector_column: str | None = None,
+    types: Mapping[str, str] | None = None,
+    dtype: str | None = None,
+    normalized: bool | None = None,
+    add_items: bool = False,
+    strict: bool = False,
+    on_progress: ProgressCallback | None = None,
+) -> ImportReport:
+    """Import vectors into a space which says that they were declared to be of an encoder, not computed by it here.
+
+    Vectors are known by their bytes: the same ones again add nothing, changed ones replace what was there. A run that was
+    killed is completed by the same call, to the same bytes as one that was not.
+
+    Parameters
+    ----------
+    source : path or (n, dim) array
+        ``.npy``, ``.npz``, Parquet, CSV, TSV, JSON lines, HDF5 (``FILE.h5:/dataset``), a folder as clip-retrieval or autofaiss
+        write it, or an array of float16, float32 or float64.
+    store : Store or path
+        Made if it does not exist.
+    space : str, optional
+        Default: the modality. A source with two modalities makes the spaces ``SPACE-image`` and ``SPACE-text``.
+    encoder : str, optional
+        Which encoder made the vectors. If embedstore can load it, texts and files are encoded by it to search the space.
+    modality : str, optional
+        What the vectors are of; needed unless the source, the name of the space or the space that is there says it.
+    ids : str, path or sequence, optional
+        A column of the source or of `metadata`, a file, ``"row"`` for the numbers of the rows, or the ids. Default: a column
+        ``id``, else the numbers of the rows.
+    metadata : path or mapping, optional
+        A table whose rows are those of the vectors.
+    vector_column : str, optional
+        The column or array that holds the vectors, if it is not plain.
+    types : mapping, optional
+        Metadata column → its type, as `embedstore.embed` takes them.
+    dtype : str, optional
+        ``"float16"`` (default) or ``"float32"``: how vectors of a new space are stored.
+    normalized : bool, optional
+        Declare that vectors have unit length; others are failures.
+    add_items : bool
+        Let a further space of a store bring items that it does not hold yet.
+    strict : bool
+        Raise `PayloadError` on a part's first failure instead of recording it; nothing of that part is kept.
+    on_progress : callable, optional
+        Called with a `Progress` now and then.
+
+    Returns
+    -------
+    ImportReport
+
+    Raises
+    ------
+    FingerprintError
+        The space holds vectors of another encoder, or computed ones.
+    DuplicateIdError
+        Naming both rows.
+    SourceError, StoreError, UsageError
+    """
+    started = time.perf_counter()
+    said = declared(types or {})
+    found = open_vectors(source, ids=ids, metadata=metadata, vector_column=vector_column)
+    made = not isinstance(store, Store) and not (Path(store) / "store.json").exists()
+    opened = store if isinstance(store, Store) else Store.open(store, create=True)
+    report = ImportReport(items=found.count, notes=[*found.notes])
+    with opened.writer(discard_if_empty=made) as writer:
+        matrices = _named(found, writer.store, space, modality)
+        specs = _specs(matrices, writer.store, encoder, normalized)
+        spaces = {name: _space(writer, name, specs[name], dtype, found.name) for name in matrices}
+        fresh = len(writer.store) > 0 and not any(name in writer.store.spaces for name in spaces)
+        _check_ids(found, writer.store, refuse_unknown=fresh and not add_items)
+        report.spaces = {name: ImportedSpace(s.spec.name, s.fingerprint, s.dim, s.info.dtype) for name, s in spaces.items()}
+        report.bytes = sum(m.shape[0] * m.shape[1] * m.itemsize for _, m in matrices.values())
+        typed = Typed(found.name, writer.store.items.column_types(), said, first=0)
+        found.leave_text(typed.known)
+        importer = VectorImporter(
+            found, {name: matrix for name, (_, matrix) in matrices.items()}, spaces, writer, report, typed, strict=strict
+        )
+        importer.import_all(on_progress or (lambda progress: None))
+    report.notes += [*renamed(found.kept_names()), *typed.notes()]
+    for name, counts in report.spaces.items():
+        report.notes += kept_note(name, counts.kept)
+    report.notes += _notes(found, report, encoder, ids)
+    report.seconds = time.perf_counter() - started
+    return report
+
+
+def _named(found: VectorSource, store: Store, space: str | None, modality: str | None) -> dict[str, tuple[str, Matrix]]:
+    """Space name → (modality, matrix)."""
+    if modality is not None and modality not in MODALITIES:
+        raise UsageError(f"modality must be one of {list(MODALITIES)}. Got {modality!r} instead.")
+    if "" not in found.matrices:
+        if modality is not None and modality not in found.matrices:
+            raise UsageError(f"{found.name} has no vectors of {modality}, but of {' and '.join(found.matrices)}.")
+        chosen = {m: matrix for m, matrix in found.matrices.items() if modality in (None, m)}
+        several = len(chosen) > 1 and space is not None
+        return {f"{space}-{m}" if several else space or m: (m, matrix) for m, matrix in chosen.items()}
+    if modality is None and space in store.spaces:
+        modality = store.spaces[str(space)].spec.modality
+    modality = modality or (space if space in MODALITIES else None)
+    if modality is None:
+        raise UsageError(
+            f"Say what {found.name} holds vectors of: --modality {', '.join(MODALITIES[:-1])} or {MODALITIES[-1]}."
+        )
+    return {space or modality: (modality, found.matrices[""])}
+
+
+def _specs(
+    matrices: Mapping[str, tuple[str, Matrix]], store: Store, encoder: str | None, normalized: bool | None
+) -> dict[str, EncoderSpec]:
+    """What is declared of each space; what is not said is as it was said before."""
+    specs = {}
+    encoder = encoder and absolute_name(encoder)
+    for name, (modality, matrix) in matrices.items():
+        before = store.spaces[name].spec if name in store.spaces and store.spaces[name].spec.declared else None
+        if before is not None and before.dim != matrix.shape[1]:
+            raise SourceError(
+                f"{matrix.name} holds vectors of {matrix.shape[1]} numbers, but space {name!r} of {before.dim}. "
+                "Give them a space of their own: --space NAME."
+            )
+        if before is not None and encoder == absolute_name(before.name):
+            encoder = before.name
+        named = encoder or (before.name if before is not None and before.family != UNNAMED else None)
+        full = EncoderName.spelled_out(named or "")
+        family, _, model = full.partition(":")
+        aligned = None
+        if len(matrices) > 1 or family in TWO_TOWERS:
+            aligned = f"declared:{full or '+'.join(matrices)}"
+        specs[name] = EncoderSpec(
+            name=named or "unnamed",
+            family=family or UNNAMED,
+            model=model if named else name,
+            weights="declared",
+            modality=modality,
+            dim=matrix.shape[1],
+            normalized=before.normalized if normalized is None and before is not None else bool(normalized),
+            alignment=before.alignment if before is not None and not encoder else aligned,
+            declared=True,
+        )
+    return specs
+
+
+def _space(writer: StoreWriter, name: str, spec: EncoderSpec, dtype: str | None, source: str) -> Space:
+    from embedstore._version import __version__
+
+    stored = writer.store.spaces[name].info.dtype if name in writer.store.spaces else "float16"
+    provenance = {"declared": f"imported from {os.path.basename(source)}", "embedstore": __version__}
+    return writer.ensure_space(name, spec, dtype=dtype or stored, provenance=provenance)
+
+
+def _check_ids(found: VectorSource, store: Store, *, refuse_unknown: bool) -> None:
+    """Before anything is written: no id twice, and none that the store lacks where that is not wanted.
+
+    Raises
+    ------
+    DuplicateIdError, UsageError
+    """
+    if found.ids is None and not refuse_unknown:
+        return
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    ids = pa.chunked_array(found.id_blocks(65536), pa.string())
+    if pc.count_distinct(ids).as_py() < len(ids):
+        codes = np.asarray(ids.combine_chunks().dictionary_encode().indices)
+        second = int(np.setdiff1d(np.arange(len(codes)), np.unique(codes, return_index=True)[1])[0])
+        first = int(np.flatnonzero(codes == codes[second])[0])
+        raise DuplicateIdError(
+            f"{found.name}: rows {first} and {second} (from 0) both have the id {ids[first].as_py()!r}. "
+            "Make ids unique, name another column (--ids NAME), or number the rows (--ids row)."
+        )
+    if not refuse_unknown:
+        return
+    known = np.concatenate([store.items.id_table.lookup(hash_strings(chunk.to_pylist())) for chunk in ids.chunks]) >= 0
+    if not known.all():
+        row = int(np.flatnonzero(~known)[0])
+        raise UsageError(
+            f"{store.path} has no item for {int((~known).sum()):,} of the {len(ids):,} ids of {found.name}: the first is "
+            f"{ids[row].as_py()!r} in row {row} (from 0). Say where the ids are (--ids), or add these items (--add-items)."
+        )
+
+
+def _notes(found: VectorSource, report: ImportReport, encoder: str | None, ids: Any) -> Iterator[str]:
+    if encoder and (family := EncoderName.parse(encoder).family) not in ENCODERS.names():
+        yield (
+            f"embedstore cannot load an encoder called {encoder!r} (there is no {family!r}): the vectors can be searched by id "
+            "and by vector, and trained on, but not searched by texts or files."
+        )
+    if found.ids is None and ids is None:
+        replaced = sum(space.replaced for space in report.spaces.values())
+        also = f" {replaced:,} vectors replaced those of the same number." if replaced else ""
+        yield f"Ids are the numbers of the rows, from 0.{also} --ids names a column or a file with others."

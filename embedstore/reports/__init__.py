@@ -1,0 +1,1 @@
+"""The HTML page of an evaluated head, and its figures."""

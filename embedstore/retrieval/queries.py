@@ -1,0 +1,380 @@
+"""Queries: what is searched for, made into vectors of a space that they can be compared with."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from zipfile import is_zipfile
+
+import numpy as np
+import numpy.typing as npt
+
+from embedstore.encoders import reload_encoder
+from embedstore.errors import EmbedstoreError, FingerprintError, SourceError, UsageError
+from embedstore.indexing.vectors import unit_rows
+from embedstore.retrieval.aligned_spaces import ProjectedSpace, SearchableSpace, query_space, skipped_aligners, spaces_of
+from embedstore.sources.files import read_file
+from embedstore.sources.vectors.arrays import read_array, read_member
+from embedstore.spec import UNNAMED, EncoderSpec
+from embedstore.store import Store
+
+__all__ = ["Asked", "QueryVector", "Resolver"]
+
+Float = npt.NDArray[np.float32]
+WORDS = {"image": "an image", "text": "a text", "audio": "a sound", "video": "a video"}
+UNLIKE = 0.5
+CANCELLED = 1e-6  # of the weights: what is left is rounding
+
+
+@dataclass(frozen=True)
+class QueryVector:
+    """A vector that says which encoder made it.
+
+    Parameters
+    ----------
+    values : (dim,) float
+    fingerprint : str, optional
+        Of the encoder; without it only the dimension can be checked.
+    """
+
+    values: npt.NDArray[Any]
+    fingerprint: str | None = None
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], fingerprint: str | None = None) -> QueryVector:
+        """From ``.npy``, or from ``.npz`` with ``values`` and ``fingerprint`` (as `save` writes it).
+
+        Raises
+        ------
+        UsageError
+            It is no vector.
+        SourceError
+            There is no such file, or it cannot be read.
+        """
+        try:
+            if not is_zipfile(path):
+                return cls(read_array(Path(path)), fingerprint)
+            inside = str(read_member(Path(path), "fingerprint")) or None
+            if fingerprint and inside and fingerprint != inside:
+                raise FingerprintError(f"{path} says fingerprint {inside}, but {fingerprint} was given. Leave one of them out.")
+            return cls(read_member(Path(path), "values"), fingerprint or inside)
+        except (OSError, KeyError, SourceError) as error:
+            if not os.path.exists(path):
+                raise SourceError(f"{path} does not exist.") from None
+            if isinstance(error.__cause__, OSError):
+                raise
+            raise UsageError(f"{path} is not a vector: expected .npy, or .npz with 'values' and 'fingerprint'.") from error
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write ``.npz`` with ``values`` and ``fingerprint``."""
+        np.savez(path, values=self.values, fingerprint=np.asarray(self.fingerprint or ""))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One query as a vector of a space.
+
+    Parameters
+    ----------
+    space : SearchableSpace
+    vector : (dim,) float32
+    weight : float
+    leave_out : tuple of int
+        Rows that are part of the question, not of the answer.
+    note : str, optional
+    aligned : tuple of str
+        Spaces of aligners that the query could search as well, where none was named.
+    """
+
+    space: SearchableSpace
+    vector: Float
+    weight: float = 1.0
+    leave_out: tuple[int, ...] = ()
+    note: str | None = None
+    aligned: tuple[str, ...] = ()
+
+
+class Resolver:
+    """Makes queries of one store; encoders are loaded once and kept.
+
+    Parameters
+    ----------
+    store : Store
+    device : str
+        For encoding.
+    """
+
+    def __init__(self, store: Store, *, device: str = "auto") -> None:
+        self.store = store
+        self.device = device
+        self.spaces: dict[str, SearchableSpace] = dict(spaces_of(store))
+        self._encoders: dict[tuple[str, ...], Any] = {}
+
+    def space(self, name: str) -> SearchableSpace:
+        """The space called `name`, stored or projected."""
+        if name in self.spaces:
+            return self.spaces[name]
+        if (head := name.partition(".")[0]) in (skipped := skipped_aligners(self.store)):
+            raise UsageError(skipped[head])
+        raise UsageError(f"{self.store.path} has no space {name!r}. Spaces: {', '.join(self.spaces) or 'none yet'}.")
+
+    def payload(self, modality: str, given: str | os.PathLike[str], space: str | None) -> Asked:
+        """A text, or the path of a file of another modality."""
+        if modality == "text" and not str(given).strip():
+            raise UsageError("The text to search for is empty.")
+        target = self.comparable(modality, space)
+        data = str(given).encode() if modality == "text" else read_file(os.fspath(given))
+        vector = self.encode(target, modality, [data])[0]
+        vector = _directed(vector, f"The vector of this {modality}")
+        return Asked(target, vector, note=_declared_note(target), aligned=() if space else tuple(self.alignments(modality)))
+
+    def encode(self, target: SearchableSpace, modality: str, payloads: Sequence[bytes]) -> Float:
+        """Vectors (m, dim) in `target` of raw payloads of one modality."""
+        maker = query_space(self.spaces, target, modality)
+        base = maker.base if isinstance(maker, ProjectedSpace) else maker
+        encoder = self._encoder(base or target, modality)
+        if not isinstance(maker, ProjectedSpace):  # an alignment was learned from items, with their prompt
+            encoder = getattr(encoder, "queries", encoder)
+        size = int(getattr(encoder, "batch_size", 64))
+        parts = [payloads[lo : lo + size] for lo in range(0, len(payloads), size)]
+        vectors = np.concatenate([np.asarray(encoder.encode([encoder.prepare(p) for p in part]), np.float32) for part in parts])
+        if not np.isfinite(vectors).all():
+            raise UsageError("The encoder returned a vector that is not finite for this query.")
+        return maker.project_query(vectors) if isinstance(maker, ProjectedSpace) else vectors
+
+    def comparable(self, modality: str, wanted: str | None) -> SearchableSpace:
+        """The space that a query of `modality` is compared with: by alignment across modalities, else the same encoder.
+
+        Spaces that an aligner makes have to be asked for, so that aligning a store changes the meaning of no query.
+        """
+        spaces = [self.space(wanted)] if wanted else [self.spaces[name] for name in self.store.spaces]
+        crossing = [s for s in spaces if s.spec.modality != modality and self._crosses(s, modality)]
+        same = [s for s in spaces if s.spec.modality == modality]
+        if found := [*crossing, *same]:
+            return found[0]
+        raise UsageError(self._refusal(modality, spaces, wanted))
+
+    def alignments(self, modality: str) -> list[str]:
+        """The spaces of aligners that a query of `modality` finds items of another modality in."""
+        made = [s for s in self.spaces.values() if isinstance(s, ProjectedSpace) and s.spec.modality != modality]
+        return [space.name for space in made if self._crosses(space, modality)]
+
+    def _crosses(self, target: SearchableSpace, modality: str) -> bool:
+        """Whether something may make vectors of `modality` for `target`: an aligned space, or the encoder of a stored one."""
+        if target.spec.alignment is None:
+            return False
+        return not isinstance(target, ProjectedSpace) or query_space(self.spaces, target, modality) is not None
+
+    def _refusal(self, modality: str, spaces: Sequence[SearchableSpace], wanted: str | None) -> str:
+        article = WORDS[modality]
+        if not spaces:
+            return f"{self.store.path} has no space yet. Embed something first: embedstore embed DATASET --store …"
+        what = ", ".join(f"{s.name!r} ({s.spec.name}, {s.spec.modality} only)" for s in spaces)
+        ways = ["--id ID of an item like it"]
+        encodable = {s.spec.modality for s in spaces if s.spec.family != UNNAMED}
+        if "image" in encodable:
+            ways.insert(0, "--image FILE")
+        elif "text" in encodable:
+            ways.insert(0, "--text WORDS")
+        others = [s.name for s in self.spaces.values() if s.spec.modality == modality or self._crosses(s, modality)]
+        if made := [name for name in self.alignments(modality) if wanted and name.endswith(f".{wanted}")]:
+            ways += [f"--space {name}" for name in made]
+        elif wanted and others:
+            ways.append(f"--space {others[0]}")
+            if len(self.store.spaces) > 1:
+                ways.append(f"align the two first (embedstore align {self.store.path} --from {others[0]} --to {wanted})")
+        else:
+            ways.append("a space of an encoder that takes both (embed with --image clip)")
+        return f"{article.capitalize()} cannot be compared with space {what}. Search with {', or '.join(ways)}."
+
+    def _encoder(self, target: SearchableSpace, modality: str) -> Any:
+        spec = target.spec
+        key = (spec.name, modality, spec.prompt, spec.query_prompt, target.name if spec.declared else "")
+        if key not in self._encoders and target.spec.declared:
+            self._encoders[key] = self._declared_encoder(target, modality)
+        if key not in self._encoders:
+            encoder = self._reloaded(target.spec, modality)
+            same = encoder.spec.fingerprint == target.fingerprint
+            if not (same if modality == target.spec.modality else encoder.spec.alignment == target.spec.alignment):
+                raise FingerprintError(
+                    f"Space {target.name!r} was embedded by {target.spec.label}, but that name now loads "
+                    f"{encoder.spec.label}: another model or weights. Install the original weights, or embed into a new space."
+                )
+            self._encoders[key] = encoder
+        return self._encoders[key]
+
+    def _reloaded(self, spec: EncoderSpec, modality: str) -> Any:
+        allowed = self.store.access.allow_models
+        return reload_encoder(spec, modality, home=self.store.path, allowed=allowed, device=self.device)
+
+    def _declared_encoder(self, target: SearchableSpace, modality: str) -> Any:
+        """The encoder that imported vectors are declared to be of; all that can be checked is the dimension."""
+        name, ways = target.spec.name, "Search with --id ID, or --vector FILE.npy."
+        if target.spec.family == UNNAMED:
+            raise UsageError(f"Space {target.name!r} was imported without --encoder: nothing can encode a query for it. {ways}")
+        try:
+            encoder = self._reloaded(target.spec, modality)
+        except EmbedstoreError as error:
+            raise type(error)(f"Space {target.name!r} is declared to be of {name!r}. {error} {ways}") from error
+        if encoder.spec.dim != target.dim or (modality != target.spec.modality and encoder.spec.alignment is None):
+            raise FingerprintError(
+                f"Space {target.name!r} has {target.dim}-d vectors declared to be of {target.spec.label}, but "
+                f"{encoder.spec.label} makes {encoder.spec.dim}-d ones of {modality}. Import them with the right --encoder."
+            )
+        return encoder
+
+    def item(self, item: str, space: str | None) -> Asked:
+        """An item's own vector; the item itself is left out of the answer."""
+        row = self.store.items.rows_of([item])
+        spaces = [self.space(space)] if space else list(self.spaces.values())
+        holding = [target for target in spaces if target.has(row)[0]]
+        if not holding:
+            names = ", ".join(s.name for s in spaces) or "any space"
+            raise UsageError(f"Item {item!r} has no vector in {names}: its payload is missing or failed.")
+        vectors = [target.take(row)[0].astype(np.float32) for target in holding]
+        at = next((i for i, vector in enumerate(vectors) if vector.any()), 0)
+        vector = _directed(vectors[at], f"The vector of item {item!r} in space {holding[at].name!r}")
+        return Asked(holding[at], vector, leave_out=(int(row[0]),))
+
+    def examples(self, like: Sequence[str], unlike: Sequence[str], space: str | None) -> Asked:
+        """Towards the mean of some items, and half as far away from that of others (Rocchio)."""
+        if not like:
+            raise UsageError("--unlike needs at least one --like: say what to look for before what to avoid.")
+        rows = self.store.items.rows_of([*like, *unlike])
+        spaces = [self.space(space)] if space else list(self.spaces.values())
+        fits = [s for s in spaces if s.has(rows).all()]
+        if not fits:
+            target = spaces[0]
+            lacking = [*like, *unlike][int(np.flatnonzero(~target.has(rows))[0])]
+            raise UsageError(f"Item {lacking!r} has no vector in {target.name}: its payload is missing or failed.")
+        vectors = fits[0].take(rows).astype(np.float32)
+        for item, vector in zip([*like, *unlike], vectors, strict=True):
+            _directed(vector, f"The vector of item {item!r} in space {fits[0].name!r}")
+        vectors = unit_rows(vectors)
+        towards = vectors[: len(like)].mean(axis=0)
+        away = UNLIKE * vectors[len(like) :].mean(axis=0) if unlike else 0.0
+        if np.linalg.norm(towards - away) < CANCELLED:
+            raise UsageError("The examples cancel one another out: there is no direction to search in. Change one of them.")
+        return Asked(fits[0], np.asarray(towards - away, np.float32), leave_out=tuple(int(r) for r in rows))
+
+    def vector(self, vector: QueryVector | npt.NDArray[Any], space: str | None) -> Asked:
+        """A vector made elsewhere, whose fingerprint is compared where it has one."""
+        query = vector if isinstance(vector, QueryVector) else QueryVector(vector)
+        values = np.asarray(query.values)
+        values = values[0] if values.ndim == 2 and len(values) == 1 else values
+        if values.ndim != 1 or values.dtype.kind not in "fiu":
+            raise UsageError(f"The vector should be numbers of shape (dim,). Got {values.dtype}{values.shape} instead.")
+        with np.errstate(over="ignore"):
+            values = values.astype(np.float32)
+        if not np.isfinite(values).all():
+            raise UsageError("The vector holds NaN, infinity, or numbers that float32 cannot hold.")
+        _directed(values, "The vector")
+        target = self._space_of(query, len(values), space)
+        note = None
+        if not query.fingerprint:
+            note = (
+                f"The vector does not say which encoder made it; it is taken to be from {target.spec.label}. "
+                "Have it checked: --fingerprint, or an .npz written by QueryVector.save."
+            )
+        elif query.fingerprint != target.fingerprint:
+            note = _declared_note(target)
+        return Asked(target, values, note=note)
+
+    def _declared_as(self, space: SearchableSpace, fingerprint: str) -> bool:
+        """Whether the vectors are declared to be of the encoder with this fingerprint, which is loaded to see."""
+        if not space.spec.declared:
+            return False
+        try:
+            return str(self._encoder(space, space.spec.modality).spec.fingerprint) == fingerprint
+        except EmbedstoreError:
+            return False
+
+    def _space_of(self, query: QueryVector, dim: int, wanted: str | None) -> SearchableSpace:
+        spaces: list[SearchableSpace] = [self.space(wanted)] if wanted else list(self.spaces.values())
+        if query.fingerprint:
+            fits = [s for s in spaces if s.fingerprint == query.fingerprint]
+            fits = fits or [s for s in spaces if s.dim == dim and self._declared_as(s, query.fingerprint)]
+        else:
+            fits = [s for s in spaces if s.dim == dim and (wanted or s.name in self.store.spaces)]
+        if not fits:
+            origin = f"fingerprint {query.fingerprint}" if query.fingerprint else "no declared fingerprint"
+            held = ", ".join(f"{s.name!r} has {s.dim}-d vectors of {s.spec.label}" for s in spaces) or "no space yet"
+            raise FingerprintError(
+                f"The vector ({dim}-d, {origin}) is from another encoder than the vectors of {self.store.path}: {held}. "
+                "Make the query with the encoder of the space."
+            )
+        if len(fits) > 1 and not query.fingerprint:
+            raise UsageError(f"The vector fits spaces {', '.join(s.name for s in fits)}. Say which: --space NAME.")
+        if fits[0].dim != dim:
+            raise FingerprintError(f"The vector has {dim} numbers, but {fits[0].spec.label} makes {fits[0].dim}.")
+        return fits[0]
+
+
+def _directed(vector: Float, what: str) -> Float:
+    """`vector` (dim,), unless it is all zeros.
+
+    Raises
+    ------
+    UsageError
+        Begins with `what`.
+    """
+    if not vector.any():
+        raise UsageError(f"{what} is all zeros; it has no direction to search in.")
+    return vector
+
+
+def _declared_note(target: SearchableSpace) -> str | None:
+    """What the reader of results has to know where vectors were imported."""
+    base = target.base if isinstance(target, ProjectedSpace) else target
+    if not base.spec.declared:
+        return None
+    return f"The vectors of space {base.name!r} were imported, and are declared to be of {base.spec.name!r}, not computed here."
+
+
+def joined(asked: Sequence[Asked]) -> Mapping[str, list[Asked]]:
+    """Queries by the space that they search."""
+    groups: dict[str, list[Asked]] = {}
+    for one in asked:
+        groups.setdefault(one.space.name, []).append(one)
+    return groups
+
+
+def weighted(asked: list[Asked], weights: Sequence[float] | None, fusion: str) -> list[Asked]:
+    """The queries with their weights, one for each.
+
+    Raises
+    ------
+    UsageError
+        Not as many; no numbers; all zero; below 0 where queries are not added up as vectors.
+    """
+    if weights is None:
+        return asked
+    try:
+        with np.errstate(over="ignore"):
+            values = np.asarray(weights, np.float32).ravel()
+    except (TypeError, ValueError):
+        raise UsageError(f"weights should be numbers. Got {weights!r} instead.") from None
+    if len(values) != len(asked):
+        raise UsageError(f"There are {len(asked)} queries but {len(values)} weights; give one for each.")
+    if not np.isfinite(values).all() or not values.any():
+        raise UsageError(f"weights should be numbers that float32 holds, not all zero. Got {weights!r} instead.")
+    if values.min() < 0 and (fusion != "score" or len(joined(asked)) > 1):
+        raise UsageError(
+            f"Weights below 0 need queries in one space, which are added up. Got {weights!r} across spaces or with rrf."
+        )
+    return [replace(one, weight=float(weight)) for one, weight in zip(asked, values, strict=True)]
+
+
+def combined(group: Sequence[Asked]) -> Asked:
+    """Queries of one space as one: the sum of weighted cosines is the cosine to the weighted sum."""
+    if len(group) == 1 and group[0].weight >= 0:
+        return group[0]
+    vectors = unit_rows(np.stack([one.vector for one in group]))
+    weights = np.asarray([one.weight for one in group], np.float32)
+    vector = weights @ vectors
+    if not np.linalg.norm(vector) > CANCELLED * np.abs(weights).sum():
+        raise UsageError("The queries, with their weights, cancel one another out. Change a weight.")
+    return replace(group[0], vector=vector, weight=float(np.abs(weights).sum()))

@@ -1,0 +1,388 @@
+"""`search`: the nearest items to texts, images, items or vectors. The wiring of queries, indexes and items."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Unpack
+
+import numpy as np
+import numpy.typing as npt
+
+from embedstore._core.arguments import strings
+from embedstore.errors import UsageError
+from embedstore.evaluation.bootstrap import Score
+from embedstore.indexing.vectors import unit_rows
+from embedstore.retrieval.aligned_spaces import ProjectedSpace, SearchableSpace
+from embedstore.retrieval.fusion import diversified, first_of_each, fuse_ranks, fuse_scores
+from embedstore.retrieval.index import OpenIndex, open_index
+from embedstore.retrieval.queries import Asked, Resolver, combined, joined, weighted
+from embedstore.retrieval.request import Hit, Query, SearchResult, Wanted
+from embedstore.store import Store
+
+__all__ = ["Searcher", "search"]
+
+Rows = npt.NDArray[np.int64]
+Float = npt.NDArray[np.float32]
+Ranking = tuple[Rows, npt.NDArray[np.float64]]
+
+BACKGROUND = 1000
+POOL = 100  # of the nearest, that a diverse answer is put together from
+DEEPER = 5
+DEEP, DEEPENED = 100, 4  # candidates of each query when several are joined; so many times more where that is too few
+FILTERS_KEPT = 64
+
+
+class Searcher:
+    """Searches one store, pinned to the generation it opened; encoders and indexes are loaded once and kept.
+
+    Threads may share it.
+
+    Parameters
+    ----------
+    store : Store
+    device : str
+        For encoding queries; where it is a GPU that was named (``"cuda"``) and `resident`, exact search runs there as well.
+    resident : bool
+        Read indexes and vectors into memory, for many searches; otherwise files are mapped and a search touches what it needs.
+    """
+
+    def __init__(self, store: Store, *, device: str = "auto", resident: bool = False) -> None:
+        self.store = store
+        self.queries = Resolver(store, device=device)
+        self._resident = resident
+        self._exact_on = device if resident and device.startswith("cuda") else "cpu"
+        self._indexes: dict[str, OpenIndex] = {}
+        self._masks: OrderedDict[tuple[str, str], npt.NDArray[np.bool_]] = OrderedDict()
+        self._answers = threading.local()
+        self._opening = threading.RLock()
+
+    def search(self, **query: Unpack[Query]) -> SearchResult:
+        """See `search`."""
+        wanted = Wanted.of(query)
+        columns = self._columns(query.get("columns"))
+        if wanted.group_by is not None:
+            self._columns([wanted.group_by])
+        start = time.perf_counter()
+        self._answers.used = {}
+        asked = self._asked(query)
+        encoded = time.perf_counter()
+        for one in asked:
+            self.index(one.space)
+        loaded = time.perf_counter()
+        rows, scores = self._ranked(asked, wanted, query.get("where"))
+        found = time.perf_counter()
+        hits = self._hits(rows, scores, columns, wanted.offset)
+        notes = [one.note for one in asked if one.note]
+        notes += [note for s in joined(asked) if (note := self._indexes[s].note)]
+        alignments = [one.space.head for one in asked if isinstance(one.space, ProjectedSpace)]
+        took = {"encode": encoded - start, "load": loaded - encoded, "search": found - loaded}
+        return SearchResult(
+            hits,
+            " + ".join(joined(asked)),
+            {key: round(1000 * s, 2) for key, s in took.items()},
+            self.answered(),
+            " ".join(dict.fromkeys(notes)) or None,
+            " + ".join(dict.fromkeys(alignments)) or None,
+            list(dict.fromkeys(name for one in asked for name in one.aligned)),
+        )
+
+    def nearest(
+        self,
+        space: SearchableSpace,
+        queries: npt.NDArray[Any],
+        k: int,
+        *,
+        exclude: Rows | None = None,
+        among: Rows | None = None,
+        recall: float | None = None,
+    ) -> tuple[Float, Rows]:
+        """The `k` nearest vectors of `space` to each of many query vectors of the same space.
+
+        Parameters
+        ----------
+        queries : (m, dim)
+        exclude : (m,) int64, optional
+            For each query the row of an item to leave out, such as its own; -1 for none.
+        among : (r,) int64, optional
+            Rows to look at; default all.
+        recall : float, optional
+            An operating point of the index; 1 for exact search.
+
+        Returns
+        -------
+        scores : (m, k) float32, or narrower where the space has fewer vectors
+            Cosines, descending; NaN beyond the last result.
+        rows : (m, k) int64, likewise
+            Rows of the store; -1 beyond the last result.
+        """
+        keep = space.live if among is None else self._mask(space, among)
+        return self._nearest(space, queries, k, keep, exclude, recall)
+
+    def index(self, space: SearchableSpace) -> OpenIndex:
+        """The index of `space`, opened when first needed."""
+        with self._opening:
+            if space.name not in self._indexes:
+                self._indexes[space.name] = open_index(space, resident=self._resident, device=self._exact_on)
+            return self._indexes[space.name]
+
+    def answered(self) -> dict[str, Any]:
+        """How this thread's last search was answered, or the least certain call of `nearest` since: ``type``, ``recall``, …"""
+        return dict(getattr(self._answers, "used", {}))
+
+    def _nearest(
+        self,
+        space: SearchableSpace,
+        queries: npt.NDArray[Any],
+        k: int,
+        keep: npt.NDArray[np.bool_] | None,
+        exclude: Rows | None,
+        recall: float | None,
+    ) -> tuple[Float, Rows]:
+        opened = self.index(space).index
+        answer = opened.search(queries, k if exclude is None else k + 1, keep=keep, recall=recall)
+        used = _described(opened.report_.type, opened.report_.at, answer.plan, answer.recall)
+        self._answers.used = min(self.answered() or used, used, key=_certainty)
+        scores, positions = answer.scores, answer.positions
+        rows = np.where(positions < 0, -1, space.raw_rows[positions]) if len(space.raw_rows) else positions
+        scores = np.where(positions < 0, np.float32(np.nan), scores)
+        if exclude is not None:
+            own = rows == np.asarray(exclude)[:, None]
+            order = np.argsort(own, axis=1, kind="stable")  # what is left out goes to the end
+            rows = np.take_along_axis(np.where(own, -1, rows), order, axis=1)[:, :k]
+            scores = np.take_along_axis(np.where(own, np.float32(np.nan), scores), order, axis=1)[:, :k]
+        return scores, rows
+
+    def _asked(self, query: Query) -> list[Asked]:
+        """Every query of the question, with its weight."""
+        space = query.get("space")
+        like, unlike = query.get("like"), query.get("unlike")
+        asked = [
+            self.queries.payload(modality, given, space)
+            for modality in ("text", "image", "audio")
+            for given in _several(query.get(modality), modality)
+        ]
+        asked += [self.queries.item(item, space) for item in _several(query.get("id"), "id")]
+        if (vector := query.get("vector")) is not None:
+            asked.append(self.queries.vector(vector, space))
+        if like or unlike:
+            asked.append(self.queries.examples(strings(like or [], "like"), strings(unlike or [], "unlike"), space))
+        if not asked:
+            raise UsageError("Say what to search for: words, --text, --image, --audio, --id, --vector or --like.")
+        return weighted(asked, query.get("weights"), query.get("fusion", "score"))
+
+    def _ranked(self, asked: Sequence[Asked], wanted: Wanted, where: str | None) -> Ranking:
+        """Rows and scores of the page that is wanted."""
+        needed = -(-wanted.last // POOL) * POOL if wanted.diversity else wanted.last
+        depth = max(DEEPER * needed, 50) if wanted.group_by else needed
+        while True:
+            rows, scores = self._candidates(asked, depth, where, wanted.recall, wanted.fusion)
+            exhausted = len(rows) < depth
+            if wanted.min_score is not None:
+                kept = scores >= wanted.min_score
+                exhausted |= not kept.all()
+                rows, scores = rows[kept], scores[kept]
+            if wanted.group_by is not None:
+                values = self.store.items.take(rows, [wanted.group_by]).column(wanted.group_by).to_pylist() if len(rows) else []
+                places = first_of_each(values, wanted.per_group)
+                rows, scores = rows[places], scores[places]
+            if exhausted or len(rows) >= needed:
+                break
+            depth *= 4
+        if wanted.diversity and len(rows):
+            rows, scores = rows[:needed], scores[:needed]
+            vectors = _vectors_of(rows, asked[0].space)
+            fused = len(asked) > 1 and (wanted.fusion != "score" or len(joined(asked)) > 1)
+            pools = [slice(lo, lo + POOL) for lo in range(0, len(rows), POOL)]  # of one size, so that pages fit together
+            worth = [_like_cosines(scores[pool]) if fused else scores[pool] for pool in pools]
+            chosen = [
+                pool.start + diversified(own, vectors[pool], wanted.diversity, POOL)
+                for pool, own in zip(pools, worth, strict=True)
+            ]
+            order = np.concatenate([np.empty(0, np.intp), *chosen])
+            rows, scores = rows[order], scores[order]
+        return rows[wanted.offset : wanted.last], scores[wanted.offset : wanted.last]
+
+    def _candidates(self, asked: Sequence[Asked], depth: int, where: str | None, recall: float | None, fusion: str) -> Ranking:
+        groups = joined(asked)
+        leave_out = np.asarray([row for one in asked for row in one.leave_out], np.int64)
+        if fusion == "score":
+            sums = [combined(group) for group in groups.values()]
+            if len(sums) == 1:
+                return self._one(sums[0], depth, where, leave_out, recall)
+            return _deepened(depth, lambda deep: self._fused(sums, deep, where, leave_out, recall))
+        if len(asked) == 1:
+            return self._one(asked[0], depth, where, leave_out, recall)
+
+        def ranked(deep: int) -> Ranking:
+            rankings = [self._one(one, deep, where, leave_out, recall)[0] for one in asked]
+            return fuse_ranks(rankings, [one.weight for one in asked])
+
+        return _deepened(depth, ranked)
+
+    def _one(self, asked: Asked, depth: int, where: str | None, leave_out: Rows, recall: float | None) -> Ranking:
+        scores, rows = self._nearest(
+            asked.space, asked.vector[None], depth + len(leave_out), self._filter(asked.space, where), None, recall
+        )
+        kept = (rows[0] >= 0) & ~np.isin(rows[0], leave_out)
+        return rows[0][kept][:depth], scores[0][kept][:depth].astype(np.float64)
+
+    def _fused(self, asked: Sequence[Asked], depth: int, where: str | None, leave_out: Rows, recall: float | None) -> Ranking:
+        found = [self._one(one, depth, where, leave_out, recall)[0] for one in asked]
+        rows = np.unique(np.concatenate(found))
+        scores, background = [], []
+        for one in asked:
+            has = one.space.has(rows)
+            values = np.full(len(rows), np.nan)
+            query = unit_rows(one.vector[None])[0]
+            values[has] = unit_rows(one.space.take(rows[has])) @ query
+            scores.append(values)
+            at_random = np.random.default_rng(0).choice(one.space.rows, min(BACKGROUND, len(one.space)), replace=False)
+            usual = unit_rows(one.space.take(np.sort(at_random))) @ query
+            background.append((float(usual.mean()), float(usual.std())))
+        return fuse_scores(rows, scores, background, [one.weight for one in asked])
+
+    def _filter(self, space: SearchableSpace, where: str | None) -> npt.NDArray[np.bool_] | None:
+        """Positions of the space that may be found; None for all."""
+        if where is None:
+            return space.live
+        key = (space.name, where)
+        with self._opening:
+            if key not in self._masks:
+                self._masks[key] = self._mask(space, self.store.where(where))
+                while len(self._masks) > FILTERS_KEPT:
+                    self._masks.popitem(last=False)
+            self._masks.move_to_end(key)
+            return self._masks[key]
+
+    def _mask(self, space: SearchableSpace, rows: Rows) -> npt.NDArray[np.bool_]:
+        table = np.zeros(self.store.manifest.next_row + 1, bool)
+        table[rows] = True
+        mask = table[space.raw_rows]
+        mask = mask if space.live is None else mask & space.live
+        mask.flags.writeable = False
+        return mask
+
+    def _columns(self, columns: Sequence[str] | None) -> list[str]:
+        types = self.store.items.column_types()
+        if columns is None:
+            return self.store.items.metadata_columns()
+        columns = strings(columns, "columns")
+        if unknown := [c for c in columns if c not in types]:
+            raise UsageError(f"No column is called {unknown[0]!r}. Columns: {', '.join(types)}.")
+        return columns
+
+    def _hits(self, rows: Rows, scores: npt.NDArray[Any], columns: list[str], offset: int) -> list[Hit]:
+        table = self.store.items.take(rows, ["id", *columns]).to_pylist()
+        return [
+            Hit(rank, item["id"], round(float(score), 6), {c: item[c] for c in columns})
+            for rank, (item, score) in enumerate(zip(table, scores, strict=True), start=offset + 1)
+        ]
+
+
+def _several(given: Any, what: str) -> list[Any]:
+    """Ids, texts, or paths of files."""
+    if given is None:
+        return []
+    several: list[Any] = list(given) if isinstance(given, Iterable) and not isinstance(given, (str, bytes)) else [given]
+    if what in ("id", "text"):
+        return strings(several, what)
+    if wrong := [one for one in several if not isinstance(one, (str, os.PathLike))]:
+        raise UsageError(f"{what} should be paths. Got {wrong[0]!r} ({type(wrong[0]).__name__}) instead.")
+    return several
+
+
+def _vectors_of(rows: Rows, space: SearchableSpace) -> Float:
+    """Vectors (n, dim) of `rows`; zeros, like nothing else, where the space has none."""
+    has = space.has(rows)
+    vectors = np.zeros((len(rows), space.dim), np.float32)
+    vectors[has] = space.take(rows[has])
+    return vectors
+
+
+def _like_cosines(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Fused scores (n,) on the scale of likeness, from 0 to 1."""
+    return np.asarray((scores - scores.min()) / max(float(np.ptp(scores)), 1e-12))
+
+
+def _deepened(depth: int, ranked: Callable[[int], Ranking]) -> Ranking:
+    """The first `depth` of several rankings joined; what more candidates bring comes after the rest, so that pages agree."""
+    deep = DEEP
+    rows, scores = ranked(deep)
+    while len(rows) < depth:
+        deep *= DEEPENED
+        more, their = ranked(deep)
+        fresh = ~np.isin(more, rows)
+        if not fresh.any():
+            break
+        rows, scores = np.concatenate([rows, more[fresh]]), np.concatenate([scores, their[fresh]])
+    return rows[:depth], scores[:depth]
+
+
+def _certainty(used: dict[str, Any]) -> tuple[bool, float]:
+    """Of several searches that make one answer, the least certain one is told."""
+    return used["exact"], used["recall"]
+
+
+def _described(kind: str, at: int, plan: str, recall: Score | None) -> dict[str, Any]:
+    if recall is None:
+        return {"type": kind, "exact": True, "recall": 1.0, "plan": plan}
+    return {"type": kind, "exact": False, "recall": recall.value, "low": recall.low, "at": at, "plan": plan}
+
+
+def search(store: Store | str | Path, *, device: str = "auto", **query: Unpack[Query]) -> SearchResult:
+    """The `k` items nearest to a query, by cosine.
+
+    The space's index answers where there is one (``embedstore index``), with the recall that was measured; otherwise search is
+    exact. Items added since the index was built are searched exactly beside it.
+
+    Parameters
+    ----------
+    text, image, audio : str or path, or several
+        Encoded by the encoder of the space that is searched.
+    id : str, or several
+        An item's own vector; the item is left out of the results.
+    vector : QueryVector or (dim,) array
+    like, unlike : sequence of str
+        Ids of examples: towards the first, away from the second.
+    weights : sequence of float, optional
+        One for each query where there are several, in the order above.
+    fusion : str
+        How queries in different spaces are joined: ``"score"``, a weighted mean of standard scores, or ``"rrf"``,
+        reciprocal ranks. Queries in one space are added as vectors.
+    space : str, optional
+        Which space to search. Without it: for a text or an image one that the query can be compared with, preferring
+        one of another modality by the same model (a CLIP text finds images); for an id the first that has the item. A space
+        that `align` made is searched only where it is named.
+    k, offset : int
+        How many results, and how many to skip before them.
+    where : str, optional
+        SQL over the metadata columns; the `k` nearest among the matching items are returned.
+    columns : sequence of str, optional
+        Columns to return with each hit; default: all metadata.
+    min_score : float, optional
+        Leave out results below.
+    diversity : float
+        From 0 (nearest) to 1: how much a result should differ from those before it (maximal marginal relevance).
+    group_by : str, optional
+        Column of which each value is returned at most `per_group` times.
+    recall : float, optional
+        An operating point of the index other than the one it was built for; 1 for exact search.
+
+    Returns
+    -------
+    SearchResult
+
+    Raises
+    ------
+    UsageError
+        The query cannot be compared with the space; says what can be done instead.
+    FingerprintError
+        The query comes from another encoder; shows both fingerprints.
+    """
+    opened = store if isinstance(store, Store) else Store.open(store)
+    return Searcher(opened, device=device).search(**query)

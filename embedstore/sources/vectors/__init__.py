@@ -1,0 +1,1 @@
+"""Vectors that somebody else computed, with their ids and metadata."""

@@ -1,0 +1,397 @@
+"""Vectors that somebody else computed, with their ids and metadata: files, and the folders that other tools write.
+
+=================  ==========================================================================================================
+``.npy``, ``.npz``   one array (n, dim); in ``.npz`` also ``ids``
+Parquet            a column of lists of floats; every other column is metadata
+CSV, TSV, JSONL    a column of lists, or columns of numbers with one prefix
+HDF5               a dataset (n, dim), and ``id`` beside it: ``FILE.h5:/path/to/dataset``
+clip-retrieval     ``img_emb/*.npy``, ``text_emb/*.npy``, ``metadata/*.parquet``
+autofaiss          a folder of ``.npy`` files, or of Parquet files with embeddings
+=================  ==========================================================================================================
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embedstore._core.arguments import strings
+from embedstore._core.column_types import word_of
+from embedstore._core.column_values import fitted
+from embedstore._core.hdf5 import plain_dataset
+from embedstore.errors import SourceError, UsageError, reason_of
+from embedstore.sources.base import ID, free_name, kept_names
+from embedstore.sources.files import natural_paths
+from embedstore.sources.vectors.arrays import (
+    ID_NAMES,
+    HdfRows,
+    Matrix,
+    MemoryRows,
+    NpyRows,
+    NpzMatrix,
+    Stacked,
+    chosen,
+    hdf_datasets,
+    npz_arrays,
+    open_hdf,
+    read_array,
+    read_member,
+)
+from embedstore.sources.vectors.columns import PARQUET, TEXT, Columns, MemoryColumns, ParquetColumns, TextColumns, open_columns
+from embedstore.sources.vectors.ids import without_same_ids
+from embedstore.sources.vectors.tables import ParquetVectors, TextVectors
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Given = str | os.PathLike[str]
+Named = tuple[Columns, str]
+
+HDF = (".h5", ".hdf5", ".hdf", ".he5")
+CLIP_RETRIEVAL = {"image": "img_emb", "text": "text_emb"}
+"""Modality → folder, as clip-retrieval writes them."""
+
+ROW_NUMBERS = "row"
+
+
+@dataclass(frozen=True)
+class VectorSource:
+    """Vectors with ids and metadata, row by row.
+
+    Parameters
+    ----------
+    name : str
+    matrices : mapping
+        Modality → `Matrix`, all of the same number of rows; the key is ``""`` where the source does not say the modality.
+    ids : (Columns, name), optional
+        The column with the ids; without it an id is the number of the row, from 0.
+    metadata : sequence of (Columns, names)
+    id_columns : sequence of str
+        Columns that give the ids where nobody says which.
+    notes : sequence of str
+        What was chosen, for people.
+    """
+
+    name: str
+    matrices: Mapping[str, Matrix]
+    ids: Named | None = None
+    metadata: Sequence[tuple[Columns, Sequence[str]]] = ()
+    id_columns: Sequence[str] = (ID,)
+    notes: Sequence[str] = field(default=())
+
+    @property
+    def count(self) -> int:
+        return next(iter(self.matrices.values())).shape[0]
+
+    @property
+    def bytes(self) -> int:
+        """Of the vectors as they come."""
+        return sum(m.shape[0] * m.shape[1] * m.itemsize for m in self.matrices.values())
+
+    def id_blocks(self, size: int) -> Iterator[pa.Array]:
+        """Ids as Arrow strings, `size` at a time.
+
+        Raises
+        ------
+        SourceError
+            An id is null or blank, or neither text nor a whole number.
+        """
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        if self.ids is None:
+            for lo in range(0, self.count, size):
+                yield pc.cast(pa.array(np.arange(lo, min(self.count, lo + size))), pa.string())
+            return
+        columns, name = self.ids
+        start = 0
+        for table in columns.blocks(size, [name]):
+            column = table.column(0)
+            if word_of(column.type) not in ("text", "integer"):
+                raise SourceError(f"{columns.name}: ids should be text or whole numbers; column {name!r} is {column.type}.")
+            values = fitted(column, pa.string()).combine_chunks()
+            blank = pc.equal(pc.utf8_trim_whitespace(values), "")
+            if pc.any(pc.fill_null(blank, True)).as_py():
+                row = start + int(np.flatnonzero(np.asarray(pc.fill_null(blank, True)))[0])
+                raise SourceError(f"{columns.name}: row {row} (from 0) has no id in {name!r}. Fill it, or name another: --ids.")
+            yield values
+            start += table.num_rows
+
+    def leave_text(self, names: Collection[str]) -> None:
+        """Have metadata columns come as the text that they are written as, from files that do not say their types."""
+        for columns, mine in self.metadata:
+            if isinstance(columns, TextColumns):
+                columns.leave_text(name for name in mine if free_name(name) in names)
+
+    def kept_names(self) -> dict[str, str]:
+        """Metadata column → the name under which the store keeps it.
+
+        Raises
+        ------
+        SourceError
+            Two would have one name.
+        """
+        every = [name for _, names in self.metadata for name in names]
+        if twice := [name for i, name in enumerate(every) if name in every[:i]]:
+            raise SourceError(f"{self.name} and its metadata both have a column {twice[0]!r}. Rename one, or leave one out.")
+        return kept_names(every, self.name)
+
+    def metadata_blocks(self, size: int) -> Iterator[dict[str, pa.ChunkedArray]]:
+        """Column → values, `size` rows at a time; names that the store keeps for itself get an underscore."""
+        streams = [columns.blocks(size, names) for columns, names in self.metadata if names]
+        if not streams:
+            yield from ({} for _ in range(0, self.count, size))
+            return
+        kept = self.kept_names()
+        for tables in zip(*streams, strict=True):
+            yield {kept[name]: table.column(name) for table in tables for name in table.column_names}
+
+
+def open_vectors(
+    source: Given | npt.NDArray[Any],
+    *,
+    ids: Given | Sequence[str] | npt.NDArray[Any] | None = None,
+    metadata: Given | Mapping[str, Sequence[Any]] | None = None,
+    vector_column: str | None = None,
+) -> VectorSource:
+    """Find out what `source` is, and where its ids and metadata are.
+
+    Parameters
+    ----------
+    source : path or (n, dim) array
+    ids : str, path, or sequence, optional
+        A column (or dataset, or array) of the source or of `metadata`; a file (``.txt``, ``.npy`` or a table); ``"row"`` for
+        the numbers of the rows; or the ids themselves. Default: a column ``id``.
+    metadata : path or mapping, optional
+        A table, or a folder of Parquet files, whose rows are those of the vectors; or columns. Where the source has ids of its
+        own, a column of ids has to agree with them, row by row.
+    vector_column : str, optional
+        The column, dataset or array with the vectors; for columns of numbers, their prefix.
+
+    Raises
+    ------
+    SourceError, UsageError
+    """
+    text = [ids] if isinstance(ids, str) else []
+    if isinstance(source, np.ndarray):
+        found = VectorSource("the array", {"": Stacked("the array", [MemoryRows(source)])})
+    else:
+        found = _opened(source, vector_column, text)
+    if metadata is not None:
+        columns = _metadata(metadata, text)
+        found = replace(found, metadata=[*found.metadata, (columns, columns.names)])
+    opened, found = found, _with_ids(found, ids)
+    _check_lengths(found)
+    if metadata is not None and found.ids is not None:
+        tables = [table for table, _ in opened.metadata[:-1]]
+        if opened.ids is found.ids or any(found.ids[0] is table for table in tables):
+            return without_same_ids(found)
+    return found
+
+
+def _opened(source: Given, vector_column: str | None, text: Sequence[str]) -> VectorSource:
+    path, dataset = _split(source)
+    if not path.exists():
+        raise SourceError(f"{path} does not exist; expected .npy, .npz, HDF5, a table, or a folder of such files.")
+    if path.is_dir():
+        return _folder(path, vector_column, text)
+    suffix = path.suffix.lower()
+    if suffix in HDF:
+        return _hdf(path, dataset or vector_column, text)
+    if suffix == ".npz":
+        return _npz(path, vector_column, text)
+    if suffix in (*PARQUET, *TEXT):
+        return _table(open_columns(path, [*text, ID]), vector_column)
+    if suffix != ".npy":
+        raise SourceError(f"{path}: expected .npy, .npz, {', '.join((*HDF, *PARQUET, *TEXT))}, or a folder of such files.")
+    if vector_column is not None:
+        raise UsageError(f"{path} is one array; it has no column {vector_column!r}.")
+    return VectorSource(str(path), {"": Stacked(str(path), [NpyRows(path)])})
+
+
+def _split(source: Given) -> tuple[Path, str | None]:
+    """``FILE.h5:/dataset`` into both."""
+    file, colon, dataset = os.fspath(source).rpartition(":")
+    if colon and not os.path.exists(source) and Path(file).suffix.lower() in HDF:
+        return Path(file), dataset
+    return Path(source), None
+
+
+def _folder(path: Path, vector_column: str | None, text: Sequence[str]) -> VectorSource:
+    if any((path / folder).is_dir() for folder in CLIP_RETRIEVAL.values()):
+        return _clip_retrieval(path)
+    tables = path / "metadata"
+    beside = [p for p in path.rglob("*.parquet") if p.is_relative_to(tables)]
+    if arrays := natural_paths(path.rglob("*.npy")):
+        metadata = [ParquetColumns(str(tables), natural_paths(beside))] if beside else []
+        stacked = Stacked(str(path), [NpyRows(file) for file in arrays])
+        return VectorSource(str(path), {"": stacked}, metadata=[(columns, columns.names) for columns in metadata])
+    if files := natural_paths(path.rglob("*.parquet")):
+        return _table(ParquetColumns(str(path), files), vector_column)
+    raise SourceError(f"{path} holds no .npy and no .parquet file. Name the file itself, if it has another format.")
+
+
+def _clip_retrieval(path: Path) -> VectorSource:
+    matrices: dict[str, Matrix] = {}
+    for modality, folder in CLIP_RETRIEVAL.items():
+        if arrays := natural_paths((path / folder).glob("*.npy")):
+            matrices[modality] = Stacked(str(path / folder), [NpyRows(file) for file in arrays])
+    if not matrices:
+        raise SourceError(
+            f"{path} looks like a folder of clip-retrieval, but {', '.join(CLIP_RETRIEVAL.values())} hold no .npy."
+        )
+    found = VectorSource(str(path), matrices, id_columns=("image_path", "key", ID))
+    if files := natural_paths((path / "metadata").glob("*.parquet")):
+        columns = ParquetColumns(str(path / "metadata"), files)
+        found = replace(found, metadata=[(columns, columns.names)])
+    return found
+
+
+def _table(table: ParquetColumns | TextColumns, vector_column: str | None) -> VectorSource:
+    matrix: ParquetVectors | TextVectors
+    if isinstance(table, ParquetColumns):
+        matrix = ParquetVectors(table, vector_column)
+        used = [matrix.column]
+    else:
+        matrix = TextVectors(table, vector_column)
+        used = matrix.columns
+    which = f"column {used[0]!r}" if len(used) == 1 else f"columns {used[0]!r} to {used[-1]!r}"
+    names = [name for name in table.names if name not in used]
+    return VectorSource(table.name, {"": matrix}, metadata=[(table, names)], notes=[f"Vectors are taken from {which}."])
+
+
+def _npz(path: Path, member: str | None, text: Sequence[str]) -> VectorSource:
+    arrays = npz_arrays(path)
+    matrix = NpzMatrix.open(path, chosen(arrays, member, str(path), "--vector-column NAME"))
+    found = VectorSource(str(path), {"": matrix})
+    lines = {name: read_member(path, name) for name in (*text, *ID_NAMES) if len(arrays.get(name, ((), None))[0]) == 1}
+    return _with_own_ids(found, lines, str(path))
+
+
+def _hdf(path: Path, dataset: str | None, text: Sequence[str]) -> VectorSource:
+    datasets = hdf_datasets(path)
+    name = chosen(datasets, dataset, str(path), f"{path}:/DATASET")
+    found = VectorSource(f"{path}:{name}", {"": Stacked(f"{path}:{name}", [HdfRows(path, name)])})
+    group = name.rpartition("/")[0]
+    lines: dict[str, npt.NDArray[Any]] = {}
+    with open_hdf(path) as file:
+        for wanted in (*text, *ID_NAMES):
+            for place in (f"{group}/{wanted}", f"/{wanted.lstrip('/')}"):
+                if len(datasets.get(place, ((), None))[0]) == 1:
+                    node = plain_dataset(file, place, str(path))
+                    lines.setdefault(wanted, node.asstr()[...] if node.dtype.kind in "SO" else node[...])
+    return _with_own_ids(found, lines, str(path))
+
+
+def _with_own_ids(found: VectorSource, lines: Mapping[str, npt.NDArray[Any]], where: str) -> VectorSource:
+    """Ids that lie beside the vectors in one file; the first name counts."""
+    if not lines:
+        return found
+    name, values = next(iter(lines.items()))
+    return replace(found, ids=(MemoryColumns(_one_column(name, values, where), where), name))
+
+
+def _metadata(given: Given | Mapping[str, Sequence[Any]], text: Sequence[str]) -> Columns:
+    import pyarrow as pa
+
+    if not isinstance(given, Mapping):
+        path = Path(given)
+        if not path.exists():
+            raise SourceError(f"{path} does not exist; expected a table, or a folder of .parquet files, with the metadata.")
+        return open_columns(path, [*text, ID])
+    try:
+        return MemoryColumns(pa.table({name: pa.array(values) for name, values in given.items()}), "metadata")
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise UsageError(f"metadata should be columns of one length, each of values of one type: {error}.") from error
+
+
+def _with_ids(found: VectorSource, ids: Given | Sequence[str] | npt.NDArray[Any] | None) -> VectorSource:
+    """Settle where the ids come from; the column that they are is no metadata."""
+    columns = [(table, name) for table, names in found.metadata for name in names]
+    if ids is None:
+        for wanted in found.id_columns:
+            for named in columns:
+                if named[1].lower() == wanted and found.ids is None:
+                    return _taken(found, named)
+        return found
+    if not isinstance(ids, (str, os.PathLike)):
+        values = ids if isinstance(ids, np.ndarray) else np.asarray(strings(ids, "ids"), object)
+        return replace(found, ids=(MemoryColumns(_one_column(ID, values, "ids"), "ids"), ID))
+    if found.ids is not None and found.ids[1] == ids:
+        return found
+    for named in columns:
+        if named[1] == ids:
+            return _taken(found, named)
+    if ids == ROW_NUMBERS:
+        return replace(found, ids=None)
+    if Path(ids).exists():
+        return _taken(found, _id_file(Path(ids)))
+    beside = [found.ids] if found.ids is not None else []
+    known = ", ".join(dict.fromkeys(name for _, name in [*beside, *columns])) or "none"
+    raise UsageError(f"{os.fspath(ids)!r} is neither a column nor a file. Columns: {known}; 'row' numbers the rows.")
+
+
+def _taken(found: VectorSource, named: Named) -> VectorSource:
+    metadata = [(table, [n for n in names if (table, n) != named]) for table, names in found.metadata]
+    return replace(found, ids=named, metadata=metadata)
+
+
+def _id_file(path: Path) -> Named:
+    """One id a line, a one-dimensional ``.npy``, or a table with a column ``id`` or only one column."""
+    suffix = path.suffix.lower()
+    if suffix == ".npy":
+        try:
+            values = read_array(path)
+        except SourceError as error:
+            raise SourceError(
+                f"{path} is no array of ids: expected text or whole numbers, as numpy.save writes them."
+            ) from error
+        return MemoryColumns(_one_column(ID, values, str(path)), str(path)), ID
+    if path.is_dir() or suffix in (*PARQUET, *TEXT):
+        table = open_columns(path, [ID])
+        names = [n for n in table.names if n.lower() in ID_NAMES] or list(table.names)
+        if len(names) != 1:
+            raise UsageError(f"{path} has several columns ({', '.join(names)}); call the one with the ids 'id'.")
+        return table, names[0]
+    try:
+        lines = path.read_text("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = reason_of(error) if isinstance(error, OSError) else "it is not UTF-8"
+        raise SourceError(f"{path} cannot be read as one id a line: {reason}.") from error
+    return MemoryColumns(_one_column(ID, np.asarray(lines, object), str(path)), str(path)), ID
+
+
+def _one_column(name: str, values: npt.NDArray[Any], where: str) -> pa.Table:
+    import pyarrow as pa
+
+    if values.ndim != 1:
+        raise SourceError(f"{where}: ids should be one-dimensional; {name!r} has the shape {values.shape}.")
+    try:
+        if values.dtype.kind == "S":
+            values = np.char.decode(values, "utf-8")
+        return pa.table({name: pa.array(values.tolist() if values.dtype.kind in "UO" else values)})
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise SourceError(f"{where}: ids should be text or whole numbers ({error}).") from error
+
+
+def _check_lengths(found: VectorSource) -> None:
+    """Vectors, ids and metadata have as many rows, file by file where there are as many files."""
+    first = next(iter(found.matrices.values()))
+    others: list[Matrix | Columns] = [*found.matrices.values(), *(table for table, names in found.metadata if names)]
+    others += [found.ids[0]] if found.ids else []
+    for other in others:
+        if len(first.files) == len(other.files) > 1:
+            for (name, rows), (beside, count) in zip(first.files, other.files, strict=True):
+                _refuse_unlike(name, rows, beside, count)
+        _refuse_unlike(first.name, sum(n for _, n in first.files), other.name, sum(n for _, n in other.files))
+
+
+def _refuse_unlike(name: str, rows: int, beside: str, count: int) -> None:
+    if rows != count:
+        raise SourceError(f"{name} has {rows:,} rows, but {beside} has {count:,}. They should go together row by row.")

@@ -1,0 +1,1 @@
+"""Heads on a store: train, evaluate, predict."""

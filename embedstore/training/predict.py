@@ -1,0 +1,385 @@
+"""`predict`: a saved head on stored items or on new files. The wiring of heads, stores and extraction."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embedstore._core.arguments import strings
+from embedstore._core.column_types import as_text
+from embedstore._core.metadata_features import METADATA
+from embedstore._core.result_files import FORMATS, distinct, write_tables
+from embedstore._core.threads import bounded
+from embedstore.encoders import Encoder, reload_encoder
+from embedstore.errors import FingerprintError, HeadError, UsageError
+from embedstore.evaluation.contributions import EXACT_INPUTS, explain
+from embedstore.evaluation.nearest import nearest_items
+from embedstore.heads import Head
+from embedstore.heads.io import HeadRecord, load_head, read_split
+from embedstore.ingest.embed import embed
+from embedstore.ingest.typed_batches import Known
+from embedstore.sources import Source
+from embedstore.spec import EncoderSpec
+from embedstore.store import Store, View
+
+__all__ = ["Explanation", "Predictions", "find_head", "predict"]
+
+Array = npt.NDArray[Any]
+BLOCK = 16384
+NEAREST = 3
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why an item was predicted so.
+
+    Parameters
+    ----------
+    contributions : mapping of input to float
+        Its Shapley value for the log-probability of the predicted class, or for the predicted number; they add up to that
+        less what the head says of an item of which nothing is known.
+    nearest : list of (id, label)
+        The training items nearest to it by mean cosine over the head's inputs.
+    """
+
+    contributions: dict[str, float]
+    nearest: list[tuple[str, str]]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "contributions": {name: round(value, 4) for name, value in self.contributions.items()},
+            "nearest": [{"id": i, "label": label} for i, label in self.nearest],
+        }
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What `predict` returns.
+
+    Parameters
+    ----------
+    ids : (n,) str
+    labels : (n,) predicted classes, or numbers
+    probabilities : (n, c) float64
+    classes : (c,), none where the head predicts numbers
+    unusable : list of (id, reason)
+        Items without a usable payload in any of the head's inputs.
+    explanations : list of Explanation
+        One an item, if asked for.
+    missing : list of tuple of str
+        The head's inputs that each item lacked: it was predicted from the others.
+    """
+
+    ids: Array
+    labels: Array
+    probabilities: npt.NDArray[np.float64]
+    classes: Array
+    unusable: list[tuple[str, str]]
+    explanations: list[Explanation] = field(default_factory=list)
+    missing: list[tuple[str, ...]] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The document of ``embedstore predict --json``."""
+        return {"predictions": self.to_rows(), "unusable": [{"id": i, "reason": reason} for i, reason in self.unusable]}
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """One mapping an item."""
+        classes = self._class_names()
+        rows: list[dict[str, Any]] = []
+        for i, label, p in zip(self.ids.tolist(), self.labels.tolist(), self.probabilities.tolist(), strict=True):
+            row = {"id": i, "prediction": label}
+            if classes:
+                rounded = {name: round(value, 6) for name, value in zip(classes, p, strict=True)}
+                row |= {"probability": round(max(p), 6), "probabilities": rounded}
+            rows.append(row)
+        for row, lacked in zip(rows, self.missing, strict=False):
+            row |= {"missing": list(lacked)} if lacked else {}
+        for row, explanation in zip(rows, self.explanations, strict=False):
+            row.update(explanation.to_dict())
+        return rows
+
+    def _class_names(self) -> list[str]:
+        """The classes as text; of two with one text, such as 1 and ``"1"``, the second is told apart."""
+        return distinct([str(as_text(label)) for label in self.classes.tolist()])
+
+    def save(self, path: str | Path) -> Path:
+        """Write one row an item to a ``.csv``, ``.parquet`` or ``.jsonl`` file.
+
+        Columns: id, prediction, probability, ``p:CLASS`` of every class; missing, the inputs that an item lacked, if any did;
+        with explanations ``contribution:INPUT`` and nearest. Unusable items have an id and a reason in the column ``unusable``.
+
+        Raises
+        ------
+        UsageError
+            Another ending, or no such folder.
+        OutputError
+            The file cannot be written.
+        """
+        path = Path(path)
+        if path.suffix.lower() not in FORMATS:
+            raise UsageError(f"{path} should end in one of {', '.join(FORMATS)}.")
+        table = self._table()
+        write_tables(path, table.schema, [table])
+        return path
+
+    def _table(self) -> Any:
+        import pyarrow as pa
+
+        n, gone = len(self.ids), [None] * len(self.unusable)
+        columns: dict[str, Any] = {
+            "id": [*self.ids.tolist(), *(i for i, _ in self.unusable)],
+            "prediction": [*self.labels.tolist(), *gone],
+        }
+        if len(self.classes):
+            columns["probability"] = [*(self.probabilities.max(axis=1).tolist() if n else []), *gone]
+        for k, name in enumerate(self._class_names()):
+            columns[f"p:{name}"] = [*self.probabilities[:, k].tolist(), *gone]
+        if any(self.missing):
+            lacked = [", ".join(names) or None for names in self.missing]
+            columns["missing"] = pa.array([*lacked, *gone], pa.string())
+        if self.explanations:
+            for name in self.explanations[0].contributions:
+                columns[f"contribution:{name}"] = [*(e.contributions[name] for e in self.explanations), *gone]
+            columns["nearest"] = [*(" ".join(i for i, _ in e.nearest) for e in self.explanations), *gone]
+        if self.unusable:
+            columns["unusable"] = [*[None] * n, *(reason for _, reason in self.unusable)]
+        return pa.table(columns)
+
+
+def predict(
+    store: Store | str | Path,
+    head: str | Path,
+    dataset: str | os.PathLike[str] | Source | None = None,
+    *,
+    ids: Sequence[str] | None = None,
+    where: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    explained: bool = False,
+    device: str = "auto",
+) -> Predictions:
+    """Predict with a saved head.
+
+    Parameters
+    ----------
+    head : str or path
+        Its name in the store, or the folder of a head of another store: ``other.store/heads/label``.
+    dataset : folder, table, file or Source, optional
+        New items: embedded by the encoders the head was trained on, into nothing that is kept. Without it, stored items.
+    ids : sequence of str, optional
+        Stored items by id; default: all.
+    where : str, optional
+        Stored items by SQL over the metadata columns.
+    columns : mapping, optional
+        Of the dataset: ``"id"`` or modality → column name, as for `embed`.
+    explained : bool
+        Whether to say what each input contributed, and which training items are nearest.
+
+    Raises
+    ------
+    HeadError, UsageError
+    FingerprintError
+        The store's vectors, or the encoders on this machine, are not those the head was trained on.
+    """
+    opened = store if isinstance(store, Store) else Store.open(store)
+    home, record = find_head(opened, head)
+    if explained and len(record.head.dims_) > EXACT_INPUTS:
+        raise UsageError(
+            f"Explanations are exact for up to {EXACT_INPUTS} inputs; head {record.name!r} has {len(record.head.dims_)}."
+        )
+    training = _trained_on(record, home) if explained else None
+    if dataset is None:
+        if columns is not None:
+            raise UsageError("columns name those of a dataset; leave them out for stored items.")
+        check_fingerprints(record, {name: opened.space(name).spec for name in record.inputs}, str(opened.path))
+        rows = _stored_rows(record, opened, ids, where)
+        return _predict_rows(record, opened, rows, training, [])
+    from embedstore.sources import open_source
+
+    if ids is not None or where is not None:
+        raise UsageError("ids and where choose stored items; leave them out when a dataset is given.")
+    with tempfile.TemporaryDirectory(prefix="embedstore-") as temporary:
+        new = _embed_new(record, home, open_source(dataset, columns), Path(temporary) / "new.store", device)
+        rows, unusable = _usable_rows(new)
+        return _predict_rows(record, new, rows, training, unusable)
+
+
+def find_head(store: Store, head: str | Path) -> tuple[Store, HeadRecord]:
+    """The store that a head was trained in, and the head.
+
+    Parameters
+    ----------
+    head : str or path
+        Its name in `store`, or the folder of a head of another store.
+
+    Raises
+    ------
+    UsageError
+        There is no such head; lists those there are.
+    """
+    path = Path(head)
+    home = store.alike(path.parent.parent) if path.parent.name == "heads" and path.is_dir() else store
+    name = path.name if home is not store else str(head)
+    return home, _open_head(home, name)
+
+
+def _open_head(store: Store, name: str) -> HeadRecord:
+    if name not in store.heads:
+        known = ", ".join(store.heads) or "none yet: embedstore train makes one"
+        raise UsageError(f"{store.path} has no head {name!r}. Heads: {known}.")
+    return load_head(store.path / "heads" / name)
+
+
+def fitted_ids(record: HeadRecord) -> npt.NDArray[np.str_]:
+    """Ids of the items that a head was fitted on. An update changes an item's row, not its id."""
+    table = read_split(record.split, record.name)
+    split = np.array(table.column("split").to_pylist(), dtype=str)
+    return np.asarray(np.array(table.column("id").to_pylist(), dtype=str)[split != "test"])
+
+
+def _trained_on(record: HeadRecord, store: Store) -> View:
+    """The items that a head was fitted on, as far as they are still there."""
+    view = store.view(inputs=list(record.inputs), target=record.target)
+    return view.select(np.isin(view.ids.astype(str), fitted_ids(record)))
+
+
+def _stored_rows(record: HeadRecord, store: Store, ids: Sequence[str] | None, where: str | None) -> npt.NDArray[np.int64]:
+    rows = store.view(inputs=list(record.inputs), where=where).rows
+    if ids is None:
+        return rows
+    ids = strings(ids, "ids")
+    wanted = store.items.rows_of(ids)
+    if len(absent := np.flatnonzero(~np.isin(wanted, rows))):
+        i = ids[absent[0]]
+        raise HeadError(f"Item {i!r} has no vector in {', '.join(record.inputs)}, or does not match --where.")
+    return wanted
+
+
+def _embed_new(record: HeadRecord, home: Store, source: Source, path: Path, device: str) -> Store:
+    spaces: dict[str, dict[str, Encoder]] = {}
+    for name, spec in record.inputs.items():
+        if spec.modality in source.modalities:
+            spaces.setdefault(spec.modality, {})[name] = reload_encoder(
+                spec, spec.modality, home=home.path, allowed=home.access.allow_models, device=device
+            )
+    if not spaces:
+        wanted = ", ".join(sorted({spec.modality for spec in record.inputs.values()}))
+        raise UsageError(f"{source.name} has {', '.join(source.modalities)}; head {record.name!r} needs {wanted}.")
+    known = Known({} if record.columns is None else record.columns.kinds(), f"head {record.name!r}", exact=False)
+    embed(source, path, dtype="float32", types=known, **spaces)  # type: ignore[arg-type]
+    new = Store.open(path)
+    check_fingerprints(record, {name: space.spec for name, space in new.spaces.items()}, "this machine's encoders")
+    return new
+
+
+def _usable_rows(store: Store) -> tuple[npt.NDArray[np.int64], list[tuple[str, str]]]:
+    """Rows with a vector somewhere, and the ids of the others with the reason."""
+    reasons: dict[str, str] = {}
+    usable = np.zeros(len(store.items.rows), bool)
+    for space in store.spaces.values():
+        usable |= space.has(store.items.rows)
+        table = space.failures
+        reasons.update(zip(table.column("id").to_pylist(), table.column("reason").to_pylist(), strict=True))
+    gone = store.items.take(store.items.rows[~usable], ["id"]).column("id").to_pylist()
+    return store.items.rows[usable], [(i, reasons.get(i, "no payload")) for i in gone]
+
+
+@bounded()
+def _predict_rows(
+    record: HeadRecord,
+    store: Store,
+    rows: npt.NDArray[np.int64],
+    training: View | None,
+    unusable: list[tuple[str, str]],
+) -> Predictions:
+    """Predict items of `store`; explain them if the items that the head was fitted on are given."""
+    head, numbers = record.head, record.head.task == "regression"
+    found: list[Array] = [np.empty((0, 1 if numbers else len(head.classes_)))]
+    explanations: list[Explanation] = []
+    missing: list[tuple[str, ...]] = []
+    for block, inputs, present in _blocks(record, store, rows):
+        missing += _missing(present)
+        found.append(_outputs(head, inputs, present))
+        if training is not None:
+            explanations += _explain(record, training, block, inputs, present, found[-1].argmax(axis=1), store)
+    every = np.concatenate(found)
+    ids = np.array(store.items.take(rows, ["id"]).column("id").to_pylist(), dtype=object)
+    if numbers:
+        return Predictions(ids, every[:, 0], np.empty((len(ids), 0)), np.empty(0), unusable, explanations, missing)
+    labels = head.classes_[every.argmax(axis=1)]
+    return Predictions(ids, labels, np.exp(every), head.classes_, unusable, explanations, missing)
+
+
+def _missing(present: Mapping[str, Array]) -> list[tuple[str, ...]]:
+    """The names of the inputs that each item lacks, of their masks (n,)."""
+    lacks = ~np.column_stack(list(present.values()))
+    return [tuple(name for name, lack in zip(present, row, strict=True) if lack) for row in lacks.tolist()]
+
+
+def _outputs(head: Head, inputs: Mapping[str, Array], present: Mapping[str, Array]) -> npt.NDArray[np.float64]:
+    """Log-probabilities (n, c), or predicted numbers (n, 1)."""
+    if head.task == "regression":
+        return np.asarray(head.predict(inputs, present=present), np.float64)[:, None]
+    return head.predict_log_proba(inputs, present=present)
+
+
+def _blocks(
+    record: HeadRecord, store: Store, rows: npt.NDArray[np.int64]
+) -> Iterator[tuple[npt.NDArray[np.int64], dict[str, Array], dict[str, Array]]]:
+    """(rows, inputs, masks) of the items, a block at a time; an input whose space the store lacks is absent."""
+    for lo in range(0, len(rows), BLOCK):
+        block = rows[lo : lo + BLOCK]
+        inputs, present = {}, {}
+        for name, spec in record.inputs.items():
+            space = store.spaces.get(name)
+            present[name] = np.zeros(len(block), bool) if space is None else space.has(block)
+            inputs[name] = np.zeros((len(block), spec.dim), np.float32)
+            if space is not None:
+                inputs[name][present[name]] = space.take(block[present[name]])
+        if record.columns is not None:
+            known = set(store.items.metadata_columns())
+            names = [name for name in record.columns.columns if name in known]
+            inputs[METADATA] = record.columns.features(store.items.take(block, ["id", *names]))
+            present[METADATA] = np.full(len(block), bool(names))
+        yield block, inputs, present
+
+
+def _explain(
+    record: HeadRecord,
+    view: View,
+    rows: npt.NDArray[np.int64],
+    inputs: Mapping[str, Array],
+    present: Mapping[str, Array],
+    predicted: Array,
+    store: Store,
+) -> list[Explanation]:
+    values = explain(lambda x, masks: _outputs(record.head, x, masks), inputs, present, predicted)
+    same = rows if store.path == view.store.path else np.full(len(rows), -1)
+    spaces = {name: inputs[name] for name in record.inputs}
+    masks = {name: present[name] for name in record.inputs}
+    near = nearest_items(spaces, masks, view.inputs, view.present, NEAREST, never=(same, view.rows))
+    labels = view.target if view.target is not None else np.empty(0)
+    return [
+        Explanation(
+            {name: float(value[i]) for name, value in values.items()},
+            [(str(view.ids[j]), str(labels[j])) for j in others],
+        )
+        for i, others in enumerate(near)
+    ]
+
+
+def check_fingerprints(record: HeadRecord, specs: Mapping[str, EncoderSpec], where: str) -> None:
+    """Raise `FingerprintError` unless the vectors of `where` come from the encoders that the head was trained on."""
+    for name, spec in specs.items():
+        trained = record.inputs[name]
+        if not trained.admits(spec):
+            raise FingerprintError(
+                f"Head {record.name!r} was trained on {trained.label} for input {name!r}; {where} has {spec.label}. "
+                "Train it again on these vectors."
+            )

@@ -1,0 +1,308 @@
+"""`train`: fit a head on a view, score it honestly beside its baselines, save it. Wiring of store, heads, evaluation."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embedstore._core.arguments import strings
+from embedstore._core.splits import SPLITS
+from embedstore._core.threads import bounded
+from embedstore.errors import HeadError, UsageError, next_step, reason_of
+from embedstore.evaluation.copies import EVERY
+from embedstore.evaluation.metrics import Score, scores_to_dict
+from embedstore.heads import AutoHead, Head, make_head
+from embedstore.heads.auto import Step
+from embedstore.heads.io import PAGE, HeadRecord, refuse_alignment, replaced_note, save_head
+from embedstore.reports.page import render_html
+from embedstore.store import Store, View
+from embedstore.store.format import check_name
+from embedstore.training.closer_look import report_data, save_plots
+from embedstore.training.label_notes import FEW, label_notes, left_out_notes, number_notes
+from embedstore.training.number_trial import CLASSIFICATION, REGRESSION, NumberTrial, task_of
+from embedstore.training.trial import SEEDS, Judged, Scores, Trial
+
+__all__ = ["TrainReport", "train"]
+
+LEARNED = ("chosen_", "alpha_", "lambda_", "gamma_", "k_", "temperature_", "scale_", "weights_", "votes_")
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    """What `train` returns.
+
+    Parameters
+    ----------
+    head : str
+        The name under which it is saved.
+    metrics : mapping of metric to Score
+        On items that took no part in fitting or choosing anything.
+    baselines : mapping of baseline to metrics
+        The majority class, a plain kNN, and a linear head on each input alone.
+    gain : (str, Score)
+        The best baseline, and the paired gain in accuracy (for numbers: in mean absolute error) over it.
+    evaluation : str
+        What the scores were measured on.
+    learned : mapping
+        What the head chose: its penalty, the weights of modalities or members.
+    ladder : list of Step
+        How ``auto`` came to its choice.
+    seeds : list of float
+        Accuracy with each seed, of a head that depends on one.
+    copies : mapping
+        How many test items have an exact copy, or a near one, among the training items.
+    without_copies : Score or None
+        Accuracy over the test items that have none.
+    seconds : float
+        Fitting and judging, baselines included, the report not.
+    fit_seconds : float
+        The head alone, once.
+    report : str
+        The HTML file, if one was written.
+    """
+
+    head: str
+    task: str
+    kind: str
+    target: str
+    inputs: list[str]
+    classes: int
+    items: dict[str, int]
+    metrics: Scores
+    baselines: dict[str, Scores]
+    gain: tuple[str, Score]
+    evaluation: str
+    learned: dict[str, Any]
+    seconds: float
+    fit_seconds: float
+    ladder: list[Step] = field(default_factory=list)
+    seeds: list[float] = field(default_factory=list)
+    copies: Mapping[str, Any] = field(default_factory=dict)
+    without_copies: Score | None = None
+    notes: list[str] = field(default_factory=list)
+    report: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The document of ``embedstore train --json``."""
+        return {
+            **vars(self),
+            "metrics": scores_to_dict(self.metrics),
+            "baselines": {name: scores_to_dict(scores) for name, scores in self.baselines.items()},
+            "gain": {"over": self.gain[0], **self.gain[1].to_dict()},
+            "ladder": [step.to_dict() for step in self.ladder],
+            "without_copies": None if self.without_copies is None else self.without_copies.to_dict(),
+        }
+
+
+@bounded()
+def train(
+    store: Store | str | Path | View,
+    target: str | None = None,
+    *,
+    head: str = "linear",
+    inputs: Sequence[str] | None = None,
+    where: str | None = None,
+    columns: Sequence[str] | None = None,
+    task: str | None = None,
+    group: str | None = None,
+    cv: int | None = None,
+    name: str | None = None,
+    seed: int = 0,
+    seeds: int = SEEDS,
+    device: str = "cpu",
+    report: bool = True,
+    plots: str | Path | None = None,
+    on_progress: Callable[[str], None] | None = None,
+) -> TrainReport:
+    """Train a head on cached vectors and save it under ``heads/`` of the store.
+
+    Parameters
+    ----------
+    store : Store, path, or View
+        A view brings its own target, inputs, groups and selection.
+    target : str
+        Metadata column with the labels; items where it is null are left out.
+    head : str
+        A kind of `embedstore.heads.HEADS`.
+    inputs : sequence of str, optional
+        Spaces to use; default: all.
+    where : str, optional
+        SQL over the metadata columns.
+    columns : sequence of str, optional
+        Metadata columns, numeric or categorical, to be one more input, ``"metadata"``.
+    task : str, optional
+        ``"classification"`` or ``"regression"``; default: regression for a target of numbers with fractions, or with many
+        different values. Regression has the heads linear, ridge, knn and gbdt.
+    group : str, optional
+        Metadata column; items with the same value stay together in the split, the folds and the bootstrap of the scores. What
+        heads do inside (leave-one-out, the ladder's folds) takes items singly.
+    cv : int, optional
+        Score by stratified `cv`-fold cross-validation instead of one test split; the saved head is fitted on everything.
+    name : str, optional
+        Of the saved head; default: the target.
+    seed : int
+        Of the hashed split, the folds and the bootstrap.
+    seeds : int
+        How often a head that depends on its seed is fitted, to show how much that matters.
+    device : str
+        Where to fit: ``"cpu"``, ``"auto"``, or a torch device.
+    report : bool
+        Whether to write ``report.html`` beside the head.
+    plots : path, optional
+        A folder for the report's figures as PNG files.
+
+    Returns
+    -------
+    TrainReport
+
+    Raises
+    ------
+    UsageError, HeadError
+    """
+    if cv is not None and not isinstance(cv, int):
+        raise UsageError(f"cv should be a whole number. Got {cv!r} instead.")
+    if seed < 0 or seeds < 1:
+        raise UsageError(f"seed should be 0 or more, and seeds 1 or more. Got {seed} and {seeds}.")
+    device = _device(device)
+    started = time.perf_counter()
+    view = _open(store, target, inputs, where, group, seed)
+    if columns:
+        view = view.with_columns(strings(columns, "columns"))
+    task = task or task_of(view)
+    if task not in (CLASSIFICATION, REGRESSION):
+        raise UsageError(f"task should be {CLASSIFICATION} or {REGRESSION}. Got {task!r} instead.")
+    make_head(head, task=task)
+    target = str(view.target_name)
+    name = check_name(name or target, "head")
+    folder = view.store.path / "heads" / name
+    refuse_alignment(folder)
+    say = on_progress or (lambda message: None)
+    make = lambda kind, seed: make_head(kind, task=task, device=device, seed=seed)  # noqa: E731
+    trial = (NumberTrial if task == REGRESSION else Trial)(view, head, make, seed=seed, seeds=seeds, say=say)
+    judged = trial.holdout() if cv is None else trial.cross_validate(cv)
+    say("scores")
+    result = _summary(view, trial, judged, name, head, seed, time.perf_counter() - started)
+    if note := replaced_note(folder):
+        result = replace(result, notes=[*result.notes, note])
+    extra = {"split.parquet": _split_file(view, judged.split)}
+    page = None
+    if report or plots is not None:
+        say("report")
+        data = report_data(view, trial.labels, judged, result.to_dict(), seed=seed)
+        page = render_html(data).encode() if report else None
+        if plots is not None:
+            save_plots(data, plots)
+    if page is not None:
+        result = replace(result, report=str(folder / PAGE))
+    try:
+        save_head(folder, HeadRecord(name, target, view.specs, judged.head, result.to_dict(), view.columns), extra, page=page)
+    except OSError as error:
+        raise HeadError(f"The head could not be saved under {folder}: {reason_of(error)}.{next_step(error)}") from error
+    return result
+
+
+def _summary(view: View, trial: Trial, judged: Judged, name: str, kind: str, seed: int, seconds: float) -> TrainReport:
+    bootstrap = judged.bootstrap(view, seed)
+    baselines = judged.baselines(bootstrap)
+    return TrainReport(
+        head=name,
+        task=judged.head.task,
+        kind=kind,
+        target=str(view.target_name),
+        inputs=view.names,
+        classes=len(trial.labels.classes),
+        items=judged.sizes,
+        metrics=judged.metrics(bootstrap),
+        baselines=baselines,
+        gain=judged.gain(baselines, bootstrap),
+        evaluation=judged.evaluation,
+        learned=_learned(judged.head),
+        seconds=round(seconds, 3),
+        fit_seconds=round(judged.fit_seconds, 3),
+        ladder=judged.head.ladder_ if isinstance(judged.head, AutoHead) else [],
+        seeds=judged.seeds,
+        copies=judged.copies.to_dict(),
+        without_copies=judged.accuracy_without_copies(view, seed),
+        notes=_notes(view, trial.labels.values, judged),
+    )
+
+
+def _device(name: str) -> str:
+    """A torch device that is there; ``"cpu"`` is not asked of torch, which takes seconds to import."""
+    if name == "cpu":
+        return name
+    from embedstore.encoders.runtimes.pytorch import TorchRuntime
+
+    return str(TorchRuntime(name, "float32").device)
+
+
+def _open(
+    store: Store | str | Path | View,
+    target: str | None,
+    inputs: Sequence[str] | None,
+    where: str | None,
+    group: str | None,
+    seed: int,
+) -> View:
+    if isinstance(store, View):
+        if store.target is None:
+            raise UsageError("The view has no target. Make it with store.view(inputs=…, target='COLUMN').")
+        return store
+    opened = store if isinstance(store, Store) else Store.open(store)
+    if target is None:
+        columns = ", ".join(opened.items.metadata_columns()) or "none"
+        raise UsageError(f"Name the target: a metadata column of {opened.path}. Columns: {columns}.")
+    return opened.view(
+        inputs=strings(inputs, "inputs") if inputs else list(opened.spaces),
+        target=target,
+        where=where,
+        group=group,
+        seed=seed,
+    )
+
+
+def _learned(head: Head) -> dict[str, Any]:
+    return {name.rstrip("_"): getattr(head, name) for name in LEARNED if hasattr(head, name)}
+
+
+def _notes(view: View, labels: npt.NDArray[Any], judged: Judged) -> list[str]:
+    notes = [*judged.notes]
+    copies = judged.copies
+    if found := int(copies.near[EVERY].sum()):
+        accuracy = judged.accuracy_without_copies(view, 0)
+        notes.append(
+            f"{found:,} of {len(copies.checked):,} test items have a near copy ({copies.rule}) in training"
+            + (f"; without them accuracy is {accuracy}" if accuracy else "")
+        )
+    if view.groups is not None and view.split_column:
+        across = len({(g, s) for g, s in zip(view.groups, view.split, strict=True)}) - len(set(view.groups))
+        if across:
+            notes.append(f"{across} groups of {view.group_name!r} are in more than one part of the column 'split'")
+    notes += left_out_notes(view)
+    if judged.head.task == REGRESSION:
+        return [*notes, *number_notes(labels)]
+    fitted = np.zeros(len(view), bool)
+    fitted[judged.fitted_on] = True
+    val = fitted & (judged.split == "val")
+    return [*notes, *label_notes(labels, fitted & ~val, val, few=max(FEW, _folds(judged)))]
+
+
+def _folds(judged: Judged) -> int:
+    """How many folds there were; 0 for a split."""
+    return len(set(judged.split.tolist()) - set(SPLITS))
+
+
+def _split_file(view: View, split: npt.NDArray[Any]) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"row": view.rows, "id": pa.array(view.ids.tolist()), "split": split.tolist()}), buffer)
+    return buffer.getvalue()
