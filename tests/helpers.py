@@ -6,6 +6,8 @@ import csv
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,17 @@ from PIL import Image
 import embedstore as es
 from embedstore.encoders.hash import HashEncoder
 from embedstore.sources import MemorySource
+
+TESTS = Path(__file__).parent
+ROOT = TESTS.parent
+
+
+def run(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own and check its exit code."""
+    script = "from embedstore_cli.main import main; main()"
+    done = subprocess.run([sys.executable, "-c", script, *map(str, arguments)], capture_output=True, text=True)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
 
 
 def write_image(path: Path, seed: int = 0, size: tuple[int, int] = (32, 24)) -> Path:

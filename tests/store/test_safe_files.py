@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers import Telling, telling_store
+from helpers import TESTS, Telling, telling_store
 
 import embedstore as es
 from embedstore._core import folders
@@ -147,7 +147,7 @@ def test_the_root_may_be_a_link(path: Path, tmp_path: Path) -> None:
 
 PIPES = """
 import sys
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = sys.argv[1].split(":")
 from pathlib import Path
 from test_safe_files import WRITES, said
 for path in sys.argv[2:]:
@@ -164,7 +164,7 @@ def test_a_pipe_is_never_waited_for(whole: Path, tmp_path: Path) -> None:
         place.unlink(missing_ok=True)
         os.mkfifo(place)
     done = subprocess.run(
-        [sys.executable, "-c", PIPES, str(Path(__file__).parent), *map(str, places)],
+        [sys.executable, "-c", PIPES, f"{Path(__file__).parent}:{TESTS}", *map(str, places)],
         capture_output=True,
         text=True,
         timeout=200,

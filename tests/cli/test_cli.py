@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import typer
+from helpers import run
 
 import embedstore as es
 from embedstore.sources import MemorySource
@@ -24,14 +25,6 @@ COMMANDS = (
     *("demo", "embed", "import", "info", "index", "search", "train", "evaluate", "predict", "align", "eval-search", "dedup"),
     *("verify", "remove", "repair", "compact", "encoders"),
 )
-
-
-def run(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run the command in a process of its own and check its exit code."""
-    script = "from embedstore_cli.main import main; main()"
-    done = subprocess.run([sys.executable, "-c", script, *map(str, arguments)], capture_output=True, text=True)
-    assert done.returncode == code, done.stdout + done.stderr
-    return done
 
 
 def test_help_names_every_command() -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from helpers import TESTS
 from mutations import KINDS
 
 COUNT = int(os.environ.get("EMBEDSTORE_MUTATIONS", "12"))
@@ -17,7 +17,7 @@ QUICK = ("csv", "tar", "vectors.npy", "head.json")
 
 @pytest.mark.parametrize("kind", [k if k in QUICK else pytest.param(k, marks=pytest.mark.campaign) for k in KINDS])
 def test_a_damaged_file_is_one_line(kind: str) -> None:
-    command = [sys.executable, str(Path(__file__).with_name("mutations.py")), kind, str(COUNT), str(SEED)]
+    command = [sys.executable, str(TESTS / "mutations.py"), kind, str(COUNT), str(SEED)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.endswith("; 0 problems\n"), done.stdout + done.stderr[-5000:]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_trial import Telling
+from helpers import Telling
 
 import embedstore as es
 from embedstore.sources import MemorySource

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import write_csv, write_image
-from test_cli import run
+from helpers import run, write_csv, write_image
 
 import embedstore as es
 from embedstore.errors import FingerprintError, HeadError, UsageError

@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from helpers import TESTS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -52,7 +53,7 @@ from embedstore.store.format import PartRef
 from embedstore.store.parts import VECTORS, _frame, read_array, row_numbers, write_table, write_vectors
 from embedstore.store.writer import NewVectors
 
-ARCHIVE = Path(__file__).parent / "data" / "store-v1"
+ARCHIVE = TESTS / "data" / "store-v1"
 
 
 def files_of(store: es.Store) -> list[Path]:

@@ -14,8 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from helpers import killed_write, write_csv
-from test_cli import run
+from helpers import killed_write, run, write_csv
 
 import embedstore as es
 from embedstore._core.keys import hash_rows

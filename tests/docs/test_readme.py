@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import ROOT
 from notebooks import run_notebook
 
-ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"(<!-- fresh:\w+ -->\n)?```(\w+)\n(.*?)```", re.DOTALL)
 
 
