@@ -69,6 +69,9 @@ REGRESSORS: dict[str, type[Head]] = {
 }
 """What a kind stands for where the target is a number."""
 
+TASK_HEADS: dict[str, dict[str, type[Head]]] = {"classification": HEADS, "regression": REGRESSORS}
+"""What kinds stand for by `Head.task`."""
+
 
 def head_class(kind: str) -> type[Head]:
     """The class of heads called `kind`; `UsageError` lists those there are."""
@@ -90,11 +93,10 @@ def make_head(kind: str, *, task: str = "classification", **params: Any) -> Head
     """
     if kind not in HEADS:
         raise UsageError(f"No head is called {kind!r}. Known: {', '.join(HEADS)}.")
-    made = HEADS[kind]
-    if task == "regression":
-        if kind not in REGRESSORS:
-            raise UsageError(f"Head {kind!r} predicts classes. For numbers there are: {', '.join(REGRESSORS)}.")
-        made = REGRESSORS[kind]
+    serving = TASK_HEADS.get(task, HEADS)
+    if kind not in serving:
+        raise UsageError(f"Head {kind!r} predicts classes. For numbers there are: {', '.join(serving)}.")
+    made = serving[kind]
     known = made().get_params()
     return made(**{name: value for name, value in params.items() if name in known})
 

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from embedstore.evaluation.ladder import Step
     from embedstore.evaluation.metrics import Score
-    from embedstore.reports.page import LadderStep, ReportData
+    from embedstore.reports.data import ReportData
 
 Floats = npt.NDArray[np.float64]
 
@@ -161,7 +162,7 @@ def most_confused(matrix: npt.NDArray[np.int64], limit: int = SHOWN_CLASSES) -> 
     return np.sort(np.argsort(-involved, kind="stable")[:limit])
 
 
-def ladder(steps: Sequence[LadderStep]) -> Figure:
+def ladder(steps: Sequence[Step]) -> Figure:
     """Scores of the steps with their intervals; kept ones are filled."""
     names = [short(step.name) for step in steps]
     with _style():

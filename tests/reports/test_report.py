@@ -14,7 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from embedstore.evaluation.ladder import Step
 from embedstore.evaluation.metrics import Score
+from embedstore.reports.data import Mistake, ReportData
 from embedstore.reports.figure_labels import ems, short
 from embedstore.reports.figures import (
     COLOURS,
@@ -29,7 +31,7 @@ from embedstore.reports.figures import (
     save_png,
     to_svg,
 )
-from embedstore.reports.page import LadderStep, Mistake, ReportData, render_html
+from embedstore.reports.page import render_html
 
 EVIL = "<script>alert('x')</script>"
 NAMES = [EVIL, "日本の切手 🗾", 'a $\\frac{1}{0$ & "b" -->']
@@ -52,8 +54,8 @@ def full() -> ReportData:
         baselines={"majority": {"accuracy": score(0.1)}, EVIL: {"accuracy": score(0.74), "macro_f1": score(0.6)}},
         notes=[EVIL, "tab\tnul\x00 lone \ud800"],
         ladder=[
-            LadderStep("linear", score(), None, 0.8, True, "the start"),
-            LadderStep(EVIL, score(0.6), Score(-0.1, -0.2, 0.1), 400.0, False, EVIL),
+            Step("linear", score(), None, 0.8, True, "the start"),
+            Step(EVIL, score(0.6), Score(-0.1, -0.2, 0.1), 400.0, False, EVIL),
         ],
         seeds=[0.78, 0.79],
         history=[{"train_loss": 1.0, "val_loss": 1.1, "val_accuracy": 0.4}, {"train_loss": 0.5}, {"val_loss": np.inf}],
