@@ -18,7 +18,8 @@ from embedstore.evaluation.bootstrap import numerals
 from embedstore.evaluation.metrics import Score
 from embedstore.registry import require
 from embedstore.reports.data import METRIC_NAMES, ReportData
-from embedstore.reports.figures import NUMBERED_CLASSES, SHOWN_CLASSES, figures, to_svg
+from embedstore.reports.figure_style import to_svg
+from embedstore.reports.figures import NUMBERED_CLASSES, SHOWN_CLASSES, figures
 
 __all__ = ["render_html"]
 

@@ -13,7 +13,7 @@ from embedstore.errors import FingerprintError, HeadError, UsageError
 from embedstore.heads.io import HeadRecord, load_head, read_split
 from embedstore.spec import EncoderSpec
 from embedstore.store import Store, View
-from embedstore.training.tasks.base import TASKS, Task, task_called
+from embedstore.training.tasks.base import Task, task_called, task_names
 
 __all__ = ["check_fingerprints", "find_head", "fitted_ids", "labelled_view", "open_head", "task_of", "trained_on"]
 
@@ -54,8 +54,8 @@ def task_of(record: HeadRecord) -> Task:
         There is no such task here, or it is none that such a head serves.
     """
     name = str(record.report.get("task", record.head.task))
-    if name not in TASKS.names():
-        known = ", ".join(TASKS.names())
+    if name not in task_names():
+        known = ", ".join(task_names())
         raise HeadError(f"Head {record.name!r} was trained for the task {name!r}, which is not installed. Known: {known}.")
     task = task_called(name)
     if task.heads != record.head.task:

@@ -18,10 +18,9 @@ from embedstore.evaluation.ladder import Step
 from embedstore.evaluation.metrics import Score
 from embedstore.reports.data import Mistake, ReportData
 from embedstore.reports.figure_labels import ems, short
+from embedstore.reports.figure_style import COLOURS, MUTED, to_svg
 from embedstore.reports.figures import (
-    COLOURS,
     DARKEST,
-    MUTED,
     WHITE_ABOVE,
     confusion,
     figures,
@@ -29,7 +28,6 @@ from embedstore.reports.figures import (
     most_confused,
     regression,
     save_png,
-    to_svg,
 )
 from embedstore.reports.page import render_html
 

@@ -316,15 +316,20 @@ class Task:
         return {KNN: "kNN (k = 8)", **self.titles}.get(baseline, baseline)
 
 
+def task_names() -> list[str]:
+    """The tasks that there are."""
+    return TASKS.names()
+
+
 def task_called(name: str) -> Task:
     """The task called `name`; `UsageError` lists those there are."""
-    if name not in TASKS.names():
-        raise UsageError(f"task should be {' or '.join(TASKS.names())}. Got {name!r} instead.")
+    if name not in task_names():
+        raise UsageError(f"task should be {' or '.join(task_names())}. Got {name!r} instead.")
     found: Task = TASKS.get(name)()
     return found
 
 
 def task_for(view: View) -> Task:
     """The task that claims the target of `view`, or else `DEFAULT`."""
-    named = (task_called(name) for name in TASKS.names() if name != DEFAULT)
+    named = (task_called(name) for name in task_names() if name != DEFAULT)
     return next((task for task in named if task.claims(view)), None) or task_called(DEFAULT)
