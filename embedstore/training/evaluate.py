@@ -21,7 +21,7 @@ from embedstore.store import Store, View
 from embedstore.training.label_notes import left_out_notes
 from embedstore.training.report import report_data
 from embedstore.training.saved import check_fingerprints, find_head, fitted_ids, labelled_view, task_of, trained_on
-from embedstore.training.tasks.base import HEAD, KNN, Codes, Judged, Scores
+from embedstore.training.tasks.base import HEAD, KNN, Codes, Judged, Scores, Task
 from embedstore.training.trial import drawn, knn_share
 
 __all__ = ["EvaluationReport", "evaluate"]
@@ -109,6 +109,7 @@ def evaluate(
     started = time.perf_counter()
     opened = store if isinstance(store, Store) else Store.open(store)
     trained_in, record = find_head(opened, head)
+    task = task_of(record)
     check_fingerprints(record, {name: opened.space(name).spec for name in record.inputs}, str(opened.path))
     view = labelled_view(record, opened, where=where, group=group)
     fitted = fitted_ids(record)
@@ -121,7 +122,7 @@ def evaluate(
             "Evaluate it on another store, add items, or count what it has seen (--seen; such scores flatter)."
         )
     train = trained_on(record, trained_in)
-    judged = _judge(view, record, train, test=test, fitted=np.flatnonzero(was_seen), fitted_count=len(fitted))
+    judged = _judge(task, view, record, train, test=test, fitted=np.flatnonzero(was_seen), fitted_count=len(fitted))
     bootstrap = judged.bootstrap(view, seed)
     result = EvaluationReport(
         head=record.name,
@@ -135,7 +136,7 @@ def evaluate(
         seconds=round(time.perf_counter() - started, 3),
         copies=judged.copies.to_dict(),
         notes=_notes(view, judged, int(was_seen[test].sum())),
-        task=judged.task.name,
+        task=task.name,
     )
     if report is None:
         return result
@@ -145,7 +146,7 @@ def evaluate(
     return replace(result, report=str(report))
 
 
-def _judge(view: View, record: HeadRecord, train: View, *, test: Codes, fitted: Codes, fitted_count: int) -> Judged:
+def _judge(task: Task, view: View, record: HeadRecord, train: View, *, test: Codes, fitted: Codes, fitted_count: int) -> Judged:
     """The head, each of its inputs alone, and baselines that know what it was fitted on, judged on the items `test`.
 
     Parameters
@@ -155,7 +156,7 @@ def _judge(view: View, record: HeadRecord, train: View, *, test: Codes, fitted: 
     fitted : (m,) positions
         Those of them that `view` holds.
     """
-    task, head = task_of(record), record.head
+    head = record.head
     labels, known = task.labels_again(record, [view, train])
     inputs = {name: x[test] for name, x in view.inputs.items()}
     present = {name: mask[test] for name, mask in view.present.items()}

@@ -177,6 +177,7 @@ def predict(
     """
     opened = store if isinstance(store, Store) else Store.open(store)
     home, record = find_head(opened, head)
+    task = task_of(record)
     if explained and len(record.head.dims_) > EXACT_INPUTS:
         raise UsageError(
             f"Explanations are exact for up to {EXACT_INPUTS} inputs; head {record.name!r} has {len(record.head.dims_)}."
@@ -187,7 +188,7 @@ def predict(
             raise UsageError("columns name those of a dataset; leave them out for stored items.")
         check_fingerprints(record, {name: opened.space(name).spec for name in record.inputs}, str(opened.path))
         rows = _stored_rows(record, opened, ids, where)
-        return _predict_rows(record, opened, rows, training, [])
+        return _predict_rows(task, record, opened, rows, training, [])
     from embedstore.sources import open_source
 
     if ids is not None or where is not None:
@@ -195,7 +196,7 @@ def predict(
     with tempfile.TemporaryDirectory(prefix="embedstore-") as temporary:
         new = _embed_new(record, home, open_source(dataset, columns), Path(temporary) / "new.store", device)
         rows, unusable = _usable_rows(new)
-        return _predict_rows(record, new, rows, training, unusable)
+        return _predict_rows(task, record, new, rows, training, unusable)
 
 
 def _stored_rows(record: HeadRecord, store: Store, ids: Sequence[str] | None, where: str | None) -> npt.NDArray[np.int64]:
@@ -241,6 +242,7 @@ def _usable_rows(store: Store) -> tuple[npt.NDArray[np.int64], list[tuple[str, s
 
 @bounded()
 def _predict_rows(
+    task: Task,
     record: HeadRecord,
     store: Store,
     rows: npt.NDArray[np.int64],
@@ -248,7 +250,7 @@ def _predict_rows(
     unusable: list[tuple[str, str]],
 ) -> Predictions:
     """Predict items of `store`; explain them if the items that the head was fitted on are given."""
-    head, task = record.head, task_of(record)
+    head = record.head
     found: list[npt.NDArray[np.float64]] = [np.empty((0, *head.output_shape))]
     explanations: list[Explanation] = []
     missing: list[tuple[str, ...]] = []

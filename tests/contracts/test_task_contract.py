@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from embedstore.evaluation.bootstrap import Bootstrap
 from embedstore.heads.io import load_head
 from embedstore.registry import Registry
 from embedstore.sources import MemorySource
-from embedstore.training.saved import task_of
+from embedstore.training.saved import fitted_ids, task_of
 from embedstore.training.tasks.base import TASKS, Labels, Predicted, Task, task_called, task_for, task_names
 
 TARGETS = {"classification": "label", "regression": "price", "levels": "stars"}
@@ -202,6 +203,30 @@ def test_a_target_has_one_task(trained_on: es.Store) -> None:
     """A task that is installed from outside is asked for by name."""
     for target, expected in {"label": "classification", "price": "regression", "stars": "classification"}.items():
         assert task_for(trained_on.view(inputs=["a"], target=target)).name == expected
+
+
+@pytest.mark.parametrize("inputs", [["a"], ["a", "b"]])
+def test_a_head_whose_training_items_are_gone_has_no_baselines_of_them(
+    task: Task, other: es.Store, tmp_path: Path, inputs: list[str]
+) -> None:
+    store = make_store(tmp_path / "gone.store", 120, 3)
+    es.train(store, TARGETS[task.name], task=task.name, name="x", inputs=inputs, report=False)
+    store.remove(fitted_ids(load_head(store.path / "heads" / "x")).tolist())
+    found = es.evaluate(other, store.path / "heads" / "x", report=tmp_path / "e.html")
+    assert list(found.baselines) == (["only a", "only b"] if len(inputs) > 1 else [])
+    assert found.gain[0] in (found.baselines or {"nothing"})
+    assert found.items["test"] == 80
+
+
+def test_a_head_knows_its_task(trained_on: es.Store) -> None:
+    es.train(trained_on, "label", name="known", report=False)
+    record = load_head(trained_on.path / "heads" / "known")
+    older = replace(record, report={name: value for name, value in record.report.items() if name != "task"})
+    assert task_of(older).name == "classification"
+    with pytest.raises(HeadError, match="'known' was saved for regression, and is a head for classification"):
+        task_of(replace(record, report={**record.report, "task": "regression"}))
+    with pytest.raises(HeadError, match="the task '5', which is not installed"):
+        task_of(replace(record, report={**record.report, "task": 5}))
 
 
 def test_a_head_whose_task_is_gone_says_so(trained_on: es.Store, monkeypatch: pytest.MonkeyPatch) -> None:

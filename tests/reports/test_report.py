@@ -16,7 +16,7 @@ import pytest
 
 from embedstore.evaluation.ladder import Step
 from embedstore.evaluation.metrics import Score
-from embedstore.reports.data import Mistake, ReportData
+from embedstore.reports.data import Mistake, ReportData, Section
 from embedstore.reports.figure_labels import ems, short
 from embedstore.reports.figure_style import COLOURS, MUTED, to_svg
 from embedstore.reports.figures import (
@@ -70,6 +70,7 @@ def full() -> ReportData:
             Mistake("b\ud800", NAMES[2], NAMES[0], np.nan),
         ],
         regression=(np.linspace(0, 1, 5000), np.r_[np.nan, np.linspace(0, 1, 4999)]),
+        sections=[Section(EVIL, EVIL, (EVIL, "items", "score"), [(EVIL, 1234, score(0.4)), ("b\ud800", 0, None)])],
     )
 
 
@@ -114,8 +115,8 @@ def test_page_is_well_formed_and_complete(page: str) -> None:
     outline = Outline(page)
     assert outline.tags.count("h1") == 1
     assert outline.tags.count("svg") == outline.values("role").count("img") == 7
-    sections = re.findall(r'<section id="(\w+)"', page)
-    order = "metrics baselines ladder learning seeds contributions confusion reliability classes mistakes"
+    sections = re.findall(r'<section id="([\w-]+)"', page)
+    order = "metrics baselines ladder learning seeds contributions confusion reliability classes task-1 mistakes"
     assert sections == order.split()
     assert page.count('class="how"') == len(sections)
     assert all(cell in page for cell in ("0.787 [0.774, 0.800]", "1,234", "Mean 0.785", "-0.100 [-0.200, 0.100]"))
