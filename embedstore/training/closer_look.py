@@ -32,7 +32,7 @@ PENALTIES = tuple(float(x) for x in np.logspace(0, 6, 13))
 THUMBNAIL = 200
 
 
-def look_closer(view: View, judged: Judged, seed: int) -> dict[str, Any]:
+def classifier_sections(view: View, judged: Judged, seed: int) -> dict[str, Any]:
     """What a report shows of a classifier beside its scores: fields of `ReportData`."""
     classes = [str(label) for label in judged.labels.classes.tolist()]
     log_p = judged.outputs[HEAD]

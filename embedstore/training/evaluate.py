@@ -157,7 +157,7 @@ def _judge(task: Task, view: View, record: HeadRecord, train: View, *, test: Cod
         Those of them that `view` holds.
     """
     head = record.head
-    labels, known = task.labels_again(record, [view, train])
+    labels, known = task.evaluation_labels(record, [view, train])
     inputs = {name: x[test] for name, x in view.inputs.items()}
     present = {name: mask[test] for name, mask in view.present.items()}
     outputs = {HEAD: task.outputs(head, inputs, present, labels)}
@@ -167,7 +167,7 @@ def _judge(task: Task, view: View, record: HeadRecord, train: View, *, test: Cod
     copies = Copies.none()
     notes: list[str] = []
     if len(train):
-        outputs[task.constant] = task.always(known, len(test))
+        outputs[task.constant] = task.constant_outputs(known, len(test))
         copies = _copies(view, test, train)
     if task.learnable(known):
         share, notes = knn_share(len(train), len(test), sum(x.shape[-1] for x in train.inputs.values()))
@@ -214,4 +214,4 @@ def _notes(view: View, judged: Judged, seen: int) -> list[str]:
         notes.append(f"{seen:,} of the {len(judged.test):,} items were fitted on: these scores flatter")
     if found := int(judged.copies.near[EVERY].sum()):
         notes.append(f"{found:,} items have a near copy ({judged.copies.rule}) among those the head was fitted on")
-    return [*notes, *judged.task.notes_again(judged), *left_out_notes(view)]
+    return [*notes, *judged.task.evaluation_notes(judged), *left_out_notes(view)]

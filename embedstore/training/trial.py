@@ -126,7 +126,7 @@ class Trial:
         head = self._fit(self._make(self._kind, self._seed), fit, val, names)
         self._fit_seconds = time.perf_counter() - start
         outputs = {HEAD: self._predict(head, test, names)}
-        outputs[self._task.constant] = self._task.always(self.labels.take(np.concatenate([fit, val])), len(test))
+        outputs[self._task.constant] = self._task.constant_outputs(self.labels.take(np.concatenate([fit, val])), len(test))
         self._say(f"kNN{where}")
         share, self._notes = knn_share(len(fit) + len(val), len(test), sum(self._view.inputs[name].shape[-1] for name in names))
         knn = self._fit(self._task.plain_knn(), drawn(fit, share, self._seed), drawn(val, share, self._seed), names)

@@ -120,7 +120,7 @@ def test_what_is_unfit_is_refused(task: Task, trained_on: es.Store) -> None:
 
 def test_outputs_of_heads_and_of_the_constant_are_alike(task: Task, view: es.View) -> None:
     labels, outputs = fitted(task, view, np.arange(200))
-    always = task.always(labels, 200)
+    always = task.constant_outputs(labels, 200)
     assert outputs.shape == always.shape
     assert outputs.dtype == always.dtype == np.float64
     assert (always == always[:1]).all()
@@ -133,7 +133,7 @@ def test_worth_leads(task: Task, view: es.View) -> None:
     worth = task.worth(labels.truth, outputs)
     assert worth.shape == (200,)
     assert abs(worth.mean()) == pytest.approx(scores[task.lead].value)
-    assert worth.mean() > task.worth(labels.truth, task.always(labels, 200)).mean()
+    assert worth.mean() > task.worth(labels.truth, task.constant_outputs(labels, 200)).mean()
     assert task.main_score(labels.truth, outputs) == pytest.approx(next(iter(scores.values())).value)
     assert {task.lead, *task.headlines, *task.compared} <= plain.keys() <= scores.keys()
     for name, score in plain.items():

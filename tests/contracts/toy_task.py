@@ -20,7 +20,7 @@ class Levels(Task):
         levels = view.target.astype(np.float64)
         return Labels(levels, levels, np.unique(levels))
 
-    def labels_again(self, record, views):
+    def evaluation_labels(self, record, views):
         return [self.labels(view) for view in views]
 
     def plain_knn(self):
@@ -29,7 +29,7 @@ class Levels(Task):
     def plain_linear(self):
         return RidgeRegressor()
 
-    def always(self, labels, n):
+    def constant_outputs(self, labels, n):
         return np.full(n, np.median(labels.truth))
 
     def scores(self, truth, outputs, bootstrap):

@@ -44,8 +44,8 @@ class Labels:
 
     Parameters
     ----------
-    values : (n,)
-        As heads are fitted to them.
+    values : (n, …)
+        What heads are fitted to.
     truth : (n, …)
         What outputs are compared with: class codes (n,) int64, or the numbers themselves.
     classes : (c,)
@@ -139,10 +139,10 @@ class Judged:
     def without_copies(self, view: View, seed: int) -> Score | None:
         """The worth of the head's outputs over the items that have no near copy in training.
 
-        None if no item has a copy, if few have none, or if the task does not tell it.
+        None if no item has a copy, if few have none, or if the task does not report it.
         """
         at = np.isin(self.test, self.copies.checked[~self.copies.near[EVERY]])
-        if not self.task.tells_without_copies or at.sum() < LEAST_JUDGED or at.sum() == len(self.copies.checked):
+        if not self.task.reports_without_copies or at.sum() < LEAST_JUDGED or at.sum() == len(self.copies.checked):
             return None
         groups = None if view.groups is None else view.groups[self.test[at]]
         worth = self.task.worth(self.truth[at], self.outputs[HEAD][at])
@@ -174,15 +174,16 @@ class Predicted:
 class Task:
     """What a target asks of a head.
 
-    A task has no state. A subclass says at least `name`, `heads`, `lead`, `headlines`, `labels`, `labels_again`, `plain_knn`,
-    `plain_linear`, `always`, `scores` and `worth`; the rest has defaults that fit many tasks.
+    A task has no state. A subclass defines at least `name`, `heads`, `lead`, `headlines`, `labels`, `evaluation_labels`,
+    `plain_knn`, `plain_linear`, `constant_outputs`, `scores` and `worth`; the rest has defaults that fit many tasks.
+    ``tests/contracts/toy_task.py`` is a small one.
     """
 
     name: ClassVar[str]
     heads: ClassVar[str]
     """The heads that serve it: their `Head.task`."""
     lead: ClassVar[str]
-    """The metric that `worth` is the value of each item for, and that gains are told in."""
+    """The metric whose value, up to its sign, is the mean of `worth`; gains over baselines are in it."""
     headlines: ClassVar[Mapping[str, str]]
     """The metrics that a terminal shows beside those of the baselines, and their titles."""
     compared: ClassVar[Sequence[str]] = ()
@@ -191,8 +192,8 @@ class Task:
     """The name of the baseline that says the same of every item."""
     titles: ClassVar[Mapping[str, str]] = {}
     """Baselines in words, where their names are not."""
-    tells_without_copies: ClassVar[bool] = False
-    """Whether the lead is told once more without the items that have a copy in training."""
+    reports_without_copies: ClassVar[bool] = False
+    """Whether `lead` is reported a second time, over the items that have no copy in training."""
 
     # What the target is
 
@@ -210,8 +211,8 @@ class Task:
         """
         raise NotImplementedError
 
-    def labels_again(self, record: HeadRecord, views: Sequence[View]) -> list[Labels]:
-        """Those of other views, for a saved head; with the same classes for all of the views.
+    def evaluation_labels(self, record: HeadRecord, views: Sequence[View]) -> list[Labels]:
+        """Those of several views on which a saved head is judged, with the same classes for all of them.
 
         Raises
         ------
@@ -254,7 +255,7 @@ class Task:
         """What a head says of items (n, …), in the order of the classes of `labels`."""
         return head.outputs(X, present=present)
 
-    def always(self, labels: Labels, n: int) -> Float:
+    def constant_outputs(self, labels: Labels, n: int) -> Float:
         """The same outputs (n, …) for n items: the best that can be said of items like `labels` without looking at them."""
         raise NotImplementedError
 
@@ -303,7 +304,7 @@ class Task:
         """What people should know of the labels that a head was trained on, before they believe its scores."""
         return []
 
-    def notes_again(self, judged: Judged) -> list[str]:
+    def evaluation_notes(self, judged: Judged) -> list[str]:
         """What people should know of the labels that a saved head was evaluated on."""
         return []
 

@@ -17,7 +17,7 @@ from embedstore.heads import Head, KnnHead, LinearHead
 from embedstore.heads.base import Inputs, as_labels
 from embedstore.heads.io import HeadRecord
 from embedstore.store import View
-from embedstore.training.closer_look import look_closer
+from embedstore.training.closer_look import classifier_sections
 from embedstore.training.label_notes import FEW, label_notes
 from embedstore.training.tasks.base import MAJORITY, Array, Float, Judged, Labels, Predicted, Scores, Task
 
@@ -35,14 +35,14 @@ class Classification(Task):
     compared = ("accuracy", "macro_f1", "balanced_accuracy")
     constant = MAJORITY
     titles: ClassVar[Mapping[str, str]] = {MAJORITY: "majority class"}
-    tells_without_copies = True
+    reports_without_copies = True
 
     def labels(self, view: View) -> Labels:
         values = class_labels(view)
         classes, codes = np.unique(values, return_inverse=True)
         return Labels(values, codes.astype(np.int64), classes)
 
-    def labels_again(self, record: HeadRecord, views: Sequence[View]) -> list[Labels]:
+    def evaluation_labels(self, record: HeadRecord, views: Sequence[View]) -> list[Labels]:
         """Their classes are those of the head and those that the items have beyond them."""
         targets = [_as_learned(record, view) for view in views]
         every = {*record.head.classes_.tolist(), *(value for target in targets for value in target.tolist())}
@@ -70,7 +70,7 @@ class Classification(Task):
         out[:, [code[label] for label in head.classes_.tolist()]] = log_p
         return out
 
-    def always(self, labels: Labels, n: int) -> Float:
+    def constant_outputs(self, labels: Labels, n: int) -> Float:
         """The class frequencies."""
         counts = np.bincount(labels.truth, minlength=len(labels.classes))
         return np.tile(np.log(np.maximum(counts, 0.5) / counts.sum()), (n, 1))
@@ -100,7 +100,7 @@ class Classification(Task):
         folds = len(set(judged.split.tolist()) - set(SPLITS))  # 0 for a split
         return label_notes(judged.labels.values, fitted & ~val, val, few=max(FEW, folds))
 
-    def notes_again(self, judged: Judged) -> list[str]:
+    def evaluation_notes(self, judged: Judged) -> list[str]:
         classes = judged.labels.classes
         known = np.isin(classes, judged.head.classes_)
         if known.all():
@@ -110,7 +110,7 @@ class Classification(Task):
         return [f"{count:,} items are of classes that the head does not know: {strange}"]
 
     def sections(self, view: View, judged: Judged, seed: int) -> dict[str, Any]:
-        return look_closer(view, judged, seed)
+        return classifier_sections(view, judged, seed)
 
 
 def class_labels(view: View) -> Array:

@@ -44,7 +44,7 @@ class Regression(Task):
             )
         return found
 
-    def labels_again(self, record: HeadRecord, views: Sequence[View]) -> list[Labels]:
+    def evaluation_labels(self, record: HeadRecord, views: Sequence[View]) -> list[Labels]:
         return [number_labels(view) for view in views]
 
     def plain_knn(self) -> Head:
@@ -53,7 +53,7 @@ class Regression(Task):
     def plain_linear(self) -> Head:
         return RidgeRegressor()
 
-    def always(self, labels: Labels, n: int) -> Float:
+    def constant_outputs(self, labels: Labels, n: int) -> Float:
         """The mean."""
         return np.full(n, labels.truth.mean())
 
