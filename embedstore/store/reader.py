@@ -45,6 +45,8 @@ class Store:
         self.manifest = manifest
         self.access = access or Access()
         self.files = PartFiles(self.path, check=self.access.check, lease=lease)
+        self.kept: dict[Any, Any] = {}
+        """What others keep for as long as this object lives, such as open indexes."""
 
     @classmethod
     def open(
