@@ -14,7 +14,8 @@ import numpy.typing as npt
 from embedstore._core.atomic_files import read_json
 from embedstore.encoders.base import EncoderRequest, Vectors
 from embedstore.encoders.payloads.texts import EXAMPLE_TEXTS, decode_text
-from embedstore.encoders.runtimes.choose import Array, Model, Network, Pending, batch_size_of, open_model
+from embedstore.encoders.runtimes.base import Array, Model, Network, Pending
+from embedstore.encoders.runtimes.choose import batch_size_of, open_model
 from embedstore.errors import EncoderError, UsageError, one_line
 from embedstore.registry import require, version
 from embedstore.spec import EncoderSpec

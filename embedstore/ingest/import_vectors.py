@@ -22,9 +22,10 @@ from embedstore.ingest.report import ProgressCallback, kept_note
 from embedstore.ingest.typed_batches import Typed
 from embedstore.sources.base import renamed
 from embedstore.sources.vectors.arrays import Matrix
-from embedstore.sources.vectors.open import VectorSource, open_vectors
+from embedstore.sources.vectors.open import open_vectors
+from embedstore.sources.vectors.source import VectorSource
 from embedstore.spec import MODALITIES, UNNAMED, EncoderSpec
-from embedstore.store import Store
+from embedstore.store import Store, StoreReader
 from embedstore.store.space import Space
 from embedstore.store.writer import StoreWriter
 
@@ -129,7 +130,7 @@ def import_vectors(
     return report
 
 
-def _named(found: VectorSource, store: Store, space: str | None, modality: str | None) -> dict[str, tuple[str, Matrix]]:
+def _named(found: VectorSource, store: StoreReader, space: str | None, modality: str | None) -> dict[str, tuple[str, Matrix]]:
     """Space name → (modality, matrix)."""
     if modality is not None and modality not in MODALITIES:
         raise UsageError(f"modality must be one of {list(MODALITIES)}. Got {modality!r} instead.")
@@ -150,7 +151,7 @@ def _named(found: VectorSource, store: Store, space: str | None, modality: str |
 
 
 def _specs(
-    matrices: Mapping[str, tuple[str, Matrix]], store: Store, encoder: str | None, normalized: bool | None
+    matrices: Mapping[str, tuple[str, Matrix]], store: StoreReader, encoder: str | None, normalized: bool | None
 ) -> dict[str, EncoderSpec]:
     """What is declared of each space; what is not said is as it was said before."""
     specs = {}
@@ -192,7 +193,7 @@ def _space(writer: StoreWriter, name: str, spec: EncoderSpec, dtype: str | None,
     return writer.ensure_space(name, spec, dtype=dtype or stored, provenance=provenance)
 
 
-def _check_ids(found: VectorSource, store: Store, *, refuse_unknown: bool) -> None:
+def _check_ids(found: VectorSource, store: StoreReader, *, refuse_unknown: bool) -> None:
     """Before anything is written: no id twice, and none that the store lacks where that is not wanted.
 
     Raises

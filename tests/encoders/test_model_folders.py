@@ -14,7 +14,7 @@ from test_encoders import TINY_CLIP, encoded, picture
 
 import embedstore as es
 from embedstore.encoders import load_encoder, openclip
-from embedstore.encoders.runtimes.choose import agreement
+from embedstore.encoders.runtimes.base import agreement
 from embedstore.errors import EncoderError, SourceError, UsageError
 from embedstore.sources import MemorySource
 

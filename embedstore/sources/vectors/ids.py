@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,9 +12,7 @@ from embedstore.errors import SourceError
 from embedstore.sources.base import ID
 from embedstore.sources.vectors.arrays import ID_NAMES
 from embedstore.sources.vectors.columns import Columns
-
-if TYPE_CHECKING:
-    from embedstore.sources.vectors.open import VectorSource
+from embedstore.sources.vectors.source import VectorSource
 
 
 def without_same_ids(found: VectorSource) -> VectorSource:
