@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from embedstore._core.column_types import declared
 from embedstore._core.keys import hash_strings
+from embedstore._version import __version__
 from embedstore.encoders.base import ENCODERS
 from embedstore.encoders.names import EncoderName
 from embedstore.encoders.trust import absolute_name
@@ -186,8 +187,6 @@ def _specs(
 
 
 def _space(writer: StoreWriter, name: str, spec: EncoderSpec, dtype: str | None, source: str) -> Space:
-    from embedstore._version import __version__
-
     stored = writer.store.spaces[name].info.dtype if name in writer.store.spaces else "float16"
     provenance = {"declared": f"imported from {os.path.basename(source)}", "embedstore": __version__}
     return writer.ensure_space(name, spec, dtype=dtype or stored, provenance=provenance)
