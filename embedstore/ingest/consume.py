@@ -113,7 +113,10 @@ class Encoding:
 
 
 def _begun(batch: Batch) -> Pending | None:
-    """A batch that is being encoded; None where it is to be encoded in one go, because the encoder can no more or it failed."""
+    """A batch that is being encoded; None if the encoder has no `start`, the batch is too large, or starting it failed.
+
+    `encode_batch` then runs it synchronously.
+    """
     if not _starts(batch.state.encoder) or len(batch.prepared) > batch.state.batch_size:
         return None
     try:

@@ -1,4 +1,4 @@
-"""`import_vectors`: vectors that somebody else computed into a store, declared to be of an encoder. The wiring."""
+"""`import_vectors`: store precomputed vectors under the encoder that the caller names. The wiring."""
 
 from __future__ import annotations
 

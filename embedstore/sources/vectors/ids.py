@@ -1,4 +1,4 @@
-"""Ids that came with vectors beside those of their metadata, row by row."""
+"""Check that ids stored with the vectors match the id column of the metadata, row by row."""
 
 from __future__ import annotations
 
