@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,7 +19,7 @@ from embedstore.evaluation.copies import EVERY
 from embedstore.evaluation.metrics import Score, scores_to_dict
 from embedstore.heads import AutoHead, Head, make_head
 from embedstore.heads.auto import Step
-from embedstore.heads.io import PAGE, HeadRecord, refuse_alignment, replaced_note, save_head
+from embedstore.heads.io import PAGE, SPLIT, HeadRecord, refuse_alignment, replaced_note, save_head, split_file
 from embedstore.reports.page import render_html
 from embedstore.store import Store, View
 from embedstore.store.format import check_name
@@ -191,7 +190,7 @@ def train(
     result = _summary(view, trial, judged, name, head, seed, time.perf_counter() - started)
     if note := replaced_note(folder):
         result = replace(result, notes=[*result.notes, note])
-    extra = {"split.parquet": _split_file(view, judged.split)}
+    extra = {SPLIT: split_file(view.rows, view.ids, judged.split)}
     page = None
     if report or plots is not None:
         say("report")
@@ -297,12 +296,3 @@ def _notes(view: View, labels: npt.NDArray[Any], judged: Judged) -> list[str]:
 def _folds(judged: Judged) -> int:
     """How many folds there were; 0 for a split."""
     return len(set(judged.split.tolist()) - set(SPLITS))
-
-
-def _split_file(view: View, split: npt.NDArray[Any]) -> bytes:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    buffer = io.BytesIO()
-    pq.write_table(pa.table({"row": view.rows, "id": pa.array(view.ids.tolist()), "split": split.tolist()}), buffer)
-    return buffer.getvalue()
