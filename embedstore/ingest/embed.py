@@ -39,7 +39,7 @@ from embedstore.sources import (
 from embedstore.sources.confined import Root
 from embedstore.sources.manifests import Manifest
 from embedstore.spec import EncoderSpec
-from embedstore.store import Store
+from embedstore.store import Store, StoreReader
 from embedstore.store.access import Access
 from embedstore.store.writer import StoreWriter
 
@@ -285,7 +285,7 @@ def _loss(encoder: Cut) -> dict[str, Any]:
 
 
 def _remove_unseen(
-    store: Store, seen: npt.NDArray[np.bool_], writer: StoreWriter, report: EmbedReport, source_name: str
+    store: StoreReader, seen: npt.NDArray[np.bool_], writer: StoreWriter, report: EmbedReport, source_name: str
 ) -> None:
     if report.absent == len(store):
         raise UsageError(
@@ -297,7 +297,7 @@ def _remove_unseen(
     report.removed, report.absent = report.absent, 0
 
 
-def _manifest_notes(source: Source, store: Store, states: Mapping[str, SpaceState]) -> list[str]:
+def _manifest_notes(source: Source, store: StoreReader, states: Mapping[str, SpaceState]) -> list[str]:
     """Of each table that the dataset holds and that was not read: the command to embed it instead."""
     encoders = {name: (state.encoder.spec.modality, state.encoder.spec.name) for name, state in states.items()}
     found: list[Manifest] = getattr(source, "manifests", [])
@@ -322,7 +322,7 @@ def _named_encoders(by_modality: Mapping[str, Any]) -> dict[str, tuple[str, Enco
     return named
 
 
-def _recorded_encoders(store: Store, source: Source, access: Access) -> dict[str, tuple[str, EncoderName]]:
+def _recorded_encoders(store: StoreReader, source: Source, access: Access) -> dict[str, tuple[str, EncoderName]]:
     """The encoders of the spaces that the source has a modality for."""
     found: dict[str, tuple[str, EncoderName]] = {
         name: (space.spec.modality, space.spec.name)
@@ -339,7 +339,7 @@ def _recorded_encoders(store: Store, source: Source, access: Access) -> dict[str
     return found
 
 
-def _recorded(store: Store, space: str, encoder: str) -> EncoderSpec | None:
+def _recorded(store: StoreReader, space: str, encoder: str) -> EncoderSpec | None:
     """What the store knows of the encoder called `encoder` that made the vectors of `space`."""
     spec = store.spaces[space].spec if space in store.spaces else None
     same = spec is not None and absolute_name(spec.name) == absolute_name(encoder)

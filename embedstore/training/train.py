@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-
-import numpy.typing as npt
 
 from embedstore._core.arguments import strings
 from embedstore._core.threads import bounded
@@ -18,7 +15,7 @@ from embedstore.evaluation.copies import EVERY
 from embedstore.evaluation.ladder import Step
 from embedstore.evaluation.metrics import Score, scores_to_dict
 from embedstore.heads import AutoHead, Head
-from embedstore.heads.io import PAGE, HeadRecord, refuse_alignment, replaced_note, save_head
+from embedstore.heads.io import PAGE, SPLIT, HeadRecord, refuse_alignment, replaced_note, save_head, split_file
 from embedstore.reports.page import render_html
 from embedstore.store import Store, View
 from embedstore.store.format import check_name
@@ -187,7 +184,7 @@ def train(
     result = _summary(view, judged, name, head, seed, time.perf_counter() - started)
     if note := replaced_note(folder):
         result = replace(result, notes=[*result.notes, note])
-    extra = {"split.parquet": _split_file(view, judged.split)}
+    extra = {SPLIT: split_file(view.rows, view.ids, judged.split)}
     page = None
     if report or plots is not None:
         say("report")
@@ -281,12 +278,3 @@ def _notes(view: View, judged: Judged) -> list[str]:
         if across:
             notes.append(f"{across} groups of {view.group_name!r} are in more than one part of the column 'split'")
     return [*notes, *left_out_notes(view), *judged.task.notes(judged)]
-
-
-def _split_file(view: View, split: npt.NDArray[Any]) -> bytes:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    buffer = io.BytesIO()
-    pq.write_table(pa.table({"row": view.rows, "id": pa.array(view.ids.tolist()), "split": split.tolist()}), buffer)
-    return buffer.getvalue()
