@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from .options import (
-    DATASET,
     AllowModel,
     AudioColumn,
     Device,
@@ -26,7 +25,7 @@ PROMPT = "Put before every text instead of the model's own: one of its prompts b
 
 
 def embed(
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help=DATASET)],
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="What to embed, of one of the kinds below.")],
     store: Annotated[Path, typer.Option(readable=False, help="The store's folder; made if it does not exist.")],
     image: Annotated[list[str] | None, typer.Option(help="Encoder of images: NAME or SPACE=NAME; may be repeated.")] = None,
     text: Annotated[list[str] | None, typer.Option(help="Encoder of texts.")] = None,

@@ -9,13 +9,12 @@ from .options import Json
 
 def encoders(json: Json = False) -> None:
     """List the encoders that --image, --text, --audio and --video take."""
-    from embedstore.encoders import ALIASES, ENCODERS
-    from embedstore.encoders.base import describe
-    from embedstore.encoders.names import LICENSES
+    from embedstore.encoders.names import ALIASES, LICENSES
+    from embedstore.registry import ENCODERS
 
     from . import render
 
-    described = {name: describe(name) for name in ENCODERS.names()} | {n: f"short for {full}" for n, full in ALIASES.items()}
+    described = {name: ENCODERS.summary(name) for name in ENCODERS} | {n: f"short for {full}" for n, full in ALIASES.items()}
     rows = [(name, text, LICENSES.get(name)) for name, text in described.items()]
     if json:
         render.print_json({"encoders": [{"name": name, "description": text, "license": own} for name, text, own in rows]})

@@ -23,6 +23,7 @@ from .examples import epilog
 from .import_ import import_vectors
 from .index import index
 from .info import info
+from .plugin_help import WithDatasets, WithHeads
 from .predict import predict
 from .remove import remove
 from .repair import repair
@@ -51,10 +52,14 @@ COMMANDS = (
     *(eval_search, dedup, verify, repair, remove, compact, encoders),
 )
 """In the order in which help lists them; each parses, calls the library and prints, and imports what it needs inside."""
+PLUGINS = {embed: WithDatasets, train: WithHeads}
+"""Commands whose help lists what other packages may add to."""
 
 for _command in COMMANDS:
     _name = _command.__name__.replace("_", "-")
-    app.command(_name, no_args_is_help=_command not in (demo, encoders), epilog=epilog(_name))(_command)
+    app.command(_name, cls=PLUGINS.get(_command), no_args_is_help=_command not in (demo, encoders), epilog=epilog(_name))(
+        _command
+    )
 
 
 def _print_version(asked: bool) -> None:

@@ -10,13 +10,6 @@ import typer
 Store = Annotated[Path, typer.Argument(readable=False, metavar="STORE", help="The store's folder.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
 Where = Annotated[str | None, typer.Option(help="SQL over the metadata, such as \"label = 'food' and price < 10\".")]
-DATASET = (
-    "A folder; a .csv, .tsv, .jsonl, .parquet or .arrow; Parquet parts ('part-*.parquet', or their folder); WebDataset "
-    "tars ('data-{000..012}.tar', 'data-*.tar', or their folder); a "
-    "folder saved by Hugging Face datasets, or hf:NAME[/CONFIG][:SPLIT]; a .txt or .lst of paths; one media file; - for JSON "
-    "lines on standard input. Files, tables, tars and lists may be URLs."
-)
-HEAD_KINDS = "linear, ridge, knn, kernel, late, weighted, gated, bilinear, attention, gbdt, ensemble, or auto: a ladder."
 Types = Annotated[
     list[str] | None,
     typer.Option(

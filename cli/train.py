@@ -8,13 +8,13 @@ from typing import Annotated
 import typer
 
 from .opening import opened
-from .options import HEAD_KINDS, SECONDS, Json, NoCheck, Store, Where, WhereTimeout, names
+from .options import SECONDS, Json, NoCheck, Store, Where, WhereTimeout, names
 
 
 def train(
     store: Store,
     target: Annotated[str | None, typer.Argument(metavar="TARGET", help="Metadata column with the labels.")] = None,
-    head: Annotated[str, typer.Option(help=HEAD_KINDS)] = "linear",
+    head: Annotated[str, typer.Option(metavar="KIND", help="One of the heads below.")] = "linear",
     inputs: Annotated[str | None, typer.Option(help="Spaces to use, separated by commas; default all.")] = None,
     where: Where = None,
     where_timeout: WhereTimeout = SECONDS,

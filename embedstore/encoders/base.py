@@ -17,12 +17,10 @@ import numpy.typing as npt
 from embedstore.encoders.names import ALIASES, WINDOWS, EncoderName
 from embedstore.encoders.trust import absolute_name, refuse_foreign
 from embedstore.errors import EncoderError, UsageError, one_line
-from embedstore.registry import Registry
+from embedstore.registry import ENCODERS
 from embedstore.spec import MODALITIES, EncoderSpec
 
 Vectors = npt.NDArray[np.float32]
-
-ENCODERS = Registry("embedstore.encoders", "encoder")
 
 LOCAL = {
     "openclip": "openclip:local-dir:FOLDER or openclip:MODEL/FILE",
@@ -169,10 +167,9 @@ def load_encoder(
         raise UsageError(f"modality must be one of {list(MODALITIES)}. Got {modality!r} instead.")
     name = absolute_name(name)
     parsed = EncoderName.parse(name)
-    if parsed.family not in ENCODERS.names():
+    if parsed.family not in ENCODERS:
         raise UsageError(
-            f"No encoder is called {name!r}. Known: {', '.join([*ENCODERS.names(), *ALIASES])}. "
-            "'embedstore encoders' describes them."
+            f"No encoder is called {name!r}. Known: {', '.join([*ENCODERS, *ALIASES])}. 'embedstore encoders' describes them."
         )
     request = EncoderRequest(
         name,
@@ -241,8 +238,3 @@ def not_loadable(request: EncoderRequest, error: BaseException, absent: str = ""
         f"Encoder {request.name!r} could not be loaded: {one_line(error, 200)} "
         "If no hub can be reached, name local weights or use effnet-lite0 (images) and minilm (texts)."
     )
-
-
-def describe(family: str) -> str:
-    """One line about an encoder family: the first line of its factory's documentation."""
-    return (ENCODERS.get(family).__doc__ or "").strip().split("\n")[0]
