@@ -82,6 +82,13 @@ class Regressor(Head):
         n = len(next(iter(inputs.values())))
         return self.values(Data({k: inputs[k] for k in self.dims_}, masks, np.zeros(n))) if n else np.empty(0)
 
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        return ()
+
+    def outputs(self, X: Inputs, *, present: Mapping[str, Mask] | None = None) -> Float:
+        return np.asarray(self.predict(X, present=present), np.float64)
+
     def predict_log_proba(self, X: Inputs, *, present: Mapping[str, Mask] | None = None) -> Float:
         """Regressors have no probabilities: `HeadError`."""
         raise HeadError(f"{type(self).__name__} predicts numbers, not probabilities; use predict.")
