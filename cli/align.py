@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .commands import Json, Store, Where
-from .opening import SECONDS, NoCheck, WhereTimeout, opened
+from .opening import opened
+from .options import SECONDS, Json, NoCheck, Store, Where, WhereTimeout
 
 if TYPE_CHECKING:
     from embedstore.retrieval.align import AlignReport, Retrieval

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .commands import Json, Store
+from .options import Json, Store
 
 
 def compact(

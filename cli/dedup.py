@@ -9,8 +9,8 @@ import typer
 
 from embedstore._core.words import counted
 
-from .commands import Json, Store, Where
-from .opening import SECONDS, NoCheck, WhereTimeout, opened
+from .opening import opened
+from .options import SECONDS, Json, NoCheck, Store, Where, WhereTimeout
 
 if TYPE_CHECKING:
     from embedstore.duplicates.report import DuplicateCluster, DuplicateReport

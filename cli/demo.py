@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Annotated
 
-from . import render
+import typer
+
+from .options import Device
 
 SEARCHES = ("a fast red car", "something sweet to eat", "bird")
 
 
-def run(store: Path, device: str) -> None:
-    """Embed the demo's dataset into `store`, train heads, search."""
+def demo(
+    store: Annotated[Path, typer.Option(readable=False, help="Where to make the demo's store.")] = Path("demo.store"),
+    device: Device = "auto",
+) -> None:
+    """Embed 600 real images and texts, train heads, search: the whole thing in a minute."""
     import embedstore as es
     from embedstore.demo import extract
     from embedstore.errors import UsageError
     from embedstore.store.format import MANIFEST
+
+    from . import render
 
     started = time.perf_counter()
     data = store.with_name(f"{store.stem}-data")

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .commands import Device, Json, Store, Where
-from .opening import SECONDS, AllowModel, NoCheck, WhereTimeout, opened
+from .opening import opened
+from .options import SECONDS, AllowModel, Device, Json, NoCheck, Store, Where, WhereTimeout
 
 if TYPE_CHECKING:
     from embedstore.retrieval.eval_search import RetrievalFigures, SearchEvaluation

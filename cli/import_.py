@@ -9,7 +9,7 @@ import typer
 
 from embedstore._core.words import counted
 
-from .commands import Json, Types, column_types
+from .options import Json, Types, column_types
 
 if TYPE_CHECKING:
     from embedstore.ingest.import_vectors import ImportReport

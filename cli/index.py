@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .commands import Json, Store
+from .options import Json, Store
 
 if TYPE_CHECKING:
     from embedstore.retrieval.index import IndexReport

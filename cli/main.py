@@ -10,7 +10,26 @@ from typing import Annotated
 
 import typer
 
-from . import commands, interrupts, streams
+from . import interrupts, streams
+from .align import align
+from .compact import compact
+from .dedup import dedup
+from .demo import demo
+from .embed import embed
+from .encoders import encoders
+from .eval_search import eval_search
+from .evaluate import evaluate
+from .examples import epilog
+from .import_ import import_vectors
+from .index import index
+from .info import info
+from .plugin_help import WithDatasets, WithHeads
+from .predict import predict
+from .remove import remove
+from .repair import repair
+from .search import search
+from .train import train
+from .verify import verify
 
 HELP = """Embed a dataset once, train heads on it in seconds, search it in milliseconds.
 
@@ -27,7 +46,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-commands.register(app)
+
+COMMANDS = (
+    *(demo, embed, import_vectors, info, index, search, train, evaluate, predict, align),
+    *(eval_search, dedup, verify, repair, remove, compact, encoders),
+)
+"""In the order in which help lists them; each parses, calls the library and prints, and imports what it needs inside."""
+PLUGINS = {embed: WithDatasets, train: WithHeads}
+"""Commands whose help lists what other packages may add to."""
+
+for _command in COMMANDS:
+    _name = _command.__name__.replace("_", "-")
+    app.command(_name, cls=PLUGINS.get(_command), no_args_is_help=_command not in (demo, encoders), epilog=epilog(_name))(
+        _command
+    )
 
 
 def _print_version(asked: bool) -> None:

@@ -4,25 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+from .options import SECONDS
 
 if TYPE_CHECKING:
     from embedstore.store import Store
-
-WhereTimeout = Annotated[float, typer.Option(metavar="SECONDS", help="Give --where up after so long.")]
-AllowModel = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="PATH",
-        help="Load this model, though the store names it by a relative path or holds it: if you trust it; may be repeated.",
-    ),
-]
-NoCheck = Annotated[
-    bool, typer.Option("--no-check", help="Do not compare items and vectors with their checksums on first use.")
-]
-SECONDS = 60.0
 
 
 def opened(
@@ -32,3 +19,14 @@ def opened(
     import embedstore as es
 
     return es.Store.open(path, check=not no_check, where_timeout=where_timeout, allow_models=allow_model or ())
+
+
+def saved_head(store: Path, given: str | None) -> str:
+    """The head that was named; an error that lists those there are where none was."""
+    import embedstore as es
+    from embedstore.errors import UsageError
+
+    if given is None:
+        heads = ", ".join(es.Store.open(store).heads) or "none yet: embedstore train makes one"
+        raise UsageError(f"Name a head of {store}. Heads: {heads}.")
+    return given

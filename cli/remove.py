@@ -8,7 +8,7 @@ import typer
 
 from embedstore._core.words import counted
 
-from .commands import Json, Store
+from .options import Json, Store
 
 
 def remove(

@@ -9,8 +9,7 @@ import typer
 
 from embedstore._core.words import counted
 
-from .commands import AudioColumn, Device, IdColumn, ImageColumn, Json, Store, TextColumn, VideoColumn, named_columns
-from .opening import AllowModel
+from .options import AllowModel, AudioColumn, Device, IdColumn, ImageColumn, Json, Store, TextColumn, VideoColumn, named_columns
 
 if TYPE_CHECKING:
     from embedstore.ingest.repair import RepairReport

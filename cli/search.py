@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from .commands import Device, Json, Store, Where, _names
-from .opening import SECONDS, AllowModel, NoCheck, WhereTimeout, opened
+from .opening import opened
+from .options import SECONDS, AllowModel, Device, Json, NoCheck, Store, Where, WhereTimeout, names
 
 ONE_QUESTION = (
     *("words", "text", "image", "audio", "id", "vector", "fingerprint", "like", "unlike", "weights"),
@@ -67,7 +67,7 @@ def search(
         raise UsageError("--out belongs to --batch; one question's results are printed (--json for machines).")
     if fingerprint is not None and vector is None:
         raise UsageError("--fingerprint belongs to --vector: it says which encoder made that vector.")
-    shown = _names(columns)
+    shown = names(columns)
     texts = ["text"] if "text" in held.items.column_types() else []
     table = shown or [*texts, *held.items.metadata_columns()[:3]]
     with render.status("searching"):
@@ -120,6 +120,6 @@ def _numbers(given: str | None) -> list[float] | None:
     from embedstore.errors import UsageError
 
     try:
-        return [float(number) for number in _names(given) or []] or None
+        return [float(number) for number in names(given) or []] or None
     except ValueError:
         raise UsageError(f"--weights should be numbers separated by commas, such as 1,0.5. Got {given!r} instead.") from None

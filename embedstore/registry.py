@@ -1,49 +1,148 @@
-"""Lazy lookup of plugins by name through entry points; our own are registered the same way.
+"""Every seam of embedstore: plugins by name, found through entry points; our own are registered the same way.
 
-Knows nothing of what the plugins do.
+Knows nothing of what the plugins do, and imports none before it is asked for by name.
 """
 
 from __future__ import annotations
 
+import ast
 import importlib
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points
 from importlib.metadata import version as metadata_version
+from importlib.util import find_spec
+from itertools import zip_longest
 from types import ModuleType
 from typing import Any
 
-from embedstore.errors import MissingDependencyError, UsageError
+from embedstore.errors import MissingDependencyError, UsageError, one_line
 
 
 @dataclass
 class Registry:
-    """Plugins of one entry-point `group`; `kind` is the word used for them in errors."""
+    """Plugins of one entry-point `group`, names in the order in which they are listed and asked.
+
+    Parameters
+    ----------
+    group : str
+        Of entry points ``NAME = "module:attribute"``. The first line of the attribute's docstring is what help says of NAME.
+    kind : str
+        The word for a plugin in errors.
+    order : tuple of str
+        The names that come first; others follow, sorted.
+    """
 
     group: str
     kind: str
-    _extra: dict[str, Callable[..., Any]] = field(default_factory=dict)
+    order: tuple[str, ...] = ()
+    _extra: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
     def _entry_points(self) -> dict[str, EntryPoint]:
         return {point.name: point for point in entry_points(group=self.group)}
 
-    def register(self, name: str, plugin: Callable[..., Any]) -> None:
+    def register(self, name: str, plugin: Any) -> None:
         """Register `plugin` under `name` for this process, before any installed one of that name."""
         self._extra[name] = plugin
 
     def names(self) -> list[str]:
-        return sorted({*self._entry_points, *self._extra})
+        known = {*self._entry_points, *self._extra}
+        return [name for name in self.order if name in known] + sorted(known.difference(self.order))
 
-    def get(self, name: str) -> Callable[..., Any]:
-        """The plugin called `name`; `UsageError` lists what exists."""
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._extra or name in self._entry_points
+
+    def get(self, name: str) -> Any:
+        """The plugin called `name`.
+
+        Raises
+        ------
+        UsageError
+            There is none; lists what exists.
+        MissingDependencyError
+            Its package is installed and cannot be imported.
+        """
         if name in self._extra:
             return self._extra[name]
         if name not in self._entry_points:
-            raise UsageError(f"No {self.kind} is called {name!r}. Known: {', '.join(self.names())}.")
-        plugin: Callable[..., Any] = self._entry_points[name].load()
-        return plugin
+            raise UsageError(f"No {self.kind} is called {name!r}. Known: {', '.join(self)}.")
+        point = self._entry_points[name]
+        try:
+            return point.load()
+        except MissingDependencyError:
+            raise
+        except (ImportError, AttributeError) as error:
+            package = f"package {point.dist.name}" if point.dist else point.value
+            raise MissingDependencyError(
+                f"The {self.kind} {name!r} of {package} cannot be loaded: {one_line(error, 200)} Update that package, or "
+                "uninstall it."
+            ) from error
+
+    def summary(self, name: str) -> str:
+        """One line about a plugin: the first of its docstring, read from its source, for help imports nothing."""
+        if name in self._extra:
+            return (self._extra[name].__doc__ or "").strip().split("\n")[0]
+        point = self._entry_points[name]
+        return docstring_of(point.module, point.attr).strip().split("\n")[0]
+
+
+ENCODERS = Registry("embedstore.encoders", "encoder")
+"""Factories, called with an `embedstore.encoders.EncoderRequest`."""
+
+HEADS = Registry(
+    "embedstore.heads",
+    "head",
+    order=(
+        "linear",
+        "ridge",
+        "knn",
+        "kernel",
+        "late",
+        "weighted",
+        "gated",
+        "bilinear",
+        "attention",
+        "gbdt",
+        "ensemble",
+        "auto",
+    ),
+)
+"""Subclasses of `embedstore.heads.Head` that predict classes, by their `kind`."""
+
+REGRESSORS = Registry("embedstore.heads.regression", "head for numbers", order=("linear", "ridge", "knn", "gbdt"))
+"""Subclasses of `embedstore.heads.Regressor`, by the kind that stands for them where the target is a number."""
+
+SOURCES = Registry(
+    "embedstore.sources",
+    "kind of dataset",
+    order=("folder", "table", "arrow", "tars", "list", "media", "hub", "stdin", "memory"),
+)
+"""Functions from an `embedstore.sources.SourceRequest` to a `Source`, or to None where a dataset is of another kind."""
+
+
+def docstring_of(module: str, attribute: str) -> str:
+    """The docstring of a class, a function or a constant of a module, which is not imported; empty where it has none."""
+    package, *inner = module.split(".")
+    spec = find_spec(package)
+    for name in inner:
+        package = f"{package}.{name}"
+        spec = spec and PathFinder.find_spec(package, spec.submodule_search_locations)
+    source = getattr(spec and spec.loader, "get_source", lambda name: "")(module)
+    nodes = ast.parse(source or "").body
+    for node, following in zip_longest(nodes, nodes[1:]):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == attribute:
+            return ast.get_docstring(node) or ""
+        named = [node.target] if isinstance(node, ast.AnnAssign) else node.targets if isinstance(node, ast.Assign) else []
+        if any(isinstance(target, ast.Name) and target.id == attribute for target in named):
+            said = following.value if isinstance(following, ast.Expr) else None
+            return said.value if isinstance(said, ast.Constant) and isinstance(said.value, str) else ""
+    return ""
 
 
 def version(distribution: str) -> str:

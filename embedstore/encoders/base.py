@@ -14,12 +14,9 @@ import numpy.typing as npt
 
 from embedstore.encoders.names import EncoderName
 from embedstore.errors import EncoderError, UsageError, one_line
-from embedstore.registry import Registry
 from embedstore.spec import EncoderSpec
 
 Vectors = npt.NDArray[np.float32]
-
-ENCODERS = Registry("embedstore.encoders", "encoder")
 
 LOCAL = {
     "openclip": "openclip:local-dir:FOLDER or openclip:MODEL/FILE",
@@ -146,8 +143,3 @@ def not_loadable(request: EncoderRequest, error: BaseException, absent: str = ""
         f"Encoder {request.name!r} could not be loaded: {one_line(error, 200)} "
         "If no hub can be reached, name local weights or use effnet-lite0 (images) and minilm (texts)."
     )
-
-
-def describe(family: str) -> str:
-    """One line about an encoder family: the first line of its factory's documentation."""
-    return (ENCODERS.get(family).__doc__ or "").strip().split("\n")[0]

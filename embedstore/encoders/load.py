@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from embedstore.encoders.base import ENCODERS, Encoder, EncoderRequest
+from embedstore.encoders.base import Encoder, EncoderRequest
 from embedstore.encoders.cut import shortened
 from embedstore.encoders.names import ALIASES, WINDOWS, EncoderName
 from embedstore.encoders.trust import absolute_name, refuse_foreign
 from embedstore.errors import UsageError
+from embedstore.registry import ENCODERS
 from embedstore.spec import MODALITIES, EncoderSpec
 
 
@@ -53,10 +54,9 @@ def load_encoder(
         raise UsageError(f"modality must be one of {list(MODALITIES)}. Got {modality!r} instead.")
     name = absolute_name(name)
     parsed = EncoderName.parse(name)
-    if parsed.family not in ENCODERS.names():
+    if parsed.family not in ENCODERS:
         raise UsageError(
-            f"No encoder is called {name!r}. Known: {', '.join([*ENCODERS.names(), *ALIASES])}. "
-            "'embedstore encoders' describes them."
+            f"No encoder is called {name!r}. Known: {', '.join([*ENCODERS, *ALIASES])}. 'embedstore encoders' describes them."
         )
     request = EncoderRequest(
         name,

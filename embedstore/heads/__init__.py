@@ -15,6 +15,7 @@ from embedstore.heads.linear import LinearHead
 from embedstore.heads.networks import AttentionHead, BilinearHead, GatedHead, WeightedHead
 from embedstore.heads.regressors import GbdtRegressor, KnnRegressor, Regressor, RidgeRegressor
 from embedstore.heads.ridge import RidgeHead
+from embedstore.registry import HEADS, REGRESSORS
 
 __all__ = [
     "HEADS",
@@ -41,46 +42,19 @@ __all__ = [
     "params_of",
 ]
 
-HEADS: dict[str, type[Head]] = {
-    head.kind: head
-    for head in (
-        LinearHead,
-        RidgeHead,
-        KnnHead,
-        KernelHead,
-        LateHead,
-        WeightedHead,
-        GatedHead,
-        BilinearHead,
-        AttentionHead,
-        GbdtHead,
-        EnsembleHead,
-        AutoHead,
-    )
-}
-"""Kind → class, in the order in which help lists them."""
-
-
-REGRESSORS: dict[str, type[Head]] = {
-    "linear": RidgeRegressor,
-    "ridge": RidgeRegressor,
-    "knn": KnnRegressor,
-    "gbdt": GbdtRegressor,
-}
-"""What a kind stands for where the target is a number."""
-
-TASK_HEADS: dict[str, dict[str, type[Head]]] = {"classification": HEADS, "regression": REGRESSORS}
-"""What kinds stand for by `Head.task`."""
+_SERVING = {"classification": HEADS, "regression": REGRESSORS}
+"""The heads that a kind stands for, by their `Head.task`."""
 
 
 def head_class(kind: str) -> type[Head]:
     """The class of heads called `kind`; `UsageError` lists those there are."""
-    for regressor in REGRESSORS.values():
-        if kind == regressor.kind:
-            return regressor
     if kind not in HEADS:
-        raise UsageError(f"No head is called {kind!r}. Known: {', '.join(HEADS)}.")
-    return HEADS[kind]
+        for name in REGRESSORS:
+            regressor: type[Head] = REGRESSORS.get(name)
+            if kind == regressor.kind:
+                return regressor
+    found: type[Head] = HEADS.get(kind)
+    return found
 
 
 def make_head(kind: str, *, task: str = "classification", **params: Any) -> Head:
@@ -91,12 +65,10 @@ def make_head(kind: str, *, task: str = "classification", **params: Any) -> Head
     UsageError
         No such head, or none for that task.
     """
-    if kind not in HEADS:
-        raise UsageError(f"No head is called {kind!r}. Known: {', '.join(HEADS)}.")
-    serving = TASK_HEADS.get(task, HEADS)
-    if kind not in serving:
+    serving = _SERVING.get(task, HEADS)
+    if kind in HEADS and kind not in serving:
         raise UsageError(f"Head {kind!r} predicts classes. For numbers there are: {', '.join(serving)}.")
-    made = serving[kind]
+    made: type[Head] = serving.get(kind)
     known = made().get_params()
     return made(**{name: value for name, value in params.items() if name in known})
 

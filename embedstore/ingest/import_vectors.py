@@ -14,13 +14,13 @@ import numpy.typing as npt
 from embedstore._core.column_types import declared
 from embedstore._core.keys import hash_strings
 from embedstore._version import __version__
-from embedstore.encoders.base import ENCODERS
 from embedstore.encoders.names import EncoderName
 from embedstore.encoders.trust import absolute_name
 from embedstore.errors import DuplicateIdError, SourceError, UsageError
 from embedstore.ingest.importer import ImportedSpace, ImportReport, VectorImporter
 from embedstore.ingest.report import ProgressCallback, kept_note
 from embedstore.ingest.typed_batches import Typed
+from embedstore.registry import ENCODERS
 from embedstore.sources.base import renamed
 from embedstore.sources.vectors.arrays import Matrix
 from embedstore.sources.vectors.open import open_vectors
@@ -225,7 +225,7 @@ def _check_ids(found: VectorSource, store: StoreReader, *, refuse_unknown: bool)
 
 
 def _notes(found: VectorSource, report: ImportReport, encoder: str | None, ids: Any) -> Iterator[str]:
-    if encoder and (family := EncoderName.parse(encoder).family) not in ENCODERS.names():
+    if encoder and (family := EncoderName.parse(encoder).family) not in ENCODERS:
         yield (
             f"embedstore cannot load an encoder called {encoder!r} (there is no {family!r}): the vectors can be searched by id "
             "and by vector, and trained on, but not searched by texts or files."

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import glob
 import os
-import sys
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
-from embedstore.errors import SourceError, UsageError
-from embedstore.sources.arrow import ENDINGS, ArrowSource, open_arrow_file, open_table
-from embedstore.sources.base import MODALITY_OF, Source
+from embedstore.errors import SourceError
+from embedstore.registry import SOURCES
+from embedstore.sources.arrow import ArrowSource
+from embedstore.sources.base import Source, SourceRequest
 from embedstore.sources.confined import Root
-from embedstore.sources.files import TIMEOUT, exists, is_url, matching, natural
-from embedstore.sources.folder import FolderSource, holds_media
-from embedstore.sources.huggingface import PREFIX, is_saved, open_named, open_saved
+from embedstore.sources.files import TIMEOUT
+from embedstore.sources.folder import FolderSource
 from embedstore.sources.lines import LinesSource
 from embedstore.sources.memory import MemorySource
 from embedstore.sources.paths import PathListSource
-from embedstore.sources.table import PARQUET, TableSource, parquet_parts
-from embedstore.sources.tar import IS_TAR, beside_shards, expand, shards_in
+from embedstore.sources.table import TableSource
+from embedstore.sources.tabular import READERS
 from embedstore.sources.webdataset import WebDatasetSource
 
 __all__ = [
@@ -32,21 +30,12 @@ __all__ = [
     "MemorySource",
     "PathListSource",
     "Source",
+    "SourceRequest",
     "TableSource",
     "WebDatasetSource",
     "leave_text",
     "open_source",
 ]
-
-STDIN = "-"
-LISTS = (".txt", ".lst")
-
-KINDS = (
-    "a folder (of media files, of Parquet parts, of WebDataset tars, or saved by datasets), a table (.csv, .tsv, .jsonl, "
-    ".parquet, 'part-*.parquet', .arrow), WebDataset tars (data-{000..012}.tar, 'data-*.tar'), a list of paths (.txt, .lst), a "
-    "media file, hf:NAME, or - for JSON lines on standard input"
-)
-
 
 Dataset = str | os.PathLike[str] | Source | Any
 """What `open_source` takes; a data frame is known by what it does."""
@@ -77,59 +66,30 @@ def open_source(
     """
     if isinstance(dataset, Source):
         return dataset
-    if hasattr(dataset, "__arrow_c_stream__"):
-        return open_table(dataset, columns)
-    text = os.fspath(dataset)
-    if text == STDIN:
-        if sys.stdin is None:
-            raise SourceError("Standard input is closed; pipe JSON lines into it: ... | embedstore embed - --store STORE.")
-        return LinesSource(sys.stdin.buffer, columns)
-    if text.startswith(PREFIX):
-        return open_named(text, columns)
-    if not is_url(text) and os.path.isdir(text):
-        return _open_folder(Path(text), columns, root)
-    ending = os.path.splitext(text)[1].lower()
-    if IS_TAR.search(text):
-        return WebDatasetSource(expand(text, timeout=timeout), columns, name=text, timeout=timeout)
-    if ending in PARQUET and glob.has_magic(text) and not exists(text, timeout=timeout):
-        if not (files := natural(matching(text, timeout=timeout))):
-            raise SourceError(f"{text}: no file matches the pattern. Expected {KINDS}.")
-        return TableSource(text, columns, files=files, timeout=timeout)
-    if not is_url(text) and not os.path.exists(text) and glob.has_magic(text):
-        raise SourceError(
-            f"{text}: only tars and Parquet files can be named by a pattern, such as 'data-*.tar'. Expected {KINDS}."
+    asked = SourceRequest(dataset, columns, timeout, root)
+    for kind in SOURCES:
+        source: Source | None = SOURCES.get(kind)(asked)
+        if source is not None:
+            return source
+    raise SourceError(_not_known(asked))
+
+
+def _not_known(asked: SourceRequest) -> str:
+    """Why no kind of dataset took this one."""
+    *kinds, last = (SOURCES.summary(kind) for kind in SOURCES)
+    expected = f"{', '.join(kinds)}, or {last}"
+    if not isinstance(asked.dataset, str | os.PathLike):
+        return f"A dataset cannot be a {type(asked.dataset).__name__}; expected {expected}."
+    if not asked.is_url and not asked.exists and glob.has_magic(asked.text):
+        return (
+            f"{asked.text}: only tars and Parquet files can be named by a pattern, such as 'data-*.tar'. Expected {expected}."
         )
-    if not exists(text, timeout=timeout):
-        raise SourceError(f"{text} does not exist; expected {KINDS}.")
-    if ending in LISTS:
-        _refuse_columns(text, "a list of paths", columns)
-        return PathListSource(text, timeout=timeout, root=root)
-    if ending in ENDINGS and not is_url(text):
-        return open_arrow_file(text, columns)
-    if modality := MODALITY_OF.get(ending):
-        _refuse_columns(text, "a media file", columns)
-        path = text if is_url(text) else os.path.abspath(text)
-        return MemorySource({"id": [os.path.basename(text)], modality: [path]}, name=text)
-    return TableSource(text, columns, timeout=timeout)
+    if not asked.exists:
+        return f"{asked.text} does not exist; expected {expected}."
+    return f"{asked.text}: expected a file ending in {', '.join(READERS)}, or {expected}."
 
 
 def leave_text(source: Source, names: Iterable[str]) -> None:
     """Have metadata columns come as the text that they are written as, from sources that would guess their types."""
     if hasattr(source, "leave_text"):
         source.leave_text(names)
-
-
-def _open_folder(path: Path, columns: Mapping[str, str] | None, root: Root | None) -> Source:
-    if is_saved(path):
-        return open_saved(path, columns)
-    if (shards := shards_in(str(path))) and not holds_media(path):
-        return WebDatasetSource(shards, columns, name=str(path), beside=beside_shards(str(path)))
-    if (files := parquet_parts(path)) and not holds_media(path):
-        return TableSource(path, columns, files=files)
-    _refuse_columns(str(path), "a folder", columns)
-    return FolderSource(path, within=root)
-
-
-def _refuse_columns(name: str, kind: str, columns: Mapping[str, str] | None) -> None:
-    if columns:
-        raise UsageError(f"{name} is {kind}; columns can only be named for a table, tars or a Hugging Face dataset.")

@@ -10,11 +10,16 @@ holds about `BATCH_BYTES` of such payloads at most, for batches are held in memo
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from embedstore.errors import SourceError
+from embedstore.sources.confined import Root
+from embedstore.sources.files import TIMEOUT, exists, is_url
 from embedstore.spec import MODALITIES
 
 if TYPE_CHECKING:
@@ -92,6 +97,52 @@ def glob_escape(path: str) -> str:
 
 
 MODALITY_OF = {extension: modality for modality, extensions in EXTENSIONS.items() for extension in extensions}
+
+
+@dataclass(frozen=True)
+class SourceRequest:
+    """What each kind of dataset, a function of the entry-point group ``embedstore.sources``, is asked.
+
+    Parameters
+    ----------
+    dataset : path, or any object
+        As given.
+    columns : mapping, optional
+        ``"id"`` or modality → column name.
+    timeout : float
+        Seconds that a read from a URL may take.
+    root : Root, optional
+        The folder that texts in files of their own may come from.
+    """
+
+    dataset: Any
+    columns: Mapping[str, str] | None = None
+    timeout: float = TIMEOUT
+    root: Root | None = None
+
+    @cached_property
+    def text(self) -> str:
+        """The path, URL or name; empty where the dataset is an object."""
+        return os.fspath(self.dataset) if isinstance(self.dataset, str | os.PathLike) else ""
+
+    @property
+    def ending(self) -> str:
+        """Of the file, in lower case, with its dot."""
+        return os.path.splitext(self.text)[1].lower()
+
+    @property
+    def is_url(self) -> bool:
+        return is_url(self.text)
+
+    @cached_property
+    def is_folder(self) -> bool:
+        """Whether it is a folder of this machine."""
+        return not self.is_url and os.path.isdir(self.text)
+
+    @cached_property
+    def exists(self) -> bool:
+        """Whether there is such a file or folder, or something at that URL, which is asked once."""
+        return exists(self.text, timeout=self.timeout)
 
 
 @runtime_checkable

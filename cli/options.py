@@ -1,0 +1,66 @@
+"""The arguments and options that several commands share, and how their text becomes values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Store = Annotated[Path, typer.Argument(readable=False, metavar="STORE", help="The store's folder.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
+Where = Annotated[str | None, typer.Option(help="SQL over the metadata, such as \"label = 'food' and price < 10\".")]
+Types = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--type",
+        metavar="COLUMN=TYPE",
+        help="What a metadata column is: text, number, integer, boolean, date or datetime; date:%d.%m.%Y gives a format. "
+        "May be repeated.",
+    ),
+]
+IdColumn = Annotated[str | None, typer.Option(help="Column with the ids, if not 'id'.")]
+ImageColumn = Annotated[str | None, typer.Option(help="Column with image paths or bytes, if not 'image'.")]
+TextColumn = Annotated[str | None, typer.Option(help="Column with texts, if not 'text'.")]
+AudioColumn = Annotated[str | None, typer.Option(help="Column with sounds, if not 'audio'.")]
+VideoColumn = Annotated[str | None, typer.Option(help="Column with videos, if not 'video'.")]
+SavedHead = Annotated[
+    str | None,
+    typer.Argument(metavar="HEAD", help="A saved head: its name, or its folder in another store, OTHER.store/heads/NAME."),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+WhereTimeout = Annotated[float, typer.Option(metavar="SECONDS", help="Give --where up after so long.")]
+AllowModel = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PATH",
+        help="Load this model, though the store names it by a relative path or holds it: if you trust it; may be repeated.",
+    ),
+]
+NoCheck = Annotated[
+    bool, typer.Option("--no-check", help="Do not compare items and vectors with their checksums on first use.")
+]
+SECONDS = 60.0
+
+
+def named_columns(**named: str | None) -> dict[str, str] | None:
+    """What is in which column, where they have other names; None where they have not."""
+    return {word: column for word, column in named.items() if column} or None
+
+
+def column_types(given: list[str] | None) -> dict[str, str] | None:
+    """``COLUMN=TYPE`` as a mapping."""
+    from embedstore.errors import UsageError
+
+    types: dict[str, str] = {}
+    for text in given or []:
+        column, equals, kind = text.rpartition("=")
+        if not equals or not column:
+            raise UsageError(f"--type {text}: expected COLUMN=TYPE, such as version=text.")
+        types[column] = kind
+    return types or None
+
+
+def names(given: str | None) -> list[str] | None:
+    """Names separated by commas."""
+    return [name.strip() for name in given.split(",") if name.strip()] if given else None

@@ -1,0 +1,76 @@
+"""``embedstore predict``: what a saved head says of stored or new items."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from embedstore._core.words import counted
+
+from .opening import opened, saved_head
+from .options import (
+    SECONDS,
+    AllowModel,
+    AudioColumn,
+    Device,
+    IdColumn,
+    ImageColumn,
+    Json,
+    NoCheck,
+    SavedHead,
+    Store,
+    TextColumn,
+    VideoColumn,
+    Where,
+    WhereTimeout,
+    named_columns,
+)
+
+
+def predict(
+    store: Store,
+    head: SavedHead = None,
+    dataset: Annotated[
+        Path | None, typer.Argument(readable=False, metavar="DATASET", help="New items: a folder, table or file.")
+    ] = None,
+    id: Annotated[list[str] | None, typer.Option("--id", help="A stored item; may be repeated. Default: all.")] = None,
+    where: Where = None,
+    where_timeout: WhereTimeout = SECONDS,
+    no_check: NoCheck = False,
+    out: Annotated[Path | None, typer.Option(readable=False, help="Write a .csv, .parquet or .jsonl, not the screen.")] = None,
+    id_column: IdColumn = None,
+    image_column: ImageColumn = None,
+    text_column: TextColumn = None,
+    audio_column: AudioColumn = None,
+    video_column: VideoColumn = None,
+    explain: Annotated[bool, typer.Option("--explain", help="What each input contributed, and the nearest items.")] = False,
+    device: Device = "auto",
+    allow_model: AllowModel = None,
+    json: Json = False,
+) -> None:
+    """Predict with a saved head, on stored items or on new files."""
+    import embedstore as es
+
+    from . import render
+
+    columns = named_columns(id=id_column, image=image_column, text=text_column, audio=audio_column, video=video_column)
+    with render.status("predicting"):
+        held = opened(store, where_timeout=where_timeout, allow_model=allow_model, no_check=no_check)
+        predictions = es.predict(
+            held,
+            saved_head(store, head),
+            dataset,
+            ids=id or None,
+            where=where,
+            columns=columns,
+            explained=explain,
+            device=device,
+        )
+    if out is not None:
+        render.say(f"{counted(len(predictions.ids), 'prediction')} written to {predictions.save(out)}", stderr=json)
+    if json:
+        render.print_json(predictions.to_dict())
+    elif out is None:
+        render.print_predictions(predictions)

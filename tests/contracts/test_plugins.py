@@ -1,0 +1,133 @@
+"""Every seam takes plugins of other packages: they are used, listed, and told from one that is broken."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import ROOT
+
+from embedstore.errors import MissingDependencyError, UsageError
+from embedstore.registry import ENCODERS, HEADS, REGRESSORS, SOURCES, Registry, docstring_of
+
+ENTRY_POINTS = """
+[embedstore.heads]
+nearest_mean = toy_plugins:NearestMean
+broken = toy_plugins:Nothing
+[embedstore.sources]
+count = toy_plugins:counting
+[embedstore.encoders]
+digits = toy_plugins:digits
+"""
+SEAMS = [(registry, name) for registry in (ENCODERS, HEADS, REGRESSORS, SOURCES) for name in registry]
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of packages with one of them, as pip would leave it, on the path of processes that are started."""
+    folder = tmp_path / "installed"
+    metadata = folder / "toy_plugins-1.0.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: toy-plugins\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(ENTRY_POINTS)
+    shutil.copy(ROOT / "tests" / "contracts" / "toy_plugins.py", folder)
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    return folder
+
+
+def python(code: str, *arguments: object) -> str:
+    done = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_a_head_a_source_and_an_encoder_from_outside_are_used(installed: Path, tmp_path: Path) -> None:
+    code = """if True:
+        import json, sys
+        import embedstore as es
+        report = es.embed("count:210", sys.argv[1], text="digits")
+        trained = es.train(sys.argv[1], "label", head="nearest_mean", report=False)
+        again = es.predict(es.Store.open(sys.argv[1]), "label", "count:7")
+        print(json.dumps([report.items, trained.kind, trained.metrics["accuracy"].value, list(again.labels)]))
+    """
+    items, kind, accuracy, labels = json.loads(python(code, tmp_path / "s"))
+    assert (items, kind, accuracy) == (210, "nearest_mean", 1.0)
+    assert labels == ["low"] * 3 + ["high"] * 4
+
+
+@pytest.mark.parametrize(
+    ("command", "said", "light"),
+    [
+        ("train --help", "nearest_mean  The class whose mean is nearest", True),
+        ("embed --help", "count   count:N, the digits 0 to 6 again and again", True),
+        ("encoders", "digits: one of seven", False),
+    ],
+)
+def test_they_are_listed_and_not_imported(installed: Path, command: str, said: str, light: bool) -> None:
+    code = """if True:
+        import sys
+        from embedstore_cli.main import main
+        try: main()
+        except SystemExit: pass
+        print(*{"toy_plugins", "numpy"}.intersection(sys.modules), sep=",")
+    """
+    *shown, imported = python(code, *command.split()).splitlines()
+    assert said in " ".join(shown)
+    assert imported == ("" if light else "numpy")
+
+
+def test_an_unknown_name_lists_what_exists(installed: Path) -> None:
+    code = "import embedstore as es\ntry: es.make_head('nope')\nexcept es.errors.UsageError as error: print(error)"
+    known = python(code).strip()
+    assert known.startswith("No head is called 'nope'. Known: linear, ridge, knn, ")
+    assert known.endswith(", ensemble, auto, broken, nearest_mean.")
+
+
+def test_a_broken_one_is_named_with_its_package(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(installed))
+    importlib.invalidate_caches()
+    heads = Registry("embedstore.heads", "head")
+    with pytest.raises(MissingDependencyError, match=r"The head 'broken' of package toy-plugins cannot be loaded: .*'Nothing'"):
+        heads.get("broken")
+    assert heads.summary("broken") == ""
+
+
+@pytest.mark.parametrize(("registry", "name"), SEAMS, ids=[f"{r.group}-{name}" for r, name in SEAMS])
+def test_a_summary_is_what_the_docstring_says(registry: Registry, name: str) -> None:
+    """It is read from the source, without an import."""
+    summary = registry.summary(name)
+    assert summary
+    assert summary == (registry.get(name).__doc__ or "").strip().split("\n")[0]
+
+
+def test_heads_have_the_names_that_they_are_saved_by() -> None:
+    assert [HEADS.get(name).kind for name in HEADS] == list(HEADS)
+    assert {REGRESSORS.get(name).task for name in REGRESSORS} == {"regression"}
+
+
+def test_what_is_registered_in_a_process_comes_first() -> None:
+    registry = Registry("embedstore.encoders", "encoder", order=("timm",))
+
+    def mine(request: object) -> None:
+        """One of mine."""
+
+    registry.register("hash", mine)
+    registry.register("mine", mine)
+    assert registry.names() == ["timm", "effnet-lite0", "hash", "mine", "minilm", "openclip", "st"]
+    assert registry.get("hash") is mine
+    assert registry.summary("mine") == "One of mine."
+    assert "mine" in registry
+    with pytest.raises(UsageError, match=r"No encoder is called 'nope'\. Known: timm, effnet-lite0, hash, mine, "):
+        registry.get("nope")
+
+
+def test_docstrings_of_constants_and_of_nothing() -> None:
+    assert docstring_of("embedstore.registry", "HEADS").startswith("Subclasses of")
+    assert docstring_of("embedstore.heads.linear", "nothing") == ""
+    assert docstring_of("embedstore.nothing.at_all", "nothing") == ""
+    assert docstring_of("no_such_package.module", "nothing") == ""

@@ -1,0 +1,73 @@
+"""A head, a kind of dataset and an encoder, as a package from outside would bring them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from embedstore.encoders import EncoderRequest
+from embedstore.heads import Head
+from embedstore.heads.base import Data, HeadState
+from embedstore.sources import MemorySource, SourceRequest
+from embedstore.spec import EncoderSpec
+
+
+class NearestMean(Head):
+    """The class whose mean is nearest."""
+
+    kind = "nearest_mean"
+
+    def _stacked(self, data: Data) -> Any:
+        return np.concatenate([np.where(data.present[name][:, None], x, 0) for name, x in data.inputs.items()], axis=1)
+
+    def _fit(self, train: Data, validation: Data) -> None:
+        x = self._stacked(train)
+        self.means_ = np.stack([x[train.codes == code].mean(axis=0) for code in range(len(self.classes_))])
+
+    def _logits(self, data: Data) -> Any:
+        return -((self._stacked(data)[:, None] - self.means_[None]) ** 2).sum(axis=2)
+
+    def _state(self) -> HeadState:
+        return HeadState(tensors={"means": self.means_})
+
+    def _restore(self, state: HeadState) -> None:
+        self.means_ = state.tensors["means"]
+
+
+def counting(asked: SourceRequest) -> MemorySource | None:
+    """count:N, the digits 0 to 6 again and again"""
+    if not asked.text.startswith("count:"):
+        return None
+    digits = [i % 7 for i in range(int(asked.text.removeprefix("count:")))]
+    return MemorySource(
+        {
+            "id": [f"n{i}" for i in range(len(digits))],
+            "text": [str(digit) for digit in digits],
+            "label": ["low" if digit < 3 else "high" for digit in digits],
+        }
+    )
+
+
+class Digits:
+    batch_size = 32
+    truncated = 0
+
+    def __init__(self, request: EncoderRequest) -> None:
+        self.spec = EncoderSpec(
+            name=request.name, family="digits", model="one-hot", weights="none", modality=request.modality, dim=7
+        )
+
+    def prepare(self, payload: bytes) -> bytes:
+        return payload
+
+    def encode(self, batch: Any) -> Any:
+        return np.eye(7, dtype=np.float32)[[int(payload) for payload in batch]]
+
+    def provenance(self) -> dict[str, str]:
+        return {}
+
+
+def digits(request: EncoderRequest) -> Digits:
+    """digits: one of seven."""
+    return Digits(request)
