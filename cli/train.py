@@ -21,7 +21,7 @@ def train(
     no_check: NoCheck = False,
     columns: Annotated[str | None, typer.Option(help="Metadata columns to use as one more input.")] = None,
     cv: Annotated[int | None, typer.Option(help="Score by K-fold cross-validation.")] = None,
-    task: Annotated[str | None, typer.Option(help="classification or regression; default by the target.")] = None,
+    task: Annotated[str | None, typer.Option(metavar="NAME", help="One of the tasks below; default by the target.")] = None,
     group: Annotated[str | None, typer.Option(help="Column; items with one value stay together in splits.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the saved head; default the target.")] = None,
     seed: Annotated[int, typer.Option(help="Of splits, folds and bootstrap.")] = 0,
