@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from embedstore.indexing.vectors import unit_rows
+from embedstore._core.unit import unit_rows
 
 PER_CLUSTER = 500
 SPREAD = 1.0

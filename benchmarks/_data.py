@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks._engines import Array, Data
-from embedstore.indexing.vectors import unit_rows
+from embedstore._core.unit import unit_rows
 
 K = 10
 SAME = 1e-6

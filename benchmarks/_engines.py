@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from embedstore.indexing.vectors import unit_rows
+from embedstore._core.unit import unit_rows
 from embedstore.registry import require
 
 Array = np.ndarray[Any, Any]
@@ -153,8 +153,8 @@ class Ours(Engine):
         return [tuned, *filter(None, looks)]
 
     def search(self, queries: Array, k: int, effort: Effort, threads: int) -> Array:
+        from embedstore._core.unit import unit_rows
         from embedstore.indexing.base import Setting
-        from embedstore.indexing.vectors import unit_rows
 
         if "recall" in effort:
             return self.index.search(queries, k, recall=effort["recall"]).positions

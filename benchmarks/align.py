@@ -17,15 +17,12 @@ import numpy as np
 
 import embedstore as es
 from benchmarks.heads import tiny_store
+from embedstore._core.unit import unit_rows
 from embedstore.evaluation.paired import Ranking, content_codes, rank_distinct, rank_pairs
 from embedstore.heads.aligner import Aligner
 
 Array = np.ndarray[Any, Any]
 PENALTIES = (1.0, 10.0, 100.0, 1000.0)
-
-
-def unit(x: Array) -> Array:
-    return np.asarray(x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12), np.float32)
 
 
 def ridge(X: dict[str, Array], train: Array, test: Array) -> tuple[Array, Array]:
@@ -35,7 +32,7 @@ def ridge(X: dict[str, Array], train: Array, test: Array) -> tuple[Array, Array]
     x, y = X["text"] - X["text"][train].mean(axis=0), X["image"] - X["image"][train].mean(axis=0)
     x, y = x / x[train].std(), y / y[train].std()
     model = RidgeCV(PENALTIES).fit(x[train], y[train])
-    return unit(model.predict(x[test])), unit(y[test])
+    return unit_rows(model.predict(x[test])), unit_rows(y[test])
 
 
 def aligned(X: dict[str, Array], train: Array, test: Array) -> tuple[Array, Array]:

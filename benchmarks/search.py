@@ -14,7 +14,9 @@ machine has its moods: the best of seven turns of each. "–": at its rate of fe
 
 Peak memory is the process's (VmHWM) without the pages of the given file, with the interpreter and the libraries (35 to 100
 MiB). Bytes on disk: ours are beside the stored vectors, which it re-ranks from; every peer's hold a copy of the vectors.
-``--cache`` keeps vectors and indexes: what is there is not built again; remove an engine's folder to rebuild it.
+``--stage answers`` measures what a user waits for instead: ten results with three columns of metadata, by `es.search`,
+LanceDB and qdrant-client, one query at a time, and the first answer from a cold shell. ``--cache`` keeps vectors and indexes:
+what is there is not built again; remove an engine's folder to rebuild it.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks._answers import COLD, TURNS, answers, show_answers
 from benchmarks._clustered import clustered
 from benchmarks._data import K, write_data
 from benchmarks._engines import ENGINES, FORCED, Effort
@@ -213,7 +216,7 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, Any]]:
     """Print the tables; return what was measured, by engine."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     data_options(parser, ",".join(name for name in ENGINES if name not in FORCED))
-    parser.add_argument("--stage", choices=["build", "search", "all"], default="all")
+    parser.add_argument("--stage", choices=["build", "search", "answers", "all"], default="all")
     options = parser.parse_args(arguments)
     names = chosen(options)
     if options.worker == "race":
@@ -226,6 +229,12 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, Any]]:
         options.generated, options.dim, options.queries, options.threads = 2000, 32, 50, 1
     with tempfile.TemporaryDirectory() as temporary:
         folder = prepare(options, options.cache or Path(temporary))
+        answered: dict[str, Any] = {}
+        if options.stage in ("answers", "all"):
+            turns, cold = (1, 1) if options.tiny else (TURNS, COLD)
+            show_answers(answered := answers(folder, threads=options.threads, turns=turns, cold=cold))
+        if options.stage == "answers":
+            return {"answers": answered}
         found = run(folder, names, options.stage, options.threads)
         if options.stage == "build":
             return found
@@ -234,7 +243,7 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, Any]]:
             rates_found = exact_rates(folder, options.threads, 1 if options.tiny else 3)
             show_exact(rates_found)
             found["exact"] = dict(rates_found)
-    return found
+    return found | ({"answers": answered} if answered else {})
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ from .streams import print_json as print_json
 from .streams import say as say
 
 if TYPE_CHECKING:
+    from embedstore.evaluation.ladder import Step
     from embedstore.evaluation.metrics import Score
-    from embedstore.heads.auto import Step
     from embedstore.ingest.embed import EmbedReport
     from embedstore.ingest.report import ProgressCallback
     from embedstore.retrieval.request import SearchResult
@@ -23,15 +23,10 @@ if TYPE_CHECKING:
     from embedstore.training.train import TrainReport
 
 
-BASELINES = {"majority": "majority class", "knn": "kNN (k = 8)"}
-
-HEADLINES = {"accuracy": "accuracy", "macro_f1": "macro F1"}
 LIMITS = {"text": 400}
 """Columns that are cut where the terminal ends, and the most characters that are laid out at all."""
 ASCII_HEAD = "    \n    \n -- \n    \n    \n -- \n    \n    \n"
 """`rich.box.SIMPLE_HEAD` for terminals without its lines."""
-
-NUMBER_HEADLINES = {"r2": "R²", "mae": "MAE", "rmse": "RMSE"}
 
 
 def print_table(
@@ -160,7 +155,7 @@ def print_training(report: TrainReport) -> None:
     inputs = " + ".join(report.inputs)
     chosen = f": {report.learned['chosen']}" if "chosen" in report.learned else ""
     alone = {f"linear ({name})" if name in report.inputs else name: scores for name, scores in report.baselines.items()}
-    _print_scores(f"{report.kind}{chosen} ({inputs})", report.metrics, alone, report.gain)
+    _print_scores(f"{report.kind}{chosen} ({inputs})", report.metrics, alone, report.gain, report.task)
     sizes = ", ".join(f"{count:,} {part}" for part, count in report.items.items() if part != "test")
     classes = f"{counted(report.classes, 'class', 'classes')}; " if report.classes else ""
     say(
@@ -175,23 +170,30 @@ def print_training(report: TrainReport) -> None:
 
 def print_evaluation(report: EvaluationReport) -> None:
     """Every metric of a saved head, and its baselines."""
-    _print_scores(f"{report.kind} ({report.head})", report.metrics, report.baselines, report.gain)
+    _print_scores(f"{report.kind} ({report.head})", report.metrics, report.baselines, report.gain, report.task)
     print_table(["metric", "value [95 %]"], [(name, str(score)) for name, score in report.metrics.items()])
     say(f"{report.evaluation}; {report.seconds:.1f} s.")
     _print_notes(report.notes, report.report)
 
 
 def _print_scores(
-    name: str, metrics: Mapping[str, Score], baselines: Mapping[str, Mapping[str, Score]], gain: tuple[str, Score]
+    name: str,
+    metrics: Mapping[str, Score],
+    baselines: Mapping[str, Mapping[str, Score]],
+    gain: tuple[str, Score],
+    task_name: str,
 ) -> None:
-    table = [(name, metrics), *((BASELINES.get(label, label), scores) for label, scores in baselines.items())]
-    shown = HEADLINES if "accuracy" in metrics else NUMBER_HEADLINES
+    from embedstore.reports.data import METRIC_NAMES
+    from embedstore.training.tasks.base import task_called
+
+    task = task_called(task_name)
+    table = [(name, metrics), *((task.title(label), scores) for label, scores in baselines.items())]
+    shown = task.headlines
     print_table(
         ["head", *(f"{title} [95 %]" for title in shown.values())], [(n, *(str(s[m]) for m in shown)) for n, s in table]
     )
     verdict = "" if gain[1].low > 0 or gain[1].high < 0 else ": no certain difference"
-    what = "accuracy" if "accuracy" in metrics else "mean absolute error"
-    say(f"gain in {what} over {gain[0]}, paired: {gain[1]}{verdict}")
+    say(f"gain in {METRIC_NAMES.get(task.lead, task.lead)} over {gain[0]}, paired: {gain[1]}{verdict}")
 
 
 def _print_ladder(ladder: Sequence[Step]) -> None:

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
 from embedstore.errors import StoreError, one_line
@@ -85,7 +86,7 @@ class EncoderSpec:
     declared: bool = False
     query_prompt: str = ""
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """16 hexadecimal digits over everything that changes the vector."""
         payload = {key: value for key, value in self.to_dict().items() if key not in _NOT_FINGERPRINTED}

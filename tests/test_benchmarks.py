@@ -125,6 +125,8 @@ def test_search(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     assert "recall@10 ≥ 0.99" in printed
     assert "Exact search" in printed
+    assert set(found["answers"]["ms"]) >= {"nearest", "Searcher.search", "es.search"}
+    assert "embedstore search --id" in found["answers"]["cold"]
     assert found["hnswlib"].get("skipped") == "not installed" or found["hnswlib"]["build"]["seconds"] > 0
 
 

@@ -9,6 +9,8 @@ import tomllib
 from collections import Counter
 from pathlib import Path
 
+from imports import circles, imports_within, modules_of
+
 import embedstore
 
 PACKAGE = Path(embedstore.__file__).parent
@@ -24,6 +26,12 @@ LAYERS = [
     {"__init__"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
+
+CIRCLES = [{"embedstore.heads", "embedstore.heads.auto", "embedstore.heads.ensemble"}]
+"""Those that are there, through imports inside functions: heads that are made of heads of any kind."""
+
+LATER = 23
+"""Imports of embedstore's own modules inside its functions. Each is to put off a heavy library, such as torch."""
 
 HEAVY = (
     "torch",
@@ -58,6 +66,19 @@ def test_imports_run_downwards() -> None:
         room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
         for other in imports_of(path):
             assert other == room or RANK[other] < RANK[room], f"{path} ({room}) imports {other}"
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    """Neither at the top of modules nor through imports inside functions; imports for types only do not count."""
+    edges = imports_within(modules_of(PACKAGE, "embedstore"))
+    assert not circles([edge for edge in edges if not edge.inside])
+    assert [circle for circle in circles(edges) if circle not in CIRCLES] == []
+
+
+def test_imports_inside_functions_are_counted() -> None:
+    """A new one needs a reason; where one goes, the number goes down with it."""
+    found = [edge for edge in imports_within(modules_of(PACKAGE, "embedstore")) if edge.inside]
+    assert len(found) <= LATER, "\n".join(f"{edge.importer}:{edge.line} imports {edge.imported}" for edge in found)
 
 
 def test_every_folder_is_packaged() -> None:

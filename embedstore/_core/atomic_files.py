@@ -214,7 +214,7 @@ def _write_all(file: FileIO, data: memoryview) -> None:
 
 
 def _set_direct(file: FileIO, direct: bool) -> bool:
-    """Have `file` written past the page cache, or not; True where it was not so before. Some file systems cannot."""
+    """Switch O_DIRECT on or off for `file`; whether the flag changed. Some file systems cannot."""
     if not hasattr(os, "O_DIRECT"):
         return False
     import fcntl

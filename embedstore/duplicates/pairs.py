@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore._core.distinct import distinct
+from embedstore._core.unit import unit_rows
 from embedstore.errors import UsageError
-from embedstore.indexing.vectors import unit_rows
 
 Array = npt.NDArray[Any]
 Positions = npt.NDArray[np.int64]

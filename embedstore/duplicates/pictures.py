@@ -34,7 +34,7 @@ class ReadThumbnails:
     areas : (n,) int64
         Pixels of each picture; 0 where it was not read.
     problem : str, optional
-        Why the first one that was not read was not.
+        Why the first unreadable picture could not be read.
     """
 
     thumbnails: Thumbnails

@@ -1,24 +1,20 @@
-"""What an encoder is, and how one is asked for by name.
+"""What an encoder is, and what it is asked for.
 
 Knows nothing of stores and pipelines: payloads in, vectors out.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from embedstore.encoders.names import ALIASES, WINDOWS, EncoderName
-from embedstore.encoders.trust import absolute_name, refuse_foreign
+from embedstore.encoders.names import EncoderName
 from embedstore.errors import EncoderError, UsageError, one_line
-from embedstore.registry import ENCODERS
-from embedstore.spec import MODALITIES, EncoderSpec
+from embedstore.spec import EncoderSpec
 
 Vectors = npt.NDArray[np.float32]
 
@@ -125,97 +121,6 @@ class Encoder(Protocol):
 
     def provenance(self) -> Mapping[str, str]:
         """Library versions and device; for people, never compared."""
-
-
-def load_encoder(
-    name: str,
-    modality: str,
-    *,
-    device: str = "auto",
-    precision: str = "auto",
-    runtime: str = "auto",
-    max_pixels: int | None = None,
-    prompt: str | None = None,
-    query_prompt: str | None = None,
-    force: bool = False,
-    recorded: EncoderSpec | None = None,
-) -> Encoder:
-    """The encoder called `name` for `modality`.
-
-    Parameters
-    ----------
-    name : str
-        ``FAMILY`` or ``FAMILY:MODEL``, or one of `ALIASES`; then ``@POOLING``, ``@DIMENSIONS`` and ``+windows`` as wanted. The
-        encoder records a path in it as an absolute one.
-    modality : str
-        One of `embedstore.spec.MODALITIES`.
-    prompt, query_prompt, force, recorded
-        See `EncoderRequest`.
-
-    Raises
-    ------
-    UsageError
-        Nobody knows the name, or the encoder has no such modality, pooling, length or prompt.
-    MissingDependencyError
-        It needs an extra.
-    EncoderError
-        Its weights cannot be had.
-    """
-    from embedstore.encoders.cut import shortened
-
-    if modality not in MODALITIES:
-        raise UsageError(f"modality must be one of {list(MODALITIES)}. Got {modality!r} instead.")
-    name = absolute_name(name)
-    parsed = EncoderName.parse(name)
-    if parsed.family not in ENCODERS:
-        raise UsageError(
-            f"No encoder is called {name!r}. Known: {', '.join([*ENCODERS, *ALIASES])}. 'embedstore encoders' describes them."
-        )
-    request = EncoderRequest(
-        name,
-        parsed.model,
-        modality,
-        device,
-        precision,
-        runtime,
-        windows=parsed.windows,
-        pooling=parsed.pooling,
-        prompt=prompt,
-        query_prompt=query_prompt,
-        recorded=recorded,
-        force=force,
-    )
-    if max_pixels is not None:
-        request = replace(request, max_pixels=max_pixels)
-    encoder: Encoder = ENCODERS.get(parsed.family)(request)
-    _refuse_ignored(request, parsed, encoder)
-    return shortened(encoder, request, parsed.dim)
-
-
-def reload_encoder(
-    spec: EncoderSpec,
-    modality: str,
-    *,
-    home: Path,
-    allowed: Sequence[str | os.PathLike[str]] = (),
-    device: str = "auto",
-) -> Encoder:
-    """The encoder of vectors that the store at `home` or a head of it holds, for `modality`, with the prompts that it records.
-
-    Raises what `load_encoder` raises, and `EncoderError` where the store names a model of its own that is not `allowed`.
-    """
-    refuse_foreign(spec.name, home, allowed)
-    return load_encoder(spec.name, modality, device=device, recorded=None if spec.declared else spec, force=True)
-
-
-def _refuse_ignored(request: EncoderRequest, parsed: EncoderName, encoder: Encoder) -> None:
-    """What was asked of an encoder that knows nothing of it."""
-    if request.windows and "windows" not in encoder.spec.preprocessing:
-        raise UsageError(f"{parsed.plain} does not take {WINDOWS}: only text models of sentence-transformers do.")
-    if request.pooling and encoder.spec.pooling != request.pooling:
-        raise UsageError(f"{parsed.plain} does not take @{request.pooling}: only image models of timm do.")
-    if (request.prompt or request.query_prompt) and not hasattr(encoder, "queries"):
-        raise UsageError(f"{parsed.plain} takes no prompt: only models of sentence-transformers do.")
 
 
 def refuse_modality(request: EncoderRequest, known: Sequence[str]) -> None:

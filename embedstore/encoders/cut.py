@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from embedstore._core.unit import unit_rows
 from embedstore.encoders.base import Encoder, EncoderRequest, Vectors
 from embedstore.errors import UsageError
 
@@ -116,8 +117,7 @@ class Sample:
 
 def cut(full: Vectors, dim: int) -> Vectors:
     """The first `dim` numbers of vectors (n, d), of unit length."""
-    short = full[:, :dim]
-    return np.asarray(short / np.maximum(np.linalg.norm(short, axis=1, keepdims=True), 1e-12), np.float32)
+    return unit_rows(full[:, :dim])
 
 
 def neighbours_kept(full: Vectors, dim: int) -> npt.NDArray[np.float64]:

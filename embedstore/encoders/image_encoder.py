@@ -11,7 +11,8 @@ import numpy as np
 
 from embedstore.encoders.base import EncoderRequest, Vectors
 from embedstore.encoders.payloads.images import ImageTransform, Pixels
-from embedstore.encoders.runtimes.choose import Array, Model, Network, Pending, batch_size_of, on_gpu, open_model
+from embedstore.encoders.runtimes.base import Array, Model, Network, Pending
+from embedstore.encoders.runtimes.choose import batch_size_of, on_gpu, open_model
 from embedstore.errors import EmbedstoreError, EncoderError, one_line
 from embedstore.registry import version
 from embedstore.spec import EncoderSpec

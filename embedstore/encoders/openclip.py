@@ -24,7 +24,8 @@ from embedstore.encoders.image_encoder import ImageEncoder
 from embedstore.encoders.names import SCHEMES
 from embedstore.encoders.payloads.images import ImageTransform
 from embedstore.encoders.payloads.texts import EXAMPLE_TEXTS, decode_text
-from embedstore.encoders.runtimes.choose import Array, Model, Network, Pending, batch_size_of, open_model
+from embedstore.encoders.runtimes.base import Array, Model, Network, Pending
+from embedstore.encoders.runtimes.choose import batch_size_of, open_model
 from embedstore.encoders.runtimes.pytorch import fill, state_digest
 from embedstore.encoders.trust import no_code
 from embedstore.errors import EncoderError, UsageError

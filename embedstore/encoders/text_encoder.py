@@ -12,9 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore._core.atomic_files import read_json
+from embedstore._core.unit import unit_rows
 from embedstore.encoders.base import EncoderRequest, Vectors
 from embedstore.encoders.payloads.texts import EXAMPLE_TEXTS, decode_text
-from embedstore.encoders.runtimes.choose import Array, Model, Network, Pending, batch_size_of, open_model
+from embedstore.encoders.runtimes.base import Array, Model, Network, Pending
+from embedstore.encoders.runtimes.choose import batch_size_of, open_model
 from embedstore.errors import EncoderError, UsageError, one_line
 from embedstore.registry import require, version
 from embedstore.spec import EncoderSpec
@@ -174,9 +176,7 @@ class TextEncoder:
         """Vector of each text (n, dim) from those of its windows (m, dim)."""
         counts = np.fromiter(map(len, batch), np.int64, len(batch))
         means = np.add.reduceat(windows, np.cumsum(counts) - counts) / counts[:, None]
-        if self.spec.normalized:
-            means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
-        return means.astype(np.float32)
+        return unit_rows(means) if self.spec.normalized else means.astype(np.float32)
 
     def _padded(self, windows: Sequence[list[int]]) -> tuple[Array, Array]:
         """Ids and mask (n, length) int64."""

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from embedstore._core.unit import unit_rows
+
 Array = npt.NDArray[Any]
 BLOCK = 512
 
@@ -48,5 +50,4 @@ def nearest_items(
 
 def unit(x: Array, present: Array) -> npt.NDArray[np.float32]:
     """Vectors (n, d) of unit length, zeros where absent."""
-    x = np.where(present[:, None], x, 0).astype(np.float32)
-    return np.asarray(x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12))
+    return unit_rows(np.where(present[:, None], x, 0))

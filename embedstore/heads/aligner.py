@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore._core.threads import bounded
+from embedstore._core.unit import unit_rows
 from embedstore.errors import HeadError
 from embedstore.evaluation.paired import Codes, Ranking, content_codes, copy_groups, rank_distinct, rank_pairs
 from embedstore.heads.base import Array, Float, HeadState, Mask, as_inputs, check_inputs
@@ -165,7 +166,7 @@ class Aligner(Params):
             raise HeadError(f"Vectors of {name!r} should have shape (n, {self.dims_[name]}). Got {x.shape} instead.")
         if len(bad := np.flatnonzero(~np.isfinite(x).all(axis=1))):
             raise HeadError(f"Vector {bad[0]} of {name!r} holds NaN or infinity.")
-        return _unit((_unit(x.astype(np.float32)) - self.mean_[name]) @ self.weight_[name])
+        return unit_rows((unit_rows(x) - self.mean_[name]) @ self.weight_[name])
 
     def rank(
         self,
@@ -299,7 +300,7 @@ class _Sums:
         z, zz = np.zeros(width), np.zeros((width, width))
         for lo in range(0, len(x), BLOCK):
             at = slice(lo, lo + BLOCK)
-            block = np.concatenate([_unit(x[at].astype(np.float64)), _unit(y[at].astype(np.float64))], axis=1)
+            block = np.concatenate([unit_rows(x[at], np.float64), unit_rows(y[at], np.float64)], axis=1)
             z += block.sum(axis=0)
             zz += block.T @ block
         return cls(len(x), x.shape[1], z, zz)
@@ -372,7 +373,7 @@ class _Basis:
 
     def components(self, side: int, vectors: Array) -> Float:
         """Vectors (m, d) of one side in its components (m, r)."""
-        return np.asarray((_unit(vectors.astype(np.float64)) - self.mean[side]) @ self.vectors[side])
+        return np.asarray((unit_rows(vectors, np.float64) - self.mean[side]) @ self.vectors[side])
 
 
 @dataclass(frozen=True)
@@ -397,7 +398,7 @@ class _HeldOut:
         found = []
         for choice in choices:
             scale = (correlations[: choice.dim] ** choice.power).astype(np.float32)
-            u, v = _unit(x[:, : choice.dim] * scale), _unit(y[:, : choice.dim] * scale)
+            u, v = unit_rows(x[:, : choice.dim] * scale), unit_rows(y[:, : choice.dim] * scale)
             forth, back = rank_distinct(u, v, *self.codes), rank_distinct(v, u, *self.codes[::-1])
             ranks = np.concatenate([forth.ranks, back.ranks])
             found.append(((1 / ranks).sum(), len(ranks)))
@@ -412,8 +413,3 @@ def _mean_reciprocal_ranks(held_out: Sequence[_HeldOut], choices: Sequence[_Choi
     ]
     total = np.concatenate(sums)
     return np.asarray(total[:, 0] / total[:, 1])
-
-
-def _unit(x: Array) -> Array:
-    """Rows of unit length, of the same dtype; rows of zeros stay."""
-    return np.asarray(x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-30))

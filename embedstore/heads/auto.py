@@ -6,16 +6,16 @@ Complex fusion does not reliably beat the best single modality or late fusion (a
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from embedstore._core.distinct import distinct
-from embedstore._core.typed import from_json
 from embedstore.errors import HeadError
-from embedstore.evaluation.bootstrap import Bootstrap, Score
+from embedstore.evaluation.bootstrap import Bootstrap
+from embedstore.evaluation.ladder import Step
 from embedstore.heads.base import Array, Codes, Data, Float, Head, HeadState, class_folds, log_softmax, set_aside
 from embedstore.heads.ensemble import fit_pool, greedy_votes, pack, pool, unpack, vote
 
@@ -30,39 +30,6 @@ LEAST_LEAD = 0.5
 ROUNDS = 24
 LEAST_VOTE = 0.1
 """Members with a smaller share of the vote are left out: they cost more than they give."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """A rung of the ladder.
-
-    Parameters
-    ----------
-    name : str
-    score : Score
-        Out-of-fold accuracy.
-    gain : Score or None
-        Over the rung held when it was tried, paired by item; None for single modalities.
-    seconds : float
-    kept : bool
-    note : str
-    """
-
-    name: str
-    score: Score
-    gain: Score | None
-    seconds: float
-    kept: bool
-    note: str = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        gain = None if self.gain is None else self.gain.to_dict()
-        return {**vars(self), "score": self.score.to_dict(), "gain": gain}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Step:
-        gain = None if data["gain"] is None else Score.from_dict(data["gain"])
-        return from_json(cls, {**data, "score": Score.from_dict(data["score"]), "gain": gain})
 
 
 @dataclass

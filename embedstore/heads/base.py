@@ -165,6 +165,15 @@ class Head(Params):
         """Log-probabilities (n, c) of the items just fitted on, each by a head that did not see it; None if not known."""
         return None
 
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """The shape of `outputs` of one item."""
+        return (len(self.classes_),)
+
+    def outputs(self, X: Inputs, *, present: Mapping[str, Mask] | None = None) -> Float:
+        """What the head says of items, as floats (n, …): log-probabilities (n, c); numbers (n,), of a regressor."""
+        return self.predict_log_proba(X, present=present)
+
     def predict_log_proba(self, X: Inputs, *, present: Mapping[str, Mask] | None = None) -> Float:
         """Log-probabilities (n, c), in the order of `classes_`."""
         if not hasattr(self, "dims_"):

@@ -11,6 +11,8 @@ import numpy.typing as npt
 from embedstore._core.distinct import distinct
 from embedstore.errors import HeadError
 from embedstore.heads.base import Array, Codes, Data, Float, Head, HeadState, class_folds, log_softmax, nll, set_aside
+from embedstore.heads.linear import LinearHead
+from embedstore.heads.solvers.logistic import LogisticProblem
 
 FOLDS = 5
 
@@ -53,8 +55,6 @@ class LateHead(Head):
         self.weights_, self.scale_ = fit_pool(held_out, data)
 
     def _member(self, tuned: Head | None = None) -> Head:
-        from embedstore.heads.linear import LinearHead
-
         return LinearHead(**_as_tuned(tuned), device=self.device)
 
     def _logits(self, data: Data) -> Array:
@@ -234,8 +234,6 @@ def _stack(
     log_p: Mapping[str, Float], codes: Codes, n_classes: int, seed: int
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Weights (m·c, c) and intercept (c,) of a logistic regression on log-probabilities, its penalty by a split of them."""
-    from embedstore.heads.solvers.logistic import LogisticProblem
-
     x = _side_by_side(log_p)
     held_out = class_folds(codes, 4, seed=seed + 2) == 0
     solutions = LogisticProblem(x[~held_out], codes[~held_out], n_classes).walk([1.0, 0.1, 0.01, 1e-3], tolerance=1e-4)

@@ -7,6 +7,7 @@ read of a head is read at once, of one ``head.json``: see `read_generation`.
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from embedstore._core.atomic_files import json_bytes, named_files, of_one_generation, parquet_table, read_json
 from embedstore._core.encoding import encoding, open_sealed, sealed
@@ -38,7 +40,7 @@ PAGE = "report.html"
 DEPTH = 2
 """A head's folder is ``heads/NAME`` of a store: below that store no link is followed."""
 ALIGN = "align"
-"""The kind of head that `heads.align_io` reads."""
+"""The kind of head that `heads.aligner_io` reads."""
 
 
 Record = TypeVar("Record")
@@ -239,8 +241,18 @@ def _described(name: str, document: Mapping[str, Any], saved: datetime) -> str:
     )
 
 
+def split_file(rows: npt.NDArray[np.int64], ids: npt.NDArray[Any], split: npt.NDArray[Any]) -> bytes:
+    """``split.parquet``: what each item (n,) that a head was made from was to it, such as ``"train"``, or its fold."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"row": rows, "id": pa.array(ids.tolist()), "split": split.tolist()}), buffer)
+    return buffer.getvalue()
+
+
 def read_split(split: bytes | None, name: str) -> pa.Table:
-    """``split.parquet``, as it was saved with the head `name`.
+    """The table of `split_file`, as it was saved with the head `name`.
 
     Raises
     ------
@@ -287,8 +299,6 @@ def _try(record: HeadRecord) -> None:
     if any(dims.get(name) != dim for name, dim in width.items()) or not set(dims) - set(width) <= {METADATA}:
         raise ValueError(f"its inputs are {dims}, those of its encoders {width}")
     inputs = {name: np.zeros((2, dim), np.float32) for name, dim in dims.items()}
-    numbers = head.task == "regression"
-    found = np.asarray(head.predict(inputs) if numbers else head.predict_log_proba(inputs))
-    expected = (2,) if numbers else (2, len(head.classes_))
+    found, expected = np.asarray(head.outputs(inputs)), (2, *head.output_shape)
     if found.shape != expected or found.dtype.kind != "f":
         raise ValueError(f"it predicts {found.dtype}{found.shape}, expected {expected}")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from embedstore._core.unit import unit_rows
 from embedstore.errors import HeadError
 from embedstore.heads.base import Array, Data, Float, Head, HeadState, log_softmax
 from embedstore.heads.knn import weightings
@@ -123,11 +124,7 @@ class KernelHead(Head):
     def _unit(self, data: Data, weights: dict[str, float]) -> Float32:
         """Inputs of length sqrt(weight) side by side (n, Σd); zeros where absent."""
         blocks = self.standardizer_.blocks(data)
-        scaled = [
-            x * (np.sqrt(weights[name]) / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12))
-            for name, x in blocks.items()
-        ]
-        return np.concatenate(scaled, axis=1).astype(np.float32)
+        return np.concatenate([unit_rows(x) * np.float32(weights[name] ** 0.5) for name, x in blocks.items()], axis=1)
 
     def left_out(self, data: Data) -> Float | None:
         return log_softmax(self._left_out)

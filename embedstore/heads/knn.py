@@ -11,6 +11,7 @@ from itertools import product
 import numpy as np
 import numpy.typing as npt
 
+from embedstore._core.unit import unit_rows
 from embedstore.heads.base import Array, Codes, Data, Float, Head, HeadState, log_softmax, nll
 from embedstore.heads.solvers.design_matrix import Standardizer
 
@@ -99,7 +100,7 @@ class KnnHead(Head):
 
     def _unit(self, data: Data) -> dict[str, npt.NDArray[np.float32]]:
         blocks = self.standardizer_.blocks(data)
-        return {name: x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for name, x in blocks.items()}
+        return {name: unit_rows(x) for name, x in blocks.items()}
 
     def _nearest(
         self, data: Data, weights: dict[str, float], k: int, *, never: Codes | None = None

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore._core.threads import bounded
+from embedstore._core.unit import unit_rows
 from embedstore.errors import HeadError
 from embedstore.heads.base import VALIDATION_SHARE, Array, Data, Float, Head, HeadState, Inputs, Mask, check_inputs, class_folds
 from embedstore.heads.boosted import Boosted
@@ -80,6 +81,13 @@ class Regressor(Head):
         check_inputs(inputs, masks, self.dims_)
         n = len(next(iter(inputs.values())))
         return self.values(Data({k: inputs[k] for k in self.dims_}, masks, np.zeros(n))) if n else np.empty(0)
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        return ()
+
+    def outputs(self, X: Inputs, *, present: Mapping[str, Mask] | None = None) -> Float:
+        return np.asarray(self.predict(X, present=present), np.float64)
 
     def predict_log_proba(self, X: Inputs, *, present: Mapping[str, Mask] | None = None) -> Float:
         """Regressors have no probabilities: `HeadError`."""
@@ -190,7 +198,7 @@ class KnnRegressor(Regressor):
 
     def _unit(self, data: Data) -> npt.NDArray[np.float32]:
         blocks = self.standardizer_.blocks(data).values()
-        return np.concatenate([x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in blocks], axis=1)
+        return np.concatenate([unit_rows(x) for x in blocks], axis=1)
 
     def values(self, data: Data) -> Float:
         out = []

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from embedstore._core.unit import unit_rows as unit_rows
 from embedstore.errors import UsageError
 
 Array = npt.NDArray[Any]
@@ -15,7 +16,6 @@ Float = npt.NDArray[np.float32]
 Positions = npt.NDArray[np.int64]
 
 BLOCK = 16384
-PIECE = 1 << 17  # numbers
 
 
 class Vectors(Protocol):
@@ -86,34 +86,3 @@ def directed(vectors: Takes, positions: Positions) -> npt.NDArray[np.bool_]:
     for lo in range(0, len(positions), BLOCK):
         found[lo : lo + BLOCK] = vectors.take(positions[lo : lo + BLOCK]).any(axis=1)
     return found
-
-
-def unit_rows(vectors: Array) -> Float:
-    """`vectors` (n, d) as float32 with unit L2 norm; rows of zeros stay zero."""
-    if len(vectors) == 1 and vectors.dtype == np.float32:  # one query should cost next to nothing
-        row = vectors[0]
-        if 1e-30 < (length := float(np.dot(row, row))) < np.inf:
-            return np.ascontiguousarray(vectors * np.float32(length**-0.5))
-    out = np.empty(vectors.shape, np.float32)
-    step = max(1, PIECE // max(1, vectors.shape[1]))
-    for lo in range(0, len(vectors), step):  # pieces stay in the cache: half the time
-        x = out[lo : lo + step]
-        with np.errstate(over="ignore"):
-            x[...] = vectors[lo : lo + step]
-        square = np.einsum("ij,ij->i", x, x)
-        if not 1e-30 < square.min() <= square.max() < np.inf:  # zeros, or float32 over- or underflows
-            x[...] = _unit_rows_in_float64(vectors[lo : lo + step])
-        else:
-            x /= np.sqrt(square)[:, None]
-    return out
-
-
-def _unit_rows_in_float64(vectors: Array) -> Float:
-    wide = np.asarray(vectors, dtype=np.float64)
-    largest = np.abs(wide).max(axis=1, initial=0.0)
-    with np.errstate(invalid="ignore"):  # infinity becomes NaN, which callers look for
-        wide = wide / np.where(largest > 0, largest, 1)[:, None]
-    norms = np.sqrt(np.einsum("ij,ij->i", wide, wide))
-    norms[norms == 0] = 1
-    unit: Float = wide.astype(np.float32) / norms[:, None].astype(np.float32)
-    return unit

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.encoders.base import Encoder
-from embedstore.encoders.runtimes.choose import Pending
+from embedstore.encoders.runtimes.base import Pending
 from embedstore.errors import EmbedstoreError, EncoderError, EncoderOutOfMemoryError, PayloadError, one_line
 from embedstore.ingest.carry import carried, recorded_failures
 from embedstore.ingest.claims import SpaceState
@@ -25,7 +25,7 @@ from embedstore.ingest.report import EmbedReport
 from embedstore.ingest.stages import Background, Clock
 from embedstore.store.part_files import VECTORS
 from embedstore.store.parts import read_array
-from embedstore.store.reader import Store
+from embedstore.store.reader import StoreReader
 from embedstore.store.space import Failure, Space, failures_table
 from embedstore.store.writer import NewVectors, StoreWriter
 
@@ -113,7 +113,10 @@ class Encoding:
 
 
 def _begun(batch: Batch) -> Pending | None:
-    """A batch that is being encoded; None where it is to be encoded in one go, because the encoder can no more or it failed."""
+    """A batch that is being encoded; None if the encoder has no `start`, the batch is too large, or starting it failed.
+
+    `encode_batch` then runs it synchronously.
+    """
     if not _starts(batch.state.encoder) or len(batch.prepared) > batch.state.batch_size:
         return None
     try:
@@ -149,7 +152,7 @@ class ChunkCloser:
 
     Parameters
     ----------
-    store : Store
+    store : StoreReader
         As it was when the run began.
     writer : StoreWriter
     states : mapping of space name to SpaceState
@@ -162,7 +165,7 @@ class ChunkCloser:
 
     def __init__(
         self,
-        store: Store,
+        store: StoreReader,
         writer: StoreWriter,
         states: Mapping[str, SpaceState],
         report: EmbedReport,

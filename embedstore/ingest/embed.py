@@ -35,7 +35,7 @@ from embedstore.sources import (
 )
 from embedstore.sources.manifests import Manifest
 from embedstore.spec import EncoderSpec
-from embedstore.store import Store
+from embedstore.store import Store, StoreReader
 from embedstore.store.access import Access
 from embedstore.store.writer import StoreWriter
 
@@ -220,7 +220,7 @@ def _prune(job: Job) -> None:
     report.removed, report.absent = report.absent, 0
 
 
-def _manifest_notes(source: Source, store: Store, states: Mapping[str, SpaceState]) -> list[str]:
+def _manifest_notes(source: Source, store: StoreReader, states: Mapping[str, SpaceState]) -> list[str]:
     """Of each table that the dataset holds and that was not read: the command to embed it instead."""
     encoders = {name: (state.encoder.spec.modality, state.encoder.spec.name) for name, state in states.items()}
     found: list[Manifest] = getattr(source, "manifests", [])
@@ -231,7 +231,7 @@ def _manifest_notes(source: Source, store: Store, states: Mapping[str, SpaceStat
     ]
 
 
-def _recorded_encoders(store: Store, source: Source, access: Access) -> dict[str, tuple[str, EncoderName]]:
+def _recorded_encoders(store: StoreReader, source: Source, access: Access) -> dict[str, tuple[str, EncoderName]]:
     """The encoders of the spaces that the source has a modality for."""
     found: dict[str, tuple[str, EncoderName]] = {
         name: (space.spec.modality, space.spec.name)
@@ -248,14 +248,14 @@ def _recorded_encoders(store: Store, source: Source, access: Access) -> dict[str
     return found
 
 
-def _recorded(store: Store, space: str, encoder: str) -> EncoderSpec | None:
+def _recorded(store: StoreReader, space: str, encoder: str) -> EncoderSpec | None:
     """What the store knows of the encoder called `encoder` that made the vectors of `space`."""
     spec = store.spaces[space].spec if space in store.spaces else None
     same = spec is not None and absolute_name(spec.name) == absolute_name(encoder)
     return spec if spec is not None and same and not spec.declared else None
 
 
-def _loaded(named: Mapping[str, tuple[str, EncoderName]], store: Store, options: EmbedOptions) -> dict[str, Encoder]:
+def _loaded(named: Mapping[str, tuple[str, EncoderName]], store: StoreReader, options: EmbedOptions) -> dict[str, Encoder]:
     """Space name → encoder; those of texts are asked for the prompts."""
     prompts = {"prompt": options.prompt, "query_prompt": options.query_prompt}
     _refuse_prompts(named, prompts)

@@ -1,4 +1,4 @@
-"""`import_vectors`: vectors that somebody else computed into a store, declared to be of an encoder. The wiring."""
+"""`import_vectors`: store precomputed vectors under the encoder that the caller names. The wiring."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from embedstore._core.column_types import declared
 from embedstore._core.keys import hash_strings
+from embedstore._version import __version__
 from embedstore.encoders.names import EncoderName
 from embedstore.encoders.trust import absolute_name
 from embedstore.errors import DuplicateIdError, SourceError, UsageError
@@ -22,9 +23,10 @@ from embedstore.ingest.typed_batches import Typed
 from embedstore.registry import ENCODERS
 from embedstore.sources.base import renamed
 from embedstore.sources.vectors.arrays import Matrix
-from embedstore.sources.vectors.open import VectorSource, open_vectors
+from embedstore.sources.vectors.open import open_vectors
+from embedstore.sources.vectors.source import VectorSource
 from embedstore.spec import MODALITIES, UNNAMED, EncoderSpec
-from embedstore.store import Store
+from embedstore.store import Store, StoreReader
 from embedstore.store.space import Space
 from embedstore.store.writer import StoreWriter
 
@@ -129,7 +131,7 @@ def import_vectors(
     return report
 
 
-def _named(found: VectorSource, store: Store, space: str | None, modality: str | None) -> dict[str, tuple[str, Matrix]]:
+def _named(found: VectorSource, store: StoreReader, space: str | None, modality: str | None) -> dict[str, tuple[str, Matrix]]:
     """Space name → (modality, matrix)."""
     if modality is not None and modality not in MODALITIES:
         raise UsageError(f"modality must be one of {list(MODALITIES)}. Got {modality!r} instead.")
@@ -150,7 +152,7 @@ def _named(found: VectorSource, store: Store, space: str | None, modality: str |
 
 
 def _specs(
-    matrices: Mapping[str, tuple[str, Matrix]], store: Store, encoder: str | None, normalized: bool | None
+    matrices: Mapping[str, tuple[str, Matrix]], store: StoreReader, encoder: str | None, normalized: bool | None
 ) -> dict[str, EncoderSpec]:
     """What is declared of each space; what is not said is as it was said before."""
     specs = {}
@@ -185,14 +187,12 @@ def _specs(
 
 
 def _space(writer: StoreWriter, name: str, spec: EncoderSpec, dtype: str | None, source: str) -> Space:
-    from embedstore._version import __version__
-
     stored = writer.store.spaces[name].info.dtype if name in writer.store.spaces else "float16"
     provenance = {"declared": f"imported from {os.path.basename(source)}", "embedstore": __version__}
     return writer.ensure_space(name, spec, dtype=dtype or stored, provenance=provenance)
 
 
-def _check_ids(found: VectorSource, store: Store, *, refuse_unknown: bool) -> None:
+def _check_ids(found: VectorSource, store: StoreReader, *, refuse_unknown: bool) -> None:
     """Before anything is written: no id twice, and none that the store lacks where that is not wanted.
 
     Raises

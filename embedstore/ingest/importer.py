@@ -22,7 +22,7 @@ from embedstore.ingest.rounding import refusal
 from embedstore.ingest.stages import Background, RunAhead
 from embedstore.ingest.typed_batches import Typed
 from embedstore.sources.vectors.arrays import Block, Matrix
-from embedstore.sources.vectors.open import VectorSource
+from embedstore.sources.vectors.source import VectorSource
 from embedstore.store.items import ID, ROW
 from embedstore.store.space import Failure, Space, failures_table
 from embedstore.store.writer import NewVectors, StoreWriter

@@ -1,33 +1,27 @@
 """The figures of an evaluation report. Numbers in, `matplotlib.figure.Figure` out; pyplot is never touched.
 
-Figures are about as wide as a phone, so that their text stays readable where a page scales them down. They have no background
-and four colours (Okabe and Ito's, which colour-blind people can tell apart); `to_svg` turns ink and paper into those of the
-page, light or dark.
+Figures are about as wide as a phone, so that their text stays readable where a page scales them down.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
-import re
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from embedstore.registry import require
 from embedstore.reports.figure_labels import ems, short
+from embedstore.reports.figure_style import COLOURS, FONT, INK, MUTED, NUMBER, PAPER, SMALL, house_style, no_glyph_warnings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from embedstore.evaluation.ladder import Step
     from embedstore.evaluation.metrics import Score
-    from embedstore.reports.page import LadderStep, ReportData
+    from embedstore.reports.data import ReportData
 
 Floats = npt.NDArray[np.float64]
 
@@ -42,28 +36,14 @@ __all__ = [
     "regression",
     "reliability",
     "save_png",
-    "to_svg",
 ]
 
-INK = "#1f2328"
-MUTED = "#8a8f98"
-PAPER = "#fffffe"  # a hair from white and black, so that `to_svg` can tell them from colours that stay
-NUMBER = "#000001"
-ON_PAGE = {INK: "currentColor", PAPER: "var(--paper, #fff)", NUMBER: "var(--number, #000)"}
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 DARKEST = (0.0, 0.33, 0.54)  # of the heat map: light enough to be seen on a dark page, dark enough for white numbers
 WHITE_ABOVE = 0.645  # share from which white is easier to read on the heat map than black; both have a contrast of 4.5 there
 WIDTH = 4.5  # inches: 432 CSS pixels
-FONT = 9.0
-SMALL = 8.0
 NUMBERED_CLASSES = 20
 SHOWN_CLASSES = 40
 SHOWN_POINTS = 2000
-FALLBACK_FONTS = (  # for a PNG; a page leaves the choice to the browser
-    *("Noto Sans CJK JP", "Noto Sans CJK SC", "Hiragino Sans", "PingFang SC", "Microsoft YaHei", "WenQuanYi Zen Hei"),
-    *("Noto Sans Devanagari", "Noto Sans Bengali", "Noto Sans Tamil", "Noto Sans Thai", "Nirmala UI", "Leelawadee UI"),
-    *("Noto Emoji", "Segoe UI Symbol", "Arial Unicode MS"),
-)
 
 
 def learning_curves(history: Sequence[Mapping[str, float]]) -> Figure:
@@ -75,7 +55,7 @@ def learning_curves(history: Sequence[Mapping[str, float]]) -> Figure:
         One per epoch, with any of ``train_loss``, ``val_loss``, ``train_accuracy`` and ``val_accuracy``.
     """
     panels = _curves(history)
-    with _style():
+    with house_style():
         figure = _figure(WIDTH, 0.5 + 1.75 * len(panels))
         grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
         epochs = np.arange(1, len(history) + 1)
@@ -105,7 +85,7 @@ def reliability(bins: Sequence[tuple[float, float, int]]) -> Figure:
         Bins without items are left out.
     """
     confidence, accuracy, count = np.array([b for b in bins if b[2] > 0], dtype=np.float64).T
-    with _style():
+    with house_style():
         figure = _figure(WIDTH, 4.3)
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
         upper.plot([0, 1], [0, 1], color=MUTED, linestyle="--", label="perfectly calibrated")
@@ -136,7 +116,7 @@ def confusion(matrix: npt.NDArray[np.int64], classes: Sequence[str]) -> Figure:
     level = all(ems(name) * SMALL < cell - 4 for name in names)
     side, left, bottom = n * cell, margin + 14, (12 if level else margin) + 18
     width, height = left + side + 6, bottom + side + 6
-    with _style():
+    with house_style():
         figure = _figure(width / 72, height / 72, layout=None)
         axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
         # A power below one: most confusions are a few per cent, and should be seen.
@@ -161,10 +141,10 @@ def most_confused(matrix: npt.NDArray[np.int64], limit: int = SHOWN_CLASSES) -> 
     return np.sort(np.argsort(-involved, kind="stable")[:limit])
 
 
-def ladder(steps: Sequence[LadderStep]) -> Figure:
+def ladder(steps: Sequence[Step]) -> Figure:
     """Scores of the steps with their intervals; kept ones are filled."""
     names = [short(step.name) for step in steps]
-    with _style():
+    with house_style():
         figure, (axes,) = _stacked(names, [len(steps)], right=0.2)
         for y, step in enumerate(steps):
             colour = COLOURS[0] if step.kept else MUTED
@@ -187,7 +167,7 @@ def contributions(subsets: Mapping[str, Score], shapley: Mapping[str, float], pe
     ]
     groups = [group for group in groups if group[1]]
     names = [[short(name) for name in values] for _, values, _ in groups]
-    with _style():
+    with house_style():
         figure, panels = _stacked([name for group in names for name in group], [len(group) for group in names], right=0.55)
         for axes, labels, (title, values, form) in zip(panels, names, groups, strict=True):
             axes.text(-axes.bbox.x0 / axes.bbox.width + 0.01, 1, title, transform=axes.transAxes, va="bottom", ha="left")
@@ -205,7 +185,7 @@ def missing_curve(lines: Mapping[str, Sequence[tuple[float, float]]]) -> Figure:
     ----------
     lines : mapping of name to sequence of (share in 0…1, accuracy)
     """
-    with _style():
+    with house_style():
         figure = _figure(WIDTH, 3.2)
         axes = figure.subplots()
         drawn = []
@@ -231,7 +211,7 @@ def regression(true: npt.NDArray[Any], predicted: npt.NDArray[Any], *, seed: int
     if both.shape[1] > SHOWN_POINTS:
         both = both[:, np.random.default_rng(seed).choice(both.shape[1], SHOWN_POINTS, replace=False)]
     ends = [both.min(), both.max()] if both.size else [0.0, 1.0]
-    with _style():
+    with house_style():
         figure = _figure(WIDTH, 4.2)
         axes = figure.subplots()
         axes.plot(ends, ends, color=MUTED, linestyle="--", label="predicted = true")
@@ -262,36 +242,13 @@ def figures(data: ReportData) -> dict[str, Figure]:
     return found
 
 
-def to_svg(figure: Figure) -> str:
-    """`figure` as an ``<svg>`` element for a page, the same bytes for the same figure.
-
-    Text stays text, and no other figure on the page has its ids.
-    """
-    file = io.BytesIO()
-    metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    with _style(), _no_glyph_warnings():
-        figure.savefig(file, format="svg", dpi=200, metadata=metadata)
-    svg = file.getvalue().decode("utf-8")
-    svg = svg[svg.index("<svg") :]
-    prefix = "f" + hashlib.sha256(svg.encode()).hexdigest()[:8] + "-"
-
-    def localise(tag: re.Match[str]) -> str:
-        markup = re.sub(r'(\bid="|\bhref="#|\burl\(#)', rf"\g<1>{prefix}", tag[0])
-        markup = re.sub(r"font-family: [^;\"]*", "font-family: system-ui, sans-serif", markup)
-        return re.sub("|".join(ON_PAGE), lambda colour: ON_PAGE[colour[0]], markup)
-
-    svg = re.sub(r"<[^<>]*>", localise, svg)
-    # A style sheet inside an SVG holds for the whole page.
-    return svg.replace("*{stroke-linejoin", f"#{prefix}figure_1 *{{stroke-linejoin").strip()
-
-
 def save_png(data: ReportData, folder: Path) -> list[Path]:
     """Write every figure of `data` to `folder` as ``NAME.png``, on white, and return the paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, figure in figures(data).items():
         paths.append(folder / f"{name}.png")
-        with _style(), _no_glyph_warnings():
+        with house_style(), no_glyph_warnings():
             # Tight: a box in the place of a character that no font has can be wider than the margin reckoned for it.
             figure.savefig(
                 paths[-1],
@@ -303,48 +260,6 @@ def save_png(data: ReportData, folder: Path) -> list[Path]:
                 metadata={"Software": None},
             )
     return paths
-
-
-@contextmanager
-def _style() -> Iterator[None]:
-    """Our settings over matplotlib's own defaults, whatever the user's matplotlibrc says; the user's are back afterwards."""
-    require("matplotlib")
-    from matplotlib import font_manager, style
-
-    installed = {font.name for font in font_manager.fontManager.ttflist}
-    settings: dict[str, Any] = {
-        "font.family": ["DejaVu Sans", *(name for name in FALLBACK_FONTS if name in installed)],
-        "font.size": FONT,
-        "text.parse_math": False,  # class names may have dollar signs
-        "text.color": INK,
-        "axes.edgecolor": INK,
-        "axes.labelcolor": INK,
-        "axes.facecolor": "none",
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "axes.axisbelow": True,
-        "axes.titlesize": FONT,
-        "grid.color": MUTED,
-        "grid.alpha": 0.25,
-        "xtick.color": INK,
-        "ytick.color": INK,
-        "lines.markersize": 4,
-        "legend.frameon": False,
-        "figure.facecolor": "none",
-        "svg.fonttype": "none",
-        "svg.hashsalt": "embedstore",
-    }
-    with style.context(["default", settings]):
-        yield
-
-
-@contextmanager
-def _no_glyph_warnings() -> Iterator[None]:
-    """Characters that matplotlib's fonts lack are drawn by the browser; in a PNG they are boxes."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        yield
 
 
 def _figure(width: float, height: float, *, layout: str | None = "constrained") -> Figure:

@@ -1,4 +1,4 @@
-"""The evaluation report of a trained head: what it is measured by (`ReportData`), and one HTML page that needs nothing else.
+"""The evaluation report of a trained head as one HTML page that needs nothing else.
 
 Knows no head and no store. What comes from the user is escaped, by Jinja in the page and by matplotlib in the figures.
 """
@@ -9,148 +9,25 @@ import base64
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import resources
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from embedstore.evaluation.bootstrap import numerals
 from embedstore.evaluation.metrics import Score
 from embedstore.registry import require
-from embedstore.reports.figures import NUMBERED_CLASSES, SHOWN_CLASSES, figures, to_svg
+from embedstore.reports.data import METRIC_NAMES, ReportData
+from embedstore.reports.figure_style import to_svg
+from embedstore.reports.figures import NUMBERED_CLASSES, SHOWN_CLASSES, figures
 
-__all__ = ["LadderStep", "Mistake", "ReportData", "render_html"]
+__all__ = ["render_html"]
 
 LOWER_IS_BETTER = frozenset({"mae", "mse", "rmse", "log_loss", "nll", "brier", "ece"})
-METRIC_NAMES = {
-    "macro_f1": "macro F1",
-    "micro_f1": "micro F1",
-    "weighted_f1": "weighted F1",
-    "f1": "F1",
-    "r2": "R²",
-    "mae": "mean absolute error",
-    "rmse": "root mean squared error",
-    "ece": "calibration error",
-    "brier": "Brier score",
-    "nll": "log loss",
-    "auroc": "AUROC",
-    "auprc": "AUPRC",
-}
 COLUMN_NAMES = {**METRIC_NAMES, "support": "items"}
 PAIRS = 10
 SCROLL_ROWS = 50
 UNWRITABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]")
-
-
-@dataclass(frozen=True)
-class LadderStep:
-    """One thing that was tried on the way to the head, and what it was worth.
-
-    Parameters
-    ----------
-    name : str
-    score : Score
-        With this step and the kept ones before it.
-    gain : Score, optional
-        Over the best before it; the first step has none.
-    seconds : float
-    kept : bool
-    why : str
-        One line: why it was kept or not.
-    """
-
-    name: str
-    score: Score
-    gain: Score | None = None
-    seconds: float = 0.0
-    kept: bool = False
-    why: str = ""
-
-
-@dataclass(frozen=True)
-class Mistake:
-    """An evaluated item that the head got wrong.
-
-    Parameters
-    ----------
-    probability : float
-        Of the predicted class; NaN where the head has none.
-    text : str, optional
-    thumbnail : bytes, optional
-        A small JPEG.
-    nearest : sequence of str
-        Ids of the nearest training items.
-    """
-
-    id: str
-    true: str
-    predicted: str
-    probability: float
-    text: str | None = None
-    thumbnail: bytes | None = None
-    nearest: Sequence[str] = ()
-
-
-@dataclass(frozen=True, eq=False)  # arrays have no single truth value to compare by
-class ReportData:
-    """All that a report can show; what is absent is left out of the page.
-
-    Parameters
-    ----------
-    title : str
-        The head's name.
-    facts : mapping of label to value
-        In the order to show them: kind, target, inputs, what it was evaluated on, seed, date.
-    metrics : mapping of metric to Score
-        The first one is the headline.
-    baselines : mapping of baseline to metrics
-    gain : (str, Score), optional
-        A baseline, and the gain of the head over it in the headline metric, paired by item.
-    notes : sequence of str
-        Warnings a reader must see before the numbers.
-    ladder : sequence of LadderStep
-    seeds : sequence of float
-        Accuracy by seed.
-    history : sequence of mapping
-        By epoch: any of ``train_loss``, ``val_loss``, ``train_accuracy``, ``val_accuracy``.
-    classes : sequence of str, (c,)
-    confusion : (c, c) int, optional
-        Rows are true classes.
-    per_class : sequence of mapping
-        Rows of a table: ``class``, ``support``, ``precision``, ``recall``, ``f1``.
-    reliability : sequence of (mean confidence, accuracy, count)
-    subsets : mapping of inputs to Score
-        Accuracy of ``"image"``, ``"text"``, ``"image + text"``.
-    shapley : mapping of input to float
-    permutation : mapping of input to Score
-        Drop in accuracy when the input is shuffled among the items.
-    missing : mapping of line to sequence of (share removed in 0…1, accuracy)
-    mistakes : sequence of Mistake
-        Most confident first.
-    regression : (true (n,), predicted (n,)), optional
-    """
-
-    title: str
-    facts: Mapping[str, str]
-    metrics: Mapping[str, Score]
-    baselines: Mapping[str, Mapping[str, Score]] = field(default_factory=dict)
-    gain: tuple[str, Score] | None = None
-    notes: Sequence[str] = ()
-    ladder: Sequence[LadderStep] = ()
-    seeds: Sequence[float] = ()
-    history: Sequence[Mapping[str, float]] = ()
-    classes: Sequence[str] = ()
-    confusion: npt.NDArray[np.int64] | None = None
-    per_class: Sequence[Mapping[str, float | str]] = ()
-    reliability: Sequence[tuple[float, float, int]] = ()
-    subsets: Mapping[str, Score] = field(default_factory=dict)
-    shapley: Mapping[str, float] = field(default_factory=dict)
-    permutation: Mapping[str, Score] = field(default_factory=dict)
-    missing: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
-    mistakes: Sequence[Mistake] = ()
-    regression: tuple[npt.NDArray[Any], npt.NDArray[Any]] | None = None
 
 
 @dataclass(frozen=True)

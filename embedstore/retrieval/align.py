@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -20,7 +19,7 @@ from embedstore.evaluation.metrics import Score, scores_to_dict
 from embedstore.evaluation.paired import Codes, Ranking, content_codes, copy_groups
 from embedstore.heads.aligner import MIN_PAIRS, Aligner
 from embedstore.heads.aligner_io import AlignRecord, save_aligner
-from embedstore.heads.io import replaced_note
+from embedstore.heads.io import SPLIT, replaced_note, split_file
 from embedstore.retrieval.aligned_spaces import projected_name
 from embedstore.store import Store, View
 from embedstore.store.format import check_name
@@ -203,7 +202,7 @@ def align(
     )
     try:
         record = AlignRecord(name, {n: view.spaces[n].spec for n in (source, target)}, aligner, result.to_dict())
-        save_aligner(folder, record, {"split.parquet": _split_file(view, split)})
+        save_aligner(folder, record, {SPLIT: split_file(view.rows, view.ids, split)})
     except OSError as error:
         raise HeadError(f"The alignment could not be saved under {folder}: {reason_of(error)}.{next_step(error)}") from error
     return result
@@ -272,12 +271,3 @@ def _notes(
 
 def _or_none(value: float) -> float | None:
     return None if np.isnan(value) else value
-
-
-def _split_file(view: View, split: npt.NDArray[Any]) -> bytes:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    buffer = io.BytesIO()
-    pq.write_table(pa.table({"row": view.rows, "id": pa.array(view.ids.tolist()), "split": split.tolist()}), buffer)
-    return buffer.getvalue()

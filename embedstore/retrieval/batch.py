@@ -14,11 +14,11 @@ import numpy.typing as npt
 from embedstore._core.result_files import write_tables
 from embedstore._core.threads import bounded
 from embedstore._core.words import counted
-from embedstore.errors import SourceError, UsageError
+from embedstore.errors import UsageError
 from embedstore.retrieval.aligned_spaces import SearchableSpace
+from embedstore.retrieval.query_files import read_queries
 from embedstore.retrieval.request import Wanted
 from embedstore.retrieval.search import Searcher
-from embedstore.sources.vectors.arrays import read_array
 from embedstore.store import Store
 
 if TYPE_CHECKING:
@@ -157,7 +157,9 @@ def _blocks(
         return target, _of_space(searcher.store, asked, _block(target, k))
     if isinstance(queries, str) and not queries.strip():
         raise UsageError("--batch is empty; give a .npy of shape (m, dim), or a space of the store.")
-    vectors = queries if isinstance(queries, np.ndarray) else _load(searcher, Path(queries))
+    vectors = (
+        queries if isinstance(queries, np.ndarray) else read_queries(Path(queries), spaces=searcher.queries.spaces, mapped=True)
+    )
     if vectors.ndim != 2 or vectors.dtype.kind not in "fiu":
         raise UsageError(f"Queries should be numbers of shape (m, dim). Got {vectors.dtype}{vectors.shape} instead.")
     fits = [
@@ -174,16 +176,6 @@ def _blocks(
 def _block(target: SearchableSpace, k: int) -> int:
     """How many queries to answer at once."""
     return max(1, min(BLOCK, ANSWERS // max(1, min(k, len(target)))))
-
-
-def _load(searcher: Searcher, path: Path) -> npt.NDArray[Any]:
-    try:
-        return read_array(path, mapped=True)
-    except SourceError as error:
-        if not path.exists():
-            known = ", ".join(searcher.queries.spaces)
-            raise UsageError(f"{str(path)!r} is neither a file nor a space. Spaces: {known}.") from None
-        raise UsageError(f"{path} is not an array of queries: expected .npy of shape (m, dim).") from error
 
 
 def _of_space(store: Store, space: SearchableSpace, size: int) -> Iterator[Block]:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embedstore.indexing.vectors import Array, unit_rows
+from embedstore._core.unit import unit_rows
+from embedstore.indexing.vectors import Array
 
 Float = npt.NDArray[np.float64]
 RRF = 60

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import is_zipfile
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +20,6 @@ from embedstore._core.typed import from_json
 from embedstore.errors import (
     EmbedstoreError,
     FingerprintError,
-    SourceError,
     StoreError,
     UsageError,
     next_step,
@@ -35,7 +33,7 @@ from embedstore.indexing.report import IndexReport
 from embedstore.indexing.vector_index import QUERIES, VectorIndex
 from embedstore.indexing.vectors import ArrayVectors, Vectors
 from embedstore.retrieval.aligned_spaces import SearchableSpace, skipped_aligners, spaces_of
-from embedstore.sources.vectors.arrays import read_array, read_member
+from embedstore.retrieval.query_files import read_queries
 from embedstore.store import Store
 from embedstore.store.format import PartRef
 from embedstore.store.indexes import DEPTH, LOCK, IndexFile, IndexRecord
@@ -211,13 +209,7 @@ def _queries(
                 f"Space {name!r} ({other.spec.label}) cannot be compared with {target.name!r} ({target.spec.label})."
             )
         return found | {f"{name} → {target.name}": _sampled(other)}
-    try:
-        vectors = read_member(Path(name), "values") if is_zipfile(name) else read_array(Path(name))
-    except (SourceError, OSError, KeyError) as error:
-        if not Path(name).exists():
-            raise UsageError(f"{name!r} is neither a file nor a space. Spaces: {', '.join(spaces)}.") from None
-        raise UsageError(f"{name} is not an array of queries: expected .npy of shape (m, {target.dim}).") from error
-    return {**found, Path(name).name: vectors}
+    return {**found, Path(name).name: read_queries(Path(name), spaces=spaces, dim=target.dim)}
 
 
 def _sampled(space: SearchableSpace) -> npt.NDArray[Any]:

@@ -12,9 +12,9 @@ from zipfile import is_zipfile
 import numpy as np
 import numpy.typing as npt
 
+from embedstore._core.unit import unit_rows
 from embedstore.encoders import reload_encoder
 from embedstore.errors import EmbedstoreError, FingerprintError, SourceError, UsageError
-from embedstore.indexing.vectors import unit_rows
 from embedstore.retrieval.aligned_spaces import ProjectedSpace, SearchableSpace, query_space, skipped_aligners, spaces_of
 from embedstore.sources.files import read_file
 from embedstore.sources.vectors.arrays import read_array, read_member

@@ -62,7 +62,7 @@ class SearchResult:
     space : str
         The space that was searched; several are joined by ``+``.
     took_ms : mapping of str to float
-        ``load``, ``encode`` and ``search``.
+        ``encode`` (the query), ``load`` (indexes), ``search`` and ``fetch`` (ids and columns of the results).
     index : mapping
         ``type``, ``exact`` and ``recall``; ``plan`` in words. Where it is not exact also ``low``, the lower 95 % bound of the
         recall, and ``at``, the k that it was measured at.

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -23,6 +24,8 @@ from embedstore.retrieval.index import OpenIndex, open_index
 from embedstore.retrieval.queries import Asked, Resolver, combined, joined, weighted
 from embedstore.retrieval.request import Hit, Query, SearchResult, Wanted
 from embedstore.store import Store
+from embedstore.store.format import HEAD, HEADS
+from embedstore.store.indexes import INDEX
 
 __all__ = ["Searcher", "search"]
 
@@ -60,6 +63,7 @@ class Searcher:
         self._masks: OrderedDict[tuple[str, str], npt.NDArray[np.bool_]] = OrderedDict()
         self._answers = threading.local()
         self._opening = threading.RLock()
+        self._seen = _states(self._watched)
 
     def search(self, **query: Unpack[Query]) -> SearchResult:
         """See `search`."""
@@ -77,10 +81,11 @@ class Searcher:
         rows, scores = self._ranked(asked, wanted, query.get("where"))
         found = time.perf_counter()
         hits = self._hits(rows, scores, columns, wanted.offset)
+        fetched = time.perf_counter()
         notes = [one.note for one in asked if one.note]
         notes += [note for s in joined(asked) if (note := self._indexes[s].note)]
         alignments = [one.space.head for one in asked if isinstance(one.space, ProjectedSpace)]
-        took = {"encode": encoded - start, "load": loaded - encoded, "search": found - loaded}
+        took = {"encode": encoded - start, "load": loaded - encoded, "search": found - loaded, "fetch": fetched - found}
         return SearchResult(
             hits,
             " + ".join(joined(asked)),
@@ -129,6 +134,16 @@ class Searcher:
             if space.name not in self._indexes:
                 self._indexes[space.name] = open_index(space, resident=self._resident, device=self._exact_on)
             return self._indexes[space.name]
+
+    def current(self) -> bool:
+        """Whether the indexes and heads of the store are still those that were there when this was made."""
+        return _states(self._watched) == self._seen
+
+    @cached_property
+    def _watched(self) -> list[str]:
+        heads = self.store.path / HEADS
+        indexes = [space.index_folder / INDEX for space in self.queries.spaces.values()]
+        return [str(path) for path in (heads, *(heads / name / HEAD for name in self.store.heads), *indexes)]
 
     def answered(self) -> dict[str, Any]:
         """How this thread's last search was answered, or the least certain call of `nearest` since: ``type``, ``recall``, …"""
@@ -187,7 +202,7 @@ class Searcher:
                 exhausted |= not kept.all()
                 rows, scores = rows[kept], scores[kept]
             if wanted.group_by is not None:
-                values = self.store.items.take(rows, [wanted.group_by]).column(wanted.group_by).to_pylist() if len(rows) else []
+                (values,) = self.store.items.lookup.values(rows, [wanted.group_by])
                 places = first_of_each(values, wanted.per_group)
                 rows, scores = rows[places], scores[places]
             if exhausted or len(rows) >= needed:
@@ -277,11 +292,23 @@ class Searcher:
         return columns
 
     def _hits(self, rows: Rows, scores: npt.NDArray[Any], columns: list[str], offset: int) -> list[Hit]:
-        table = self.store.items.take(rows, ["id", *columns]).to_pylist()
+        ids, *values = self.store.items.lookup.values(rows, ["id", *columns])
         return [
-            Hit(rank, item["id"], round(float(score), 6), {c: item[c] for c in columns})
-            for rank, (item, score) in enumerate(zip(table, scores, strict=True), start=offset + 1)
+            Hit(offset + i + 1, ids[i], round(score, 6), {c: column[i] for c, column in zip(columns, values, strict=True)})
+            for i, score in enumerate(scores.tolist())
         ]
+
+
+def _states(paths: Sequence[str]) -> list[tuple[int, int] | None]:
+    """What tells a file or folder from the one that replaced it; None for what is not there."""
+    states: list[tuple[int, int] | None] = []
+    for path in paths:
+        try:
+            found = os.stat(path)
+            states.append((found.st_mtime_ns, found.st_ino))
+        except OSError:
+            states.append(None)
+    return states
 
 
 def _several(given: Any, what: str) -> list[Any]:
@@ -384,5 +411,9 @@ def search(store: Store | str | Path, *, device: str = "auto", **query: Unpack[Q
     FingerprintError
         The query comes from another encoder; shows both fingerprints.
     """
-    opened = store if isinstance(store, Store) else Store.open(store)
-    return Searcher(opened, device=device).search(**query)
+    if not isinstance(store, Store):
+        return Searcher(Store.open(store), device=device).search(**query)
+    searcher = store.kept.get((Searcher, device))
+    if searcher is None or not searcher.current():
+        searcher = store.kept[Searcher, device] = Searcher(store, device=device)
+    return searcher.search(**query)

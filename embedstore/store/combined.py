@@ -22,7 +22,7 @@ from embedstore.errors import StoreError, reason_of
 from embedstore.store.format import COMBINED
 from embedstore.store.part_files import HASH, VECTORS
 from embedstore.store.parts import in_memory
-from embedstore.store.reader import Store
+from embedstore.store.reader import StoreReader
 
 if TYPE_CHECKING:
     import h5py
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from embedstore.store.space import Space
 
 
-def write_combined(store: Store) -> None:
+def write_combined(store: StoreReader) -> None:
     """Write ``embeddings.h5`` for the store's generation.
 
     For each space a group with ``vectors`` (n, dim), ``row`` (n,) int64, ``hash`` (n, 16) uint8, all virtual, and ``id``
@@ -114,7 +114,7 @@ def _write_vectors(group: h5py.Group, space: Space) -> None:
             group.create_dataset(key, shape=layout.shape, dtype=layout.dtype)
 
 
-def _write_ids(group: h5py.Group, store: Store, space: Space, width: int) -> None:
+def _write_ids(group: h5py.Group, store: StoreReader, space: Space, width: int) -> None:
     """Ids as bytes in UTF-8, all of `width`, a block at a time."""
     import h5py
 
@@ -128,7 +128,7 @@ def _write_ids(group: h5py.Group, store: Store, space: Space, width: int) -> Non
         at += len(rows)
 
 
-def _ids(store: Store, rows: npt.NDArray[np.int64]) -> pa.Array:
+def _ids(store: StoreReader, rows: npt.NDArray[np.int64]) -> pa.Array:
     import pyarrow as pa
 
     return store.items.take(rows, ["id"]).column("id").cast(pa.large_binary()).combine_chunks()
@@ -150,7 +150,7 @@ def _fixed_width(array: pa.Array, width: int) -> npt.NDArray[np.bytes_]:
     return out.view(f"S{width}").reshape(-1)
 
 
-def combined_is_current(store: Store) -> bool:
+def combined_is_current(store: StoreReader) -> bool:
     """Whether ``embeddings.h5`` shows the store's generation."""
     import h5py
 

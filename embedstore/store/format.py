@@ -92,8 +92,8 @@ class SpaceEntry:
 class Manifest:
     """`store.json`: what exists. A file that it does not name does not exist.
 
-    `next_file` is the least number in the name of a new file: those below may be names that a compaction gave up, and that an
-    older reader still goes by. `epoch` counts those compactions: a reader holds the lease of its epoch.
+    `next_file` is the least number in the name of a new file. Lower numbers may still be in use by readers of a generation from
+    before a compaction. `epoch` counts those compactions: a reader holds the lease of its epoch.
     """
 
     generation: int = 0

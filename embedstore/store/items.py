@@ -27,6 +27,7 @@ from embedstore.sources.base import RESERVED, glob_escape
 from embedstore.spec import MODALITIES
 from embedstore.store.access import WHERE_TIMEOUT
 from embedstore.store.format import PartRef
+from embedstore.store.lookup import Lookup
 from embedstore.store.part_files import PartFiles
 from embedstore.store.parts import read_table, row_numbers
 
@@ -38,6 +39,8 @@ Rows = npt.NDArray[np.int64]
 ROW, ID = "row", "id"
 SIZE, MTIME = ".size", ".mtime_ns"
 FEW = 32
+SCANS = 3
+"""So many times a few ids are looked for among all; who asks more often is worth a table of them."""
 SEE_VERIFY = "'embedstore verify' shows the whole damage."
 
 
@@ -49,6 +52,7 @@ class Items:
         self._parts = list(parts)
         self._dead = dead
         self._cache: OrderedDict[int, pa.Table] = OrderedDict()
+        self._scans = 0
 
     @cached_property
     def rows(self) -> Rows:
@@ -85,6 +89,11 @@ class Items:
             table.insert(keys[live], rows[live])
         return table
 
+    @cached_property
+    def lookup(self) -> Lookup:
+        """For a few items, over and over."""
+        return Lookup(self._files, self._parts)
+
     def longest_id(self) -> int:
         """Bytes in UTF-8 of the longest id of a live item; at least 1."""
         import pyarrow as pa
@@ -109,21 +118,18 @@ class Items:
 
     def known_rows(self, ids: Sequence[str]) -> Rows:
         """Rows (n,) of `ids`; -1 for those that are not there."""
-        if len(ids) <= FEW and "id_table" not in vars(self):
+        if len(ids) <= FEW and "id_table" not in vars(self) and self._scans < SCANS:
+            self._scans += 1
             return self._few_rows(ids)
         return self.id_table.lookup(hash_strings(ids))
 
     def _few_rows(self, ids: Sequence[str]) -> Rows:
         """Rows of a few ids without a table of all; -1 where an id is not there."""
         found = dict.fromkeys(ids, -1)
-        for i in range(len(self._parts)):
-            part = self._part(i, [ROW, ID])
-            names = part.column(ID).to_pylist()
-            if found.keys().isdisjoint(names):
-                continue
-            rows = row_numbers(part)
-            live = np.isin(rows, self._dead, invert=True)
-            found.update((name, int(rows[at])) for at, name in enumerate(names) if name in found and live[at])
+        for rows, names in self.lookup.ids():
+            if not found.keys().isdisjoint(names):
+                live = np.isin(rows, self._dead, invert=True)
+                found.update((name, int(rows[at])) for at, name in enumerate(names) if name in found and live[at])
         return np.asarray([found[name] for name in ids], np.int64)
 
     def column_types(self) -> dict[str, pa.DataType]:
@@ -141,6 +147,10 @@ class Items:
         return types
 
     def metadata_columns(self) -> list[str]:
+        return list(self._metadata)
+
+    @cached_property
+    def _metadata(self) -> list[str]:
         return [name for name in self.column_types() if name not in RESERVED]
 
     def column_words(self) -> dict[str, str]:

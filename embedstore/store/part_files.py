@@ -23,7 +23,7 @@ from embedstore._core.digests import Note, check_digest, note_of
 from embedstore._core.folders import misplaced, regular_file
 from embedstore._core.sums import READ_BYTES, block_sums, sum_of, sum_of_file
 from embedstore.errors import CorruptStoreError, StoreError, next_step, reason_of
-from embedstore.store.format import PartRef
+from embedstore.store.format import PartRef, read_manifest
 
 VECTORS, ROW, HASH, SUMS = "vectors", "row", "hash", "xxh3"
 SINGLE = (ROW, HASH)
@@ -109,8 +109,6 @@ class PartFiles:
 
     def missing(self, ref: PartRef) -> StoreError:
         """Why a part is not there: lost, or given up by a compaction that knew nothing of this reader."""
-        from embedstore.store.format import read_manifest
-
         if all(named.file != ref.file for named in read_manifest(self.root)[0].refs()):
             return StoreError(f"{self.root} was compacted after it was opened. Open it again.")
         return self.damaged(ref, "is missing")

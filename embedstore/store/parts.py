@@ -35,6 +35,8 @@ Array = npt.NDArray[Any]
 
 NEEDED = {"embedstore-items": ("row", "id"), "embedstore-tombstones": ("row",), "embedstore-failures": ("row",)}
 """Columns that every table of a kind has, without nulls."""
+GROUP = 1 << 16
+"""Rows of a row group: what is decoded where one row is looked up in a part too large to keep."""
 UNIQUE = ("row", "id")
 """Columns of tables in which nothing repeats: a dictionary of their values would double them."""
 _MAKING = threading.Lock()
@@ -197,7 +199,7 @@ def write_table(root: Path, file: str, table: pa.Table, kind: str, *, first_row:
     repeating = nested or [name for name in table.column_names if name not in UNIQUE]
     *folders, final = file.split("/")
     with Folder.below(root, *folders) as folder, folder.replacing(final) as opened:
-        pq.write_table(stamped, Path(opened.name), compression="zstd", use_dictionary=repeating)
+        pq.write_table(stamped, Path(opened.name), compression="zstd", use_dictionary=repeating, row_group_size=GROUP)
     return PartRef.of(root, file, table.num_rows, first_row=first_row)
 
 
@@ -226,8 +228,10 @@ def row_numbers(table: pa.Table) -> npt.NDArray[np.int64]:
     return rows[0] if len(rows) == 1 else np.concatenate([np.empty(0, np.int64), *rows])
 
 
-def read_table(files: PartFiles, ref: PartRef, kind: str, columns: list[str] | None = None) -> pa.Table:
-    """The table of a Parquet part; columns that the part lacks are left out."""
+def read_table(
+    files: PartFiles, ref: PartRef, kind: str, columns: list[str] | None = None, *, group: int | None = None
+) -> pa.Table:
+    """The table of a Parquet part, or one row group of it; columns that the part lacks are left out."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -237,12 +241,30 @@ def read_table(files: PartFiles, ref: PartRef, kind: str, columns: list[str] | N
             metadata = {k.decode(): v.decode() for k, v in (file.schema_arrow.metadata or {}).items()}
             check_encoding(metadata, kind, str(path))
             present = None if columns is None else [c for c in columns if c in file.schema_arrow.names]
-            table = file.read(columns=present, use_threads=False)
+            rows = file.metadata.num_rows
+            if group is None:
+                table = file.read(columns=present, use_threads=False)
+            else:
+                table = file.read_row_group(group, columns=present, use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise CorruptStoreError(f"{path} cannot be read ({error}).") from error
     for name in NEEDED[kind]:
         if columns is None or name in columns:
             _refuse_unlike(files, ref, table, name)
-    if table.num_rows != ref.rows:
-        raise files.damaged(ref, f"has {table.num_rows:,} rows, committed were {ref.rows:,}")
+    if rows != ref.rows or (group is None and table.num_rows != rows):
+        raise files.damaged(ref, f"has {rows:,} rows, committed were {ref.rows:,}")
     return table.replace_schema_metadata(None)
+
+
+def group_edges(files: PartFiles, ref: PartRef) -> npt.NDArray[np.int64]:
+    """Offsets (g + 1,) of the row groups of a Parquet part, from 0 to its number of rows."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = files.whole(ref)
+    try:
+        metadata = pq.read_metadata(path)
+        sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+    except (pa.ArrowException, OSError) as error:
+        raise CorruptStoreError(f"{path} cannot be read ({error}).") from error
+    return np.cumsum([0, *sizes])

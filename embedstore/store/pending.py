@@ -14,7 +14,7 @@ from embedstore._core.keys import hash_strings
 from embedstore.errors import CorruptStoreError, StoreError
 from embedstore.store.format import PENDING
 from embedstore.store.parts import read_table, row_numbers
-from embedstore.store.reader import Store
+from embedstore.store.reader import StoreReader
 
 
 def pending(root: Path) -> list[str] | None:
@@ -47,7 +47,7 @@ def end_repair(root: Path) -> None:
         folder.unlink(PENDING)
 
 
-def removed_ids(store: Store) -> list[str]:
+def removed_ids(store: StoreReader) -> list[str]:
     """Ids of items that were removed since the last compaction, and that no live item has."""
     found: set[str] = set()
     for ref in store.manifest.items:

@@ -1,4 +1,4 @@
-"""`Store`: what the rest of embedstore sees of the disk; pinned to the generation it opened."""
+"""`StoreReader`: a store as it is read, pinned to the generation it opened. Knows neither views nor writers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from embedstore._core.distinct import distinct
 from embedstore._core.folders import Folder, readable
 from embedstore.errors import StoreError, UsageError, next_step, reason_of
 from embedstore.store.access import WHERE_TIMEOUT, Access
+from embedstore.store.create import create_store
 from embedstore.store.format import HEAD, HEADS, MANIFEST, Manifest, read_manifest
 from embedstore.store.items import Items, Rows
 from embedstore.store.leases import LeaseGoneError, take_lease
@@ -24,16 +25,12 @@ from embedstore.store.parts import read_table, row_numbers
 from embedstore.store.space import Space
 from embedstore.store.space_info import read_space_info
 
-if TYPE_CHECKING:
-    from embedstore.store.view import View
-    from embedstore.store.writer import StoreWriter
-
 EPOCHS_MISSED = 100
 """Compactions that may end while a store is opened."""
 
 
-class Store:
-    """A folder of items, their vectors in one or more spaces, and the heads trained on them.
+class StoreReader:
+    """What a store's folder holds: items, their vectors in one or more spaces, and the names of the heads trained on them.
 
     Reading needs no lock: everything that a generation names is immutable. `refresh` moves to the latest generation.
     """
@@ -45,6 +42,8 @@ class Store:
         self.manifest = manifest
         self.access = access or Access()
         self.files = PartFiles(self.path, check=self.access.check, lease=lease)
+        self.kept: dict[Any, Any] = {}
+        """What others keep for as long as this object lives, such as open indexes."""
 
     @classmethod
     def open(
@@ -55,7 +54,7 @@ class Store:
         check: bool = True,
         where_timeout: float = WHERE_TIMEOUT,
         allow_models: Sequence[str | os.PathLike[str]] = (),
-    ) -> Store:
+    ) -> Self:
         """Open the store at `path`.
 
         Parameters
@@ -84,13 +83,11 @@ class Store:
             raise StoreError(
                 f"There is no store at {root}{_near(root)}. Make one: embedstore embed DATASET --store {root} --image …"
             )
-        from embedstore.store.create import create_store
-
         create_store(root)
         return cls._latest(root, access)
 
     @classmethod
-    def _latest(cls, root: Path, access: Access) -> Store:
+    def _latest(cls, root: Path, access: Access) -> Self:
         """The latest generation, whose files no compaction takes away while this object lives."""
         for _ in range(EPOCHS_MISSED):
             manifest, _version = read_manifest(root)
@@ -112,17 +109,17 @@ class Store:
         """Counts commits; what this object shows belongs to this one."""
         return self.manifest.generation
 
-    def refresh(self) -> Store:
+    def refresh(self) -> Self:
         """The same store at its latest generation, as a new object."""
         return self.alike(self.path)
 
-    def alike(self, path: Path) -> Store:
+    def alike(self, path: Path) -> Self:
         """The store at `path`, opened as this one was."""
-        return Store.open(path, **vars(self.access))
+        return type(self).open(path, **vars(self.access))
 
-    def at(self, manifest: Manifest) -> Store:
+    def at(self, manifest: Manifest) -> Self:
         """The store as a later generation of the same epoch shows it: what was compared, and the lease, are shared."""
-        later = Store(self.path, manifest, access=self.access)
+        later = type(self)(self.path, manifest, access=self.access)
         later.files = self.files
         return later
 
@@ -154,38 +151,6 @@ class Store:
             known = ", ".join(self.spaces) or "none yet"
             raise UsageError(f"{self.path} has no space {name!r}. Spaces: {known}.")
         return self.spaces[name]
-
-    def view(
-        self,
-        *,
-        inputs: Sequence[str],
-        target: str | None = None,
-        where: str | None = None,
-        group: str | None = None,
-        seed: int = 0,
-    ) -> View:
-        """Items joined over the spaces `inputs`: what a head trains on. See `embedstore.store.view.View`."""
-        from embedstore.store.view import make_view
-
-        return make_view(self, inputs=strings(inputs, "inputs"), target=target, where=where, group=group, seed=seed)
-
-    def writer(self, *, discard_if_empty: bool = False) -> StoreWriter:
-        """A context manager that holds the store's one write lock."""
-        from embedstore.store.writer import StoreWriter
-
-        return StoreWriter(self, discard_if_empty=discard_if_empty)
-
-    def remove(self, ids: Sequence[str]) -> Store:
-        """Remove items by id (tombstones; the rows are never reused) and return the new generation.
-
-        Ids that are not there are left out, so that a removal can be repeated: `absent` says which they are.
-        """
-        ids = strings(ids, "ids")
-        with self.writer() as writer:
-            rows = writer.store.items.known_rows(ids)
-            if (rows >= 0).any():
-                writer.commit(removed=distinct(rows[rows >= 0]))
-        return self.refresh()
 
     def absent(self, ids: Sequence[str]) -> list[str]:
         """Those of `ids` that no item has, once each."""

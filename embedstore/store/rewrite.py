@@ -12,7 +12,7 @@ from embedstore.errors import StoreError, reason_of
 from embedstore.store.format import Manifest, PartRef, SpaceEntry
 from embedstore.store.parts import write_table, write_vectors
 from embedstore.store.pending import note_pending, pending, removed_ids
-from embedstore.store.reader import Store
+from embedstore.store.reader import StoreReader
 from embedstore.store.space import Space
 from embedstore.store.writer import StoreWriter, next_number
 
@@ -22,7 +22,7 @@ SMALL_ROWS = 16384
 SMALL_PARTS = 8
 
 
-def worth_compacting(store: Store) -> str | None:
+def worth_compacting(store: StoreReader) -> str | None:
     """Why a compaction would help: something was removed, or parts are small and many; None where it would not."""
     if len(store.dead):
         share = len(store.dead) / max(len(store.dead) + len(store), 1)
@@ -52,7 +52,7 @@ def compact_parts(writer: StoreWriter, say: Callable[[str], None] = lambda text:
     writer.clean()
 
 
-def rewritten(store: Store, say: Callable[[str], None] = lambda text: None) -> Manifest:
+def rewritten(store: StoreReader, say: Callable[[str], None] = lambda text: None) -> Manifest:
     """The manifest of the store's live rows in new files."""
     manifest = replace(store.manifest, items=tuple(_items(store)), tombstones=())
     for name, space in store.spaces.items():
@@ -62,7 +62,7 @@ def rewritten(store: Store, say: Callable[[str], None] = lambda text: None) -> M
     return replace(manifest, next_file=next_number(named, store.manifest.next_file))
 
 
-def _items(store: Store) -> Iterator[PartRef]:
+def _items(store: StoreReader) -> Iterator[PartRef]:
     number = next_number(store.manifest.items, store.manifest.next_file)
     for i, lo in enumerate(range(0, len(store.items), ITEM_ROWS)):
         rows = store.items.rows[lo : lo + ITEM_ROWS]
@@ -70,7 +70,7 @@ def _items(store: Store) -> Iterator[PartRef]:
         yield write_table(store.path, f"items/part-{number + i:06d}.parquet", table, "embedstore-items", first_row=int(rows[0]))
 
 
-def _entry(store: Store, space: Space, manifest: Manifest) -> SpaceEntry:
+def _entry(store: StoreReader, space: Space, manifest: Manifest) -> SpaceEntry:
     entry = manifest.spaces[space.name]
     folder, number = f"spaces/{space.name}", next_number(entry.parts, manifest.next_file)
     parts = [

@@ -16,7 +16,7 @@ from embedstore.store.format import Manifest, PartRef, SpaceEntry
 from embedstore.store.part_files import HASH, ROW, SUMS, VECTORS, PartFiles
 from embedstore.store.parts import read_array, row_numbers, write_vectors
 from embedstore.store.pending import note_pending, removed_ids
-from embedstore.store.reader import Store
+from embedstore.store.reader import StoreReader
 from embedstore.store.rewrite import ITEM_ROWS, rewritten
 from embedstore.store.space import Space
 from embedstore.store.writer import StoreWriter, next_number
@@ -49,7 +49,7 @@ class Damage:
     revived: int = 0
 
 
-def damaged_parts(store: Store) -> set[str]:
+def damaged_parts(store: StoreReader) -> set[str]:
     """The parts (by file) that are not what was committed, every byte read."""
     return {ref.file for ref in store.manifest.refs() if not _is_whole(store.files, ref)}
 
@@ -99,7 +99,7 @@ def take_out(writer: StoreWriter) -> Damage:
     return damage
 
 
-def lacks_vectors(store: Store) -> bool:
+def lacks_vectors(store: StoreReader) -> bool:
     """Whether an item has a payload of a computed space, and neither a vector nor a failure there."""
     for space in store.spaces.values():
         if space.spec.declared or space.spec.modality not in store.items.column_types():
@@ -118,7 +118,7 @@ def _whole(refs: tuple[PartRef, ...], bad: set[str]) -> tuple[PartRef, ...]:
     return tuple(ref for ref in refs if ref.file not in bad)
 
 
-def _rows_of_lost_parts(manifest: Manifest, left: Store, bad: set[str]) -> Rows:
+def _rows_of_lost_parts(manifest: Manifest, left: StoreReader, bad: set[str]) -> Rows:
     """The rows with a vector or a failure in `left` that a damaged item part may have held."""
     ends = [*(ref.first_row for ref in manifest.items), manifest.next_row][1:]
     rows = [row_numbers(space.failures) for space in left.spaces.values()]
@@ -131,7 +131,7 @@ def _rows_of_lost_parts(manifest: Manifest, left: Store, bad: set[str]) -> Rows:
     return np.concatenate([np.empty(0, np.int64), *lost])
 
 
-def _older_of_one_id(store: Store) -> Rows:
+def _older_of_one_id(store: StoreReader) -> Rows:
     """Rows of items whose id a later row has, too."""
     if not len(store.items):
         return np.empty(0, np.int64)

@@ -25,7 +25,7 @@ from embedstore.store.indexes import index_problems
 from embedstore.store.items import ID
 from embedstore.store.part_files import HASH, ROW, SUMS, VECTORS, PartFiles
 from embedstore.store.parts import read_array, read_table, row_numbers
-from embedstore.store.reader import Store
+from embedstore.store.reader import StoreReader
 from embedstore.store.space import Space
 from embedstore.store.space_info import space_file
 from embedstore.store.writer import orphans
@@ -61,7 +61,7 @@ class VerifyReport:
         return {"clean": self.clean, **vars(self)}
 
 
-def verify(store: Store | str | Path, on_progress: Callable[[int], None] | None = None) -> VerifyReport:
+def verify(store: StoreReader | str | Path, on_progress: Callable[[int], None] | None = None) -> VerifyReport:
     """Compare every committed file with its digest, and the files with one another.
 
     Checked: digests and sizes; HDF5 shapes, dtypes and offsets; finite vectors; rows that exist and are not repeated;
@@ -72,7 +72,8 @@ def verify(store: Store | str | Path, on_progress: Callable[[int], None] | None 
     on_progress : callable, optional
         Called with the bytes read so far.
     """
-    store = Store.open(store.path if isinstance(store, Store) else store, check=False)  # what was compared before is read again
+    path = store.path if isinstance(store, StoreReader) else store
+    store = StoreReader.open(path, check=False)  # what was compared before is read again
     report = VerifyReport()
     for ref in store.manifest.refs():
         _check(report, lambda ref=ref: _check_file(store.files, ref, report))  # type: ignore[misc]
@@ -96,7 +97,7 @@ def verify(store: Store | str | Path, on_progress: Callable[[int], None] | None 
     return report
 
 
-def _note_leftovers(store: Store, report: VerifyReport) -> None:
+def _note_leftovers(store: StoreReader, report: VerifyReport) -> None:
     report.notes += [f"{store.path / file} belongs to nothing; the next writer removes it" for file in orphans(store)]
     if not combined_is_current(store):
         report.notes.append("embeddings.h5 shows an older generation; the next writer renews it")
@@ -134,7 +135,7 @@ def _check_space_json(root: Path, name: str, digest: str) -> Iterator[str] | Non
     return None
 
 
-def _check_items(store: Store) -> Iterator[str]:
+def _check_items(store: StoreReader) -> Iterator[str]:
     """What does not fit in items that are, byte by byte, what was committed."""
     manifest, keys = store.manifest, KeyTable()
     every = [np.empty(0, np.int64)]
@@ -156,7 +157,7 @@ def _check_items(store: Store) -> Iterator[str]:
         yield f"{store.path}: a tombstone names row {unknown[0]}, which is no item's."
 
 
-def _check_space(store: Store, space: Space) -> Iterator[str]:
+def _check_space(store: StoreReader, space: Space) -> Iterator[str]:
     entry = store.manifest.spaces[space.name]
     for ref in entry.parts:
         yield from _check_hdf5(store.files, ref, space)

@@ -15,12 +15,11 @@ from embedstore._core.splits import hashed_split, parse_split
 from embedstore.errors import UsageError
 from embedstore.spec import EncoderSpec
 from embedstore.store.items import Rows
+from embedstore.store.reader import StoreReader
 from embedstore.store.space import Space
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-    from embedstore.store.reader import Store
 
 Array = npt.NDArray[Any]
 
@@ -34,7 +33,7 @@ class View:
 
     Parameters
     ----------
-    store : Store
+    store : StoreReader
     spaces : mapping of input name to Space
     rows : (n,) int64
     ids : (n,) object (str)
@@ -56,7 +55,7 @@ class View:
         Metadata columns that are the input ``"metadata"``.
     """
 
-    store: Store = field(repr=False)
+    store: StoreReader = field(repr=False)
     spaces: Mapping[str, Space]
     rows: Rows
     ids: Array
@@ -148,7 +147,7 @@ class View:
 
 
 def make_view(
-    store: Store, *, inputs: Sequence[str], target: str | None, where: str | None, seed: int, group: str | None = None
+    store: StoreReader, *, inputs: Sequence[str], target: str | None, where: str | None, seed: int, group: str | None = None
 ) -> View:
     """Join `inputs` over the items of `store`.
 

@@ -27,7 +27,7 @@ from embedstore.store.create import busy, discard_empty
 from embedstore.store.format import COMBINED, LOCK, MANIFEST, PENDING, Manifest, PartRef, SpaceEntry, check_name, read_manifest
 from embedstore.store.leases import LEASES, begin_epoch, files_left, leave_behind, retire
 from embedstore.store.parts import write_table, write_vectors
-from embedstore.store.reader import Store, is_store
+from embedstore.store.reader import StoreReader, is_store
 from embedstore.store.space import Space
 from embedstore.store.space_info import DTYPES, SpaceInfo, space_file
 
@@ -65,17 +65,18 @@ class StoreWriter:
 
     Parameters
     ----------
-    opened : Store
+    opened : StoreReader
         The store, in whatever generation; it is opened again, in the same way.
     discard_if_empty : bool
         Delete the store if the block fails before anything was ever committed.
     """
 
-    def __init__(self, opened: Store, *, discard_if_empty: bool = False) -> None:
+    def __init__(self, opened: StoreReader, *, discard_if_empty: bool = False) -> None:
         self._root = opened.path
+        self._open = type(opened).open
         self._access = opened.access
         self._discard_if_empty = discard_if_empty
-        self.store: Store
+        self.store: StoreReader
         self._new_spaces: dict[str, SpaceInfo] = {}
         self._durable: set[tuple[str, ...]] = set()
 
@@ -83,10 +84,10 @@ class StoreWriter:
         with ExitStack() as opened:
             try:
                 if not is_store(self._root):
-                    Store.open(self._root)  # says so, before a lock file is made there
+                    self._open(self._root)  # says so, before a lock file is made there
                 self._folder = opened.enter_context(Folder.at(self._root))
                 opened.enter_context(locked(self._folder, LOCK, busy=busy(self._root)))
-                self.store = Store.open(self._root, **vars(self._access))
+                self.store = self._open(self._root, **vars(self._access))
                 begin_epoch(self._folder, self.store.manifest.epoch)
                 self.clean()
                 self._upgrade()
@@ -249,7 +250,7 @@ class StoreWriter:
             raise StoreError(f"{self._root} was not changed: what was to be committed contradicts itself ({error}).") from error
         self._folder.write(MANIFEST, json_bytes(manifest.to_dict()))
         same = manifest.epoch == self.store.manifest.epoch
-        self.store = self.store.at(manifest) if same else Store.open(self._root, **vars(self._access))
+        self.store = self.store.at(manifest) if same else self._open(self._root, **vars(self._access))
 
     def _made(self, *names: str) -> Folder:
         """The folder `names` of the store, made where it is not there, and durable before anything is committed to it."""
@@ -285,7 +286,7 @@ def _prompts_differ(held: EncoderSpec, new: EncoderSpec) -> str:
     return "" if held.prompt == new.prompt else f" (prompt {new.prompt!r} instead of {held.prompt!r})"
 
 
-def orphans(store: Store) -> list[str]:
+def orphans(store: StoreReader) -> list[str]:
     """Files (relative, with ``/``) in the store's data folders that its manifest does not name: what a killed writer leaves.
 
     Raises
@@ -297,7 +298,7 @@ def orphans(store: Store) -> list[str]:
         return _orphans(store, root)
 
 
-def _orphans(store: Store, root: Folder) -> list[str]:
+def _orphans(store: StoreReader, root: Folder) -> list[str]:
     known = {ref.file for ref in store.manifest.refs()}
     known |= {space_file(name) for name in store.manifest.spaces}
     known |= files_left(root, store.manifest.epoch)
@@ -323,7 +324,7 @@ def _files_below(root: Folder, *names: str) -> Iterator[str]:
             yield from _files_below(root, *names, inner)
 
 
-def _remove_orphans(store: Store, root: Folder) -> None:
+def _remove_orphans(store: StoreReader, root: Folder) -> None:
     for file in _orphans(store, root):
         *names, name = file.split("/")
         with root.inside(*names) as folder:

@@ -1,4 +1,4 @@
-"""`evaluate`: a saved head on labelled items that it did not see. Wiring of heads, stores, evaluation."""
+"""`evaluate`: a saved head on labelled items that it did not see. Wiring of heads, tasks, stores, evaluation."""
 
 from __future__ import annotations
 
@@ -8,39 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from embedstore._core.atomic_files import write_bytes
-from embedstore._core.column_types import shown
-from embedstore._core.column_values import MisfitError, fitted
 from embedstore._core.result_files import writing
 from embedstore._core.threads import bounded
 from embedstore.errors import HeadError, UsageError
 from embedstore.evaluation.copies import EVERY, Copies, find_copies
 from embedstore.evaluation.metrics import Score, scores_to_dict
-from embedstore.heads import KnnRegressor
-from embedstore.heads.base import as_labels
 from embedstore.heads.io import HeadRecord
 from embedstore.reports.page import render_html
 from embedstore.store import Store, View
-from embedstore.training.closer_look import report_data
 from embedstore.training.label_notes import left_out_notes
-from embedstore.training.number_trial import REGRESSION, JudgedNumbers, number_target
-from embedstore.training.predict import check_fingerprints, find_head, fitted_ids
-from embedstore.training.trial import (
-    HEAD,
-    KNN,
-    MAJORITY,
-    Codes,
-    Judged,
-    Labels,
-    Scores,
-    drawn,
-    frequencies,
-    knn_share,
-    over_classes,
-    plain_knn,
-)
+from embedstore.training.report import report_data
+from embedstore.training.saved import check_fingerprints, find_head, fitted_ids, labelled_view, task_of, trained_on
+from embedstore.training.tasks.base import HEAD, KNN, Codes, Judged, Scores, Task
+from embedstore.training.trial import drawn, knn_share
 
 __all__ = ["EvaluationReport", "evaluate"]
 
@@ -54,11 +36,13 @@ class EvaluationReport:
     head, kind, target : str
     metrics : mapping of metric to Score
     baselines : mapping of baseline to metrics
-        The head with each input alone (the others masked), and the majority class and a plain kNN of what it was fitted on.
+        The head with each input alone (the others masked), and of what it was fitted on the majority class, or the mean, and a
+        plain kNN.
     gain : (str, Score)
-        The most accurate baseline, and the paired gain in accuracy over it.
+        The best baseline, and the paired gain in accuracy (for numbers: in mean absolute error) over it.
     evaluation : str
         What the scores were measured on.
+    task : str
     """
 
     head: str
@@ -73,11 +57,12 @@ class EvaluationReport:
     copies: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     report: str = ""
+    task: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """The document of ``embedstore evaluate --json``."""
+        """The document of ``embedstore evaluate --json``, which tells the scores and not the task."""
         return {
-            **vars(self),
+            **{name: value for name, value in vars(self).items() if name != "task"},
             "metrics": scores_to_dict(self.metrics),
             "baselines": {name: scores_to_dict(scores) for name, scores in self.baselines.items()},
             "gain": {"over": self.gain[0], **self.gain[1].to_dict()},
@@ -124,8 +109,9 @@ def evaluate(
     started = time.perf_counter()
     opened = store if isinstance(store, Store) else Store.open(store)
     trained_in, record = find_head(opened, head)
+    task = task_of(record)
     check_fingerprints(record, {name: opened.space(name).spec for name in record.inputs}, str(opened.path))
-    view = _view(record, opened, where, group)
+    view = labelled_view(record, opened, where=where, group=group)
     fitted = fitted_ids(record)
     same = trained_in.path.resolve() == opened.path.resolve()
     was_seen = np.isin(view.ids.astype(str), fitted) if same else np.zeros(len(view), bool)
@@ -135,143 +121,74 @@ def evaluate(
             f"Head {record.name!r} was fitted on all {len(view):,} labelled items of {opened.path}. "
             "Evaluate it on another store, add items, or count what it has seen (--seen; such scores flatter)."
         )
-    judge = _judge_numbers if record.head.task == REGRESSION else _judge
-    judged, labels = judge(view, record, test, np.flatnonzero(was_seen), trained_in, fitted)
+    train = trained_on(record, trained_in)
+    judged = _judge(task, view, record, train, test=test, fitted=np.flatnonzero(was_seen), fitted_count=len(fitted))
     bootstrap = judged.bootstrap(view, seed)
-    baselines = judged.baselines(bootstrap)
     result = EvaluationReport(
         head=record.name,
         kind=record.head.kind,
         target=record.target,
         items=judged.sizes,
         metrics=judged.metrics(bootstrap),
-        baselines=baselines,
-        gain=judged.gain(baselines, bootstrap),
+        baselines=judged.baselines(bootstrap),
+        gain=judged.gain(bootstrap),
         evaluation=judged.evaluation,
         seconds=round(time.perf_counter() - started, 3),
         copies=judged.copies.to_dict(),
-        notes=_notes(view, labels, record, judged, int(was_seen[test].sum())),
+        notes=_notes(view, judged, int(was_seen[test].sum())),
+        task=task.name,
     )
     if report is None:
         return result
-    html = render_html(report_data(view, labels, judged, result.to_dict(), seed=seed))
+    html = render_html(report_data(view, judged, result, seed=seed))
     with writing(Path(report)):
         write_bytes(Path(report), html.encode())
-    return EvaluationReport(**{**vars(result), "report": str(report)})
+    return replace(result, report=str(report))
 
 
-def _view(record: HeadRecord, store: Store, where: str | None, group: str | None) -> View:
-    view = store.view(inputs=list(record.inputs), target=record.target, where=where, group=group)
-    return replace(view, columns=record.columns, target=_as_learned(record, view))
+def _judge(task: Task, view: View, record: HeadRecord, train: View, *, test: Codes, fitted: Codes, fitted_count: int) -> Judged:
+    """The head, each of its inputs alone, and baselines that know what it was fitted on, judged on the items `test`.
 
-
-def _as_learned(record: HeadRecord, view: View) -> Codes | None:
-    """The targets of `view` in the type of the head's classes: 7 is 7, whether its store holds it as text or as a number."""
-    if view.target is None or record.head.task == REGRESSION:
-        return view.target
-    import pyarrow as pa
-
-    kind = pa.array(record.head.classes_.tolist()).type
-    try:
-        return np.array(fitted(pa.array(view.target.tolist()), kind).to_pylist(), object)
-    except MisfitError as error:
-        raise HeadError(
-            f"{view.store.path}: {record.target!r} of item {view.ids[error.position]!r} is {shown(error.value)}, no "
-            f"{error.expected}, which the classes of head {record.name!r} are."
-        ) from error
-
-
-def _judge(
-    view: View, record: HeadRecord, test: Codes, fitted: Codes, trained_in: Store, ids: npt.NDArray[np.str_]
-) -> tuple[Judged, Labels]:
-    head, target = record.head, view.target
-    if target is None:
-        raise HeadError(f"The view has no target {record.target!r}.")
-    home = _view(record, trained_in, None, None)
-    train = home.select(np.isin(home.ids.astype(str), ids))
-    every = {*head.classes_.tolist(), *target.tolist(), *(train.target.tolist() if train.target is not None else ())}
-    classes = as_labels(sorted(every))
-    codes = np.array([{c: i for i, c in enumerate(classes.tolist())}[v] for v in target.tolist()], np.int64)
+    Parameters
+    ----------
+    train : View
+        What is left of the items that the head was fitted on.
+    fitted : (m,) positions
+        Those of them that `view` holds.
+    """
+    head = record.head
+    labels, known = task.evaluation_labels(record, [view, train])
     inputs = {name: x[test] for name, x in view.inputs.items()}
     present = {name: mask[test] for name, mask in view.present.items()}
-    log_p = {HEAD: over_classes(head, head.predict_log_proba(inputs, present=present), classes)}
+    outputs = {HEAD: task.outputs(head, inputs, present, labels)}
     for name in view.names if len(view.names) > 1 else ():
         alone = {n: m & (n == name) for n, m in present.items()}
-        log_p[f"only {name}"] = over_classes(head, head.predict_log_proba(inputs, present=alone), classes)
+        outputs[f"only {name}"] = task.outputs(head, inputs, alone, labels)
     copies = Copies.none()
     notes: list[str] = []
-    if len(train) and train.target is not None:
-        position = {label: i for i, label in enumerate(classes.tolist())}
-        counts = np.bincount([position[label] for label in train.target.tolist()], minlength=len(classes))
-        log_p[MAJORITY] = frequencies(counts, len(test))
+    if len(train):
+        outputs[task.constant] = task.constant_outputs(known, len(test))
         copies = _copies(view, test, train)
-        if (counts > 0).sum() > 1:
-            known, notes = _knn_training(train, len(test))
-            some = train.select(known)
-            knn = plain_knn()
-            knn.fit(some.inputs, train.target[known], present=some.present)
-            log_p[KNN] = over_classes(knn, knn.predict_log_proba(inputs, present=present), classes)
-    labels_of = Labels(target, classes, codes)
-    return replace(_judged(Judged, view, record, log_p, codes[test], test, fitted, len(ids), copies), notes=notes), labels_of
-
-
-def _judge_numbers(
-    view: View, record: HeadRecord, test: Codes, fitted: Codes, trained_in: Store, ids: npt.NDArray[np.str_]
-) -> tuple[Judged, Labels]:
-    head, target = record.head, number_target(view)
-    inputs = {name: x[test] for name, x in view.inputs.items()}
-    present = {name: mask[test] for name, mask in view.present.items()}
-    values = {HEAD: np.asarray(head.predict(inputs, present=present), np.float64)}
-    for name in view.names if len(view.names) > 1 else ():
-        alone = {n: m & (n == name) for n, m in present.items()}
-        values[f"only {name}"] = np.asarray(head.predict(inputs, present=alone), np.float64)
-    home = _view(record, trained_in, None, None)
-    train = home.select(np.isin(home.ids.astype(str), ids))
-    known = number_target(train)
-    values["mean"] = np.full(len(test), known.mean() if len(known) else 0.0)
-    copies = Copies.none()
-    notes: list[str] = []
-    if len(train) > 1:
-        some, notes = _knn_training(train, len(test))
-        some_of = train.select(some)
-        knn = KnnRegressor().fit(some_of.inputs, known[some], present=some_of.present)
-        values[KNN] = knn.predict(inputs, present=present)
-        copies = _copies(view, test, train)
-    judged = _judged(JudgedNumbers, view, record, values, target[test], test, fitted, len(ids), copies)
-    return replace(judged, notes=notes), Labels(target, np.empty(0), target)
-
-
-def _judged(
-    kind: type[Judged],
-    view: View,
-    record: HeadRecord,
-    predicted: dict[str, npt.NDArray[np.float64]],
-    truth: npt.NDArray[Any],
-    test: Codes,
-    fitted: Codes,
-    fitted_count: int,
-    copies: Copies,
-) -> Judged:
-    return kind(
-        record.head,
+    if task.learnable(known):
+        share, notes = knn_share(len(train), len(test), sum(x.shape[-1] for x in train.inputs.values()))
+        at = drawn(np.arange(len(train)), share, 0)
+        some = train.select(at)
+        knn = task.plain_knn().fit(some.inputs, known.values[at], present=some.present)
+        outputs[KNN] = task.outputs(knn, inputs, present, labels)
+    return Judged(
+        task,
+        labels,
+        head,
         fitted_on=fitted,
         test=test,
-        truth=truth,
-        log_p=predicted,
+        outputs=outputs,
         evaluation=f"{len(test):,} items of {view.store.path.name}",
         sizes={"train": fitted_count, "test": len(test)},
         split=np.full(len(view), ""),
-        seeds=[],
         copies=copies,
-        fit_seconds=0.0,
-        witness=(record.head, fitted, test),
+        witness=(head, fitted, test),
+        notes=notes,
     )
-
-
-def _knn_training(train: View, asked: int) -> tuple[Codes, list[str]]:
-    """Positions of what a plain kNN of `asked` items knows of `train`, and what to say about it."""
-    share, notes = knn_share(len(train), asked, sum(x.shape[-1] for x in train.inputs.values()))
-    return drawn(np.arange(len(train)), share, 0), notes
 
 
 def _copies(view: View, test: Codes, train: View) -> Copies:
@@ -291,16 +208,10 @@ def _copies(view: View, test: Codes, train: View) -> Copies:
     return replace(found, checked=test[found.checked])
 
 
-def _notes(view: View, labels: Labels, record: HeadRecord, judged: Judged, seen: int) -> list[str]:
+def _notes(view: View, judged: Judged, seen: int) -> list[str]:
     notes = [*judged.notes]
     if seen:
         notes.append(f"{seen:,} of the {len(judged.test):,} items were fitted on: these scores flatter")
     if found := int(judged.copies.near[EVERY].sum()):
         notes.append(f"{found:,} items have a near copy ({judged.copies.rule}) among those the head was fitted on")
-    known = np.isin(labels.classes, getattr(record.head, "classes_", ()))
-    if not known.all():
-        count = int((~known[judged.truth]).sum())
-        strange = ", ".join(map(str, labels.classes[~known][:5].tolist()))
-        notes.append(f"{count:,} items are of classes that the head does not know: {strange}")
-    notes += left_out_notes(view)
-    return notes
+    return [*notes, *judged.task.evaluation_notes(judged), *left_out_notes(view)]

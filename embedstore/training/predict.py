@@ -1,11 +1,11 @@
-"""`predict`: a saved head on stored items or on new files. The wiring of heads, stores and extraction."""
+"""`predict`: a saved head on stored items or on new files. Wiring of heads, tasks, stores and extraction."""
 
 from __future__ import annotations
 
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +13,22 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore._core.arguments import strings
-from embedstore._core.column_types import as_text
 from embedstore._core.metadata_features import METADATA
-from embedstore._core.result_files import FORMATS, distinct, write_tables
+from embedstore._core.result_files import FORMATS, write_tables
 from embedstore._core.threads import bounded
 from embedstore.encoders import Encoder, reload_encoder
-from embedstore.errors import FingerprintError, HeadError, UsageError
+from embedstore.errors import HeadError, UsageError
 from embedstore.evaluation.contributions import EXACT_INPUTS, explain
 from embedstore.evaluation.nearest import nearest_items
-from embedstore.heads import Head
-from embedstore.heads.io import HeadRecord, load_head, read_split
+from embedstore.heads.io import HeadRecord
 from embedstore.ingest.embed import embed
 from embedstore.ingest.typed_batches import Known
 from embedstore.sources import Source
-from embedstore.spec import EncoderSpec
 from embedstore.store import Store, View
+from embedstore.training.saved import check_fingerprints, find_head, task_of, trained_on
+from embedstore.training.tasks.base import Predicted, Task
 
-__all__ = ["Explanation", "Predictions", "find_head", "predict"]
+__all__ = ["Explanation", "Predictions", "predict"]
 
 Array = npt.NDArray[Any]
 BLOCK = 16384
@@ -75,6 +74,8 @@ class Predictions:
         One an item, if asked for.
     missing : list of tuple of str
         The head's inputs that each item lacked: it was predicted from the others.
+    task : Task
+        What they are predictions for, which says how they are written.
     """
 
     ids: Array
@@ -84,6 +85,7 @@ class Predictions:
     unusable: list[tuple[str, str]]
     explanations: list[Explanation] = field(default_factory=list)
     missing: list[tuple[str, ...]] = field(default_factory=list)
+    task: Task = field(default_factory=Task, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """The document of ``embedstore predict --json``."""
@@ -91,23 +93,15 @@ class Predictions:
 
     def to_rows(self) -> list[dict[str, Any]]:
         """One mapping an item."""
-        classes = self._class_names()
-        rows: list[dict[str, Any]] = []
-        for i, label, p in zip(self.ids.tolist(), self.labels.tolist(), self.probabilities.tolist(), strict=True):
-            row = {"id": i, "prediction": label}
-            if classes:
-                rounded = {name: round(value, 6) for name, value in zip(classes, p, strict=True)}
-                row |= {"probability": round(max(p), 6), "probabilities": rounded}
-            rows.append(row)
+        rows = [{"id": i, **row} for i, row in zip(self.ids.tolist(), self.task.rows(self._predicted()), strict=True)]
         for row, lacked in zip(rows, self.missing, strict=False):
             row |= {"missing": list(lacked)} if lacked else {}
         for row, explanation in zip(rows, self.explanations, strict=False):
             row.update(explanation.to_dict())
         return rows
 
-    def _class_names(self) -> list[str]:
-        """The classes as text; of two with one text, such as 1 and ``"1"``, the second is told apart."""
-        return distinct([str(as_text(label)) for label in self.classes.tolist()])
+    def _predicted(self) -> Predicted:
+        return Predicted(self.labels, self.probabilities, self.classes)
 
     def save(self, path: str | Path) -> Path:
         """Write one row an item to a ``.csv``, ``.parquet`` or ``.jsonl`` file.
@@ -133,14 +127,8 @@ class Predictions:
         import pyarrow as pa
 
         n, gone = len(self.ids), [None] * len(self.unusable)
-        columns: dict[str, Any] = {
-            "id": [*self.ids.tolist(), *(i for i, _ in self.unusable)],
-            "prediction": [*self.labels.tolist(), *gone],
-        }
-        if len(self.classes):
-            columns["probability"] = [*(self.probabilities.max(axis=1).tolist() if n else []), *gone]
-        for k, name in enumerate(self._class_names()):
-            columns[f"p:{name}"] = [*self.probabilities[:, k].tolist(), *gone]
+        columns: dict[str, Any] = {"id": [*self.ids.tolist(), *(i for i, _ in self.unusable)]}
+        columns |= {name: [*values, *gone] for name, values in self.task.columns(self._predicted()).items()}
         if any(self.missing):
             lacked = [", ".join(names) or None for names in self.missing]
             columns["missing"] = pa.array([*lacked, *gone], pa.string())
@@ -189,17 +177,18 @@ def predict(
     """
     opened = store if isinstance(store, Store) else Store.open(store)
     home, record = find_head(opened, head)
+    task = task_of(record)
     if explained and len(record.head.dims_) > EXACT_INPUTS:
         raise UsageError(
             f"Explanations are exact for up to {EXACT_INPUTS} inputs; head {record.name!r} has {len(record.head.dims_)}."
         )
-    training = _trained_on(record, home) if explained else None
+    training = replace(trained_on(record, home), columns=None) if explained else None  # nearest are told by vectors alone
     if dataset is None:
         if columns is not None:
             raise UsageError("columns name those of a dataset; leave them out for stored items.")
         check_fingerprints(record, {name: opened.space(name).spec for name in record.inputs}, str(opened.path))
         rows = _stored_rows(record, opened, ids, where)
-        return _predict_rows(record, opened, rows, training, [])
+        return _predict_rows(task, record, opened, rows, training, [])
     from embedstore.sources import open_source
 
     if ids is not None or where is not None:
@@ -207,46 +196,7 @@ def predict(
     with tempfile.TemporaryDirectory(prefix="embedstore-") as temporary:
         new = _embed_new(record, home, open_source(dataset, columns), Path(temporary) / "new.store", device)
         rows, unusable = _usable_rows(new)
-        return _predict_rows(record, new, rows, training, unusable)
-
-
-def find_head(store: Store, head: str | Path) -> tuple[Store, HeadRecord]:
-    """The store that a head was trained in, and the head.
-
-    Parameters
-    ----------
-    head : str or path
-        Its name in `store`, or the folder of a head of another store.
-
-    Raises
-    ------
-    UsageError
-        There is no such head; lists those there are.
-    """
-    path = Path(head)
-    home = store.alike(path.parent.parent) if path.parent.name == "heads" and path.is_dir() else store
-    name = path.name if home is not store else str(head)
-    return home, _open_head(home, name)
-
-
-def _open_head(store: Store, name: str) -> HeadRecord:
-    if name not in store.heads:
-        known = ", ".join(store.heads) or "none yet: embedstore train makes one"
-        raise UsageError(f"{store.path} has no head {name!r}. Heads: {known}.")
-    return load_head(store.path / "heads" / name)
-
-
-def fitted_ids(record: HeadRecord) -> npt.NDArray[np.str_]:
-    """Ids of the items that a head was fitted on. An update changes an item's row, not its id."""
-    table = read_split(record.split, record.name)
-    split = np.array(table.column("split").to_pylist(), dtype=str)
-    return np.asarray(np.array(table.column("id").to_pylist(), dtype=str)[split != "test"])
-
-
-def _trained_on(record: HeadRecord, store: Store) -> View:
-    """The items that a head was fitted on, as far as they are still there."""
-    view = store.view(inputs=list(record.inputs), target=record.target)
-    return view.select(np.isin(view.ids.astype(str), fitted_ids(record)))
+        return _predict_rows(task, record, new, rows, training, unusable)
 
 
 def _stored_rows(record: HeadRecord, store: Store, ids: Sequence[str] | None, where: str | None) -> npt.NDArray[np.int64]:
@@ -292,6 +242,7 @@ def _usable_rows(store: Store) -> tuple[npt.NDArray[np.int64], list[tuple[str, s
 
 @bounded()
 def _predict_rows(
+    task: Task,
     record: HeadRecord,
     store: Store,
     rows: npt.NDArray[np.int64],
@@ -299,34 +250,24 @@ def _predict_rows(
     unusable: list[tuple[str, str]],
 ) -> Predictions:
     """Predict items of `store`; explain them if the items that the head was fitted on are given."""
-    head, numbers = record.head, record.head.task == "regression"
-    found: list[Array] = [np.empty((0, 1 if numbers else len(head.classes_)))]
+    head = record.head
+    found: list[npt.NDArray[np.float64]] = [np.empty((0, *head.output_shape))]
     explanations: list[Explanation] = []
     missing: list[tuple[str, ...]] = []
     for block, inputs, present in _blocks(record, store, rows):
         missing += _missing(present)
-        found.append(_outputs(head, inputs, present))
+        found.append(head.outputs(inputs, present=present))
         if training is not None:
-            explanations += _explain(record, training, block, inputs, present, found[-1].argmax(axis=1), store)
-    every = np.concatenate(found)
+            explanations += _explain(record, training, block, inputs, present, found[-1], store)
+    predicted = task.predicted(head, np.concatenate(found))
     ids = np.array(store.items.take(rows, ["id"]).column("id").to_pylist(), dtype=object)
-    if numbers:
-        return Predictions(ids, every[:, 0], np.empty((len(ids), 0)), np.empty(0), unusable, explanations, missing)
-    labels = head.classes_[every.argmax(axis=1)]
-    return Predictions(ids, labels, np.exp(every), head.classes_, unusable, explanations, missing)
+    return Predictions(ids, predicted.labels, predicted.probabilities, predicted.classes, unusable, explanations, missing, task)
 
 
 def _missing(present: Mapping[str, Array]) -> list[tuple[str, ...]]:
     """The names of the inputs that each item lacks, of their masks (n,)."""
     lacks = ~np.column_stack(list(present.values()))
     return [tuple(name for name, lack in zip(present, row, strict=True) if lack) for row in lacks.tolist()]
-
-
-def _outputs(head: Head, inputs: Mapping[str, Array], present: Mapping[str, Array]) -> npt.NDArray[np.float64]:
-    """Log-probabilities (n, c), or predicted numbers (n, 1)."""
-    if head.task == "regression":
-        return np.asarray(head.predict(inputs, present=present), np.float64)[:, None]
-    return head.predict_log_proba(inputs, present=present)
 
 
 def _blocks(
@@ -356,10 +297,15 @@ def _explain(
     rows: npt.NDArray[np.int64],
     inputs: Mapping[str, Array],
     present: Mapping[str, Array],
-    predicted: Array,
+    outputs: npt.NDArray[np.float64],
     store: Store,
 ) -> list[Explanation]:
-    values = explain(lambda x, masks: _outputs(record.head, x, masks), inputs, present, predicted)
+    """What the inputs contributed to the largest of an item's `outputs` (n, c), or to the only one (n,)."""
+
+    def says(x: Mapping[str, Array], masks: Mapping[str, Array]) -> npt.NDArray[np.float64]:
+        return record.head.outputs(x, present=masks).reshape(len(rows), -1)
+
+    values = explain(says, inputs, present, outputs.reshape(len(rows), -1).argmax(axis=1))
     same = rows if store.path == view.store.path else np.full(len(rows), -1)
     spaces = {name: inputs[name] for name in record.inputs}
     masks = {name: present[name] for name in record.inputs}
@@ -372,14 +318,3 @@ def _explain(
         )
         for i, others in enumerate(near)
     ]
-
-
-def check_fingerprints(record: HeadRecord, specs: Mapping[str, EncoderSpec], where: str) -> None:
-    """Raise `FingerprintError` unless the vectors of `where` come from the encoders that the head was trained on."""
-    for name, spec in specs.items():
-        trained = record.inputs[name]
-        if not trained.admits(spec):
-            raise FingerprintError(
-                f"Head {record.name!r} was trained on {trained.label} for input {name!r}; {where} has {spec.label}. "
-                "Train it again on these vectors."
-            )

@@ -1,33 +1,28 @@
-"""`train`: fit a head on a view, score it honestly beside its baselines, save it. Wiring of store, heads, evaluation."""
+"""`train`: fit a head on a view, score it honestly beside its baselines, save it. Wiring of store, tasks, heads, evaluation."""
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from embedstore._core.arguments import strings
-from embedstore._core.splits import SPLITS
 from embedstore._core.threads import bounded
 from embedstore.errors import HeadError, UsageError, next_step, reason_of
 from embedstore.evaluation.copies import EVERY
+from embedstore.evaluation.ladder import Step
 from embedstore.evaluation.metrics import Score, scores_to_dict
-from embedstore.heads import AutoHead, Head, make_head
-from embedstore.heads.auto import Step
-from embedstore.heads.io import PAGE, HeadRecord, refuse_alignment, replaced_note, save_head
+from embedstore.heads import AutoHead, Head
+from embedstore.heads.io import PAGE, SPLIT, HeadRecord, refuse_alignment, replaced_note, save_head, split_file
 from embedstore.reports.page import render_html
 from embedstore.store import Store, View
 from embedstore.store.format import check_name
-from embedstore.training.closer_look import report_data, save_plots
-from embedstore.training.label_notes import FEW, label_notes, left_out_notes, number_notes
-from embedstore.training.number_trial import CLASSIFICATION, REGRESSION, NumberTrial, task_of
-from embedstore.training.trial import SEEDS, Judged, Scores, Trial
+from embedstore.training.label_notes import left_out_notes
+from embedstore.training.report import report_data, save_plots
+from embedstore.training.tasks.base import Judged, Scores, task_called, task_for
+from embedstore.training.trial import SEEDS, Trial
 
 __all__ = ["TrainReport", "train"]
 
@@ -55,7 +50,7 @@ class TrainReport:
     ladder : list of Step
         How ``auto`` came to its choice.
     seeds : list of float
-        Accuracy with each seed, of a head that depends on one.
+        The first metric with each seed, of a head that depends on one.
     copies : mapping
         How many test items have an exact copy, or a near one, among the training items.
     without_copies : Score or None
@@ -130,7 +125,7 @@ def train(
     target : str
         Metadata column with the labels; items where it is null are left out.
     head : str
-        A kind of `embedstore.heads.HEADS`.
+        A kind of `embedstore.heads.HEADS` that serves the task.
     inputs : sequence of str, optional
         Spaces to use; default: all.
     where : str, optional
@@ -138,8 +133,8 @@ def train(
     columns : sequence of str, optional
         Metadata columns, numeric or categorical, to be one more input, ``"metadata"``.
     task : str, optional
-        ``"classification"`` or ``"regression"``; default: regression for a target of numbers with fractions, or with many
-        different values. Regression has the heads linear, ridge, knn and gbdt.
+        ``"classification"``, ``"regression"``, or one of the entry-point group ``embedstore.tasks``; default: regression for a
+        target of numbers with fractions, or with many different values. Regression has the heads linear, ridge, knn and gbdt.
     group : str, optional
         Metadata column; items with the same value stay together in the split, the folds and the bootstrap of the scores. What
         heads do inside (leave-one-out, the ladder's folds) takes items singly.
@@ -175,27 +170,25 @@ def train(
     view = _open(store, target, inputs, where, group, seed)
     if columns:
         view = view.with_columns(strings(columns, "columns"))
-    task = task or task_of(view)
-    if task not in (CLASSIFICATION, REGRESSION):
-        raise UsageError(f"task should be {CLASSIFICATION} or {REGRESSION}. Got {task!r} instead.")
-    make_head(head, task=task)
+    asked = task_called(task) if task else task_for(view)
+    asked.make_head(head)
     target = str(view.target_name)
     name = check_name(name or target, "head")
     folder = view.store.path / "heads" / name
     refuse_alignment(folder)
     say = on_progress or (lambda message: None)
-    make = lambda kind, seed: make_head(kind, task=task, device=device, seed=seed)  # noqa: E731
-    trial = (NumberTrial if task == REGRESSION else Trial)(view, head, make, seed=seed, seeds=seeds, say=say)
+    make = lambda kind, seed: asked.make_head(kind, device=device, seed=seed)  # noqa: E731
+    trial = Trial(asked, view, head, make, seed=seed, seeds=seeds, say=say)
     judged = trial.holdout() if cv is None else trial.cross_validate(cv)
     say("scores")
-    result = _summary(view, trial, judged, name, head, seed, time.perf_counter() - started)
+    result = _summary(view, judged, name, head, seed, time.perf_counter() - started)
     if note := replaced_note(folder):
         result = replace(result, notes=[*result.notes, note])
-    extra = {"split.parquet": _split_file(view, judged.split)}
+    extra = {SPLIT: split_file(view.rows, view.ids, judged.split)}
     page = None
     if report or plots is not None:
         say("report")
-        data = report_data(view, trial.labels, judged, result.to_dict(), seed=seed)
+        data = report_data(view, judged, result, seed=seed, learned=result.learned, ladder=result.ladder)
         page = render_html(data).encode() if report else None
         if plots is not None:
             save_plots(data, plots)
@@ -208,29 +201,28 @@ def train(
     return result
 
 
-def _summary(view: View, trial: Trial, judged: Judged, name: str, kind: str, seed: int, seconds: float) -> TrainReport:
+def _summary(view: View, judged: Judged, name: str, kind: str, seed: int, seconds: float) -> TrainReport:
     bootstrap = judged.bootstrap(view, seed)
-    baselines = judged.baselines(bootstrap)
     return TrainReport(
         head=name,
-        task=judged.head.task,
+        task=judged.task.name,
         kind=kind,
         target=str(view.target_name),
         inputs=view.names,
-        classes=len(trial.labels.classes),
+        classes=len(judged.labels.classes),
         items=judged.sizes,
         metrics=judged.metrics(bootstrap),
-        baselines=baselines,
-        gain=judged.gain(baselines, bootstrap),
+        baselines=judged.baselines(bootstrap),
+        gain=judged.gain(bootstrap),
         evaluation=judged.evaluation,
         learned=_learned(judged.head),
         seconds=round(seconds, 3),
         fit_seconds=round(judged.fit_seconds, 3),
         ladder=judged.head.ladder_ if isinstance(judged.head, AutoHead) else [],
-        seeds=judged.seeds,
+        seeds=[*judged.seeds],
         copies=judged.copies.to_dict(),
-        without_copies=judged.accuracy_without_copies(view, seed),
-        notes=_notes(view, trial.labels.values, judged),
+        without_copies=judged.without_copies(view, seed),
+        notes=_notes(view, judged),
     )
 
 
@@ -272,37 +264,17 @@ def _learned(head: Head) -> dict[str, Any]:
     return {name.rstrip("_"): getattr(head, name) for name in LEARNED if hasattr(head, name)}
 
 
-def _notes(view: View, labels: npt.NDArray[Any], judged: Judged) -> list[str]:
+def _notes(view: View, judged: Judged) -> list[str]:
     notes = [*judged.notes]
     copies = judged.copies
     if found := int(copies.near[EVERY].sum()):
-        accuracy = judged.accuracy_without_copies(view, 0)
+        without = judged.without_copies(view, 0)
         notes.append(
             f"{found:,} of {len(copies.checked):,} test items have a near copy ({copies.rule}) in training"
-            + (f"; without them accuracy is {accuracy}" if accuracy else "")
+            + (f"; without them {judged.task.lead} is {without}" if without else "")
         )
     if view.groups is not None and view.split_column:
         across = len({(g, s) for g, s in zip(view.groups, view.split, strict=True)}) - len(set(view.groups))
         if across:
             notes.append(f"{across} groups of {view.group_name!r} are in more than one part of the column 'split'")
-    notes += left_out_notes(view)
-    if judged.head.task == REGRESSION:
-        return [*notes, *number_notes(labels)]
-    fitted = np.zeros(len(view), bool)
-    fitted[judged.fitted_on] = True
-    val = fitted & (judged.split == "val")
-    return [*notes, *label_notes(labels, fitted & ~val, val, few=max(FEW, _folds(judged)))]
-
-
-def _folds(judged: Judged) -> int:
-    """How many folds there were; 0 for a split."""
-    return len(set(judged.split.tolist()) - set(SPLITS))
-
-
-def _split_file(view: View, split: npt.NDArray[Any]) -> bytes:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    buffer = io.BytesIO()
-    pq.write_table(pa.table({"row": view.rows, "id": pa.array(view.ids.tolist()), "split": split.tolist()}), buffer)
-    return buffer.getvalue()
+    return [*notes, *left_out_notes(view), *judged.task.notes(judged)]

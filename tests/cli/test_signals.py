@@ -132,11 +132,11 @@ import signal
 class Swallowing:
     def __del__(self):
         signal.raise_signal(signal.SIGTERM)
-from embedstore import _search
+from embedstore.retrieval import search as searching
 def endless(*_, **__):
     Swallowing()
     signal.pause()
-_search.Searcher.search = endless
+searching.Searcher.search = endless
 """
     script = RUN.format(patch=patch)
     command = [sys.executable, "-c", script, "search", str(numbered), "--id", "i1"]

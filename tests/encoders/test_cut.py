@@ -15,7 +15,7 @@ from embedstore.encoders import load_encoder
 from embedstore.encoders.cards import Card
 from embedstore.encoders.cut import Sample, cut, neighbours_kept
 from embedstore.encoders.names import EncoderName
-from embedstore.encoders.runtimes.choose import agreement
+from embedstore.encoders.runtimes.base import agreement
 from embedstore.errors import FingerprintError, UsageError
 from embedstore.sources import MemorySource
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from embedstore.encoders import ENCODERS, Encoder, EncoderRequest, load_encoder
 from embedstore.encoders.payloads.images import ImageTransform, decode_rgb, shortest
-from embedstore.encoders.runtimes.choose import agreement
+from embedstore.encoders.runtimes.base import agreement
 from embedstore.errors import EncoderError, MissingDependencyError, PayloadError, UsageError
 from embedstore.spec import EncoderSpec
 

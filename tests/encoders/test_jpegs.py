@@ -15,7 +15,7 @@ from embedstore.encoders import image_encoder, load_encoder
 from embedstore.encoders.image_encoder import pictures
 from embedstore.encoders.payloads.images import ImageTransform
 from embedstore.encoders.payloads.jpegs import DeviceJpegs, Jpeg
-from embedstore.encoders.runtimes.choose import agreement
+from embedstore.encoders.runtimes.base import agreement
 from embedstore.errors import PayloadError
 from embedstore.sources import MemorySource
 

@@ -14,7 +14,7 @@ from test_encoders import TINY_CLIP, encoded, picture
 
 import embedstore as es
 from embedstore.encoders import load_encoder, openclip
-from embedstore.encoders.runtimes.choose import agreement
+from embedstore.encoders.runtimes.base import agreement
 from embedstore.errors import EncoderError, SourceError, UsageError
 from embedstore.sources import MemorySource
 
@@ -209,6 +209,7 @@ def test_without_a_hub_one_line_says_so_at_once(
     name: str, modality: str, instead: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)  # read once, as whoever imported it first had set it
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", "/nonexistent/cache")
     started = time.perf_counter()
     with pytest.raises(EncoderError, match=r"is not in the hub's cache, and http://127\.0\.0\.1:9 cannot be reached") as caught:
@@ -222,6 +223,7 @@ def test_without_a_hub_one_line_says_so_at_once(
 def test_datasets_without_a_hub_are_one_line_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pytest.importorskip("datasets")
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)  # read once, as whoever imported it first had set it
     started = time.perf_counter()
     with pytest.raises(
         SourceError, match=r"hf:nobody/nothing is not in the cache, and http://127\.0\.0\.1:9 cannot be reached"

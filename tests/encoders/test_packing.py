@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from embedstore.encoders import load_encoder
-from embedstore.encoders.runtimes.choose import agreement
+from embedstore.encoders.runtimes.base import agreement
 from embedstore.encoders.runtimes.packing import LENGTHS, pack
 
 TEXTS = [

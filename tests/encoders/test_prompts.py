@@ -14,7 +14,7 @@ import pytest
 import embedstore as es
 from embedstore.encoders import load_encoder
 from embedstore.encoders.hash import HashEncoder
-from embedstore.encoders.runtimes.choose import agreement
+from embedstore.encoders.runtimes.base import agreement
 from embedstore.errors import FingerprintError, UsageError
 from embedstore.sources import MemorySource
 

@@ -329,15 +329,15 @@ def test_two_builders_at_once(store: es.Store) -> None:
 
 KILLED = """
 import os, signal, sys
-from embedstore import _folders
+from embedstore._core import folders
 from embedstore.retrieval.index import index
-real, left = _folders.publish, [int(sys.argv[2])]
+real, left = folders.publish, [int(sys.argv[2])]
 def publish(folder, temporary, name):
     left[0] -= 1
     if left[0] == 0:
         os.kill(os.getpid(), signal.SIGKILL)
     real(folder, temporary, name)
-_folders.publish = publish
+folders.publish = publish
 index(sys.argv[1], factory="IVF16,SQ8", recall=0.8)
 """
 

@@ -14,12 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from embedstore.evaluation.ladder import Step
 from embedstore.evaluation.metrics import Score
+from embedstore.reports.data import Mistake, ReportData, Section
 from embedstore.reports.figure_labels import ems, short
+from embedstore.reports.figure_style import COLOURS, MUTED, to_svg
 from embedstore.reports.figures import (
-    COLOURS,
     DARKEST,
-    MUTED,
     WHITE_ABOVE,
     confusion,
     figures,
@@ -27,9 +28,8 @@ from embedstore.reports.figures import (
     most_confused,
     regression,
     save_png,
-    to_svg,
 )
-from embedstore.reports.page import LadderStep, Mistake, ReportData, render_html
+from embedstore.reports.page import render_html
 
 EVIL = "<script>alert('x')</script>"
 NAMES = [EVIL, "日本の切手 🗾", 'a $\\frac{1}{0$ & "b" -->']
@@ -52,8 +52,8 @@ def full() -> ReportData:
         baselines={"majority": {"accuracy": score(0.1)}, EVIL: {"accuracy": score(0.74), "macro_f1": score(0.6)}},
         notes=[EVIL, "tab\tnul\x00 lone \ud800"],
         ladder=[
-            LadderStep("linear", score(), None, 0.8, True, "the start"),
-            LadderStep(EVIL, score(0.6), Score(-0.1, -0.2, 0.1), 400.0, False, EVIL),
+            Step("linear", score(), None, 0.8, True, "the start"),
+            Step(EVIL, score(0.6), Score(-0.1, -0.2, 0.1), 400.0, False, EVIL),
         ],
         seeds=[0.78, 0.79],
         history=[{"train_loss": 1.0, "val_loss": 1.1, "val_accuracy": 0.4}, {"train_loss": 0.5}, {"val_loss": np.inf}],
@@ -70,6 +70,7 @@ def full() -> ReportData:
             Mistake("b\ud800", NAMES[2], NAMES[0], np.nan),
         ],
         regression=(np.linspace(0, 1, 5000), np.r_[np.nan, np.linspace(0, 1, 4999)]),
+        sections=[Section(EVIL, EVIL, (EVIL, "items", "score"), [(EVIL, 1234, score(0.4)), ("b\ud800", 0, None)])],
     )
 
 
@@ -114,8 +115,8 @@ def test_page_is_well_formed_and_complete(page: str) -> None:
     outline = Outline(page)
     assert outline.tags.count("h1") == 1
     assert outline.tags.count("svg") == outline.values("role").count("img") == 7
-    sections = re.findall(r'<section id="(\w+)"', page)
-    order = "metrics baselines ladder learning seeds contributions confusion reliability classes mistakes"
+    sections = re.findall(r'<section id="([\w-]+)"', page)
+    order = "metrics baselines ladder learning seeds contributions confusion reliability classes task-1 mistakes"
     assert sections == order.split()
     assert page.count('class="how"') == len(sections)
     assert all(cell in page for cell in ("0.787 [0.774, 0.800]", "1,234", "Mean 0.785", "-0.100 [-0.200, 0.100]"))

@@ -166,7 +166,7 @@ def test_json_document(store: es.Store) -> None:
     document = json.loads(json.dumps(es.search(store, text="text 1", k=1).to_dict()))
     assert document["results"][0].keys() == {"rank", "id", "score", "label", "price"}
     assert document["index"] == {"type": "flat", "exact": True, "recall": 1.0, "plan": "exact"}
-    assert set(document["took_ms"]) == {"encode", "load", "search"}
+    assert set(document["took_ms"]) == {"encode", "load", "search", "fetch"}
 
 
 M = 120

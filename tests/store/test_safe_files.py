@@ -383,7 +383,7 @@ def test_a_head_that_is_replaced_while_it_is_read(path: Path, monkeypatch: pytes
 def test_all_of_a_head_is_of_one_generation(path: Path) -> None:
     """Its split is that of the weights, whatever was saved since."""
     from embedstore.heads.io import load_head
-    from embedstore.training.predict import fitted_ids
+    from embedstore.training.saved import fitted_ids
 
     before = load_head(path / "heads" / "label")
     ids = fitted_ids(before).tolist()

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from embedstore.encoders.payloads.images import ImageTransform, Pixels, shortest, vertical_first
-from embedstore.encoders.runtimes.choose import agreement
+from embedstore.encoders.runtimes.base import agreement
 from embedstore.encoders.runtimes.pytorch import AGREEMENT, TorchModel, TorchRuntime
 from embedstore.errors import EncoderOutOfMemoryError, one_line
 

@@ -25,7 +25,7 @@ import numpy as np
 from embedstore._core.atomic_files import cache_home, read_json, sha256_file, write_json
 from embedstore._core.digests import check_digest
 from embedstore.encoders.base import Vectors
-from embedstore.encoders.runtimes.choose import CPU_PADDING, Array, Model, Network, Pending, agreement, cpu_has_bfloat16
+from embedstore.encoders.runtimes.base import CPU_PADDING, Array, Model, Network, Pending, agreement, cpu_has_bfloat16
 from embedstore.encoders.runtimes.packing import PackedModel, pack
 from embedstore.errors import EncoderError, EncoderOutOfMemoryError, StoreError, one_line, reason_of
 from embedstore.registry import require

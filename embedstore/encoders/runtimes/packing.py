@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.encoders.base import Vectors
-from embedstore.encoders.runtimes.choose import CPU_PADDING, Array, Model, Pending
+from embedstore.encoders.runtimes.base import CPU_PADDING, Array, Model, Pending
 
 LENGTHS = (32, 64)
 """Tokens that a row of several texts has."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from embedstore.encoders.base import Vectors
-from embedstore.encoders.runtimes.choose import CPU_PADDING, Array, Network, Pending, agreement, cpu_has_bfloat16
+from embedstore.encoders.runtimes.base import CPU_PADDING, Array, Network, Pending, agreement, cpu_has_bfloat16
 from embedstore.errors import EncoderError, EncoderOutOfMemoryError, UsageError, one_line
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from embedstore.ingest.report import EmbedReport, ProgressCallback
 from embedstore.ingest.stages import Clock
 from embedstore.ingest.typed_batches import Typed
 from embedstore.sources import Source
-from embedstore.store import Store
+from embedstore.store import StoreReader
 from embedstore.store.writer import StoreWriter
 
 
@@ -28,7 +28,7 @@ class Job:
     typed : Typed
         Gives the source's columns their types.
     writer : StoreWriter
-    store : Store
+    store : StoreReader
         As it was when the run began.
     states : mapping of space name to SpaceState
     options : EmbedOptions
@@ -44,7 +44,7 @@ class Job:
     source: Source
     typed: Typed
     writer: StoreWriter
-    store: Store
+    store: StoreReader
     states: Mapping[str, SpaceState]
     options: EmbedOptions
     on_progress: ProgressCallback

@@ -1,9 +1,8 @@
-"""Ids that came with vectors beside those of their metadata, row by row."""
+"""Check that ids stored with the vectors match the id column of the metadata, row by row."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,9 +12,7 @@ from embedstore.errors import SourceError
 from embedstore.sources.base import ID
 from embedstore.sources.vectors.arrays import ID_NAMES
 from embedstore.sources.vectors.columns import Columns
-
-if TYPE_CHECKING:
-    from embedstore.sources.vectors.open import VectorSource
+from embedstore.sources.vectors.source import VectorSource
 
 
 def without_same_ids(found: VectorSource) -> VectorSource:

@@ -1,0 +1,95 @@
+"""Saved heads: found by name or folder, with what they were trained on and for. Wiring of stores, heads and tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from embedstore.errors import FingerprintError, HeadError, UsageError
+from embedstore.heads.io import HeadRecord, load_head, read_split
+from embedstore.spec import EncoderSpec
+from embedstore.store import Store, View
+from embedstore.training.tasks.base import Task, task_called, task_names
+
+__all__ = ["check_fingerprints", "find_head", "fitted_ids", "labelled_view", "open_head", "task_of", "trained_on"]
+
+
+def find_head(store: Store, head: str | Path) -> tuple[Store, HeadRecord]:
+    """The store that a head was trained in, and the head.
+
+    Parameters
+    ----------
+    head : str or path
+        Its name in `store`, or the folder of a head of another store.
+
+    Raises
+    ------
+    UsageError
+        There is no such head; lists those there are.
+    """
+    path = Path(head)
+    home = store.alike(path.parent.parent) if path.parent.name == "heads" and path.is_dir() else store
+    name = path.name if home is not store else str(head)
+    return home, open_head(home, name)
+
+
+def open_head(store: Store, name: str) -> HeadRecord:
+    """The head called `name`; `UsageError` lists those there are."""
+    if name not in store.heads:
+        known = ", ".join(store.heads) or "none yet: embedstore train makes one"
+        raise UsageError(f"{store.path} has no head {name!r}. Heads: {known}.")
+    return load_head(store.path / "heads" / name)
+
+
+def task_of(record: HeadRecord) -> Task:
+    """The task that a head was trained for.
+
+    Raises
+    ------
+    HeadError
+        There is no such task here, or it is none that such a head serves.
+    """
+    name = str(record.report.get("task", record.head.task))
+    if name not in task_names():
+        known = ", ".join(task_names())
+        raise HeadError(f"Head {record.name!r} was trained for the task {name!r}, which is not installed. Known: {known}.")
+    task = task_called(name)
+    if task.heads != record.head.task:
+        raise HeadError(
+            f"Head {record.name!r} was saved for {name}, and is a head for {record.head.task}. Train the head again."
+        )
+    return task
+
+
+def fitted_ids(record: HeadRecord) -> npt.NDArray[np.str_]:
+    """Ids of the items that a head was fitted on. An update changes an item's row, not its id."""
+    table = read_split(record.split, record.name)
+    split = np.array(table.column("split").to_pylist(), dtype=str)
+    return np.asarray(np.array(table.column("id").to_pylist(), dtype=str)[split != "test"])
+
+
+def labelled_view(record: HeadRecord, store: Store, *, where: str | None = None, group: str | None = None) -> View:
+    """The items of `store` that have the head's target and any of its inputs."""
+    view = store.view(inputs=list(record.inputs), target=record.target, where=where, group=group)
+    return replace(view, columns=record.columns)
+
+
+def trained_on(record: HeadRecord, store: Store) -> View:
+    """The items that a head was fitted on, as far as they are still there."""
+    view = labelled_view(record, store)
+    return view.select(np.isin(view.ids.astype(str), fitted_ids(record)))
+
+
+def check_fingerprints(record: HeadRecord, specs: Mapping[str, EncoderSpec], where: str) -> None:
+    """Raise `FingerprintError` unless the vectors of `where` come from the encoders that the head was trained on."""
+    for name, spec in specs.items():
+        trained = record.inputs[name]
+        if not trained.admits(spec):
+            raise FingerprintError(
+                f"Head {record.name!r} was trained on {trained.label} for input {name!r}; {where} has {spec.label}. "
+                "Train it again on these vectors."
+            )

@@ -1,0 +1,1 @@
+"""What a target asks of a head: one file a task, on `Task` in ``base.py``."""

@@ -1,0 +1,336 @@
+"""What a task is: all that depends on what a target asks of a head. A new task is one small class.
+
+`train`, `evaluate`, `predict` and the report ask a `Task`; none of them knows what it is called. Tasks are found by name among
+the entry points of the group ``embedstore.tasks``; ours are registered the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from embedstore._core.column_types import as_text
+from embedstore._core.result_files import distinct
+from embedstore.errors import UsageError
+from embedstore.evaluation.bootstrap import Bootstrap
+from embedstore.evaluation.copies import EVERY, LEAST_JUDGED, Copies
+from embedstore.evaluation.metrics import Score
+from embedstore.heads import Head, make_head
+from embedstore.heads.io import HeadRecord
+from embedstore.registry import Registry
+from embedstore.store import View
+
+Array = npt.NDArray[Any]
+Codes = npt.NDArray[np.int64]
+Float = npt.NDArray[np.float64]
+Scores = dict[str, Score]
+
+HEAD, KNN, MAJORITY = "head", "knn", "majority"
+"""Names of what is judged: the head, a plain kNN, and the baseline of classifiers that always says the most frequent class."""
+
+TASKS = Registry("embedstore.tasks", "task")
+DEFAULT = "classification"
+"""The task of a target that no other one claims."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What a task makes of a target.
+
+    Parameters
+    ----------
+    values : (n, …)
+        What heads are fitted to.
+    truth : (n, …)
+        What outputs are compared with: class codes (n,) int64, or the numbers themselves.
+    classes : (c,)
+        None where the task has no classes.
+    """
+
+    values: Array
+    truth: Array
+    classes: Array
+
+    def __len__(self) -> int:
+        return len(self.truth)
+
+    def take(self, items: Array) -> Labels:
+        """Those of some items, at positions (m,), with the same classes."""
+        return Labels(self.values[items], self.truth[items], self.classes)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A fitted head and what it and its baselines say of items they did not see.
+
+    Parameters
+    ----------
+    task : Task
+    labels : Labels
+        Of all n items of the view.
+    head : Head
+    fitted_on : (m,) positions in the view
+    test : (t,) positions
+    outputs : dict of name to (t, …)
+        Of ``"head"`` and of the baselines, see `Task.outputs`.
+    evaluation : str
+        What `test` is, in words.
+    sizes : dict
+    split : (n,) str
+    copies : Copies
+    witness : (Head, fitted on, test)
+        A head like `head` for closer looks, and the items it was and was not fitted on.
+    seeds : sequence of float
+        The main score of the head with each seed, if it depends on one.
+    fit_seconds : float
+        Of the head alone.
+    notes : sequence of str
+        What people should know about the baselines.
+    """
+
+    task: Task
+    labels: Labels
+    head: Head
+    fitted_on: Codes
+    test: Codes
+    outputs: dict[str, Float]
+    evaluation: str
+    sizes: dict[str, int]
+    split: Array
+    copies: Copies
+    witness: tuple[Head, Codes, Codes]
+    seeds: Sequence[float] = ()
+    fit_seconds: float = 0.0
+    notes: Sequence[str] = ()
+
+    @cached_property
+    def truth(self) -> Array:
+        """What the outputs are compared with (t, …)."""
+        return np.asarray(self.labels.truth[self.test])
+
+    def bootstrap(self, view: View, seed: int) -> Bootstrap:
+        """Resamples of the test items, or of their groups."""
+        groups = None if view.groups is None else view.groups[self.test]
+        return Bootstrap.of(len(self.test), groups=groups, seed=seed)
+
+    def metrics(self, bootstrap: Bootstrap) -> Scores:
+        """The scores of the head."""
+        return self.task.scores(self.truth, self.outputs[HEAD], bootstrap)
+
+    def baselines(self, bootstrap: Bootstrap) -> dict[str, Scores]:
+        """The scores of each baseline."""
+        named = self.outputs.items()
+        return {name: self.task.baseline_scores(self.truth, found, bootstrap) for name, found in named if name != HEAD}
+
+    def gain(self, bootstrap: Bootstrap) -> tuple[str, Score]:
+        """The best baseline, and how much more the head's outputs are worth than its outputs, paired by item."""
+        worth = {name: self.task.worth(self.truth, found) for name, found in self.outputs.items()}
+        mine = worth.pop(HEAD)
+        if not worth:
+            return "nothing", Score(float("nan"), float("nan"), float("nan"))
+        best = max(worth, key=lambda name: float(worth[name].mean()))
+        return best, bootstrap.mean(mine - worth[best])
+
+    def without_copies(self, view: View, seed: int) -> Score | None:
+        """The worth of the head's outputs over the items that have no near copy in training.
+
+        None if no item has a copy, if few have none, or if the task does not report it.
+        """
+        at = np.isin(self.test, self.copies.checked[~self.copies.near[EVERY]])
+        if not self.task.reports_without_copies or at.sum() < LEAST_JUDGED or at.sum() == len(self.copies.checked):
+            return None
+        groups = None if view.groups is None else view.groups[self.test[at]]
+        worth = self.task.worth(self.truth[at], self.outputs[HEAD][at])
+        return Bootstrap.of(int(at.sum()), groups=groups, seed=seed).mean(worth)
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Outputs as people take them.
+
+    Parameters
+    ----------
+    labels : (n,)
+        One an item: a class, a number.
+    probabilities : (n, c) float64
+    classes : (c,)
+        Both without columns where the task has no classes.
+    """
+
+    labels: Array
+    probabilities: Float
+    classes: Array
+
+    def class_names(self) -> list[str]:
+        """The classes as text; of two with one text, such as 1 and ``"1"``, the second is told apart."""
+        return distinct([str(as_text(label)) for label in self.classes.tolist()])
+
+
+class Task:
+    """What a target asks of a head.
+
+    A task has no state. A subclass defines at least `name`, `heads`, `lead`, `headlines`, `labels`, `evaluation_labels`,
+    `plain_knn`, `plain_linear`, `constant_outputs`, `scores` and `worth`; the rest has defaults that fit many tasks.
+    ``tests/contracts/toy_task.py`` is a small one.
+    """
+
+    name: ClassVar[str]
+    heads: ClassVar[str]
+    """The heads that serve it: their `Head.task`."""
+    lead: ClassVar[str]
+    """The metric whose value, up to its sign, is the mean of `worth`; gains over baselines are in it."""
+    headlines: ClassVar[Mapping[str, str]]
+    """The metrics that a terminal shows beside those of the baselines, and their titles."""
+    compared: ClassVar[Sequence[str]] = ()
+    """The metrics that a report shows beside those of the baselines; all, if empty."""
+    constant: ClassVar[str] = "constant"
+    """The name of the baseline that says the same of every item."""
+    titles: ClassVar[Mapping[str, str]] = {}
+    """Baselines in words, where their names are not."""
+    reports_without_copies: ClassVar[bool] = False
+    """Whether `lead` is reported a second time, over the items that have no copy in training."""
+
+    # What the target is
+
+    def claims(self, view: View) -> bool:
+        """Whether a target is this task's, where the user has named none."""
+        return False
+
+    def labels(self, view: View) -> Labels:
+        """Those of a view whose target a head is to learn.
+
+        Raises
+        ------
+        HeadError
+            They are not fit for it; says why, and names the item where it is one.
+        """
+        raise NotImplementedError
+
+    def evaluation_labels(self, record: HeadRecord, views: Sequence[View]) -> list[Labels]:
+        """Those of several views on which a saved head is judged, with the same classes for all of them.
+
+        Raises
+        ------
+        HeadError
+            A value is of another type than those that the head learned.
+        """
+        raise NotImplementedError
+
+    def strata(self, labels: Labels) -> Array:
+        """What folds are balanced by (n,)."""
+        return np.zeros(len(labels), np.int64)
+
+    # The heads that learn it
+
+    def make_head(self, kind: str, **params: Any) -> Head:
+        """A new head; parameters that it does not have are left out.
+
+        Raises
+        ------
+        UsageError
+            There is no such kind, or none for this task.
+        """
+        return make_head(kind, task=self.heads, **params)
+
+    def plain_knn(self) -> Head:
+        """The kNN baseline: nothing about it is tuned."""
+        raise NotImplementedError
+
+    def plain_linear(self) -> Head:
+        """The baseline on each input alone."""
+        raise NotImplementedError
+
+    def learnable(self, labels: Labels) -> bool:
+        """Whether the plain kNN can be fitted to them."""
+        return len(labels) > 1
+
+    # What heads say of items
+
+    def outputs(self, head: Head, X: Mapping[str, Array], present: Mapping[str, Array], labels: Labels) -> Float:
+        """What a head says of items (n, …), in the order of the classes of `labels`."""
+        return head.outputs(X, present=present)
+
+    def constant_outputs(self, labels: Labels, n: int) -> Float:
+        """The same outputs (n, …) for n items: the best that can be said of items like `labels` without looking at them."""
+        raise NotImplementedError
+
+    def predicted(self, head: Head, outputs: Float) -> Predicted:
+        """The predictions in the head's own outputs (n, …)."""
+        return Predicted(outputs, np.empty((len(outputs), 0)), np.empty(0))
+
+    def columns(self, found: Predicted) -> dict[str, Sequence[Any]]:
+        """The columns of a table of predictions, beside the ids."""
+        columns: dict[str, Sequence[Any]] = {"prediction": found.labels.tolist()}
+        if len(found.classes):
+            columns["probability"] = found.probabilities.max(axis=1).tolist() if len(found.labels) else []
+        return columns | {f"p:{name}": found.probabilities[:, k].tolist() for k, name in enumerate(found.class_names())}
+
+    def rows(self, found: Predicted) -> list[dict[str, Any]]:
+        """The same as JSON values, one mapping an item."""
+        names = found.class_names()
+        rows: list[dict[str, Any]] = [{"prediction": label} for label in found.labels.tolist()]
+        for row, p in zip(rows, found.probabilities.tolist() if names else (), strict=False):
+            rounded = {name: round(value, 6) for name, value in zip(names, p, strict=True)}
+            row |= {"probability": round(max(p), 6), "probabilities": rounded}
+        return rows
+
+    # How good they are
+
+    def scores(self, truth: Array, outputs: Float, bootstrap: Bootstrap) -> Scores:
+        """Every metric of a head's outputs (n, …), the most important one first."""
+        raise NotImplementedError
+
+    def baseline_scores(self, truth: Array, outputs: Float, bootstrap: Bootstrap) -> Scores:
+        """The metrics of a baseline's outputs."""
+        return self.scores(truth, outputs, bootstrap)
+
+    def worth(self, truth: Array, outputs: Float) -> Float:
+        """What each output is worth (n,), the more the better. The gain of one head over another is the mean difference."""
+        raise NotImplementedError
+
+    def main_score(self, truth: Array, outputs: Float) -> float:
+        """The first of `scores`, without an interval."""
+        scores = self.scores(truth, outputs, Bootstrap.of(len(truth), resamples=1))
+        return next(iter(scores.values())).value
+
+    # What people are told
+
+    def notes(self, judged: Judged) -> list[str]:
+        """What people should know of the labels that a head was trained on, before they believe its scores."""
+        return []
+
+    def evaluation_notes(self, judged: Judged) -> list[str]:
+        """What people should know of the labels that a saved head was evaluated on."""
+        return []
+
+    def sections(self, view: View, judged: Judged, seed: int) -> dict[str, Any]:
+        """What the report shows beside scores and baselines: fields of `embedstore.reports.data.ReportData`."""
+        return {}
+
+    def title(self, baseline: str) -> str:
+        """A baseline in words."""
+        return {KNN: "kNN (k = 8)", **self.titles}.get(baseline, baseline)
+
+
+def task_names() -> list[str]:
+    """The tasks that there are."""
+    return TASKS.names()
+
+
+def task_called(name: str) -> Task:
+    """The task called `name`; `UsageError` lists those there are."""
+    if name not in task_names():
+        raise UsageError(f"task should be {' or '.join(task_names())}. Got {name!r} instead.")
+    found: Task = TASKS.get(name)()
+    return found
+
+
+def task_for(view: View) -> Task:
+    """The task that claims the target of `view`, or else `DEFAULT`."""
+    named = (task_called(name) for name in task_names() if name != DEFAULT)
+    return next((task for task in named if task.claims(view)), None) or task_called(DEFAULT)
