@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from embedstore.ingest.options import EmbedOptions
+from embedstore.ingest.embed_options import EmbedOptions
 
 from .from_options import takes
 from .options import (

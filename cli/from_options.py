@@ -33,6 +33,6 @@ def takes(options: type) -> Callable[[Command], Command]:
 
 def _parameter(field: Field[Any]) -> Parameter:
     typed = field.metadata["type"] or field.type
-    flag = [f"--{field.name.replace('_', '-')}"] if typed is bool else []
-    option = typer.Option(*flag, help=field.metadata["help"], readable=False)
+    flag = field.metadata["flag"] or f"--{field.name.replace('_', '-')}"
+    option = typer.Option(flag, help=field.metadata["help"], readable=False)
     return Parameter(field.name, Parameter.KEYWORD_ONLY, default=field.default, annotation=Annotated[typed, option])

@@ -12,7 +12,7 @@ TIMEOUT = 60.0
 """Seconds that a remote read may take."""
 
 
-def option(default: Any, help: str, type: Any = None) -> Any:
+def option(default: Any, help: str, type: Any = None, *, flag: str | None = None) -> Any:
     """A field of an options object that a command has, too.
 
     Parameters
@@ -22,8 +22,10 @@ def option(default: Any, help: str, type: Any = None) -> Any:
         What the command's help says of it.
     type : optional
         Of the command's option, where a command line knows less than Python; default that of the field.
+    flag : str, optional
+        How the option is typed; default ``--`` and the field's name.
     """
-    return dataclasses.field(default=default, metadata={"help": help, "type": type})
+    return dataclasses.field(default=default, metadata={"help": help, "type": type, "flag": flag})
 
 
 def strings(given: str | Iterable[str], what: str) -> list[str]:

@@ -17,9 +17,9 @@ from embedstore.encoders.trust import absolute_name, refuse_foreign
 from embedstore.errors import UsageError
 from embedstore.indexing.measure import interval
 from embedstore.ingest.claims import SpaceState
+from embedstore.ingest.embed_options import EmbedOptions
 from embedstore.ingest.engines import local
 from embedstore.ingest.engines.base import Job
-from embedstore.ingest.options import EmbedOptions
 from embedstore.ingest.report import EmbedReport, Progress, ProgressCallback, SpaceReport, kept_note
 from embedstore.ingest.stages import Clock
 from embedstore.ingest.typed_batches import Known, Typed

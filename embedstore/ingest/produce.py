@@ -19,7 +19,7 @@ from embedstore._core.ordered import ordered_map
 from embedstore.errors import EmbedstoreError, PayloadError, one_line
 from embedstore.ingest.chunks import LEAST_ROWS, LEAST_TEXTS, LEAST_WITH_TEXTS, chunks
 from embedstore.ingest.claims import SpaceState
-from embedstore.ingest.options import EmbedOptions
+from embedstore.ingest.embed_options import EmbedOptions
 from embedstore.ingest.plan import Chunk, Planner, SpaceWork
 from embedstore.ingest.stages import Clock
 from embedstore.ingest.typed_batches import Typed

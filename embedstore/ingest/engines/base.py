@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.ingest.claims import SpaceState
-from embedstore.ingest.options import EmbedOptions
+from embedstore.ingest.embed_options import EmbedOptions
 from embedstore.ingest.report import EmbedReport, ProgressCallback
 from embedstore.ingest.stages import Clock
 from embedstore.ingest.typed_batches import Typed

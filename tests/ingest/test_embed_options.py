@@ -14,7 +14,7 @@ from embedstore_cli.main import app
 import embedstore as es
 from embedstore._core.arguments import TIMEOUT
 from embedstore.errors import UsageError
-from embedstore.ingest.options import EmbedOptions
+from embedstore.ingest.embed_options import EmbedOptions
 
 OWN = {"dataset", "store", "on_progress"}
 SPELLED = {"columns": "id_column", "types": "type", "allow_models": "allow_model"}
