@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from embedstore.evaluation.metrics import Score
     from embedstore.ingest.embed import EmbedReport
     from embedstore.ingest.report import ProgressCallback
-    from embedstore.retrieval.request import SearchResult
+    from embedstore.retrieval.search_result import SearchResult
     from embedstore.training.evaluate import EvaluationReport
     from embedstore.training.predict import Predictions
     from embedstore.training.train import TrainReport

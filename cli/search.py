@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from embedstore.retrieval.search_options import SearchOptions
+
+from .from_options import takes
 from .opening import opened
 from .options import SECONDS, AllowModel, Device, Json, NoCheck, Store, Where, WhereTimeout, names
 
@@ -16,6 +19,7 @@ ONE_QUESTION = (
 )
 
 
+@takes(SearchOptions)
 def search(
     context: typer.Context,
     store: Store,
@@ -29,23 +33,17 @@ def search(
     like: Annotated[list[str] | None, typer.Option(help="Id of an example; may be repeated.")] = None,
     unlike: Annotated[list[str] | None, typer.Option(help="Id of an example of what is not wanted.")] = None,
     weights: Annotated[str | None, typer.Option(help="One number for each query, separated by commas.")] = None,
-    fusion: Annotated[str, typer.Option(help="How spaces are joined: score or rrf.")] = "score",
-    space: Annotated[str | None, typer.Option(help="The space to search.")] = None,
-    k: Annotated[int, typer.Option("-k", help="How many results.")] = 10,
-    offset: Annotated[int, typer.Option(help="How many results to skip: the next page.")] = 0,
+    *,
     where: Where = None,
     where_timeout: WhereTimeout = SECONDS,
     no_check: NoCheck = False,
-    min_score: Annotated[float | None, typer.Option(help="Leave out results below.")] = None,
-    diversity: Annotated[float, typer.Option(help="0 nearest, 1 most different from one another.")] = 0.0,
-    group_by: Annotated[str | None, typer.Option(help="Column; each value is shown once.")] = None,
-    recall: Annotated[float | None, typer.Option(help="Operating point of the index; 1 is exact.")] = None,
     columns: Annotated[str | None, typer.Option(help="Columns to show, separated by commas.")] = None,
     batch: Annotated[str | None, typer.Option(help="Many queries: a .npy of shape (m, dim), or a space of the store.")] = None,
     out: Annotated[Path | None, typer.Option(readable=False, help="With --batch: .parquet, .csv or .jsonl to write.")] = None,
     device: Device = "auto",
     allow_model: AllowModel = None,
     json: Json = False,
+    **given: Any,
 ) -> None:
     """Find the nearest items to texts, images, items or vectors, by cosine."""
     import embedstore as es
@@ -58,9 +56,8 @@ def search(
         if extra := [_written(name) for name in ONE_QUESTION if _given(context, name)]:
             raise UsageError(f"--batch is a search of its own: leave out {', '.join(extra)}.")
         with render.status("searching") as say:
-            done = es.search_batch(
-                held, batch, out, space=space, k=k, where=where, recall=recall, device=device, on_progress=say
-            )
+            alike = {name: given[name] for name in ("space", "k", "recall")}
+            done = es.search_batch(held, batch, out, where=where, **alike, device=device, on_progress=say)
         render.print_json(done.to_dict()) if json else render.say(str(done))
         return
     if out is not None:
@@ -70,29 +67,11 @@ def search(
     shown = names(columns)
     texts = ["text"] if "text" in held.items.column_types() else []
     table = shown or [*texts, *held.items.metadata_columns()[:3]]
+    given |= {"text": [*_text(words or []), *(text or [])], "image": image, "audio": audio, "id": id}
+    given |= {"like": like, "unlike": unlike, "weights": _numbers(weights), "where": where, "columns": shown if json else table}
     with render.status("searching"):
-        result = es.search(
-            held,
-            text=[*_text(words or []), *(text or [])],
-            image=list(image or []),
-            audio=list(audio or []),
-            id=id,
-            vector=es.QueryVector.load(vector, fingerprint) if vector else None,
-            like=like,
-            unlike=unlike,
-            weights=_numbers(weights),
-            fusion=fusion,
-            space=space,
-            k=k,
-            offset=offset,
-            where=where,
-            min_score=min_score,
-            diversity=diversity,
-            group_by=group_by,
-            recall=recall,
-            columns=shown if json else table,
-            device=device,
-        )
+        queried = es.QueryVector.load(vector, fingerprint) if vector else None
+        result = es.search(held, **given, vector=queried, device=device)
     render.print_json(result.to_dict()) if json else render.print_hits(result, table)
 
 

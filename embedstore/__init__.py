@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from embedstore.retrieval.eval_search import SearchEvaluation, eval_search
     from embedstore.retrieval.index import IndexReport, index
     from embedstore.retrieval.queries import QueryVector
-    from embedstore.retrieval.request import SearchResult
     from embedstore.retrieval.search import Searcher, search
+    from embedstore.retrieval.search_result import SearchResult
     from embedstore.spec import EncoderSpec
     from embedstore.store import Store, View
     from embedstore.store.verify import verify
@@ -47,7 +47,7 @@ _HOMES = {
     "LinearHead": "embedstore.heads",
     "QueryVector": "embedstore.retrieval.queries",
     "SearchEvaluation": "embedstore.retrieval.eval_search",
-    "SearchResult": "embedstore.retrieval.request",
+    "SearchResult": "embedstore.retrieval.search_result",
     "Searcher": "embedstore.retrieval.search",
     "Store": "embedstore.store",
     "VectorIndex": "embedstore.indexing.vector_index",

@@ -1,10 +1,31 @@
-"""Checks of arguments at the public boundary."""
+"""Arguments at the public boundary: checks, and what they are where nothing is said."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
+from typing import Any
 
 from embedstore.errors import UsageError
+
+TIMEOUT = 60.0
+"""Seconds that a remote read may take."""
+
+
+def option(default: Any, help: str, type: Any = None, *, flag: str | None = None) -> Any:
+    """A field of an options object that a command has, too.
+
+    Parameters
+    ----------
+    default : immutable
+    help : str
+        What the command's help says of it.
+    type : optional
+        Of the command's option, where a command line knows less than Python; default that of the field.
+    flag : str, optional
+        How the option is typed; default ``--`` and the field's name.
+    """
+    return dataclasses.field(default=default, metadata={"help": help, "type": type, "flag": flag})
 
 
 def strings(given: str | Iterable[str], what: str) -> list[str]:

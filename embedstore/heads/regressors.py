@@ -219,7 +219,10 @@ class KnnRegressor(Regressor):
 
 
 class GbdtRegressor(Regressor, Boosted):
-    """Gradient-boosted trees on squared error; the parameters are those of `GbdtHead`."""
+    """Gradient-boosted trees on squared error.
+
+    The parameters are those of `GbdtHead`.
+    """
 
     kind = "gbdt_regression"
 

@@ -1,16 +1,14 @@
-"""`embed`: a dataset through encoders into a store. The wiring of sources, encoders, pipeline and store."""
+"""`embed`: a dataset through encoders into a store. The wiring of sources, encoders, engine and store."""
 
 from __future__ import annotations
 
 import os
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from embedstore._core.column_types import declared, word_of
 from embedstore.encoders import Encoder, load_encoder
@@ -19,14 +17,13 @@ from embedstore.encoders.trust import absolute_name, refuse_foreign
 from embedstore.errors import UsageError
 from embedstore.indexing.measure import interval
 from embedstore.ingest.claims import SpaceState
-from embedstore.ingest.consume import ChunkCloser, Encoding
-from embedstore.ingest.plan import Planner
-from embedstore.ingest.produce import ChunkEnd, Producer
+from embedstore.ingest.embed_options import EmbedOptions
+from embedstore.ingest.engines import local
+from embedstore.ingest.engines.base import Job
 from embedstore.ingest.report import EmbedReport, Progress, ProgressCallback, SpaceReport, kept_note
-from embedstore.ingest.stages import Clock, RunAhead
+from embedstore.ingest.stages import Clock
 from embedstore.ingest.typed_batches import Known, Typed
 from embedstore.sources import (
-    TIMEOUT,
     ArrowSource,
     Dataset,
     LinesSource,
@@ -36,7 +33,6 @@ from embedstore.sources import (
     leave_text,
     open_source,
 )
-from embedstore.sources.confined import Root
 from embedstore.sources.manifests import Manifest
 from embedstore.spec import EncoderSpec
 from embedstore.store import Store, StoreReader
@@ -60,22 +56,22 @@ def embed(
     video: EncoderName | Mapping[str, EncoderName] | None = None,
     columns: Mapping[str, str] | None = None,
     types: Mapping[str, str] | Known | None = None,
-    dtype: str | None = None,
-    device: str = "auto",
-    precision: str = "auto",
-    runtime: str = "auto",
-    workers: int | None = None,
-    max_pixels: int | None = None,
-    rehash: bool = False,
-    retry_failed: bool = False,
-    strict: bool = False,
-    prune: bool = False,
-    timeout: float = TIMEOUT,
-    prompt: str | None = None,
-    query_prompt: str | None = None,
-    force: bool = False,
-    allow_models: Sequence[str | os.PathLike[str]] = (),
-    root: str | os.PathLike[str] | None = None,
+    dtype: str | None = EmbedOptions.dtype,
+    device: str = EmbedOptions.device,
+    precision: str = EmbedOptions.precision,
+    runtime: str = EmbedOptions.runtime,
+    workers: int | None = EmbedOptions.workers,
+    max_pixels: int | None = EmbedOptions.max_pixels,
+    rehash: bool = EmbedOptions.rehash,
+    retry_failed: bool = EmbedOptions.retry_failed,
+    strict: bool = EmbedOptions.strict,
+    prune: bool = EmbedOptions.prune,
+    timeout: float = EmbedOptions.timeout,
+    prompt: str | None = EmbedOptions.prompt,
+    query_prompt: str | None = EmbedOptions.query_prompt,
+    force: bool = EmbedOptions.force,
+    allow_models: Sequence[str | os.PathLike[str]] = EmbedOptions.allow_models,
+    root: str | os.PathLike[str] | None = EmbedOptions.root,
     on_progress: ProgressCallback | None = None,
 ) -> EmbedReport:
     """Embed `dataset` into `store`; what is there and unchanged is left alone, so it can be stopped and run again.
@@ -137,144 +133,69 @@ def embed(
         A space holds vectors of another encoder.
     SourceError, StoreError, EncoderError, UsageError
     """
-    if not timeout > 0:
-        raise UsageError(f"timeout must be above 0 seconds. Got {timeout} instead.")
+    options = EmbedOptions(
+        image=image,
+        text=text,
+        audio=audio,
+        video=video,
+        columns=columns,
+        types=types,
+        dtype=dtype,
+        device=device,
+        precision=precision,
+        runtime=runtime,
+        workers=workers,
+        max_pixels=max_pixels,
+        rehash=rehash,
+        retry_failed=retry_failed,
+        strict=strict,
+        prune=prune,
+        timeout=timeout,
+        prompt=prompt,
+        query_prompt=query_prompt,
+        force=force,
+        allow_models=allow_models,
+        root=root,
+    )
     known = types if isinstance(types, Known) else Known({})
     said = declared(types or {}) if not isinstance(types, Known) else {}
-    confined = None if root is None else Root(root)
-    source = open_source(dataset, columns, timeout=timeout, root=confined)
-    by_modality = {"image": image, "text": text, "audio": audio, "video": video}
-    if workers is not None and workers < 1:
-        raise UsageError(f"workers must be at least 1. Got {workers} instead.")
-    if max_pixels is not None and max_pixels < 1:
-        raise UsageError(f"max_pixels must be at least 1. Got {max_pixels} instead.")
+    source = open_source(dataset, columns, timeout=timeout, root=options.confined)
     made = not isinstance(store, Store) and not (Path(store) / "store.json").exists()
     opened = store if isinstance(store, Store) else Store.open(store, create=True, allow_models=allow_models)
     started = time.perf_counter()
     with opened.writer(discard_if_empty=made) as writer:
-        named = _named_encoders(by_modality) or _recorded_encoders(writer.store, source, opened.access)
+        named = options.encoders or _recorded_encoders(writer.store, source, opened.access)
         _refuse_absent(named, source)
-        asked: dict[str, Any] = {"prompt": prompt, "query_prompt": query_prompt}
-        _refuse_prompts(named, asked)
-        options: dict[str, Any] = {
-            "device": device,
-            "precision": precision,
-            "runtime": runtime,
-            "max_pixels": max_pixels,
-            "force": force,
-        }
-        loaded = {
-            name: encoder
-            if not isinstance(encoder, str)
-            else load_encoder(
-                encoder,
-                modality,
-                recorded=_recorded(writer.store, name, encoder),
-                **(asked if modality == "text" else {}),
-                **options,
-            )
-            for name, (modality, encoder) in named.items()
-        }
-        report = _run(
-            source,
-            writer,
-            _states(writer, loaded, dtype),
-            Typed(
-                source.name, writer.store.items.column_types() | dict(known.kinds), said, owner=known.owner, exact=known.exact
-            ),
-            workers=workers or os.cpu_count() or 1,
-            rehash=rehash,
-            retry_failed=retry_failed,
-            strict=strict,
-            prune=prune,
-            timeout=timeout,
-            root=confined,
-            on_progress=on_progress or (lambda progress: None),
-        )
+        states = _states(writer, _loaded(named, writer.store, options), dtype)
+        stored = writer.store.items.column_types() | dict(known.kinds)
+        typed = Typed(source.name, stored, said, owner=known.owner, exact=known.exact)
+        report = EmbedReport(spaces={name: SpaceReport(state.encoder.spec.name) for name, state in states.items()})
+        seen = np.zeros(writer.next_row if prune else 0, bool)
+        say = on_progress or (lambda progress: None)
+        _run(Job(source, typed, writer, writer.store, states, options, say, report, seen, Clock()))
     report.seconds = time.perf_counter() - started
     return report
 
 
-def _run(
-    source: Source,
-    writer: StoreWriter,
-    states: Mapping[str, SpaceState],
-    typed: Typed,
-    *,
-    workers: int,
-    rehash: bool,
-    retry_failed: bool,
-    strict: bool,
-    prune: bool,
-    timeout: float,
-    root: Root | None,
-    on_progress: ProgressCallback,
-) -> EmbedReport:
-    store, clock, started = writer.store, Clock(), time.perf_counter()
-    seen = np.zeros(writer.next_row if prune else 0, bool)
-    report = EmbedReport(spaces={name: SpaceReport(state.encoder.spec.name) for name, state in states.items()})
-    leave_text(source, typed.known)
-    total = source.count()
-    planner = Planner(
-        store.items,
-        source.name,
-        rehash=rehash,
-        unique_ids=getattr(source, "unique_ids", False),
-        duplicate_hint=getattr(source, "duplicate_hint", None),
-        root=root,
-    )
-    with ThreadPoolExecutor(workers, thread_name_prefix="embedstore-read") as pool:
-        producer = Producer(
-            source,
-            typed,
-            planner,
-            list(states.values()),
-            pool,
-            clock,
-            workers=workers,
-            retry_failed=retry_failed,
-            timeout=timeout,
-            root=root,
-        )
-        closer = ChunkCloser(store, writer, states, report, clock, strict=strict)
-
-        def close(end: ChunkEnd) -> None:
-            closer.close(end.chunk, end.claims)
-            if prune:
-                seen[end.chunk.old_row[end.chunk.old_row >= 0]] = True
-
-        encoding = Encoding(clock, close)
-        try:
-            with RunAhead(producer.events(), depth=4) as events:
-                for event in events:
-                    encoding.add(event)
-                    if not events.ready:
-                        encoding.finish()
-                    done = report.items + sum(state.waiting for state in states.values()) // max(len(states), 1)
-                    on_progress(Progress(done, total, sum(state.encoded for state in states.values())))
-                encoding.finish()
-        finally:
-            try:
-                encoding.stop()
-            finally:
-                closer.finish()
+def _run(job: Job) -> None:
+    """Have an engine do the job, then complete its report."""
+    source, writer, report, started = job.source, job.writer, job.report, time.perf_counter()
+    leave_text(source, job.typed.known)
+    local.run(job)
     writer.publish_spaces()
-    report.absent = len(store) - (report.items - report.added)
-    if prune and report.absent:
-        if unread := getattr(source, "unread", None):
-            raise UsageError(f"{source.name} could not be read whole, so --prune removed nothing; {unread}")
-        _remove_unseen(store, seen, writer, report, source.name)
-    for name, state in states.items():
+    report.absent = len(job.store) - (report.items - report.added)
+    if job.options.prune and report.absent:
+        _prune(job)
+    for name, state in job.states.items():
         report.spaces[name].distinct = state.encoded
         report.spaces[name].truncated = state.encoder.truncated
         if isinstance(state.encoder, Cut):
             report.spaces[name].cut = _loss(state.encoder)
-    report.notes = [*getattr(source, "notes", ()), *_manifest_notes(source, store, states), *typed.notes()]
+    report.notes = [*getattr(source, "notes", ()), *_manifest_notes(source, job.store, job.states), *job.typed.notes()]
     for name, counts in report.spaces.items():
         report.notes += kept_note(name, counts.kept)
-    report.types = {name: word_of(kind) for name, kind in typed.kinds.items()}
-    report.shares = clock.shares(time.perf_counter() - started, workers)
-    return report
+    report.types = {name: word_of(kind) for name, kind in job.typed.kinds.items()}
+    report.shares = job.clock.shares(time.perf_counter() - started, job.options.threads)
 
 
 def _loss(encoder: Cut) -> dict[str, Any]:
@@ -284,16 +205,18 @@ def _loss(encoder: Cut) -> dict[str, Any]:
     return {**encoder.spec.preprocessing["cut"], "sample": len(encoder.sample.vectors), "recall_at_10": recall}
 
 
-def _remove_unseen(
-    store: StoreReader, seen: npt.NDArray[np.bool_], writer: StoreWriter, report: EmbedReport, source_name: str
-) -> None:
+def _prune(job: Job) -> None:
+    """Remove the items that the source does not have."""
+    source, store, report = job.source, job.store, job.report
+    if unread := getattr(source, "unread", None):
+        raise UsageError(f"{source.name} could not be read whole, so --prune removed nothing; {unread}")
     if report.absent == len(store):
         raise UsageError(
-            f"None of the {len(store):,} items that {store.path} held is in {source_name}, so --prune removed nothing. "
+            f"None of the {len(store):,} items that {store.path} held is in {source.name}, so --prune removed nothing. "
             "If that is meant, embed into a new store."
         )
     rows = store.items.rows
-    writer.commit(removed=rows[~seen[rows]])
+    job.writer.commit(removed=rows[~job.seen[rows]])
     report.removed, report.absent = report.absent, 0
 
 
@@ -306,20 +229,6 @@ def _manifest_notes(source: Source, store: StoreReader, states: Mapping[str, Spa
         f"to embed it, with its columns, instead: {table.command(str(store.path), encoders)}"
         for table in found
     ]
-
-
-def _named_encoders(by_modality: Mapping[str, Any]) -> dict[str, tuple[str, EncoderName]]:
-    """Space name → (modality, encoder)."""
-    named: dict[str, tuple[str, EncoderName]] = {}
-    for modality, given in by_modality.items():
-        spaces = given if isinstance(given, Mapping) else {modality: given} if given is not None else {}
-        for name, encoder in spaces.items():
-            if not isinstance(encoder, str) and not hasattr(encoder, "encode"):
-                raise UsageError(f"{modality} takes the name of an encoder, or an Encoder. Got {encoder!r} instead.")
-            if name in named:
-                raise UsageError(f"Two encoders are given for a space called {name!r}. Name one: NAME=ENCODER.")
-            named[name] = (modality, encoder)
-    return named
 
 
 def _recorded_encoders(store: StoreReader, source: Source, access: Access) -> dict[str, tuple[str, EncoderName]]:
@@ -344,6 +253,29 @@ def _recorded(store: StoreReader, space: str, encoder: str) -> EncoderSpec | Non
     spec = store.spaces[space].spec if space in store.spaces else None
     same = spec is not None and absolute_name(spec.name) == absolute_name(encoder)
     return spec if spec is not None and same and not spec.declared else None
+
+
+def _loaded(named: Mapping[str, tuple[str, EncoderName]], store: StoreReader, options: EmbedOptions) -> dict[str, Encoder]:
+    """Space name → encoder; those of texts are asked for the prompts."""
+    prompts = {"prompt": options.prompt, "query_prompt": options.query_prompt}
+    _refuse_prompts(named, prompts)
+    loaded: dict[str, Encoder] = {}
+    for name, (modality, encoder) in named.items():
+        if isinstance(encoder, str):
+            loaded[name] = load_encoder(
+                encoder,
+                modality,
+                device=options.device,
+                precision=options.precision,
+                runtime=options.runtime,
+                max_pixels=options.max_pixels,
+                force=options.force,
+                recorded=_recorded(store, name, encoder),
+                **(prompts if modality == "text" else {}),
+            )
+        else:
+            loaded[name] = encoder
+    return loaded
 
 
 def _refuse_prompts(named: Mapping[str, tuple[str, EncoderName]], asked: Mapping[str, str | None]) -> None:

@@ -19,12 +19,12 @@ from embedstore._core.ordered import ordered_map
 from embedstore.errors import EmbedstoreError, PayloadError, one_line
 from embedstore.ingest.chunks import LEAST_ROWS, LEAST_TEXTS, LEAST_WITH_TEXTS, chunks
 from embedstore.ingest.claims import SpaceState
+from embedstore.ingest.embed_options import EmbedOptions
 from embedstore.ingest.plan import Chunk, Planner, SpaceWork
 from embedstore.ingest.stages import Clock
 from embedstore.ingest.typed_batches import Typed
 from embedstore.sources.base import Source
-from embedstore.sources.confined import Root
-from embedstore.sources.files import TIMEOUT, read_payload
+from embedstore.sources.files import read_payload
 from embedstore.store.parts import row_numbers
 
 Positions = npt.NDArray[np.intp]
@@ -65,14 +65,9 @@ class Producer:
     planner : Planner
     states : sequence of SpaceState
     pool : ThreadPoolExecutor
-        Of `workers` threads.
+        Of as many threads as the options say.
     clock : Clock
-    retry_failed : bool
-        Try payloads again that failed before and have not changed.
-    timeout : float
-        Seconds that a remote read may take.
-    root : Root, optional
-        The folder that payloads may come from.
+    options : EmbedOptions
     """
 
     def __init__(
@@ -83,11 +78,7 @@ class Producer:
         states: Sequence[SpaceState],
         pool: ThreadPoolExecutor,
         clock: Clock,
-        *,
-        workers: int,
-        retry_failed: bool,
-        timeout: float = TIMEOUT,
-        root: Root | None = None,
+        options: EmbedOptions,
     ) -> None:
         self._source = source
         self._typed = typed
@@ -95,10 +86,8 @@ class Producer:
         self._states = list(states)
         self._pool = pool
         self._clock = clock
-        self._workers = workers
-        self._timeout = timeout
-        self._root = root
-        self._settled = {} if retry_failed else {state.name: _settled_failures(state) for state in states}
+        self._options = options
+        self._settled = {} if options.retry_failed else {state.name: _settled_failures(state) for state in states}
 
     def events(self) -> Iterator[Batch | ChunkEnd]:
         for start, table in chunks(self._typed.batches(self._source.batches()), self._least_rows()):
@@ -185,7 +174,7 @@ class Producer:
         modality: str,
     ) -> Iterator[Batch]:
         """Files: read and hashed by the workers, decoded by them where no identical payload was claimed before."""
-        reads = ordered_map(self._pool, self._read, _to_read(chunk, modality, to_read), window=4 * self._workers + 4)
+        reads = ordered_map(self._pool, self._read, _to_read(chunk, modality, to_read), window=4 * self._options.threads + 4)
         batchers = {state.name: _Batcher(state) for state in states}
         for positions, payloads in self._groups(chunk, modality, zip(to_read.tolist(), reads, strict=True)):
             digests = chunk.hashes[modality][positions]
@@ -245,7 +234,11 @@ class Producer:
         uri, payload = work
         with self._clock.measure("read"):
             try:
-                payload = read_payload(uri, timeout=self._timeout, root=self._root) if payload is None else payload
+                payload = (
+                    read_payload(uri, timeout=self._options.timeout, root=self._options.confined)
+                    if payload is None
+                    else payload
+                )
             except PayloadError as error:
                 return error
             return payload, keys_from_bytes(hash_payload(payload))[0]

@@ -17,8 +17,8 @@ from embedstore._core.words import counted
 from embedstore.errors import UsageError
 from embedstore.retrieval.aligned_spaces import SearchableSpace
 from embedstore.retrieval.query_files import read_queries
-from embedstore.retrieval.request import Wanted
 from embedstore.retrieval.search import Searcher
+from embedstore.retrieval.search_options import SearchOptions
 from embedstore.store import Store
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def search_batch(
     """
     import pyarrow as pa
 
-    wanted = Wanted.of({"k": k, "recall": recall})
+    wanted = SearchOptions(k=k, recall=recall)
     opened = store if isinstance(store, Store) else Store.open(store)
     if out is None or Path(out).suffix.lower() not in SUFFIXES:
         raise UsageError(f"Say where to write the neighbours: --out FILE with one of {', '.join(SUFFIXES)}. Got {out} instead.")

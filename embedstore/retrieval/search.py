@@ -22,7 +22,8 @@ from embedstore.retrieval.aligned_spaces import ProjectedSpace, SearchableSpace
 from embedstore.retrieval.fusion import diversified, first_of_each, fuse_ranks, fuse_scores
 from embedstore.retrieval.index import OpenIndex, open_index
 from embedstore.retrieval.queries import Asked, Resolver, combined, joined, weighted
-from embedstore.retrieval.request import Hit, Query, SearchResult, Wanted
+from embedstore.retrieval.search_options import Query, SearchOptions
+from embedstore.retrieval.search_result import Hit, SearchResult
 from embedstore.store import Store
 from embedstore.store.format import HEAD, HEADS
 from embedstore.store.indexes import INDEX
@@ -67,18 +68,18 @@ class Searcher:
 
     def search(self, **query: Unpack[Query]) -> SearchResult:
         """See `search`."""
-        wanted = Wanted.of(query)
-        columns = self._columns(query.get("columns"))
+        wanted = SearchOptions.of(query)
+        columns = self._columns(wanted.columns)
         if wanted.group_by is not None:
             self._columns([wanted.group_by])
         start = time.perf_counter()
         self._answers.used = {}
-        asked = self._asked(query)
+        asked = self._asked(wanted)
         encoded = time.perf_counter()
         for one in asked:
             self.index(one.space)
         loaded = time.perf_counter()
-        rows, scores = self._ranked(asked, wanted, query.get("where"))
+        rows, scores = self._ranked(asked, wanted)
         found = time.perf_counter()
         hits = self._hits(rows, scores, columns, wanted.offset)
         fetched = time.perf_counter()
@@ -172,30 +173,30 @@ class Searcher:
             scores = np.take_along_axis(np.where(own, np.float32(np.nan), scores), order, axis=1)[:, :k]
         return scores, rows
 
-    def _asked(self, query: Query) -> list[Asked]:
+    def _asked(self, wanted: SearchOptions) -> list[Asked]:
         """Every query of the question, with its weight."""
-        space = query.get("space")
-        like, unlike = query.get("like"), query.get("unlike")
+        space = wanted.space
         asked = [
             self.queries.payload(modality, given, space)
             for modality in ("text", "image", "audio")
-            for given in _several(query.get(modality), modality)
+            for given in _several(getattr(wanted, modality), modality)
         ]
-        asked += [self.queries.item(item, space) for item in _several(query.get("id"), "id")]
-        if (vector := query.get("vector")) is not None:
-            asked.append(self.queries.vector(vector, space))
-        if like or unlike:
-            asked.append(self.queries.examples(strings(like or [], "like"), strings(unlike or [], "unlike"), space))
+        asked += [self.queries.item(item, space) for item in _several(wanted.id, "id")]
+        if wanted.vector is not None:
+            asked.append(self.queries.vector(wanted.vector, space))
+        if wanted.like or wanted.unlike:
+            like, unlike = strings(wanted.like or [], "like"), strings(wanted.unlike or [], "unlike")
+            asked.append(self.queries.examples(like, unlike, space))
         if not asked:
             raise UsageError("Say what to search for: words, --text, --image, --audio, --id, --vector or --like.")
-        return weighted(asked, query.get("weights"), query.get("fusion", "score"))
+        return weighted(asked, wanted.weights, wanted.fusion)
 
-    def _ranked(self, asked: Sequence[Asked], wanted: Wanted, where: str | None) -> Ranking:
+    def _ranked(self, asked: Sequence[Asked], wanted: SearchOptions) -> Ranking:
         """Rows and scores of the page that is wanted."""
         needed = -(-wanted.last // POOL) * POOL if wanted.diversity else wanted.last
         depth = max(DEEPER * needed, 50) if wanted.group_by else needed
         while True:
-            rows, scores = self._candidates(asked, depth, where, wanted.recall, wanted.fusion)
+            rows, scores = self._candidates(asked, depth, wanted)
             exhausted = len(rows) < depth
             if wanted.min_score is not None:
                 kept = scores >= wanted.min_score
@@ -222,32 +223,31 @@ class Searcher:
             rows, scores = rows[order], scores[order]
         return rows[wanted.offset : wanted.last], scores[wanted.offset : wanted.last]
 
-    def _candidates(self, asked: Sequence[Asked], depth: int, where: str | None, recall: float | None, fusion: str) -> Ranking:
+    def _candidates(self, asked: Sequence[Asked], depth: int, wanted: SearchOptions) -> Ranking:
         groups = joined(asked)
         leave_out = np.asarray([row for one in asked for row in one.leave_out], np.int64)
-        if fusion == "score":
+        if wanted.fusion == "score":
             sums = [combined(group) for group in groups.values()]
             if len(sums) == 1:
-                return self._one(sums[0], depth, where, leave_out, recall)
-            return _deepened(depth, lambda deep: self._fused(sums, deep, where, leave_out, recall))
+                return self._one(sums[0], depth, wanted, leave_out)
+            return _deepened(depth, lambda deep: self._fused(sums, deep, wanted, leave_out))
         if len(asked) == 1:
-            return self._one(asked[0], depth, where, leave_out, recall)
+            return self._one(asked[0], depth, wanted, leave_out)
 
         def ranked(deep: int) -> Ranking:
-            rankings = [self._one(one, deep, where, leave_out, recall)[0] for one in asked]
+            rankings = [self._one(one, deep, wanted, leave_out)[0] for one in asked]
             return fuse_ranks(rankings, [one.weight for one in asked])
 
         return _deepened(depth, ranked)
 
-    def _one(self, asked: Asked, depth: int, where: str | None, leave_out: Rows, recall: float | None) -> Ranking:
-        scores, rows = self._nearest(
-            asked.space, asked.vector[None], depth + len(leave_out), self._filter(asked.space, where), None, recall
-        )
+    def _one(self, asked: Asked, depth: int, wanted: SearchOptions, leave_out: Rows) -> Ranking:
+        keep, deeper = self._filter(asked.space, wanted.where), depth + len(leave_out)
+        scores, rows = self._nearest(asked.space, asked.vector[None], deeper, keep, None, wanted.recall)
         kept = (rows[0] >= 0) & ~np.isin(rows[0], leave_out)
         return rows[0][kept][:depth], scores[0][kept][:depth].astype(np.float64)
 
-    def _fused(self, asked: Sequence[Asked], depth: int, where: str | None, leave_out: Rows, recall: float | None) -> Ranking:
-        found = [self._one(one, depth, where, leave_out, recall)[0] for one in asked]
+    def _fused(self, asked: Sequence[Asked], depth: int, wanted: SearchOptions, leave_out: Rows) -> Ranking:
+        found = [self._one(one, depth, wanted, leave_out)[0] for one in asked]
         rows = np.unique(np.concatenate(found))
         scores, background = [], []
         for one in asked:

@@ -7,12 +7,12 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from embedstore._core.arguments import TIMEOUT
 from embedstore.errors import SourceError
 from embedstore.registry import SOURCES
 from embedstore.sources.arrow import ArrowSource
 from embedstore.sources.base import Source, SourceRequest
 from embedstore.sources.confined import Root
-from embedstore.sources.files import TIMEOUT
 from embedstore.sources.folder import FolderSource
 from embedstore.sources.lines import LinesSource
 from embedstore.sources.memory import MemorySource

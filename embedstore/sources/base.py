@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from embedstore._core.arguments import TIMEOUT
 from embedstore.errors import SourceError
 from embedstore.sources.confined import Root
-from embedstore.sources.files import TIMEOUT, exists, is_url
+from embedstore.sources.files import exists, is_url
 from embedstore.spec import MODALITIES
 
 if TYPE_CHECKING:

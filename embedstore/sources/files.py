@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+from embedstore._core.arguments import TIMEOUT
 from embedstore.errors import MissingDependencyError, PayloadError, SourceError, next_step, one_line
 from embedstore.registry import require
 from embedstore.sources.confined import Root
@@ -24,9 +25,6 @@ T = TypeVar("T")
 
 PAYLOAD_BYTES = 2 << 30
 """No payload is larger: it is read into memory."""
-
-TIMEOUT = 60.0
-"""Seconds that a remote read may take."""
 
 _PACKAGE_OF = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "http": "aiohttp", "https": "aiohttp"}
 

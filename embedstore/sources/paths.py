@@ -8,10 +8,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from embedstore._core.arguments import TIMEOUT
 from embedstore.errors import SourceError
 from embedstore.sources.base import EXTENSIONS, ID, MODALITY_OF, UNDECODED
 from embedstore.sources.confined import Root
-from embedstore.sources.files import TIMEOUT, folder_of, is_url, open_file, relative_to
+from embedstore.sources.files import folder_of, is_url, open_file, relative_to
 from embedstore.sources.left_out import LeftOut
 from embedstore.sources.records import as_batches
 from embedstore.sources.text_files import read_text, text_fields, text_values

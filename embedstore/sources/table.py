@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from embedstore._core.arguments import TIMEOUT
 from embedstore._core.sql import quoted
 from embedstore.errors import DuplicateIdError, SourceError, UsageError
 from embedstore.sources.base import BATCH_BYTES, BATCH_ROWS, BYTES, ID, kept_names, renamed
 from embedstore.sources.features import PATH, features_of, named_labels, payload_bytes, payload_uris
-from embedstore.sources.files import TIMEOUT, absolute, folder_of, is_url, natural, relative_to, remote
+from embedstore.sources.files import absolute, folder_of, is_url, natural, relative_to, remote
 from embedstore.sources.tabular import Tabular
 from embedstore.spec import MODALITIES
 

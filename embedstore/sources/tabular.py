@@ -10,12 +10,13 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from embedstore._core.arguments import TIMEOUT
 from embedstore._core.sql import connect, literal, quoted
 from embedstore.errors import SourceError, one_line
 from embedstore.registry import require
 from embedstore.sources.base import glob_escape
 from embedstore.sources.delimited import TEXT, Delimited
-from embedstore.sources.files import TIMEOUT, is_url, open_file, remote, resolve
+from embedstore.sources.files import is_url, open_file, remote, resolve
 from embedstore.sources.records import record_of
 
 if TYPE_CHECKING:

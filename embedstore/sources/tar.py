@@ -9,8 +9,9 @@ import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from embedstore._core.arguments import TIMEOUT
 from embedstore.errors import SourceError, one_line
-from embedstore.sources.files import PAYLOAD_BYTES, TIMEOUT, is_url, matching, open_file
+from embedstore.sources.files import PAYLOAD_BYTES, is_url, matching, open_file
 from embedstore.sources.left_out import LeftOut, shown
 
 IS_TAR = re.compile(r"\.(tar|tgz|tar\.(gz|zst|bz2))$", re.IGNORECASE)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from embedstore._core.arguments import TIMEOUT
 from embedstore.errors import PayloadError
 from embedstore.sources.base import TEXT_FAILED
 from embedstore.sources.confined import Root
-from embedstore.sources.files import TIMEOUT, read_payload
+from embedstore.sources.files import read_payload
 
 if TYPE_CHECKING:
     import pyarrow as pa

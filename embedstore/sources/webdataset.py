@@ -16,12 +16,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
+from embedstore._core.arguments import TIMEOUT
 from embedstore._core.atomic_files import parquet_table
 from embedstore._core.column_types import as_text, plain_type
 from embedstore._core.column_values import MisfitError, fitted
 from embedstore.errors import PayloadError, SourceError, UsageError, one_line
 from embedstore.sources.base import BYTES, EXTENSIONS, ID, free_name, kept_names, renamed
-from embedstore.sources.files import TIMEOUT, absolute, exists, is_url, read_payload
+from embedstore.sources.files import absolute, exists, is_url, read_payload
 from embedstore.sources.left_out import LeftOut
 from embedstore.sources.records import SNIFFED, JsonColumns, as_batches
 from embedstore.sources.samples import LABEL, Parts, Sample, key_and_extension, label_of, modality_of

@@ -1,0 +1,61 @@
+"""The engine of one process: a thread that reads ahead with a pool of workers, the caller's that encodes, one that commits."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+from embedstore.ingest.consume import ChunkCloser, Encoding
+from embedstore.ingest.engines.base import Job
+from embedstore.ingest.plan import Planner
+from embedstore.ingest.produce import ChunkEnd, Producer
+from embedstore.ingest.report import Progress
+from embedstore.ingest.stages import RunAhead
+
+AHEAD = 4
+"""Batches that are read before they are encoded."""
+
+
+def run(job: Job) -> None:
+    """Embed the whole source, or raise what stopped it; what was committed by then stays."""
+    options, clock = job.options, job.clock
+    with ThreadPoolExecutor(options.threads, thread_name_prefix="embedstore-read") as pool:
+        producer = Producer(job.source, job.typed, _planner(job), list(job.states.values()), pool, clock, options)
+        closer = ChunkCloser(job.store, job.writer, job.states, job.report, clock, strict=options.strict)
+
+        def close(end: ChunkEnd) -> None:
+            closer.close(end.chunk, end.claims)
+            if options.prune:
+                job.seen[end.chunk.old_row[end.chunk.old_row >= 0]] = True
+
+        encoding = Encoding(clock, close)
+        try:
+            _encode_all(job, producer, encoding)
+        finally:
+            try:
+                encoding.stop()
+            finally:
+                closer.finish()
+
+
+def _planner(job: Job) -> Planner:
+    source = job.source
+    return Planner(
+        job.store.items,
+        source.name,
+        rehash=job.options.rehash,
+        unique_ids=getattr(source, "unique_ids", False),
+        duplicate_hint=getattr(source, "duplicate_hint", None),
+        root=job.options.confined,
+    )
+
+
+def _encode_all(job: Job, producer: Producer, encoding: Encoding) -> None:
+    states, total = job.states.values(), job.source.count()
+    with RunAhead(producer.events(), depth=AHEAD) as events:
+        for event in events:
+            encoding.add(event)
+            if not events.ready:
+                encoding.finish()
+            done = job.report.items + sum(state.waiting for state in states) // max(len(states), 1)
+            job.on_progress(Progress(done, total, sum(state.encoded for state in states)))
+        encoding.finish()

@@ -1,0 +1,119 @@
+"""The options of `search`, checked when they are made.
+
+Defaults and help of the command come from here, so nothing heavy is imported.
+"""
+
+import math
+import numbers
+import operator
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from embedstore._core.arguments import option
+from embedstore.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from embedstore.retrieval.queries import QueryVector
+
+Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+FUSIONS = ("score", "rrf")
+
+
+class Query(TypedDict, total=False):
+    """The keywords of `search`: the fields of `SearchOptions`."""
+
+    text: str | Sequence[str] | None
+    image: Paths | None
+    audio: Paths | None
+    id: str | Sequence[str] | None
+    vector: "QueryVector | npt.NDArray[Any] | None"
+    like: Sequence[str] | None
+    unlike: Sequence[str] | None
+    weights: Sequence[float] | None
+    fusion: str
+    space: str | None
+    k: int
+    offset: int
+    where: str | None
+    columns: Sequence[str] | None
+    min_score: float | None
+    diversity: float
+    group_by: str | None
+    per_group: int
+    recall: float | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SearchOptions:
+    """What to search for, and how to answer; the documentation of `search` says what each option means.
+
+    Raises
+    ------
+    UsageError
+        A value that cannot be right, whatever the store.
+    """
+
+    text: str | Sequence[str] | None = None
+    image: Paths | None = None
+    audio: Paths | None = None
+    id: str | Sequence[str] | None = None
+    vector: "QueryVector | npt.NDArray[Any] | None" = None
+    like: Sequence[str] | None = None
+    unlike: Sequence[str] | None = None
+    weights: Sequence[float] | None = None
+    fusion: str = option(FUSIONS[0], "How spaces are joined: score or rrf.")
+    space: str | None = option(None, "The space to search.")
+    k: int = option(10, "How many results.", flag="-k")
+    offset: int = option(0, "How many results to skip: the next page.")
+    where: str | None = None
+    columns: Sequence[str] | None = None
+    min_score: float | None = option(None, "Leave out results below.")
+    diversity: float = option(0.0, "0 nearest, 1 most different from one another.")
+    group_by: str | None = option(None, "Column; each value is shown once.")
+    per_group: int = 1
+    recall: float | None = option(None, "Operating point of the index; 1 is exact.")
+
+    @classmethod
+    def of(cls, query: Mapping[str, Any]) -> "SearchOptions":
+        """From keywords; an unknown one is refused with those there are."""
+        known = [field.name for field in fields(cls)]
+        if unknown := [word for word in query if word not in known]:
+            raise UsageError(f"A search has no option {unknown[0]!r}. It has: {', '.join(known)}.")
+        return cls(**query)
+
+    def __post_init__(self) -> None:
+        for name, least in (("k", 1), ("offset", 0), ("per_group", 1)):
+            object.__setattr__(self, name, _whole(getattr(self, name), name, least))
+        if not _is_number(self.diversity) or not 0 <= self.diversity <= 1:
+            raise UsageError(
+                f"diversity should lie between 0 (nearest) and 1 (most different). Got {self.diversity!r} instead."
+            )
+        if self.recall is not None and (not _is_number(self.recall) or not 0 < self.recall <= 1):
+            raise UsageError(f"recall should lie between 0 and 1. Got {self.recall!r} instead.")
+        if self.min_score is not None and (not _is_number(self.min_score) or math.isnan(self.min_score)):
+            raise UsageError(f"min_score should be a number. Got {self.min_score!r} instead.")
+        if self.fusion not in FUSIONS:
+            raise UsageError(f"fusion should be one of {', '.join(FUSIONS)}. Got {self.fusion!r} instead.")
+
+    @property
+    def last(self) -> int:
+        """How many results have to be known."""
+        return self.offset + self.k
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def _whole(value: Any, name: str, least: int) -> int:
+    try:
+        value = operator.index(value)
+    except TypeError:
+        raise UsageError(f"{name} should be a whole number. Got {value!r} instead.") from None
+    if value < least:
+        raise UsageError(f"{name} must be at least {least}. Got {value} instead.")
+    return int(value)

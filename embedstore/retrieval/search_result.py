@@ -1,0 +1,65 @@
+"""What a search answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One result; `score` is the cosine to the query, or the fused score of several."""
+
+    rank: int
+    id: str
+    score: float
+    metadata: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What `search` returns.
+
+    Parameters
+    ----------
+    results : list of Hit
+    space : str
+        The space that was searched; several are joined by ``+``.
+    took_ms : mapping of str to float
+        ``encode`` (the query), ``load`` (indexes), ``search`` and ``fetch`` (ids and columns of the results).
+    index : mapping
+        ``type``, ``exact`` and ``recall``; ``plan`` in words. Where it is not exact also ``low``, the lower 95 % bound of the
+        recall, and ``at``, the k that it was measured at.
+    note : str, optional
+        Something that the reader of the results should know.
+    alignment : str, optional
+        The saved alignment whose space was searched.
+    aligned : list of str
+        Spaces that an alignment makes and that the query could search too: ``space=NAME``. None is searched unasked.
+    """
+
+    results: list[Hit]
+    space: str
+    took_ms: dict[str, float] = field(default_factory=dict)
+    index: dict[str, Any] = field(default_factory=lambda: {"type": "flat", "exact": True, "recall": 1.0})
+    note: str | None = None
+    alignment: str | None = None
+    aligned: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The document of ``embedstore search --json``."""
+        hits = [{"rank": h.rank, "id": h.id, "score": h.score, **_renamed(h.metadata)} for h in self.results]
+        told = {"note": self.note, "alignment": self.alignment, "aligned": self.aligned}
+        more = {key: value for key, value in told.items() if value}
+        return {"results": hits, "space": self.space, "took_ms": self.took_ms, "index": self.index, **more}
+
+
+def _renamed(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Metadata whose names are those of a hit's own values get an underscore, or as many as make them unique."""
+    names = {}
+    for name in metadata:
+        free = name
+        while free in ("rank", "id", "score") or (free != name and free in metadata):
+            free += "_"
+        names[name] = free
+    return {names[name]: value for name, value in metadata.items()}
