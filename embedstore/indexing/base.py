@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from embedstore._core.unit import unit_rows
 from embedstore.indexing.entries import Entries
 from embedstore.indexing.one_query import ALL_AT_ONCE, Single
 from embedstore.indexing.pages import use_huge_pages
 from embedstore.indexing.recipe import Recipe
-from embedstore.indexing.vectors import Array, Float, Positions, Vectors, unit_rows
+from embedstore.indexing.vectors import Array, Float, Positions, Vectors
 from embedstore.registry import require
 
 CHUNK = 128
@@ -117,6 +118,11 @@ class Base:
             Descending; -inf where there is no result.
         positions : (m, k) int64
             -1 where there is no result.
+
+        Notes
+        -----
+        Scores over float16 codes are those of the codes, up to 5e-4 off where vectors have few dimensions and some 1e-5 where
+        they have hundreds; `VectorIndex` answers with the cosines of the stored vectors.
         """
         candidates = min(len(self), max(k, setting.candidates))
         least = candidates if self.recipe.kind == "hnsw" else 1
@@ -124,7 +130,7 @@ class Base:
         parameters = self._parameters(max(setting.effort, least), selector)
         harder = self._parameters(setting.again, selector) if setting.again > max(setting.effort, least) else None
         chunk = CHUNK
-        if self.recipe.codes != "Flat":
+        if self.recipe.reranked:
             chunk = min(chunk, max(1, RERANKED_BYTES // (4 * candidates * self.vectors.dim)))
         alone = len(unit) <= 4 or threads == 1
         chunk = chunk if alone else min(chunk, -(-len(unit) // threads))
@@ -154,7 +160,7 @@ class Base:
 
     def one(self, query: Array, k: int, setting: Setting) -> tuple[Float, Positions] | None:
         """`search` for one query (dim,), of any length but zero. None where the query or the answer needs more care."""
-        if self.recipe.codes != "Flat":
+        if self.recipe.reranked:
             return None
         single = getattr(self._of_thread, "single", None)
         if single is None or single.k != k:
@@ -207,25 +213,27 @@ class Base:
             self.index.search_level_0(len(unit), unit_at, candidates, *begin_at, *answer, 1, ALL_AT_ONCE, parameters)
         positions = labels if self.plain else self.labels.take(labels, mode="clip").astype(np.int64)
         positions[labels < 0] = -1
-        if self.recipe.codes != "Flat":
-            return self._reranked(unit, positions, k)
+        if self.recipe.reranked:
+            return ranked(self.vectors, unit, positions, k)
         length = np.einsum("md,md->m", unit, unit)[:, None]  # 1, or 0 for a query of zeros
         scores = (length + 1 - distances) / 2
         scores[labels < 0] = -np.inf
         return scores[:, :k], positions[:, :k]
 
-    def _reranked(self, unit: Float, positions: Positions, k: int) -> tuple[Float, Positions]:
-        m, candidates = positions.shape
-        raw = self.vectors.take(np.maximum(positions, 0).ravel())
-        rows = np.asarray(raw, np.float32).reshape(m, candidates, self.vectors.dim)
-        lengths = np.sqrt(np.einsum("mcd,mcd->mc", rows, rows))
-        if not np.isfinite(lengths).all() or (lengths < 1e-15).any():  # as in `unit_rows`
-            rows, lengths = unit_rows(raw).reshape(m, candidates, self.vectors.dim), np.ones((m, candidates), np.float32)
-        scores = np.matmul(rows, unit[:, :, None])[..., 0]
-        scores /= lengths
-        scores[positions < 0] = -np.inf
-        if k < candidates:
-            best = np.argpartition(scores, candidates - k, axis=1)[:, candidates - k :]
-            scores, positions = np.take_along_axis(scores, best, 1), np.take_along_axis(positions, best, 1)
-        order = np.argsort(-scores, axis=1, kind="stable")
-        return np.take_along_axis(scores, order, 1), np.take_along_axis(positions, order, 1)
+
+def ranked(vectors: Vectors, unit: Float, positions: Positions, k: int) -> tuple[Float, Positions]:
+    """Scores (m, k) and positions of the `k` best of candidates (m, c) by their stored vectors; -1 among them is none."""
+    m, candidates = positions.shape
+    raw = vectors.take(np.maximum(positions, 0).ravel())
+    rows = np.asarray(raw, np.float32).reshape(m, candidates, vectors.dim)
+    lengths = np.sqrt(np.einsum("mcd,mcd->mc", rows, rows))
+    if not np.isfinite(lengths).all() or (lengths < 1e-15).any():  # as in `unit_rows`
+        rows, lengths = unit_rows(raw).reshape(m, candidates, vectors.dim), np.ones((m, candidates), np.float32)
+    scores = np.matmul(rows, unit[:, :, None])[..., 0]
+    scores /= lengths
+    scores[positions < 0] = -np.inf
+    if k < candidates:
+        best = np.argpartition(scores, candidates - k, axis=1)[:, candidates - k :]
+        scores, positions = np.take_along_axis(scores, best, 1), np.take_along_axis(positions, best, 1)
+    order = np.argsort(-scores, axis=1, kind="stable")
+    return np.take_along_axis(scores, order, 1), np.take_along_axis(positions, order, 1)

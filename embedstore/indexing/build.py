@@ -12,15 +12,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from embedstore._core.unit import unit_rows
 from embedstore.indexing.entries import Entries
 from embedstore.indexing.gpu import cagra_graph
-from embedstore.indexing.recipe import RELINKED_UP_TO, TRAIN_PER_ENTRY, TRAIN_PER_LIST, Recipe, n_entries
-from embedstore.indexing.relink import add_linked, can_relink, relink
-from embedstore.indexing.vectors import BLOCK, Float, Positions, Vectors, unit_rows
+from embedstore.indexing.recipe import TRAIN_PER_ENTRY, TRAIN_PER_LIST, Recipe, n_entries
+from embedstore.indexing.vectors import BLOCK, Float, Positions, Vectors
 from embedstore.registry import require
 
 KMEANS_ROUNDS = 8
-GRAPH_CODES = ("RaBitQ2", "SQfp16", "Flat")
 CONSTRUCTION = ((200_000, 200), (10**18, 128))
 """efConstruction for up to so many vectors. With 400 a search tries less, but over more links: it takes as many distances."""
 Progress = Callable[[str], None]
@@ -30,36 +29,33 @@ def build(
     recipe: Recipe,
     vectors: Vectors,
     wanted: npt.NDArray[np.bool_],
-    keys: npt.NDArray[np.uint64],
     *,
     threads: int,
     seed: int,
     device: str,
     say: Progress,
-) -> tuple[dict[str, Any], Entries | None]:
-    """FAISS indexes over the vectors where `wanted` (n,), by their codes: several over one graph where codes are ``"any"``.
+) -> tuple[Any, Recipe, Entries | None]:
+    """A FAISS index over the vectors where `wanted` (n,), and what it became: a graph from the GPU has float32 codes.
 
-    Labels count the wanted vectors in order; `keys` (n,) are equal for copies of one vector. A graph that was built on the
-    CPU comes with entries.
+    Labels count the wanted vectors in order. A graph that was built on the CPU comes with entries.
     """
     faiss = require("faiss", extra="cpu")
     faiss.omp_set_num_threads(threads)
     if recipe.kind == "hnsw" and device.startswith("cuda"):
         say("graph on the GPU")
-        return {"Flat": cagra_graph(np.concatenate(list(blocks_of(vectors, wanted))), recipe.size, device)}, None
+        graph = cagra_graph(np.concatenate(list(blocks_of(vectors, wanted))), recipe.size, device)
+        return graph, replace(recipe, codes="Flat"), None
     if recipe.kind == "hnsw":
-        entries = _entries(vectors, wanted, seed)
-        return _graph(recipe, vectors, wanted, keys[wanted], entries, threads, say), entries
-    return {recipe.codes: _lists(recipe, vectors, wanted, seed, say)}, None
+        return _graph(recipe, vectors, wanted, say), recipe, _entries(vectors, wanted, seed)
+    index = _lists(recipe, vectors, wanted, seed, say)
+    return index, replace(recipe, size=int(index.nlist)), None
 
 
-def add(index: Any, unit: Float, keys: npt.NDArray[np.uint64], entries: Entries | None, *, threads: int) -> bool:
-    """Add unit vectors (m, d) to a built index of n; False where its kind takes none. `keys` (n + m,) as for `build`."""
+def add(index: Any, unit: Float) -> bool:
+    """Add unit vectors (m, d) to a built index; False where its kind takes none."""
     if getattr(index, "base_level_only", False):
         return False
-    if entries is not None and _relinks(index, index.ntotal):
-        add_linked(index, unit, keys, entries.labels, threads=threads)
-    elif hasattr(index, "hnsw"):
+    if hasattr(index, "hnsw"):
         index.add(unit)
     else:
         _add_to_lists(index, unit, _centroids_of(index))
@@ -76,40 +72,17 @@ def blocks_of(vectors: Vectors, wanted: npt.NDArray[np.bool_]) -> Any:
             yield unit_rows(raw if keep.all() else raw[keep])
 
 
-def _relinks(index: Any, n: int) -> bool:
-    return n <= RELINKED_UP_TO and can_relink(index)
-
-
-def _graph(
-    recipe: Recipe,
-    vectors: Vectors,
-    wanted: npt.NDArray[np.bool_],
-    keys: npt.NDArray[np.uint64],
-    entries: Entries,
-    threads: int,
-    say: Progress,
-) -> dict[str, Any]:
-    n = int(wanted.sum())
-    first = "Flat" if recipe.codes == "any" else recipe.codes
-    index = _empty_graph(vectors.dim, recipe.size, first)
+def _graph(recipe: Recipe, vectors: Vectors, wanted: npt.NDArray[np.bool_], say: Progress) -> Any:
+    n, done = int(wanted.sum()), 0
+    index = _empty_graph(vectors.dim, recipe.size, recipe.codes)
     index.hnsw.efConstruction = next(effort for most, effort in CONSTRUCTION if n <= most)
     if not index.is_trained:
         index.train(sample(vectors, wanted, 10_000, seed=0))
-    done = 0
     for block in blocks_of(vectors, wanted):
         index.add(block)
         done += len(block)
         say(f"graph: {done:,} of {n:,} vectors")
-    if _relinks(index, n):
-        for done in relink(index, keys, entries.labels, threads=threads):
-            say(f"links: {done:,} of {n:,} vectors")
-    built = {first: index}
-    if recipe.codes == "any":
-        for codes in GRAPH_CODES:
-            if codes != first:
-                say(f"coding as {codes}")
-                built[codes] = _recoded(index, recipe, codes, vectors, wanted)
-    return built
+    return index
 
 
 def _entries(vectors: Vectors, wanted: npt.NDArray[np.bool_], seed: int) -> Entries:
@@ -128,21 +101,6 @@ def _empty_graph(dim: int, links: int, codes: str) -> Any:
     if codes == "SQfp16":
         return faiss.IndexHNSWSQ(dim, faiss.ScalarQuantizer.QT_fp16, links, faiss.METRIC_L2)
     return faiss.IndexHNSWFlat(dim, links, faiss.METRIC_L2)
-
-
-def _recoded(graph: Any, recipe: Recipe, codes: str, vectors: Vectors, wanted: npt.NDArray[np.bool_]) -> Any:
-    """The same graph over other codes: built from exact distances, walked with cheap ones."""
-    faiss = require("faiss", extra="cpu")
-    index = _empty_graph(vectors.dim, recipe.size, codes)
-    index.train(sample(vectors, wanted, 10_000, seed=0))
-    storage = faiss.downcast_index(index.storage)
-    for block in blocks_of(vectors, wanted):
-        storage.add(block)
-    method = index.hnsw.search_method
-    index.hnsw = graph.hnsw
-    index.hnsw.search_method = method
-    index.ntotal = graph.ntotal
-    return index
 
 
 def _lists(recipe: Recipe, vectors: Vectors, wanted: npt.NDArray[np.bool_], seed: int, say: Progress) -> Any:

@@ -14,8 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from embedstore._core.ordered import ordered_map
+from embedstore._core.unit import unit_rows
 from embedstore.indexing.gpu import FlatOnGpu
-from embedstore.indexing.vectors import BLOCK, Array, Float, Positions, Vectors, as_vectors, unit_rows
+from embedstore.indexing.vectors import BLOCK, Array, Float, Positions, Vectors, as_vectors
 from embedstore.registry import require
 
 RESIDENT_BYTES = 4 << 30

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from embedstore._core.unit import unit_rows
 from embedstore.errors import UsageError
-from embedstore.indexing.vectors import Float, Positions, Vectors, unit_rows
+from embedstore.indexing.vectors import Float, Positions, Vectors
 from embedstore.registry import require
 
 if TYPE_CHECKING:

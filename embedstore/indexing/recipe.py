@@ -15,11 +15,6 @@ from embedstore.errors import UsageError
 
 EXACT_UP_TO = 50_000
 GRAPH_UP_TO = 5_000_000
-RELINKED_UP_TO = 200_000
-"""A graph of up to so many vectors is linked a second time: a third longer to build, a tenth to a quarter faster to search.
-
-Among a million clustered vectors it took twelve minutes and searches were slower.
-"""
 LINKS = 32
 TRAIN_PER_ENTRY = 32
 TRAIN_PER_LIST = 64
@@ -41,8 +36,7 @@ class Recipe:
         Links per vertex of a graph, number of inverted lists; 0 for exact.
     codes : str
         How vectors are kept: ``"Flat"`` (float32), ``"SQfp16"``, ``"SQ8"``, ``"RaBitQ"`` (one bit a dimension) or
-        ``"RaBitQ2"``; ``"any"`` for a graph whose codes are chosen by measurement. All but the first are re-ranked
-        from the stored vectors.
+        ``"RaBitQ2"``. See `reranked`.
     """
 
     kind: str
@@ -52,6 +46,11 @@ class Recipe:
     def __str__(self) -> str:
         names = {"exact": "Flat", "hnsw": f"HNSW{self.size}", "ivf": f"IVF{self.size}"}
         return names[self.kind] if self.kind == "exact" else f"{names[self.kind]},{self.codes}"
+
+    @property
+    def reranked(self) -> bool:
+        """Whether the best by code are ranked again by their stored vectors: float16 is as good, to some 1e-5 of a cosine."""
+        return self.codes not in ("Flat", "SQfp16")
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -70,7 +69,7 @@ class Recipe:
             raise UsageError(f"{factory!r} is no index that can be built here. Take one like {FACTORIES}.")
         if match[4]:
             return cls("exact")
-        kind, size, codes = match[1].lower(), int(match[2]), match[3] or ("any" if match[1] == "HNSW" else "SQ8")
+        kind, size, codes = match[1].lower(), int(match[2]), match[3] or ("SQfp16" if match[1] == "HNSW" else "SQ8")
         if kind == "hnsw" and not 4 <= size <= 128:
             raise UsageError(f"A graph of {size} links a vertex makes no sense: between 4 and 128, usually 32.")
         if kind == "ivf" and size < 1:
@@ -81,23 +80,18 @@ class Recipe:
 
     def bytes(self, n: int, dim: int) -> int:
         """Memory of the finished index."""
-        codes = self.codes if self.codes != "any" else "RaBitQ2"
         if self.kind == "exact":
             return 0
         links = 8 * self.size + 4 * self.size // 16 + 16 if self.kind == "hnsw" else 16
         lists = 4 * dim * self.size if self.kind == "ivf" else 0
-        return int(n * (code_bytes(codes, dim) + links + 4) + lists)
+        return int(n * (code_bytes(self.codes, dim) + links + 4) + lists)
 
     def build_bytes(self, n: int, dim: int) -> int:
         """Memory while it is built, beside the interpreter: measured factors for growing arrays and buffers."""
         if self.kind == "ivf":
             return int(1.6 * self.bytes(n, dim)) + self.train_bytes(dim) + (320 << 20)
-        coded = Recipe("hnsw", self.size, "Flat") if self.codes == "any" else self
-        relinked = n <= RELINKED_UP_TO and not coded.codes.startswith("RaBitQ")
-        again = 2 * 8 * self.size * n if relinked else 0  # links of before and of now
-        more = n * (code_bytes("RaBitQ2", dim) + 8) if self.codes == "any" else 0
         seen = 4 * dim * min(n, n_entries(n) * TRAIN_PER_ENTRY)  # by k-means, for where walks begin
-        return int(1.1 * coded.bytes(n, dim)) + max(again, more, seen) + (320 << 20)
+        return int(1.1 * self.bytes(n, dim)) + seen + (320 << 20)
 
     def check_fits(self, n: int, dim: int, memory: int) -> None:
         """Raise `UsageError` where `n` vectors cannot be indexed in `memory` bytes."""
@@ -130,7 +124,7 @@ def choose(n: int, dim: int, memory: int | None = None) -> Recipe:
     """
     if n <= EXACT_UP_TO:
         return Recipe("exact")
-    graphs = [Recipe("hnsw", LINKS, codes) for codes in ("any", "SQfp16", "RaBitQ2")] if n <= GRAPH_UP_TO else []
+    graphs = [Recipe("hnsw", LINKS, codes) for codes in ("SQfp16", "RaBitQ2")] if n <= GRAPH_UP_TO else []
     lists = [Recipe("ivf", n_lists(n), codes) for codes in ("SQ8", "RaBitQ2", "RaBitQ")]
     tried = [*graphs, *lists]
     for recipe in tried:

@@ -16,20 +16,19 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore._core.threads import allowed, idle
+from embedstore._core.unit import unit_rows
 from embedstore.errors import UsageError
 from embedstore.indexing.answering import Answer, Planner
-from embedstore.indexing.base import Base
+from embedstore.indexing.base import Base, ranked
 from embedstore.indexing.build import Progress, add, blocks_of, build
-from embedstore.indexing.entries import Entries
 from embedstore.indexing.measure import QuerySet, exact_latency, kth_scores
 from embedstore.indexing.recipe import Recipe, choose, parse_bytes, parse_seconds
 from embedstore.indexing.report import IndexReport
 from embedstore.indexing.tune import LEVELS, Level, Tuner
-from embedstore.indexing.vectors import Array, Positions, Vectors, as_vectors, unit_rows
+from embedstore.indexing.vectors import Array, Float, Positions, Vectors, as_vectors
 
 QUERIES = 1600
 FEW = 20  # with fewer vectors there is nothing to hold out
-ROUNDS = 3
 PAYS = 0.5  # an index that takes more than this share of exact search is not worth its errors
 
 
@@ -148,7 +147,7 @@ class VectorIndex:
         queries = np.asarray(queries)
         queries = queries[None] if queries.ndim == 1 else queries
         if keep is None and (answer := self._planner.one(queries, k, recall)) is not None:
-            return answer
+            return self._scored(unit_rows(queries), answer)
         if queries.ndim != 2 or queries.dtype.kind not in "fiu" or queries.shape[1] != self.vectors_.dim:
             raise UsageError(
                 f"Queries should be numbers of shape (m, {self.vectors_.dim}). Got {queries.dtype}{queries.shape} instead."
@@ -161,7 +160,14 @@ class VectorIndex:
             raise UsageError(f"k should be 1 or more. Got {k!r} instead.")
         if keep is not None and keep.shape != (len(self.vectors_),):
             raise UsageError(f"keep should have shape ({len(self.vectors_)},). Got {keep.shape} instead.")
-        return self._planner.search(unit, k, keep, recall)
+        return self._scored(unit, self._planner.search(unit, k, keep, recall))
+
+    def _scored(self, unit: Float, answer: Answer) -> Answer:
+        """`answer` with the cosines of the stored vectors, where float16 codes gave scores that are some 1e-5 off."""
+        if self.base_ is None or answer.recall is None or self.base_.recipe.codes != "SQfp16":
+            return answer
+        scores, positions = ranked(self.vectors_, unit, answer.positions, answer.positions.shape[1])
+        return answer._replace(scores=scores, positions=positions)
 
     def settle(self) -> VectorIndex:
         """Get ready for many searches (huge pages); returns self."""
@@ -200,23 +206,25 @@ class VectorIndex:
         rest[held.positions] = False
         labels = np.concatenate([np.flatnonzero(rest), held.positions])
         labels = labels.astype(np.int32 if len(usable) < 2**31 else np.int64)
-        built, entries = build(
-            recipe, self.vectors_, rest, keys, threads=self.threads or idle(), seed=self.seed, device=self.device, say=say
+        faiss_index, recipe, entries = build(
+            recipe, self.vectors_, rest, threads=self.threads or idle(), seed=self.seed, device=self.device, say=say
         )
         built_at = time.perf_counter()
         say("measuring recall")
         sets = self._query_sets(queries, rest, held.asked)
         exact_ms = exact_latency(lambda: blocks_of(self.vectors_, rest), n, dim)
-        tuner, levels = self._tuned(recipe, built, entries, labels[: int(rest.sum())], sets, threads)
-        levels = sorted([*levels, *tuner.levels(set(LEVELS) - {self.recall})], key=lambda level: level.target)
+        tuned = Base(faiss_index, recipe, labels[: int(rest.sum())], self.vectors_, entries)
+        tuned.settle()
+        tuner = Tuner(tuned, sets, self.at, threads)
+        levels = tuner.levels({*LEVELS, self.recall})
         report = IndexReport("flat", n, dim, self.at, self.recall, "", exact_ms=exact_ms, build_seconds=built_at - started)
-        if reason := self._not_worth_it(tuner.base.recipe, levels, exact_ms):
+        if reason := self._not_worth_it(recipe, levels, exact_ms):
             return replace(report, why=reason, tune_seconds=time.perf_counter() - built_at)
         levels, notes = self._reaching(tuner, levels)
         chosen = next(level for level in levels if level.target >= self.recall)
         rates = {t: tuner.throughput(chosen.setting, t) for t in sorted({1, threads})}
         tuned_at = time.perf_counter()
-        base = self._completed(tuner.base, labels, held.positions, keys[labels], threads, say)
+        base = self._completed(tuned, labels, held.positions, say)
         self.base_ = base
         return replace(
             report,
@@ -231,26 +239,6 @@ class VectorIndex:
             tune_seconds=tuned_at - built_at,
             notes=notes,
         )
-
-    def _tuned(
-        self,
-        recipe: Recipe,
-        built: dict[str, Any],
-        entries: Entries | None,
-        labels: npt.NDArray[Any],
-        sets: dict[str, QuerySet],
-        threads: int,
-    ) -> tuple[Tuner, list[Level]]:
-        """The fastest of the FAISS indexes in `built` (emptied), by their codes, at the target recall."""
-        tried: list[tuple[Tuner, list[Level]]] = []
-        for codes in list(built):
-            index = built.pop(codes)
-            coded = Recipe(recipe.kind, recipe.size if recipe.kind == "hnsw" else int(index.nlist), codes)
-            base = Base(index, coded, labels, self.vectors_, entries)
-            base.settle()
-            tuner = Tuner(base, sets, self.at, threads)
-            tried.append((tuner, tuner.levels([self.recall])))
-        return _fastest(tried)
 
     def _not_worth_it(self, recipe: Recipe, levels: list[Level], exact_ms: float) -> str:
         """Why search should be exact after all; empty where the index pays, or was asked for."""
@@ -276,19 +264,11 @@ class VectorIndex:
             notes.append(f"a query takes {chosen.p95_ms:.2f} ms at the 95th percentile, not {1000 * self._latency:g} ms")
         return levels, notes
 
-    def _completed(
-        self,
-        base: Base,
-        labels: npt.NDArray[Any],
-        held: Positions,
-        keys: npt.NDArray[np.uint64],
-        threads: int,
-        say: Progress,
-    ) -> Base:
+    def _completed(self, base: Base, labels: npt.NDArray[Any], held: Positions, say: Progress) -> Base:
         """`base` with the held-out vectors, where it takes them; else they are searched exactly beside it."""
         if len(held):
             say("adding the held-out vectors")
-            if not add(base.index, unit_rows(self.vectors_.take(held)), keys, base.entries, threads=threads):
+            if not add(base.index, unit_rows(self.vectors_.take(held))):
                 labels = labels[: len(labels) - len(held)]
         if base.recipe.kind == "hnsw":  # so that labels are positions, if nothing else is missing
             order = np.argsort(labels).astype(np.int64)
@@ -334,17 +314,6 @@ class VectorIndex:
             name: QuerySet(np.ascontiguousarray(sets[name][mixed[name]]), scores[mixed[name]])
             for name, scores in zip(sets, np.split(kth, ends), strict=True)
         }
-
-
-def _fastest(tried: list[tuple[Tuner, list[Level]]]) -> tuple[Tuner, list[Level]]:
-    """Of those that reach the target the one that answers fastest, timed by turns: a machine has its moods."""
-    able = [(tuner, levels) for tuner, levels in tried if levels]
-    if len(able) < 2:
-        return (able or tried)[0]
-    times = [
-        min(times) for times in zip(*([t.latency(ls[-1].setting).mean for t, ls in able] for _ in range(ROUNDS)), strict=True)
-    ]
-    return able[int(np.argmin(times))]
 
 
 def _with_direction(vectors: Vectors, wanted: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

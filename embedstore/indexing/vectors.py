@@ -8,7 +8,6 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from embedstore._core.unit import unit_rows as unit_rows
 from embedstore.errors import UsageError
 
 Array = npt.NDArray[Any]

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore._core.arguments import strings
+from embedstore._core.unit import unit_rows
 from embedstore.errors import UsageError
 from embedstore.evaluation.bootstrap import Score
-from embedstore.indexing.vectors import unit_rows
 from embedstore.retrieval.aligned_spaces import ProjectedSpace, SearchableSpace
 from embedstore.retrieval.fusion import diversified, first_of_each, fuse_ranks, fuse_scores
 from embedstore.retrieval.index import OpenIndex, open_index

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
+from embedstore._core.unit import unit_rows
 from embedstore.errors import UsageError
 from embedstore.indexing import tune
 from embedstore.indexing.answering import Planner
@@ -23,7 +24,7 @@ from embedstore.indexing.measure import SAME, QuerySet, interval
 from embedstore.indexing.recipe import Recipe, choose, n_lists, parse_bytes, parse_seconds
 from embedstore.indexing.report import IndexReport
 from embedstore.indexing.vector_index import VectorIndex
-from embedstore.indexing.vectors import as_vectors, unit_rows
+from embedstore.indexing.vectors import as_vectors
 from embedstore.retrieval.fusion import first_of_each
 
 Array = npt.NDArray[Any]
@@ -242,28 +243,6 @@ def test_measured_recall_holds_for_new_queries_among_repeated_vectors() -> None:
     assert recall(answer.scores, best(cosines(queries, vectors), 10)) >= answer.recall.low
 
 
-@pytest.mark.parametrize("factory", ["HNSW8,Flat", "HNSW16,Flat", "HNSW16,SQfp16"])
-def test_links_of_a_graph(factory: str) -> None:
-    """No holes, no link twice or to itself, and a way to every vector, many copies and what was held out included."""
-    vectors = np.concatenate([points(0, 900), np.repeat(points(3, 2), 150, axis=0), np.repeat(points(4, 100), 3, axis=0)])
-    base = VectorIndex(recall=TARGET, factory=factory, threads=1).fit(vectors).base_
-    assert base is not None
-    graph = base.index.hnsw
-    starts = faiss.vector_to_array(graph.offsets)[:-1].astype(np.int64)
-    links = faiss.vector_to_array(graph.neighbors)[starts[:, None] + np.arange(graph.nb_neighbors(0))]
-    there = links >= 0
-    assert (there[:, :1]).all()
-    assert (there[:, :-1] >= there[:, 1:]).all()
-    assert (links != np.arange(len(links))[:, None]).all()
-    assert all(len(set(row[row >= 0])) == (row >= 0).sum() for row in links)
-    reached, new = np.zeros(len(links), bool), base.entries.nearest(unit_rows(vectors))[0] if base.entries else np.empty(0, int)
-    while len(new):
-        reached[new] = True
-        new = np.unique(links[new][there[new]])
-        new = new[~reached[new]]
-    assert reached.mean() > 0.99
-
-
 @pytest.mark.parametrize("factory", ["HNSW16,Flat", "HNSW16,SQfp16", "HNSW16,RaBitQ2"])
 def test_walks_begin_at_vectors_of_the_index(factory: str) -> None:
     """What held-out vectors did to the labels included: every entry is the stored vector that it says it is."""
@@ -305,7 +284,7 @@ def test_walks_that_begin_at_entries_find_what_those_through_the_layers_find() -
 def test_a_second_look_is_a_harder_search_for_those_in_doubt(made: dict[str, VectorIndex], factory: str, threads: int) -> None:
     base, queries = made[factory].base_, unit_rows(points(1, 300))
     assert base is not None
-    candidates = 10 if base.recipe.codes == "Flat" else 20
+    candidates = 20 if base.recipe.reranked else 10
     efforts = (1, 8) if base.recipe.kind == "ivf" else (10, 60)
     little, much = (Setting(effort, candidates) for effort in efforts)
     first, second = base.search(queries, 10, little), base.search(queries, 10, much)
@@ -577,8 +556,8 @@ def test_latency_strings(given: Any, seconds: float | None) -> None:
 
 def test_memory_chooses_and_names_the_least() -> None:
     assert choose(50_000, 512).kind == "exact"
-    assert str(choose(1_000_000, 512)) == "HNSW32,any"
-    needed = [str(choose(1_000_000, 512, parse_bytes(memory))) for memory in ("9GB", "2GB", "1GB")]
+    assert str(choose(1_000_000, 512)) == "HNSW32,SQfp16"
+    needed = [str(choose(1_000_000, 512, parse_bytes(memory))) for memory in ("9GB", "1GB")]
     assert needed == sorted(set(needed), key=needed.index)  # less memory, another kind
     assert choose(20_000_000, 512).kind == "ivf"
     with pytest.raises(UsageError, match=r"the smallest needs [\d,]+\. Give it --memory [\d.]+GB") as error:
