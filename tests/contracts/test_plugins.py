@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -108,6 +109,12 @@ def test_a_summary_is_what_the_docstring_says(registry: Registry, name: str) -> 
 def test_heads_have_the_names_that_they_are_saved_by() -> None:
     assert [HEADS.get(name).kind for name in HEADS] == list(HEADS)
     assert {REGRESSORS.get(name).task for name in REGRESSORS} == {"regression"}
+
+
+def test_the_page_on_training_describes_every_head() -> None:
+    page = (ROOT / "docs" / "train.md").read_text("utf-8")
+    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+    assert re.findall(r"`(\w+)`", " ".join(rows)) == list(HEADS)
 
 
 def test_what_is_registered_in_a_process_comes_first() -> None:
