@@ -29,4 +29,4 @@ class WithDatasets(_PluginHelp):
 
 
 class WithHeads(_PluginHelp):
-    seams: ClassVar[Mapping[str, str]] = {"Heads": "HEADS", "Heads for numbers": "REGRESSORS"}
+    seams: ClassVar[Mapping[str, str]] = {"Tasks": "TASKS", "Heads": "HEADS", "Heads for numbers": "REGRESSORS"}

@@ -118,6 +118,9 @@ HEADS = Registry(
 REGRESSORS = Registry("embedstore.heads.regression", "head for numbers", order=("linear", "ridge", "knn", "gbdt"))
 """Subclasses of `embedstore.heads.Regressor`, by the kind that stands for them where the target is a number."""
 
+TASKS = Registry("embedstore.tasks", "task", order=("classification", "regression"))
+"""Subclasses of `embedstore.training.tasks.base.Task`; those in the order may claim a target for which no task was named."""
+
 SOURCES = Registry(
     "embedstore.sources",
     "kind of dataset",

@@ -28,7 +28,7 @@ def modules_of(package: Path, name: str) -> dict[str, Path]:
 
 
 def imports_within(modules: Mapping[str, Path]) -> list[Import]:
-    """Every import of one of `modules` by another that happens when code runs: not those for types only."""
+    """Every import of one of `modules` by another, those for types only included."""
     found = []
     for name, path in modules.items():
         package = name if path.name == "__init__.py" else name.rpartition(".")[0]
@@ -50,8 +50,6 @@ def circles(edges: list[Import]) -> list[set[str]]:
 
 def _statements(tree: ast.AST, inside: bool = False) -> Iterator[tuple[ast.Import | ast.ImportFrom, bool]]:
     for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-            continue
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             yield node, inside
         yield from _statements(node, inside or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)))

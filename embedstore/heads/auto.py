@@ -18,6 +18,7 @@ from embedstore.evaluation.bootstrap import Bootstrap
 from embedstore.evaluation.ladder import Step
 from embedstore.heads.base import Array, Codes, Data, Float, Head, HeadState, class_folds, log_softmax, set_aside
 from embedstore.heads.ensemble import fit_pool, greedy_votes, pack, pool, unpack, vote
+from embedstore.heads.make import make_head
 
 STEPS = ("linear", "late", "bilinear", "gated", "attention", "gbdt", "ensemble")
 FUSION = ("late", "bilinear", "gated", "attention")
@@ -231,8 +232,6 @@ class _Climb:
         return _Tried(log_p, finish, hits, time.perf_counter() - start, list(range(self._k)))
 
     def _make(self, kind: str, **params: Any) -> Head:
-        from embedstore.heads import make_head
-
         return make_head(kind, seed=self._seed, device=self._device, **params)
 
 

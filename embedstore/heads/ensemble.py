@@ -12,6 +12,7 @@ from embedstore._core.distinct import distinct
 from embedstore.errors import HeadError
 from embedstore.heads.base import Array, Codes, Data, Float, Head, HeadState, class_folds, log_softmax, nll, set_aside
 from embedstore.heads.linear import LinearHead
+from embedstore.heads.make import head_class, make_head, params_of
 from embedstore.heads.solvers.logistic import LogisticProblem
 
 FOLDS = 5
@@ -113,8 +114,6 @@ class EnsembleHead(Head):
         self.device = device
 
     def _fit(self, train: Data, validation: Data) -> None:
-        from embedstore.heads import make_head
-
         if self.method not in ("greedy", "vote", "stack"):
             raise HeadError(f"method should be greedy, vote or stack. Got {self.method!r} instead.")
         data = train if validation is train else train + validation
@@ -244,8 +243,6 @@ def _stack(
 
 def pack(config: dict[str, Any], members: Sequence[Head]) -> HeadState:
     """One state from `config` and the members' states, their names prefixed."""
-    from embedstore.heads import params_of
-
     tensors, files, described = {}, {}, []
     for i, member in enumerate(members):
         state = member.state()
@@ -257,8 +254,6 @@ def pack(config: dict[str, Any], members: Sequence[Head]) -> HeadState:
 
 def unpack(state: HeadState) -> list[Head]:
     """The members of a packed state."""
-    from embedstore.heads import head_class
-
     members = []
     for i, described in enumerate(state.config["members"]):
         prefix = f"{i}."

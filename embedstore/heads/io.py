@@ -24,8 +24,8 @@ from embedstore._core.locks import locked
 from embedstore._core.metadata_features import METADATA, ColumnEncoder
 from embedstore.errors import CorruptStoreError, EmbedstoreError, HeadError, UsageError, one_line
 from embedstore.evaluation.bootstrap import Score
-from embedstore.heads import Head, head_class, params_of
-from embedstore.heads.base import HeadState
+from embedstore.heads.base import Head, HeadState
+from embedstore.heads.make import head_class, params_of
 from embedstore.spec import EncoderSpec
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from embedstore.evaluation.nearest import nearest_items
 from embedstore.heads.io import HeadRecord
 from embedstore.ingest.embed import embed
 from embedstore.ingest.typed_batches import Known
-from embedstore.sources import Source
+from embedstore.sources import Source, open_source
 from embedstore.store import Store, View
 from embedstore.training.saved import check_fingerprints, find_head, task_of, trained_on
 from embedstore.training.tasks.base import Predicted, Task
@@ -189,8 +189,6 @@ def predict(
         check_fingerprints(record, {name: opened.space(name).spec for name in record.inputs}, str(opened.path))
         rows = _stored_rows(record, opened, ids, where)
         return _predict_rows(task, record, opened, rows, training, [])
-    from embedstore.sources import open_source
-
     if ids is not None or where is not None:
         raise UsageError("ids and where choose stored items; leave them out when a dataset is given.")
     with tempfile.TemporaryDirectory(prefix="embedstore-") as temporary:

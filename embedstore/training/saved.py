@@ -11,9 +11,10 @@ import numpy.typing as npt
 
 from embedstore.errors import FingerprintError, HeadError, UsageError
 from embedstore.heads.io import HeadRecord, load_head, read_split
+from embedstore.registry import TASKS
 from embedstore.spec import EncoderSpec
 from embedstore.store import Store, View
-from embedstore.training.tasks.base import Task, task_called, task_names
+from embedstore.training.tasks.base import Task, task_called
 
 __all__ = ["check_fingerprints", "find_head", "fitted_ids", "labelled_view", "open_head", "task_of", "trained_on"]
 
@@ -54,8 +55,8 @@ def task_of(record: HeadRecord) -> Task:
         There is no such task here, or it is none that such a head serves.
     """
     name = str(record.report.get("task", record.head.task))
-    if name not in task_names():
-        known = ", ".join(task_names())
+    if name not in TASKS:
+        known = ", ".join(TASKS)
         raise HeadError(f"Head {record.name!r} was trained for the task {name!r}, which is not installed. Known: {known}.")
     task = task_called(name)
     if task.heads != record.head.task:

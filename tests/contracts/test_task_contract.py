@@ -16,10 +16,10 @@ import embedstore as es
 from embedstore.errors import HeadError, UsageError
 from embedstore.evaluation.bootstrap import Bootstrap
 from embedstore.heads.io import load_head
-from embedstore.registry import Registry
+from embedstore.registry import TASKS
 from embedstore.sources import MemorySource
 from embedstore.training.saved import fitted_ids, task_of
-from embedstore.training.tasks.base import TASKS, Labels, Predicted, Task, task_called, task_for, task_names
+from embedstore.training.tasks.base import Labels, Predicted, Task, task_called, task_for
 
 TARGETS = {"classification": "label", "regression": "price", "levels": "stars"}
 """A column for each task."""
@@ -63,14 +63,14 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> es.Store:
 
 @pytest.fixture(autouse=True)
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A package with an entry point of the group, as pip would leave it; seen by a registry that looks after it came."""
+    """A package with an entry point of the group, as pip would leave it; the registry looks again, and forgets it after."""
     assert TASKS.names() == ["classification", "regression"]
     folder = tmp_path / "installed" / "toy-1.0.dist-info"
     folder.mkdir(parents=True)
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: toy\nVersion: 1.0\n")
     (folder / "entry_points.txt").write_text("[embedstore.tasks]\nlevels = toy_task:Levels\n")
     monkeypatch.syspath_prepend(str(folder.parent))
-    monkeypatch.setattr("embedstore.training.tasks.base.TASKS", Registry("embedstore.tasks", "task"))
+    monkeypatch.delitem(vars(TASKS), "_entry_points")
 
 
 @pytest.fixture(params=TARGETS)
@@ -92,14 +92,15 @@ def fitted(task: Task, view: es.View, items: Any) -> tuple[Labels, Any]:
 
 
 def test_every_task_is_an_entry_point() -> None:
-    assert task_names() == sorted(TARGETS)
+    assert TASKS.names() == list(TARGETS)
+    assert TASKS.summary("levels") == "Whole numbers that have an order, such as one to five stars."
 
 
 def test_it_has_a_name_and_no_state(task: Task) -> None:
     assert type(task).name in TARGETS
     assert vars(task) == {}
     assert task.make_head("linear").task == task.heads
-    with pytest.raises(UsageError, match="No head is called 'nope'"):
+    with pytest.raises(UsageError, match=r"No head.* is called 'nope'"):
         task.make_head("nope")
 
 
@@ -231,7 +232,7 @@ def test_a_head_knows_its_task(trained_on: es.Store) -> None:
 
 def test_a_head_whose_task_is_gone_says_so(trained_on: es.Store, monkeypatch: pytest.MonkeyPatch) -> None:
     es.train(trained_on, "stars", task="levels", name="orphan", report=False)
-    monkeypatch.setattr("embedstore.training.tasks.base.TASKS", TASKS)
+    monkeypatch.delitem(TASKS._entry_points, "levels")
     for call in (es.predict, es.evaluate):
         with pytest.raises(HeadError, match=r"'orphan' was trained for the task 'levels', which is not installed"):
             call(trained_on, "orphan")

@@ -1,4 +1,4 @@
-"""A task from outside: levels that have an order, such as one to five stars. Heads for numbers learn them."""
+"""A task from outside. Heads for numbers learn it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from embedstore.training.tasks.base import HEAD, Labels, Predicted, Task
 
 
 class Levels(Task):
+    """Whole numbers that have an order, such as one to five stars."""
+
     name, heads, lead, constant = "levels", "regression", "exact", "median"
     headlines = {"exact": "exact", "mae": "MAE"}  # noqa: RUF012
 

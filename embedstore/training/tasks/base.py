@@ -22,7 +22,7 @@ from embedstore.evaluation.copies import EVERY, LEAST_JUDGED, Copies
 from embedstore.evaluation.metrics import Score
 from embedstore.heads import Head, make_head
 from embedstore.heads.io import HeadRecord
-from embedstore.registry import Registry
+from embedstore.registry import TASKS
 from embedstore.store import View
 
 Array = npt.NDArray[Any]
@@ -33,7 +33,6 @@ Scores = dict[str, Score]
 HEAD, KNN, MAJORITY = "head", "knn", "majority"
 """Names of what is judged: the head, a plain kNN, and the baseline of classifiers that always says the most frequent class."""
 
-TASKS = Registry("embedstore.tasks", "task")
 DEFAULT = "classification"
 """The task of a target that no other one claims."""
 
@@ -317,20 +316,15 @@ class Task:
         return {KNN: "kNN (k = 8)", **self.titles}.get(baseline, baseline)
 
 
-def task_names() -> list[str]:
-    """The tasks that there are."""
-    return TASKS.names()
-
-
 def task_called(name: str) -> Task:
     """The task called `name`; `UsageError` lists those there are."""
-    if name not in task_names():
-        raise UsageError(f"task should be {' or '.join(task_names())}. Got {name!r} instead.")
+    if name not in TASKS:
+        raise UsageError(f"task should be {' or '.join(TASKS)}. Got {name!r} instead.")
     found: Task = TASKS.get(name)()
     return found
 
 
 def task_for(view: View) -> Task:
-    """The task that claims the target of `view`, or else `DEFAULT`."""
-    named = (task_called(name) for name in task_names() if name != DEFAULT)
+    """The task of embedstore's own that claims the target of `view`, or else `DEFAULT`; others are asked for by name."""
+    named = (task_called(name) for name in TASKS.order if name != DEFAULT)
     return next((task for task in named if task.claims(view)), None) or task_called(DEFAULT)

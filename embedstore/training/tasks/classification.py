@@ -26,7 +26,7 @@ IMPOSSIBLE = -30.0
 
 
 class Classification(Task):
-    """Heads that predict one of several classes; gains are in accuracy."""
+    """One of several classes; gains over baselines are in accuracy."""
 
     name = "classification"
     heads = "classification"

@@ -20,7 +20,7 @@ FEW_VALUES = 20
 
 
 class Regression(Task):
-    """Heads that predict a number; gains are in mean absolute error."""
+    """A number; gains over baselines are in mean absolute error."""
 
     name = "regression"
     heads = "regression"
