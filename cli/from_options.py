@@ -32,7 +32,8 @@ def takes(options: type) -> Callable[[Command], Command]:
 
 
 def _parameter(field: Field[Any]) -> Parameter:
-    typed = field.metadata["type"] or field.type
-    flag = field.metadata["flag"] or f"--{field.name.replace('_', '-')}"
-    option = typer.Option(flag, help=field.metadata["help"], readable=False)
+    said = field.metadata
+    typed = said["type"] or field.type
+    flag = said.get("flag", f"--{field.name.replace('_', '-')}")
+    option = typer.Option(flag, help=said["help"], metavar=said.get("metavar"), readable=False)
     return Parameter(field.name, Parameter.KEYWORD_ONLY, default=field.default, annotation=Annotated[typed, option])

@@ -14,7 +14,6 @@ from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points
 from importlib.metadata import version as metadata_version
 from importlib.util import find_spec
-from itertools import zip_longest
 from types import ModuleType
 from typing import Any
 
@@ -77,7 +76,7 @@ class Registry:
             return point.load()
         except MissingDependencyError:
             raise
-        except (ImportError, AttributeError) as error:
+        except (ImportError, AttributeError, SyntaxError) as error:
             package = f"package {point.dist.name}" if point.dist else point.value
             raise MissingDependencyError(
                 f"The {self.kind} {name!r} of {package} cannot be loaded: {one_line(error, 200)} Update that package, or "
@@ -95,24 +94,8 @@ class Registry:
 ENCODERS = Registry("embedstore.encoders", "encoder")
 """Factories, called with an `embedstore.encoders.EncoderRequest`."""
 
-HEADS = Registry(
-    "embedstore.heads",
-    "head",
-    order=(
-        "linear",
-        "ridge",
-        "knn",
-        "kernel",
-        "late",
-        "weighted",
-        "gated",
-        "bilinear",
-        "attention",
-        "gbdt",
-        "ensemble",
-        "auto",
-    ),
-)
+_SIMPLEST_FIRST = ("linear", "ridge", "knn", "kernel", "late", "weighted", "gated", "bilinear", "attention", "gbdt")
+HEADS = Registry("embedstore.heads", "head", order=(*_SIMPLEST_FIRST, "ensemble", "auto"))
 """Subclasses of `embedstore.heads.Head` that predict classes, by their `kind`."""
 
 REGRESSORS = Registry("embedstore.heads.regression", "head for numbers", order=("linear", "ridge", "knn", "gbdt"))
@@ -130,22 +113,19 @@ SOURCES = Registry(
 
 
 def docstring_of(module: str, attribute: str) -> str:
-    """The docstring of a class, a function or a constant of a module, which is not imported; empty where it has none."""
+    """The docstring of a class or function of a module, which is not imported; empty where there is none to read."""
     package, *inner = module.split(".")
     spec = find_spec(package)
     for name in inner:
         package = f"{package}.{name}"
         spec = spec and PathFinder.find_spec(package, spec.submodule_search_locations)
-    source = getattr(spec and spec.loader, "get_source", lambda name: "")(module)
-    nodes = ast.parse(source or "").body
-    for node, following in zip_longest(nodes, nodes[1:]):
-        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == attribute:
-            return ast.get_docstring(node) or ""
-        named = [node.target] if isinstance(node, ast.AnnAssign) else node.targets if isinstance(node, ast.Assign) else []
-        if any(isinstance(target, ast.Name) and target.id == attribute for target in named):
-            said = following.value if isinstance(following, ast.Expr) else None
-            return said.value if isinstance(said, ast.Constant) and isinstance(said.value, str) else ""
-    return ""
+    try:
+        source = getattr(spec and spec.loader, "get_source", lambda name: "")(module)
+        nodes = ast.parse(source or "").body
+    except (SyntaxError, ImportError):  # it is told when it is asked for by name
+        return ""
+    found = (node for node in nodes if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == attribute)
+    return next((ast.get_docstring(node) or "" for node in found), "")
 
 
 def version(distribution: str) -> str:

@@ -12,7 +12,7 @@ TIMEOUT = 60.0
 """Seconds that a remote read may take."""
 
 
-def option(default: Any, help: str, type: Any = None, *, flag: str | None = None) -> Any:
+def option(default: Any, help: str, type: Any = None, **typed: str) -> Any:
     """A field of an options object that a command has, too.
 
     Parameters
@@ -22,10 +22,10 @@ def option(default: Any, help: str, type: Any = None, *, flag: str | None = None
         What the command's help says of it.
     type : optional
         Of the command's option, where a command line knows less than Python; default that of the field.
-    flag : str, optional
-        How the option is typed; default ``--`` and the field's name.
+    typed : str
+        ``flag``: how the option is typed, by default ``--`` and the field's name; ``metavar``: what help calls its value.
     """
-    return dataclasses.field(default=default, metadata={"help": help, "type": type, "flag": flag})
+    return dataclasses.field(default=default, metadata={"help": help, "type": type, **typed})
 
 
 def strings(given: str | Iterable[str], what: str) -> list[str]:

@@ -32,7 +32,8 @@ def make_head(kind: str, *, task: str = "classification", **params: Any) -> Head
         No such head, or none for that task.
     """
     serving = _SERVING.get(task, HEADS)
-    if kind in HEADS and kind not in serving:
+    if kind not in serving:
+        HEADS.get(kind)  # where there is no such head at all, this says so
         raise UsageError(f"Head {kind!r} predicts classes. For numbers there are: {', '.join(serving)}.")
     made: type[Head] = serving.get(kind)
     known = made().get_params()

@@ -22,7 +22,8 @@ from embedstore.store.format import check_name
 from embedstore.training.label_notes import left_out_notes
 from embedstore.training.report import report_data, save_plots
 from embedstore.training.tasks.base import Judged, Scores, task_called, task_for
-from embedstore.training.trial import SEEDS, Trial
+from embedstore.training.train_options import TrainOptions
+from embedstore.training.trial import Trial
 
 __all__ = ["TrainReport", "train"]
 
@@ -101,19 +102,19 @@ def train(
     store: Store | str | Path | View,
     target: str | None = None,
     *,
-    head: str = "linear",
-    inputs: Sequence[str] | None = None,
-    where: str | None = None,
-    columns: Sequence[str] | None = None,
-    task: str | None = None,
-    group: str | None = None,
-    cv: int | None = None,
-    name: str | None = None,
-    seed: int = 0,
-    seeds: int = SEEDS,
-    device: str = "cpu",
-    report: bool = True,
-    plots: str | Path | None = None,
+    head: str = TrainOptions.head,
+    inputs: Sequence[str] | None = TrainOptions.inputs,
+    where: str | None = TrainOptions.where,
+    columns: Sequence[str] | None = TrainOptions.columns,
+    task: str | None = TrainOptions.task,
+    group: str | None = TrainOptions.group,
+    cv: int | None = TrainOptions.cv,
+    name: str | None = TrainOptions.name,
+    seed: int = TrainOptions.seed,
+    seeds: int = TrainOptions.seeds,
+    device: str = TrainOptions.device,
+    report: bool = TrainOptions.report,
+    plots: str | Path | None = TrainOptions.plots,
     on_progress: Callable[[str], None] | None = None,
 ) -> TrainReport:
     """Train a head on cached vectors and save it under ``heads/`` of the store.
@@ -161,52 +162,67 @@ def train(
     ------
     UsageError, HeadError
     """
-    if cv is not None and not isinstance(cv, int):
-        raise UsageError(f"cv should be a whole number. Got {cv!r} instead.")
-    if seed < 0 or seeds < 1:
-        raise UsageError(f"seed should be 0 or more, and seeds 1 or more. Got {seed} and {seeds}.")
-    device = _device(device)
-    started = time.perf_counter()
-    view = _open(store, target, inputs, where, group, seed)
+    options = TrainOptions(
+        head=head,
+        inputs=inputs,
+        where=where,
+        columns=columns,
+        cv=cv,
+        task=task,
+        group=group,
+        name=name,
+        seed=seed,
+        seeds=seeds,
+        device=device,
+        report=report,
+        plots=plots,
+    )
+    options = replace(options, device=_device(device))
+    started, say = time.perf_counter(), on_progress or (lambda message: None)
+    view = _open(store, target, options)
     if columns:
         view = view.with_columns(strings(columns, "columns"))
     asked = task_called(task) if task else task_for(view)
     asked.make_head(head)
-    target = str(view.target_name)
-    name = check_name(name or target, "head")
+    name = check_name(name or str(view.target_name), "head")
     folder = view.store.path / "heads" / name
     refuse_alignment(folder)
-    say = on_progress or (lambda message: None)
-    make = lambda kind, seed: asked.make_head(kind, device=device, seed=seed)  # noqa: E731
-    trial = Trial(asked, view, head, make, seed=seed, seeds=seeds, say=say)
+    trial = Trial(asked, view, options, say)
     judged = trial.holdout() if cv is None else trial.cross_validate(cv)
     say("scores")
-    result = _summary(view, judged, name, head, seed, time.perf_counter() - started)
+    result = _summary(view, judged, name, options, time.perf_counter() - started)
     if note := replaced_note(folder):
         result = replace(result, notes=[*result.notes, note])
-    extra = {SPLIT: split_file(view.rows, view.ids, judged.split)}
+    return _saved(view, judged, result, folder, options, say)
+
+
+def _saved(
+    view: View, judged: Judged, result: TrainReport, folder: Path, options: TrainOptions, say: Callable[[str], None]
+) -> TrainReport:
+    """Write the head with its split and its report; what `train` returns."""
     page = None
-    if report or plots is not None:
+    if options.report or options.plots is not None:
         say("report")
-        data = report_data(view, judged, result, seed=seed, learned=result.learned, ladder=result.ladder)
-        page = render_html(data).encode() if report else None
-        if plots is not None:
-            save_plots(data, plots)
+        data = report_data(view, judged, result, seed=options.seed, learned=result.learned, ladder=result.ladder)
+        page = render_html(data).encode() if options.report else None
+        if options.plots is not None:
+            save_plots(data, options.plots)
     if page is not None:
         result = replace(result, report=str(folder / PAGE))
+    record = HeadRecord(result.head, result.target, view.specs, judged.head, result.to_dict(), view.columns)
     try:
-        save_head(folder, HeadRecord(name, target, view.specs, judged.head, result.to_dict(), view.columns), extra, page=page)
+        save_head(folder, record, {SPLIT: split_file(view.rows, view.ids, judged.split)}, page=page)
     except OSError as error:
         raise HeadError(f"The head could not be saved under {folder}: {reason_of(error)}.{next_step(error)}") from error
     return result
 
 
-def _summary(view: View, judged: Judged, name: str, kind: str, seed: int, seconds: float) -> TrainReport:
-    bootstrap = judged.bootstrap(view, seed)
+def _summary(view: View, judged: Judged, name: str, options: TrainOptions, seconds: float) -> TrainReport:
+    bootstrap = judged.bootstrap(view, options.seed)
     return TrainReport(
         head=name,
         task=judged.task.name,
-        kind=kind,
+        kind=options.head,
         target=str(view.target_name),
         inputs=view.names,
         classes=len(judged.labels.classes),
@@ -221,7 +237,7 @@ def _summary(view: View, judged: Judged, name: str, kind: str, seed: int, second
         ladder=judged.head.ladder_ if isinstance(judged.head, AutoHead) else [],
         seeds=[*judged.seeds],
         copies=judged.copies.to_dict(),
-        without_copies=judged.without_copies(view, seed),
+        without_copies=judged.without_copies(view, options.seed),
         notes=_notes(view, judged),
     )
 
@@ -235,14 +251,7 @@ def _device(name: str) -> str:
     return str(TorchRuntime(name, "float32").device)
 
 
-def _open(
-    store: Store | str | Path | View,
-    target: str | None,
-    inputs: Sequence[str] | None,
-    where: str | None,
-    group: str | None,
-    seed: int,
-) -> View:
+def _open(store: Store | str | Path | View, target: str | None, options: TrainOptions) -> View:
     if isinstance(store, View):
         if store.target is None:
             raise UsageError("The view has no target. Make it with store.view(inputs=…, target='COLUMN').")
@@ -252,11 +261,11 @@ def _open(
         columns = ", ".join(opened.items.metadata_columns()) or "none"
         raise UsageError(f"Name the target: a metadata column of {opened.path}. Columns: {columns}.")
     return opened.view(
-        inputs=strings(inputs, "inputs") if inputs else list(opened.spaces),
+        inputs=strings(options.inputs, "inputs") if options.inputs else list(opened.spaces),
         target=target,
-        where=where,
-        group=group,
-        seed=seed,
+        where=options.where,
+        group=options.group,
+        seed=options.seed,
     )
 
 

@@ -14,13 +14,13 @@ from embedstore.evaluation.copies import Copies, find_copies
 from embedstore.heads import HEADS, AutoHead, Head
 from embedstore.store import View
 from embedstore.training.tasks.base import HEAD, KNN, Codes, Float, Judged, Task
+from embedstore.training.train_options import TrainOptions
 
 Say = Callable[[str], None]
 
 KNN_PRODUCTS, LEAST_KNN = 5e11, 20_000
 """Budget of the kNN baseline in multiply-adds (a few seconds on two cores), and the fewest training items it is ever given."""
 VALIDATION_SHARE = 0.15
-SEEDS = 5
 
 
 class Trial:
@@ -30,29 +30,24 @@ class Trial:
     ----------
     task : Task
     view : View
-    kind : str
-        Of the head.
-    make : function of a kind and a seed to a new Head
-    seed : int
-    seeds : int
-        How often a head that depends on its seed is fitted.
+    options : TrainOptions
+        Its device is one that is there.
     say : function of a message
     """
 
-    def __init__(
-        self, task: Task, view: View, kind: str, make: Callable[[str, int], Head], *, seed: int, seeds: int, say: Say
-    ) -> None:
+    def __init__(self, task: Task, view: View, options: TrainOptions, say: Say) -> None:
         self.labels = task.labels(view)
         self._task = task
         self._view = view
-        self._kind = kind
-        self._make = make
-        self._seed = seed
-        self._seeds = seeds
+        self._options = options
+        self._seed = options.seed
         self._say = say
         self._fit_seconds = 0.0
         self._notes: list[str] = []
         self._hashes = {name: space.hash_of(view.rows) for name, space in view.spaces.items()}
+
+    def _make(self, kind: str, seed: int) -> Head:
+        return self._task.make_head(kind, device=self._options.device, seed=seed)
 
     def holdout(self) -> Judged:
         """Everything is chosen on the validation split, and judged on the test split."""
@@ -99,7 +94,7 @@ class Trial:
             copies = found if copies is None else copies + found
         self._say("final fit on all items")
         fit, val = self._validation(every)
-        head = self._fit(self._make(self._kind, self._seed), fit, val, view.names)
+        head = self._fit(self._make(self._options.head, self._seed), fit, val, view.names)
         grouped = f", {view.group_name} kept together" if view.groups is not None else ""
         return Judged(
             self._task,
@@ -123,7 +118,7 @@ class Trial:
         names = self._view.names
         self._say(f"head{where}")
         start = time.perf_counter()
-        head = self._fit(self._make(self._kind, self._seed), fit, val, names)
+        head = self._fit(self._make(self._options.head, self._seed), fit, val, names)
         self._fit_seconds = time.perf_counter() - start
         outputs = {HEAD: self._predict(head, test, names)}
         outputs[self._task.constant] = self._task.constant_outputs(self.labels.take(np.concatenate([fit, val])), len(test))
@@ -138,14 +133,14 @@ class Trial:
 
     def _over_seeds(self, head: Head, first: Float, parts: Sequence[tuple[Codes, Codes, Codes]], judged: Codes) -> list[float]:
         """The main score over `judged` with `seeds` seeds, of which the first is known."""
-        kind = head.chosen_ if isinstance(head, AutoHead) else self._kind
+        kind = head.chosen_ if isinstance(head, AutoHead) else self._options.head
         if kind not in HEADS or not self._make(kind, self._seed).stochastic:
             return []
         truth = self.labels.truth[judged]
         found = [self._task.main_score(truth, first)]
         names = self._view.names
-        for i in range(1, self._seeds):
-            self._say(f"seed {i + 1} of {self._seeds}")
+        for i in range(1, self._options.seeds):
+            self._say(f"seed {i + 1} of {self._options.seeds}")
             again = np.empty((len(self.labels), *first.shape[1:]))
             for fit, val, test in parts:
                 again[test] = self._predict(self._fit(self._make(kind, self._seed + i), fit, val, names), test, names)

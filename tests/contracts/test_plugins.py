@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -110,6 +111,12 @@ def test_heads_have_the_names_that_they_are_saved_by() -> None:
     assert {REGRESSORS.get(name).task for name in REGRESSORS} == {"regression"}
 
 
+def test_the_page_on_training_describes_every_head() -> None:
+    page = (ROOT / "docs" / "train.md").read_text("utf-8")
+    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+    assert re.findall(r"`(\w+)`", " ".join(rows)) == list(HEADS)
+
+
 def test_what_is_registered_in_a_process_comes_first() -> None:
     registry = Registry("embedstore.encoders", "encoder", order=("timm",))
 
@@ -126,8 +133,12 @@ def test_what_is_registered_in_a_process_comes_first() -> None:
         registry.get("nope")
 
 
-def test_docstrings_of_constants_and_of_nothing() -> None:
-    assert docstring_of("embedstore.registry", "HEADS").startswith("Subclasses of")
+def test_docstrings_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "no_python.py").write_text("def (")
+    (tmp_path / "silent.py").write_text("def nothing():\n    pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert docstring_of("no_python", "nothing") == docstring_of("silent", "nothing") == ""
+    assert docstring_of("embedstore.registry", "HEADS") == ""
     assert docstring_of("embedstore.heads.linear", "nothing") == ""
     assert docstring_of("embedstore.nothing.at_all", "nothing") == ""
     assert docstring_of("no_such_package.module", "nothing") == ""

@@ -6,21 +6,19 @@ from dataclasses import FrozenInstanceError, fields
 from typing import Any, get_type_hints
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import typer
 from embedstore_cli.main import app
 
 from embedstore.errors import UsageError
-from embedstore.retrieval import search_options
 from embedstore.retrieval.queries import QueryVector
 from embedstore.retrieval.search_options import Query, SearchOptions
 
 
-def test_the_keywords_of_python_are_the_fields(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, heavy in (("QueryVector", QueryVector), ("npt", np)):  # which are imported for types alone
-        monkeypatch.setattr(search_options, name, heavy, raising=False)
-    monkeypatch.setattr(np, "NDArray", list, raising=False)
-    keywords, typed = get_type_hints(Query), get_type_hints(SearchOptions)
+def test_the_keywords_of_python_are_the_fields() -> None:
+    for_types_alone = {"QueryVector": QueryVector, "npt": npt}
+    keywords, typed = (get_type_hints(kind, localns=for_types_alone) for kind in (Query, SearchOptions))
     assert list(keywords) == [field.name for field in fields(SearchOptions)]
     assert keywords == typed
 

@@ -1,0 +1,42 @@
+"""The options of `train`, checked when they are made.
+
+Defaults and help of the command come from here, so nothing heavy is imported.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from embedstore._core.arguments import option
+from embedstore.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """What `train` is asked besides a store and a target; its documentation says what each option means.
+
+    Raises
+    ------
+    UsageError
+        A value that cannot be right, whatever the store.
+    """
+
+    head: str = option("linear", "One of the heads below.", metavar="KIND")
+    inputs: Sequence[str] | None = option(None, "Spaces to use, separated by commas; default all.", str | None)
+    where: str | None = None
+    columns: Sequence[str] | None = option(None, "Metadata columns to use as one more input.", str | None)
+    cv: int | None = option(None, "Score by K-fold cross-validation.")
+    task: str | None = option(None, "One of the tasks below; default by the target.", metavar="NAME")
+    group: str | None = option(None, "Column; items with one value stay together in splits.")
+    name: str | None = option(None, "Name of the saved head; default the target.")
+    seed: int = option(0, "Of splits, folds and bootstrap.")
+    seeds: int = option(5, "How often a head that depends on its seed is fitted.")
+    device: str = option("cpu", "cpu, auto, cuda or cuda:N.")
+    report: bool = True
+    plots: str | Path | None = option(None, "Folder for the report's figures as PNG files.", Path | None)
+
+    def __post_init__(self) -> None:
+        if self.cv is not None and not isinstance(self.cv, int):
+            raise UsageError(f"cv should be a whole number. Got {self.cv!r} instead.")
+        if self.seed < 0 or self.seeds < 1:
+            raise UsageError(f"seed should be 0 or more, and seeds 1 or more. Got {self.seed} and {self.seeds}.")

@@ -1,0 +1,54 @@
+"""One place says what an option of training is called, defaults to and means."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import FrozenInstanceError, fields
+from typing import Any
+
+import pytest
+import typer
+from embedstore_cli.main import app
+
+import embedstore as es
+from embedstore.errors import UsageError
+from embedstore.training.train_options import TrainOptions
+
+OWN = {"store", "target", "on_progress"}
+
+
+def test_python_has_the_options_with_their_defaults() -> None:
+    taken = {name: p.default for name, p in inspect.signature(es.train).parameters.items() if name not in OWN}
+    assert taken == {field.name: field.default for field in fields(TrainOptions)}
+
+
+def test_the_command_has_the_options_with_their_defaults_and_help() -> None:
+    typed = {param.name: param for param in typer.main.get_command(app).commands["train"].params}  # type: ignore[attr-defined]
+    assert {field.name for field in fields(TrainOptions)} - {"report"} < typed.keys()
+    helped = [field for field in fields(TrainOptions) if "help" in field.metadata]
+    assert [field.name for field in fields(TrainOptions) if field not in helped] == ["where", "report"]
+    for field in helped:
+        option = typed[field.name]
+        assert option.help == field.metadata["help"]
+        assert option.default == field.default
+        assert option.opts == [f"--{field.name}"]
+    assert typed["head"].metavar == "KIND"
+    assert (typed["where"].default, typed["no_report"].default) == (None, False)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"cv": 2.5}, r"cv should be a whole number\. Got 2\.5 instead\."),
+        ({"seed": -1}, r"seed should be 0 or more, and seeds 1 or more\. Got -1 and 5\."),
+        ({"seeds": 0}, r"seed should be 0 or more, and seeds 1 or more\. Got 0 and 0\."),
+    ],
+)
+def test_they_are_checked_when_they_are_made(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        TrainOptions(**given)
+
+
+def test_they_stay_as_they_are() -> None:
+    with pytest.raises(FrozenInstanceError):
+        TrainOptions().seed = 5  # type: ignore[misc]
