@@ -243,7 +243,9 @@ class Searcher:
     def _one(self, asked: Asked, depth: int, wanted: SearchOptions, leave_out: Rows) -> Ranking:
         keep, deeper = self._filter(asked.space, wanted.where), depth + len(leave_out)
         scores, rows = self._nearest(asked.space, asked.vector[None], deeper, keep, None, wanted.recall)
-        kept = (rows[0] >= 0) & ~np.isin(rows[0], leave_out)
+        kept = rows[0] >= 0
+        if len(leave_out):
+            kept &= ~np.isin(rows[0], leave_out)
         return rows[0][kept][:depth], scores[0][kept][:depth].astype(np.float64)
 
     def _fused(self, asked: Sequence[Asked], depth: int, wanted: SearchOptions, leave_out: Rows) -> Ranking:

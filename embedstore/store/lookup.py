@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -12,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore._core.column_values import as_stored
-from embedstore._core.distinct import distinct
 from embedstore.errors import StoreError
 from embedstore.store.format import PartRef
 from embedstore.store.part_files import PartFiles
@@ -45,8 +45,8 @@ class Lookup:
         self._files = files
         self._parts = parts
         self._limit = limit
-        self._first_rows = np.asarray([part.first_row for part in parts], np.int64)
-        self._edges: dict[int, Rows] = {}
+        self._first_rows = [part.first_row for part in parts]
+        self._edges: dict[int, list[int]] = {}
         self._rows: dict[int, Rows | None] = {}
         self._kept: OrderedDict[Key, pa.Array | pa.ChunkedArray | None] = OrderedDict()
         self._bytes = 0
@@ -61,19 +61,15 @@ class Lookup:
             A row that is not in the store.
         """
         found: list[list[Any]] = [[None] * len(rows) for _ in columns]
-        part_of = np.searchsorted(self._first_rows, rows, side="right") - 1
-        for part in distinct(part_of).tolist():
-            places = np.flatnonzero(part_of == part)
-            offsets = self._offsets(part, rows[places])
-            edges = self._edges_of(part)
-            group_of = np.searchsorted(edges, offsets, side="right") - 1
-            for group in distinct(group_of).tolist():
-                mine = group_of == group
-                at, to = (offsets[mine] - edges[group]).tolist(), places[mine].tolist()
-                for values, column in zip(found, self._columns(part, group, columns), strict=True):
-                    if column is not None:
-                        for i, place in zip(at, to, strict=True):
-                            values[place] = column[i].as_py()
+        wanted: dict[tuple[int, int], list[tuple[int, int]]] = {}
+        for place, row in enumerate(rows.tolist()):  # a few: NumPy's calls would cost more than they do
+            part, group, at = self._located(row)
+            wanted.setdefault((part, group), []).append((place, at))
+        for (part, group), places in wanted.items():
+            for values, column in zip(found, self._columns(part, group, columns), strict=True):
+                if column is not None:
+                    for place, at in places:
+                        values[place] = column[at].as_py()
         return found
 
     def ids(self) -> Iterator[tuple[Rows, list[str]]]:
@@ -86,24 +82,21 @@ class Lookup:
                 (names,) = self._columns(part, group, [ID])
                 yield rows[lo:hi], names.to_pylist()  # type: ignore[union-attr]
 
-    def _offsets(self, part: int, rows: Rows) -> Rows:
-        """Where `rows` are in a part."""
-        every = self._rows_of(part) if part >= 0 else np.empty(0, np.int64)
-        if every is None:
-            offsets = rows - self._parts[part].first_row
-            inside = offsets < self._edges_of(part)[-1]
-        else:
-            offsets = np.searchsorted(every, rows)
-            inside = offsets < len(every)
-            inside[inside] = every[offsets[inside]] == rows[inside]
-        if not inside.all():
-            raise StoreError(f"Row {rows[~inside][0]} is not in the store.")
-        return offsets
+    def _located(self, row: int) -> tuple[int, int, int]:
+        """Part, row group and place in it of a row."""
+        part = bisect_right(self._first_rows, row) - 1
+        if part >= 0:
+            every, edges = self._rows_of(part), self._edges_of(part)
+            at = row - self._parts[part].first_row if every is None else int(np.searchsorted(every, row))
+            if at < edges[-1] and (every is None or every[at] == row):
+                group = bisect_right(edges, at) - 1
+                return part, group, at - edges[group]
+        raise StoreError(f"Row {row} is not in the store.")
 
-    def _edges_of(self, part: int) -> Rows:
-        """Offsets (g + 1,) of the part's row groups, and its length."""
+    def _edges_of(self, part: int) -> list[int]:
+        """Offsets of the part's row groups, and its length."""
         if part not in self._edges:
-            self._edges[part] = group_edges(self._files, self._parts[part])
+            self._edges[part] = group_edges(self._files, self._parts[part]).tolist()
         return self._edges[part]
 
     def _rows_of(self, part: int) -> Rows | None:
@@ -118,16 +111,13 @@ class Lookup:
     def _columns(self, part: int, group: int, names: Sequence[str]) -> list[pa.Array | pa.ChunkedArray | None]:
         """Columns of one row group; None for those that the part lacks."""
         with self._lock:
-            keys = [(part, group, name) for name in names]
-            missing = [key[2] for key in keys if key not in self._kept]
-            read = self._read(part, group, missing) if missing else {}
-            columns = [read[key[2]] if key[2] in read else self._kept[key] for key in keys]
-            for key in keys:
-                if key[2] not in read:
-                    self._kept.move_to_end(key)
-            for name, column in read.items():
-                self._kept[part, group, name] = column
-                self._bytes += 0 if column is None else column.nbytes
+            if missing := [name for name in names if (part, group, name) not in self._kept]:
+                for name, column in self._read(part, group, missing).items():
+                    self._kept[part, group, name] = column
+                    self._bytes += 0 if column is None else column.nbytes
+            for name in names:
+                self._kept.move_to_end((part, group, name))
+            columns = [self._kept[part, group, name] for name in names]
             while self._bytes > self._limit:
                 _, dropped = self._kept.popitem(last=False)
                 self._bytes -= 0 if dropped is None else dropped.nbytes
