@@ -26,7 +26,9 @@ READERS = {
     "store.json": ("search --id", "info"),
     "space.json": ("search --text", "search --vector"),
     "index.json": ("search --id", "search --vector"),
-    "head.json": ("predict label", "predict trees", "search aligned"),
+    "label/head.json": ("predict label",),
+    "trees/head.json": ("predict trees",),
+    "aligned/head.json": ("search aligned",),
 }
 """Which questions read a JSON: every one of its bytes is flipped, and only each `ALL`-th is put to all the others as well."""
 ALL = 16
@@ -88,7 +90,7 @@ def flipped(root: Path, base: Path, case: str, right: dict[str, Any]) -> tuple[s
     store = _copy(root, base)
     path = store / file
     everything = path.suffix != ".json" or int(at) % ALL == 0
-    reading = {name: READING[name] for name in (READING if everything else READERS[path.name])}
+    reading = {name: READING[name] for name in (READING if everything else readers_of(file))}
     if int(at) % 4 == 0:  # what this machine read before is remembered to be good
         _answers_of(store, root, {"search --id": READING["search --id"]})
     before = path.read_bytes()
@@ -109,6 +111,11 @@ def flipped(root: Path, base: Path, case: str, right: dict[str, Any]) -> tuple[s
         found += [_judged(name, question, store, root, right[name], path.name) for name, question in WRITING.items()]
     shutil.rmtree(store)
     return worst(found)
+
+
+def readers_of(file: str) -> tuple[str, ...]:
+    """The questions that read the JSON `file`."""
+    return next(names for ending, names in READERS.items() if file.endswith(ending))
 
 
 def harmless_by_nature(path: Path, before: bytes) -> bool:
