@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,10 @@ from embedstore._core.unit import unit_rows
 from embedstore.indexing.vectors import Array
 
 Float = npt.NDArray[np.float64]
+Ranking = tuple[npt.NDArray[np.int64], Float]
+"""Keys, best first, and their scores."""
 RRF = 60
+DEEP, DEEPENED = 100, 4  # candidates of each query when several are joined; so many times more where that is too few
 
 
 def fuse_ranks(rankings: Sequence[npt.NDArray[np.int64]], weights: Sequence[float]) -> tuple[npt.NDArray[np.int64], Float]:
@@ -95,3 +98,22 @@ def first_of_each(values: Sequence[Any], limit: int) -> npt.NDArray[np.intp]:
         if seen[key] <= limit:
             kept.append(place)
     return np.asarray(kept, np.intp)
+
+
+def like_cosines(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Fused scores (n,) on the scale of likeness, from 0 to 1."""
+    return np.asarray((scores - scores.min()) / max(float(np.ptp(scores)), 1e-12))
+
+
+def deepened(depth: int, ranked: Callable[[int], Ranking]) -> Ranking:
+    """The first `depth` of several rankings joined; what more candidates bring comes after the rest, so that pages agree."""
+    deep = DEEP
+    rows, scores = ranked(deep)
+    while len(rows) < depth:
+        deep *= DEEPENED
+        more, their = ranked(deep)
+        fresh = ~np.isin(more, rows)
+        if not fresh.any():
+            break
+        rows, scores = np.concatenate([rows, more[fresh]]), np.concatenate([scores, their[fresh]])
+    return rows[:depth], scores[:depth]

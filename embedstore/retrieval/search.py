@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Unpack
@@ -19,7 +19,7 @@ from embedstore._core.unit import unit_rows
 from embedstore.errors import UsageError
 from embedstore.evaluation.bootstrap import Score
 from embedstore.retrieval.aligned_spaces import ProjectedSpace, SearchableSpace
-from embedstore.retrieval.fusion import diversified, first_of_each, fuse_ranks, fuse_scores
+from embedstore.retrieval.fusion import deepened, diversified, first_of_each, fuse_ranks, fuse_scores, like_cosines
 from embedstore.retrieval.index import OpenIndex, open_index
 from embedstore.retrieval.queries import Asked, Resolver, combined, joined, weighted
 from embedstore.retrieval.search_options import Query, SearchOptions
@@ -37,7 +37,6 @@ Ranking = tuple[Rows, npt.NDArray[np.float64]]
 BACKGROUND = 1000
 POOL = 100  # of the nearest, that a diverse answer is put together from
 DEEPER = 5
-DEEP, DEEPENED = 100, 4  # candidates of each query when several are joined; so many times more where that is too few
 FILTERS_KEPT = 64
 
 
@@ -214,7 +213,7 @@ class Searcher:
             vectors = _vectors_of(rows, asked[0].space)
             fused = len(asked) > 1 and (wanted.fusion != "score" or len(joined(asked)) > 1)
             pools = [slice(lo, lo + POOL) for lo in range(0, len(rows), POOL)]  # of one size, so that pages fit together
-            worth = [_like_cosines(scores[pool]) if fused else scores[pool] for pool in pools]
+            worth = [like_cosines(scores[pool]) if fused else scores[pool] for pool in pools]
             chosen = [
                 pool.start + diversified(own, vectors[pool], wanted.diversity, POOL)
                 for pool, own in zip(pools, worth, strict=True)
@@ -230,7 +229,7 @@ class Searcher:
             sums = [combined(group) for group in groups.values()]
             if len(sums) == 1:
                 return self._one(sums[0], depth, wanted, leave_out)
-            return _deepened(depth, lambda deep: self._fused(sums, deep, wanted, leave_out))
+            return deepened(depth, lambda deep: self._fused(sums, deep, wanted, leave_out))
         if len(asked) == 1:
             return self._one(asked[0], depth, wanted, leave_out)
 
@@ -238,7 +237,7 @@ class Searcher:
             rankings = [self._one(one, deep, wanted, leave_out)[0] for one in asked]
             return fuse_ranks(rankings, [one.weight for one in asked])
 
-        return _deepened(depth, ranked)
+        return deepened(depth, ranked)
 
     def _one(self, asked: Asked, depth: int, wanted: SearchOptions, leave_out: Rows) -> Ranking:
         keep, deeper = self._filter(asked.space, wanted.where), depth + len(leave_out)
@@ -331,25 +330,6 @@ def _vectors_of(rows: Rows, space: SearchableSpace) -> Float:
     vectors = np.zeros((len(rows), space.dim), np.float32)
     vectors[has] = space.take(rows[has])
     return vectors
-
-
-def _like_cosines(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Fused scores (n,) on the scale of likeness, from 0 to 1."""
-    return np.asarray((scores - scores.min()) / max(float(np.ptp(scores)), 1e-12))
-
-
-def _deepened(depth: int, ranked: Callable[[int], Ranking]) -> Ranking:
-    """The first `depth` of several rankings joined; what more candidates bring comes after the rest, so that pages agree."""
-    deep = DEEP
-    rows, scores = ranked(deep)
-    while len(rows) < depth:
-        deep *= DEEPENED
-        more, their = ranked(deep)
-        fresh = ~np.isin(more, rows)
-        if not fresh.any():
-            break
-        rows, scores = np.concatenate([rows, more[fresh]]), np.concatenate([scores, their[fresh]])
-    return rows[:depth], scores[:depth]
 
 
 def _certainty(used: dict[str, Any]) -> tuple[bool, float]:

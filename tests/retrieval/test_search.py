@@ -19,7 +19,6 @@ from embedstore.encoders import ENCODERS, EncoderRequest
 from embedstore.encoders.hash import HashEncoder
 from embedstore.errors import FingerprintError, UsageError
 from embedstore.indexing.exact import ExactIndex
-from embedstore.retrieval import search
 from embedstore.retrieval.fusion import RRF
 from embedstore.sources import MemorySource
 
@@ -544,7 +543,7 @@ def test_weights_below_zero_search_away_in_one_space_and_are_refused_across_spac
 def test_pages_of_joined_queries_fit_together(
     mixed: es.Store, fusion: str, how: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search, "DEEP", 7)
+    monkeypatch.setattr("embedstore.retrieval.fusion.DEEP", 7)
     whole = ids(fused(mixed, fusion, [1.0, 3.0], k=M, **how))
     assert len(whole) == len(set(whole))
     pages = [ids(fused(mixed, fusion, [1.0, 3.0], k=8, offset=lo, **how)) for lo in range(0, len(whole), 8)]
