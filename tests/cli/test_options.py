@@ -1,0 +1,88 @@
+"""Of each verb one dataclass says what an option is called, defaults to and means: for Python and the command alike."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable
+from dataclasses import FrozenInstanceError, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from embedstore_cli.main import app
+
+import embedstore as es
+from embedstore.indexing.vector_index import VectorIndex
+from embedstore.retrieval.index_options import IndexOptions
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A verb of Python, the command for it, and their options.
+
+    Parameters
+    ----------
+    own : set of str
+        What the function takes beside its options.
+    spelled : mapping
+        Option → what the command calls its parameter, or None where it has none; each says its own help.
+    flags : mapping
+        Option → how it is typed, where that is not its name.
+    """
+
+    command: str
+    function: Callable[..., Any]
+    options: type
+    own: set[str]
+    spelled: dict[str, str | None] = field(default_factory=dict)
+    flags: dict[str, list[str]] = field(default_factory=dict)
+
+
+VERBS = [Verb("index", es.index, IndexOptions, {"store", "space", "on_progress"})]
+every_verb = pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.command)
+
+
+def options_of(command: str) -> dict[str, Any]:
+    group = typer.main.get_command(app)
+    return {param.name: param for param in group.commands[command].params}  # type: ignore[attr-defined]
+
+
+@every_verb
+def test_python_has_the_options_with_their_defaults(verb: Verb) -> None:
+    taken = {name: p.default for name, p in inspect.signature(verb.function).parameters.items() if name not in verb.own}
+    assert taken == {option.name: option.default for option in fields(verb.options)}
+
+
+@every_verb
+def test_the_command_has_the_options_with_their_defaults_and_help(verb: Verb) -> None:
+    typed = options_of(verb.command)
+    assert [f.name for f in fields(verb.options) if "help" not in f.metadata] == list(verb.spelled)
+    for option in fields(verb.options):
+        if option.name in verb.spelled:
+            assert verb.spelled[option.name] in {None, *typed}
+            continue
+        made = typed[option.name]
+        assert (made.help, made.default) == (option.metadata["help"], option.default)
+        assert [*made.opts, *made.secondary_opts] == verb.flags.get(option.name, [f"--{option.name.replace('_', '-')}"])
+
+
+@every_verb
+def test_they_stay_as_they_are(verb: Verb) -> None:
+    first = fields(verb.options)[0].name
+    with pytest.raises(FrozenInstanceError):
+        setattr(verb.options(), first, None)
+
+
+def test_an_index_has_the_same_defaults_without_a_store() -> None:
+    alone = {name: p.default for name, p in inspect.signature(VectorIndex).parameters.items()}
+    assert {name: alone[name] for name in alone if hasattr(IndexOptions, name)} == {
+        option.name: option.default for option in fields(IndexOptions) if option.name != "queries"
+    }
+
+
+def test_an_index_records_what_builds_it_again_as_json() -> None:
+    recorded = IndexOptions(at=5, queries=Path("asked.npy"), device="cuda").recorded()
+    assert json.loads(json.dumps(recorded)) == recorded
+    assert IndexOptions(**recorded) == IndexOptions(at=5, queries="asked.npy")
