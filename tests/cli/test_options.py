@@ -14,7 +14,9 @@ import typer
 from embedstore_cli.main import app
 
 import embedstore as es
+from embedstore.errors import UsageError
 from embedstore.indexing.vector_index import VectorIndex
+from embedstore.ingest.import_options import ImportOptions
 from embedstore.retrieval.index_options import IndexOptions
 
 
@@ -40,7 +42,10 @@ class Verb:
     flags: dict[str, list[str]] = field(default_factory=dict)
 
 
-VERBS = [Verb("index", es.index, IndexOptions, {"store", "space", "on_progress"})]
+VERBS = [
+    Verb("import", es.import_vectors, ImportOptions, {"source", "store", "on_progress"}, {"types": "type"}),
+    Verb("index", es.index, IndexOptions, {"store", "space", "on_progress"}),
+]
 every_verb = pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.command)
 
 
@@ -86,3 +91,14 @@ def test_an_index_records_what_builds_it_again_as_json() -> None:
     recorded = IndexOptions(at=5, queries=Path("asked.npy"), device="cuda").recorded()
     assert json.loads(json.dumps(recorded)) == recorded
     assert IndexOptions(**recorded) == IndexOptions(at=5, queries="asked.npy")
+
+
+@pytest.mark.parametrize(
+    ("options", "given", "words"),
+    [
+        (ImportOptions, {"modality": "smell"}, r"modality must be one of \['image', .*\]\. Got 'smell' instead\."),
+    ],
+)
+def test_they_are_checked_when_they_are_made(options: type, given: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        options(**given)
