@@ -14,6 +14,7 @@ import typer
 from embedstore_cli.main import app
 
 import embedstore as es
+from embedstore.duplicates.dedup_options import THRESHOLD, DedupOptions
 from embedstore.errors import UsageError
 from embedstore.indexing.vector_index import VectorIndex
 from embedstore.ingest.import_options import ImportOptions
@@ -44,6 +45,14 @@ class Verb:
 
 VERBS = [
     Verb("import", es.import_vectors, ImportOptions, {"source", "store", "on_progress"}, {"types": "type"}),
+    Verb(
+        "dedup",
+        es.find_duplicates,
+        DedupOptions,
+        {"store", "on_progress"},
+        {"where": "where"},
+        {"pixels": ["--pixels", "--no-pixels"], "exact_only": ["--exact"]},
+    ),
     Verb("index", es.index, IndexOptions, {"store", "space", "on_progress"}),
 ]
 every_verb = pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.command)
@@ -93,9 +102,22 @@ def test_an_index_records_what_builds_it_again_as_json() -> None:
     assert IndexOptions(**recorded) == IndexOptions(at=5, queries="asked.npy")
 
 
+def test_what_is_near_depends_on_what_is_said() -> None:
+    said = [DedupOptions(**given) for given in ({}, {"threshold": 0.9}, {"threshold": 1, "pixels": True}, {"pixels": False})]
+    assert [(one.by_pixels, one.cosine) for one in said] == [(True, THRESHOLD), (False, 0.9), (True, 1.0), (False, THRESHOLD)]
+    assert (DedupOptions().spaces, DedupOptions(space=["b", "a", "b"]).spaces) == (None, ["b", "a"])
+
+
 @pytest.mark.parametrize(
     ("options", "given", "words"),
     [
+        (
+            DedupOptions,
+            {"threshold": 0},
+            r"threshold should be a cosine above 0 and at most 1, such as 0\.98\. Got 0 instead\.",
+        ),
+        (DedupOptions, {"threshold": True}, r"threshold should be a cosine .*\. Got True instead\."),
+        (DedupOptions, {"space": [3]}, r"space should be strings\. Got 3 \(int\) instead\."),
         (ImportOptions, {"modality": "smell"}, r"modality must be one of \['image', .*\]\. Got 'smell' instead\."),
     ],
 )
