@@ -18,6 +18,7 @@ from embedstore.duplicates.dedup_options import THRESHOLD, DedupOptions
 from embedstore.errors import UsageError
 from embedstore.indexing.vector_index import VectorIndex
 from embedstore.ingest.import_options import ImportOptions
+from embedstore.retrieval.align_options import AlignOptions
 from embedstore.retrieval.index_options import IndexOptions
 
 
@@ -44,6 +45,14 @@ class Verb:
 
 
 VERBS = [
+    Verb(
+        "align",
+        es.align,
+        AlignOptions,
+        {"store"},
+        {"where": "where"},
+        {"source": ["--from"], "target": ["--to"]},
+    ),
     Verb("import", es.import_vectors, ImportOptions, {"source", "store", "on_progress"}, {"types": "type"}),
     Verb(
         "dedup",
@@ -118,6 +127,8 @@ def test_what_is_near_depends_on_what_is_said() -> None:
         ),
         (DedupOptions, {"threshold": True}, r"threshold should be a cosine .*\. Got True instead\."),
         (DedupOptions, {"space": [3]}, r"space should be strings\. Got 3 \(int\) instead\."),
+        (AlignOptions, {"seed": -1}, r"seed should be 0 or more\. Got -1\."),
+        (AlignOptions, {"source": "image"}, r"An alignment needs two spaces\. Got 'image' twice; choose another: --from SPACE"),
         (ImportOptions, {"modality": "smell"}, r"modality must be one of \['image', .*\]\. Got 'smell' instead\."),
     ],
 )
