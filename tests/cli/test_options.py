@@ -19,6 +19,7 @@ from embedstore.errors import UsageError
 from embedstore.indexing.vector_index import VectorIndex
 from embedstore.ingest.import_options import ImportOptions
 from embedstore.retrieval.align_options import AlignOptions
+from embedstore.retrieval.eval_search_options import EvalSearchOptions
 from embedstore.retrieval.index_options import IndexOptions
 
 
@@ -51,6 +52,14 @@ VERBS = [
         AlignOptions,
         {"store"},
         {"where": "where"},
+        {"source": ["--from"], "target": ["--to"]},
+    ),
+    Verb(
+        "eval-search",
+        es.eval_search,
+        EvalSearchOptions,
+        {"store", "searcher"},
+        {"k": "k", "where": "where"},
         {"source": ["--from"], "target": ["--to"]},
     ),
     Verb("import", es.import_vectors, ImportOptions, {"source", "store", "on_progress"}, {"types": "type"}),
@@ -129,6 +138,10 @@ def test_what_is_near_depends_on_what_is_said() -> None:
         (DedupOptions, {"space": [3]}, r"space should be strings\. Got 3 \(int\) instead\."),
         (AlignOptions, {"seed": -1}, r"seed should be 0 or more\. Got -1\."),
         (AlignOptions, {"source": "image"}, r"An alignment needs two spaces\. Got 'image' twice; choose another: --from SPACE"),
+        (EvalSearchOptions, {"k": 2.5}, r"k should be a whole number, or several\. Got 2\.5 instead\."),
+        (EvalSearchOptions, {"k": (5, 0)}, r"k must be at least 1\. Got \(5, 0\) instead\."),
+        (EvalSearchOptions, {"queries": 0}, r"queries should be 1 or more\. Got 0\."),
+        (EvalSearchOptions, {"relevance": "a", "pairs": "b"}, r"by --relevance or by --pairs, not by both\."),
         (ImportOptions, {"modality": "smell"}, r"modality must be one of \['image', .*\]\. Got 'smell' instead\."),
     ],
 )
