@@ -182,7 +182,7 @@ def _as_tuned(tuned: Head | None) -> dict[str, Any]:
 
 
 def fit_pool(log_p: Mapping[str, Float], data: Data) -> tuple[dict[str, float], float]:
-    """Convex weights and a scale of the log-linear pool with the lowest loss, by exponentiated coordinate search."""
+    """Convex weights and a scale of the log-linear pool with the lowest loss, by Nelder and Mead's simplex."""
     from scipy.optimize import minimize
 
     names = list(log_p)
