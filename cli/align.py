@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Any
 
-import typer
+from embedstore.retrieval.align_options import AlignOptions
 
+from .from_options import takes
 from .opening import opened
 from .options import SECONDS, Json, NoCheck, Store, Where, WhereTimeout
 
@@ -15,16 +16,15 @@ if TYPE_CHECKING:
 RECALLS = ("r@1", "r@5", "r@10")
 
 
+@takes(AlignOptions)
 def align(
     store: Store,
-    source: Annotated[str, typer.Option("--from", help="One space, such as that of the texts.")] = "text",
-    target: Annotated[str, typer.Option("--to", help="The other space.")] = "image",
-    name: Annotated[str, typer.Option(help="Name of the saved head; the spaces are called NAME.SPACE.")] = "aligned",
+    *,
     where: Where = None,
     where_timeout: WhereTimeout = SECONDS,
     no_check: NoCheck = False,
-    seed: Annotated[int, typer.Option(help="Of the split, the folds and the bootstrap.")] = 0,
     json: Json = False,
+    **given: Any,
 ) -> None:
     """Learn to compare two spaces, from items that have both: search images by words without CLIP."""
     from embedstore.retrieval.align import align
@@ -33,7 +33,7 @@ def align(
 
     with render.status("aligning"):
         held = opened(store, where_timeout=where_timeout, no_check=no_check)
-        report = align(held, source, target, name=name, where=where, seed=seed)
+        report = align(held, where=where, **given)
     if json:
         render.print_json(report.to_dict())
         return

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from embedstore._core.words import counted
+from embedstore.duplicates.dedup_options import DedupOptions
 
+from .from_options import takes
 from .opening import opened
-from .options import SECONDS, Json, NoCheck, Store, Where, WhereTimeout
+from .options import SECONDS, Json, NoCheck, Store, Where, WhereTimeout, names
 
 if TYPE_CHECKING:
     from embedstore.duplicates.report import DuplicateCluster, DuplicateReport
@@ -18,29 +20,17 @@ if TYPE_CHECKING:
 SHOWN = 10
 
 
+@takes(DedupOptions)
 def dedup(
     store: Store,
-    space: Annotated[
-        str | None, typer.Option(help="Where to compare; several by commas, then all must agree. Default: image, else text.")
-    ] = None,
-    threshold: Annotated[
-        float | None, typer.Option(help="Compare vectors: cosine from which on items are near copies; default 0.98.")
-    ] = None,
-    pixels: Annotated[
-        bool | None,
-        typer.Option(
-            "--pixels/--no-pixels",
-            help="Compare pictures by their pixels, whose files are read again. Default: yes, unless --threshold is given.",
-            show_default=False,
-        ),
-    ] = None,
+    *,
     where: Where = None,
     where_timeout: WhereTimeout = SECONDS,
     no_check: NoCheck = False,
-    exact: Annotated[bool, typer.Option("--exact", help="Look for the same bytes alone; reads no vectors.")] = False,
     out: Annotated[Path | None, typer.Option(readable=False, help="Write every duplicate to a .csv or .json.")] = None,
     remove: Annotated[bool, typer.Option("--remove", help="Remove them; one item of each cluster stays.")] = False,
     json: Json = False,
+    **given: Any,
 ) -> None:
     """Find exact and near duplicates, and remove them."""
     from embedstore.duplicates.find import find_duplicates, remove_duplicates
@@ -51,16 +41,10 @@ def dedup(
     held = opened(store, where_timeout=where_timeout, no_check=no_check)
     if out is not None:
         check_output(out)
+    if given["space"] is not None:
+        given["space"] = names(given["space"]) or []
     with render.status("comparing") as say:
-        report = find_duplicates(
-            held,
-            space=None if space is None else [name.strip() for name in space.split(",") if name.strip()],
-            threshold=threshold,
-            where=where,
-            exact_only=exact,
-            pixels=pixels,
-            on_progress=say,
-        )
+        report = find_duplicates(held, where=where, **given, on_progress=say)
     if out is not None:
         render.say(f"{counted(len(report.ids), 'duplicate')} written to {report.save(out)}", stderr=json)
     left = remove_duplicates(held, report) if remove else None

@@ -2,39 +2,34 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from embedstore.retrieval.eval_search_options import EvalSearchOptions
+
+from .from_options import takes
 from .opening import opened
-from .options import SECONDS, AllowModel, Device, Json, NoCheck, Store, Where, WhereTimeout
+from .options import SECONDS, AllowModel, Json, NoCheck, Store, Where, WhereTimeout
 
 if TYPE_CHECKING:
     from embedstore.retrieval.eval_search import RetrievalFigures, SearchEvaluation
 
 NAMES = {"hit": "hit", "precision": "precision", "recall": "recall", "ndcg": "nDCG", "map": "mAP", "mrr": "MRR"}
-PairsFile = Annotated[
-    Path | None, typer.Option(readable=False, help="Table of query (a text) or query_id, id, and grade if there is one.")
-]
 
 
+@takes(EvalSearchOptions)
 def eval_search(
     store: Store,
-    relevance: Annotated[str | None, typer.Option(help="Column; items with a query's value are relevant to it.")] = None,
-    pairs: PairsFile = None,
-    source: Annotated[str | None, typer.Option("--from", help="Space of the queries, where it is another.")] = None,
-    target: Annotated[str | None, typer.Option("--to", help="Space that they search.")] = None,
+    *,
     space: Annotated[str | None, typer.Option(help="Space of queries and results.")] = None,
-    queries: Annotated[int, typer.Option(help="At most so many, drawn at random.")] = 5000,
     where: Where = None,
     where_timeout: WhereTimeout = SECONDS,
     no_check: NoCheck = False,
     k: Annotated[list[str] | None, typer.Option("-k", help="Cut-offs, such as 1,5,10; may be repeated.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the sample, the order of ties and the bootstrap.")] = 0,
-    device: Device = "auto",
     allow_model: AllowModel = None,
     json: Json = False,
+    **given: Any,
 ) -> None:
     """Score retrieval by a column, by judged pairs, or from one space to another that is aligned with it."""
     from embedstore.errors import UsageError
@@ -42,21 +37,15 @@ def eval_search(
 
     from . import render
 
-    if space is not None and (source is not None or target is not None):
-        raise UsageError("Give either --space, or --from and --to.")
+    if space is not None:
+        if given["source"] is not None or given["target"] is not None:
+            raise UsageError("Give either --space, or --from and --to.")
+        given |= {"source": space, "target": space}
+    if k:
+        given["k"] = _cut_offs(k)
     with render.status("searching"):
-        result = run(
-            opened(store, where_timeout=where_timeout, allow_model=allow_model, no_check=no_check),
-            relevance=relevance,
-            pairs=pairs,
-            source=source or space,
-            target=target or space,
-            k=_cut_offs(k or ["1,5,10"]),
-            queries=queries,
-            where=where,
-            seed=seed,
-            device=device,
-        )
+        held = opened(store, where_timeout=where_timeout, allow_model=allow_model, no_check=no_check)
+        result = run(held, where=where, **given)
     render.print_json(result.to_dict()) if json else _print(result)
 
 

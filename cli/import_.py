@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from embedstore._core.words import counted
+from embedstore.ingest.import_options import ImportOptions
 
+from .from_options import takes
 from .options import Json, Types, column_types
 
 if TYPE_CHECKING:
@@ -18,25 +20,16 @@ if TYPE_CHECKING:
 SOURCE = "A .npy, .npz, .parquet, .csv, .tsv, .jsonl or HDF5 file (FILE.h5:/dataset), or a folder of .npy or .parquet files."
 
 
+@takes(ImportOptions)
 def import_vectors(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCE)],
     store: Annotated[
         Path, typer.Argument(readable=False, metavar="STORE", help="The store's folder; made if it does not exist.")
     ],
-    space: Annotated[str | None, typer.Option(help="Name of the space; default the modality.")] = None,
-    encoder: Annotated[str | None, typer.Option(help="The encoder that made the vectors: a declaration.")] = None,
-    modality: Annotated[str | None, typer.Option(help="What they are of: image, text, audio or video.")] = None,
-    ids: Annotated[str | None, typer.Option(help="Column, dataset or file with the ids; 'row' numbers the rows.")] = None,
-    metadata: Annotated[
-        Path | None, typer.Option(readable=False, help="Table, or folder of .parquet, with one row a vector.")
-    ] = None,
-    vector_column: Annotated[str | None, typer.Option(help="Column, array or dataset with the vectors, or a prefix.")] = None,
+    *,
     type: Types = None,
-    dtype: Annotated[str | None, typer.Option(help="float16 (default) or float32, for new spaces.")] = None,
-    normalized: Annotated[bool, typer.Option("--normalized", help="Declare unit length; others are failures.")] = False,
-    add_items: Annotated[bool, typer.Option("--add-items", help="Let a further space bring new items.")] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first failure.")] = False,
     json: Json = False,
+    **given: Any,
 ) -> None:
     """Import vectors that were computed elsewhere; they are marked as declared."""
     import embedstore as es
@@ -44,22 +37,7 @@ def import_vectors(
     from . import render
 
     with render.embedding_progress(f"importing {source.rstrip('/').rpartition('/')[2]}") as on_progress:
-        report = es.import_vectors(
-            source,
-            store,
-            space=space,
-            encoder=encoder,
-            modality=modality,
-            ids=ids,
-            metadata=metadata,
-            vector_column=vector_column,
-            types=column_types(type),
-            dtype=dtype,
-            normalized=normalized or None,
-            add_items=add_items,
-            strict=strict,
-            on_progress=on_progress,
-        )
+        report = es.import_vectors(source, store, **given, types=column_types(type), on_progress=on_progress)
     render.print_json(report.to_dict()) if json else print_import(report, store)
 
 

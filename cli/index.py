@@ -2,44 +2,34 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from embedstore.retrieval.index_options import IndexOptions
+
+from .from_options import takes
 from .options import Json, Store
 
 if TYPE_CHECKING:
     from embedstore.retrieval.index import IndexReport
 
 
+@takes(IndexOptions)
 def index(
     store: Store,
     space: Annotated[str | None, typer.Argument(metavar="SPACE", help="The space; may be left out where there is one.")] = None,
-    recall: Annotated[float, typer.Option(help="What the lower 95 % bound of recall@AT has to pass.")] = 0.95,
-    at: Annotated[int, typer.Option(help="The k of recall@k.")] = 10,
-    memory: Annotated[str | None, typer.Option(help="Budget for building and for the index, such as 4GB.")] = None,
-    latency: Annotated[str | None, typer.Option(help="Wanted at the 95th percentile, such as 5ms.")] = None,
-    factory: Annotated[str | None, typer.Option(help="Flat, HNSW32, IVF4096,SQ8, IVF4096,RaBitQ …; default by size.")] = None,
-    queries: Annotated[str | None, typer.Option(help="Real queries: a space, or a .npy of shape (m, dim).")] = None,
-    device: Annotated[str, typer.Option(help="cpu, or cuda to build a graph on a GPU.")] = "cpu",
+    *,
     json: Json = False,
+    **given: Any,
 ) -> None:
     """Build an index, tuned on held-out queries until its recall is proven."""
     import embedstore as es
 
     from . import render
 
-    options = {
-        "recall": recall,
-        "at": at,
-        "memory": memory,
-        "latency": latency,
-        "factory": factory,
-        "queries": queries,
-        "device": device,
-    }
     with render.status("indexing") as say:
-        report = es.index(store, space, **options, on_progress=say)  # type: ignore[arg-type]
+        report = es.index(store, space, **given, on_progress=say)
     render.print_json(report.to_dict()) if json else print_index(report)
 
 

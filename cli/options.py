@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from embedstore._core.arguments import DEVICES
+
 Store = Annotated[Path, typer.Argument(readable=False, metavar="STORE", help="The store's folder.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
 Where = Annotated[str | None, typer.Option(help="SQL over the metadata, such as \"label = 'food' and price < 10\".")]
@@ -28,7 +30,7 @@ SavedHead = Annotated[
     str | None,
     typer.Argument(metavar="HEAD", help="A saved head: its name, or its folder in another store, OTHER.store/heads/NAME."),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Device = Annotated[str, typer.Option(help=DEVICES)]
 WhereTimeout = Annotated[float, typer.Option(metavar="SECONDS", help="Give --where up after so long.")]
 AllowModel = Annotated[
     list[str] | None,

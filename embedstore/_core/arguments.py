@@ -10,6 +10,8 @@ from embedstore.errors import UsageError
 
 TIMEOUT = 60.0
 """Seconds that a remote read may take."""
+DEVICES = "auto, cpu, cuda or cuda:N."
+"""What help says of the device that encodes."""
 
 
 def option(default: Any, help: str, type: Any = None, **typed: str) -> Any:

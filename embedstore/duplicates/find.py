@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from numbers import Real
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from embedstore._core.arguments import strings
 from embedstore._core.distinct import distinct
 from embedstore._core.threads import bounded
+from embedstore.duplicates.dedup_options import THRESHOLD, DedupOptions
 from embedstore.duplicates.pairs import (
     DECIMALS,
     Clusters,
@@ -33,13 +32,11 @@ from embedstore.retrieval.search import Searcher
 from embedstore.store import Space, Store
 from embedstore.store.items import SIZE
 
-__all__ = ["find_duplicates", "remove_duplicates"]
+__all__ = ["THRESHOLD", "find_duplicates", "remove_duplicates"]
 
 Rows = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
-THRESHOLD = 0.98
-"""Finds 96 % of pictures that were merely saved again; what lower ones add are series of drawings (benchmarks/dedup.py)."""
 PIXELS_UP_TO = 1_000_000
 """Distinct pictures; a thumbnail takes 768 bytes, and reading so many files takes a core 15 minutes."""
 ALL_PAIRS_UP_TO = 200_000
@@ -54,11 +51,11 @@ APPROXIMATE_SLACK = 0.02
 def find_duplicates(
     store: Store | str | Path,
     *,
-    space: str | Sequence[str] | None = None,
-    threshold: float | None = None,
-    where: str | None = None,
-    exact_only: bool = False,
-    pixels: bool | None = None,
+    space: str | Sequence[str] | None = DedupOptions.space,
+    threshold: float | None = DedupOptions.threshold,
+    where: str | None = DedupOptions.where,
+    exact_only: bool = DedupOptions.exact_only,
+    pixels: bool | None = DedupOptions.pixels,
     on_progress: Callable[[str], None] | None = None,
 ) -> DuplicateReport:
     """Items that are copies of others: the same payload, nearly the same pixels, or nearly the same vector.
@@ -100,11 +97,10 @@ def find_duplicates(
     UsageError
         An unknown space, a threshold out of range, nothing to compare, or more pairs than could be duplicates.
     """
+    options = DedupOptions(space=space, threshold=threshold, pixels=pixels, where=where, exact_only=exact_only)
     opened = store if isinstance(store, Store) else Store.open(store)
     start = time.perf_counter()
-    by_pixels = threshold is None if pixels is None else pixels
-    threshold = _checked(THRESHOLD if threshold is None else threshold)
-    spaces = _spaces(opened, space)
+    spaces = _spaces(opened, options.spaces)
     pictures = [s for s in spaces if s.spec.modality == "image"]
     if pixels and not pictures:
         raise UsageError(f"Pixels are those of images, but {', '.join(s.name for s in spaces)} has none. Leave out --pixels.")
@@ -113,11 +109,11 @@ def find_duplicates(
     zeros = _without_direction(spaces, rows)
     first = np.where(zeros, np.arange(len(rows)), first)
     heads, of_head = np.unique(first, return_inverse=True)
-    search = _Search(opened, spaces, rows, heads, of_head, threshold, on_progress or (lambda text: None))
+    search = _Search(opened, spaces, rows, heads, of_head, options.cosine, on_progress or (lambda text: None))
     if zeros.any():
         search.notes.append(f"{int(zeros.sum()):,} items have imported vectors of zeros, which are like nothing.")
     if not exact_only:
-        if by_pixels and pictures:
+        if options.by_pixels and pictures:
             search.by_pixels(pictures[0])
         search.by_vector()
     copies = np.bincount(of_head)
@@ -127,7 +123,7 @@ def find_duplicates(
         store=opened.path,
         generation=opened.generation,
         spaces=[s.name for s in spaces],
-        threshold=None if exact_only else threshold,
+        threshold=None if exact_only else options.cosine,
         items=len(rows),
         clusters=_clusters(opened, rows, kept, *search.scored(found), first),
         approximate=search.approximate,
@@ -158,11 +154,10 @@ def remove_duplicates(store: Store, report: DuplicateReport) -> Store:
     return now.remove(report.ids)
 
 
-def _spaces(store: Store, given: str | Sequence[str] | None) -> list[Space]:
+def _spaces(store: Store, names: Sequence[str] | None) -> list[Space]:
     if not store.spaces:
         raise UsageError(f"{store.path} has no space yet. Embed something first: embedstore embed DATASET --store …")
-    if given is not None:
-        names = list(dict.fromkeys(strings(given, "space")))
+    if names is not None:
         if not names:
             raise UsageError(f"space names no space. Spaces: {', '.join(store.spaces)}.")
         return [store.space(name) for name in names]
@@ -192,12 +187,6 @@ def _without_direction(spaces: Sequence[Space], rows: Rows) -> Mask:
         if space.spec.declared:
             zeros |= ~directed(space, rows)
     return zeros
-
-
-def _checked(threshold: float) -> float:
-    if isinstance(threshold, bool) or not isinstance(threshold, Real) or not 0 < threshold <= 1:
-        raise UsageError(f"threshold should be a cosine above 0 and at most 1, such as {THRESHOLD}. Got {threshold!r} instead.")
-    return float(threshold)
 
 
 class _Search:

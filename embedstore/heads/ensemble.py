@@ -182,7 +182,7 @@ def _as_tuned(tuned: Head | None) -> dict[str, Any]:
 
 
 def fit_pool(log_p: Mapping[str, Float], data: Data) -> tuple[dict[str, float], float]:
-    """Convex weights and a scale of the log-linear pool with the lowest loss, by exponentiated coordinate search."""
+    """Convex weights and a scale of the log-linear pool with the lowest loss; modalities that say the same weigh the same."""
     from scipy.optimize import minimize
 
     names = list(log_p)
@@ -192,7 +192,7 @@ def fit_pool(log_p: Mapping[str, Float], data: Data) -> tuple[dict[str, float], 
         logits = pool(log_p, data.present, weights / weights.sum(), float(np.exp(theta[-1])))
         return nll(log_softmax(logits), data.codes)
 
-    theta = minimize(loss, np.zeros(len(names) + 1), method="Nelder-Mead", options={"xatol": 1e-3, "fatol": 1e-6}).x
+    theta = minimize(loss, np.zeros(len(names) + 1), method="L-BFGS-B").x
     weights = np.exp(theta[:-1] - theta[:-1].max())
     weights /= weights.sum()
     return dict(zip(names, weights.tolist(), strict=True)), float(np.exp(theta[-1]))

@@ -17,6 +17,7 @@ from embedstore._version import __version__
 from embedstore.encoders.names import EncoderName
 from embedstore.encoders.trust import absolute_name
 from embedstore.errors import DuplicateIdError, SourceError, UsageError
+from embedstore.ingest.import_options import ImportOptions
 from embedstore.ingest.importer import ImportedSpace, ImportReport, VectorImporter
 from embedstore.ingest.report import ProgressCallback, kept_note
 from embedstore.ingest.typed_batches import Typed
@@ -40,17 +41,17 @@ def import_vectors(
     source: str | os.PathLike[str] | npt.NDArray[Any],
     store: Store | str | os.PathLike[str],
     *,
-    space: str | None = None,
-    encoder: str | None = None,
-    modality: str | None = None,
-    ids: str | os.PathLike[str] | Sequence[str] | npt.NDArray[Any] | None = None,
-    metadata: str | os.PathLike[str] | Mapping[str, Sequence[Any]] | None = None,
-    vector_column: str | None = None,
-    types: Mapping[str, str] | None = None,
-    dtype: str | None = None,
-    normalized: bool | None = None,
-    add_items: bool = False,
-    strict: bool = False,
+    space: str | None = ImportOptions.space,
+    encoder: str | None = ImportOptions.encoder,
+    modality: str | None = ImportOptions.modality,
+    ids: str | os.PathLike[str] | Sequence[str] | npt.NDArray[Any] | None = ImportOptions.ids,
+    metadata: str | os.PathLike[str] | Mapping[str, Sequence[Any]] | None = ImportOptions.metadata,
+    vector_column: str | None = ImportOptions.vector_column,
+    types: Mapping[str, str] | None = ImportOptions.types,
+    dtype: str | None = ImportOptions.dtype,
+    normalized: bool | None = ImportOptions.normalized,
+    add_items: bool = ImportOptions.add_items,
+    strict: bool = ImportOptions.strict,
     on_progress: ProgressCallback | None = None,
 ) -> ImportReport:
     """Import vectors into a space which says that they were declared to be of an encoder, not computed by it here.
@@ -104,14 +105,27 @@ def import_vectors(
     SourceError, StoreError, UsageError
     """
     started = time.perf_counter()
+    options = ImportOptions(
+        space=space,
+        encoder=encoder,
+        modality=modality,
+        ids=ids,
+        metadata=metadata,
+        vector_column=vector_column,
+        types=types,
+        dtype=dtype,
+        normalized=normalized,
+        add_items=add_items,
+        strict=strict,
+    )
     said = declared(types or {})
     found = open_vectors(source, ids=ids, metadata=metadata, vector_column=vector_column)
     made = not isinstance(store, Store) and not (Path(store) / "store.json").exists()
     opened = store if isinstance(store, Store) else Store.open(store, create=True)
     report = ImportReport(items=found.count, notes=[*found.notes])
     with opened.writer(discard_if_empty=made) as writer:
-        matrices = _named(found, writer.store, space, modality)
-        specs = _specs(matrices, writer.store, encoder, normalized)
+        matrices = _named(found, writer.store, options)
+        specs = _specs(matrices, writer.store, options)
         spaces = {name: _space(writer, name, specs[name], dtype, found.name) for name in matrices}
         fresh = len(writer.store) > 0 and not any(name in writer.store.spaces for name in spaces)
         _check_ids(found, writer.store, refuse_unknown=fresh and not add_items)
@@ -126,15 +140,14 @@ def import_vectors(
     report.notes += [*renamed(found.kept_names()), *typed.notes()]
     for name, counts in report.spaces.items():
         report.notes += kept_note(name, counts.kept)
-    report.notes += _notes(found, report, encoder, ids)
+    report.notes += _notes(found, report, options)
     report.seconds = time.perf_counter() - started
     return report
 
 
-def _named(found: VectorSource, store: StoreReader, space: str | None, modality: str | None) -> dict[str, tuple[str, Matrix]]:
+def _named(found: VectorSource, store: StoreReader, options: ImportOptions) -> dict[str, tuple[str, Matrix]]:
     """Space name → (modality, matrix)."""
-    if modality is not None and modality not in MODALITIES:
-        raise UsageError(f"modality must be one of {list(MODALITIES)}. Got {modality!r} instead.")
+    space, modality = options.space, options.modality
     if "" not in found.matrices:
         if modality is not None and modality not in found.matrices:
             raise UsageError(f"{found.name} has no vectors of {modality}, but of {' and '.join(found.matrices)}.")
@@ -151,12 +164,11 @@ def _named(found: VectorSource, store: StoreReader, space: str | None, modality:
     return {space or modality: (modality, found.matrices[""])}
 
 
-def _specs(
-    matrices: Mapping[str, tuple[str, Matrix]], store: StoreReader, encoder: str | None, normalized: bool | None
-) -> dict[str, EncoderSpec]:
+def _specs(matrices: Mapping[str, tuple[str, Matrix]], store: StoreReader, options: ImportOptions) -> dict[str, EncoderSpec]:
     """What is declared of each space; what is not said is as it was said before."""
     specs = {}
-    encoder = encoder and absolute_name(encoder)
+    encoder = options.encoder and absolute_name(options.encoder)
+    normalized = options.normalized
     for name, (modality, matrix) in matrices.items():
         before = store.spaces[name].spec if name in store.spaces and store.spaces[name].spec.declared else None
         if before is not None and before.dim != matrix.shape[1]:
@@ -224,13 +236,14 @@ def _check_ids(found: VectorSource, store: StoreReader, *, refuse_unknown: bool)
         )
 
 
-def _notes(found: VectorSource, report: ImportReport, encoder: str | None, ids: Any) -> Iterator[str]:
+def _notes(found: VectorSource, report: ImportReport, options: ImportOptions) -> Iterator[str]:
+    encoder = options.encoder
     if encoder and (family := EncoderName.parse(encoder).family) not in ENCODERS:
         yield (
             f"embedstore cannot load an encoder called {encoder!r} (there is no {family!r}): the vectors can be searched by id "
             "and by vector, and trained on, but not searched by texts or files."
         )
-    if found.ids is None and ids is None:
+    if found.ids is None and options.ids is None:
         replaced = sum(space.replaced for space in report.spaces.values())
         also = f" {replaced:,} vectors replaced those of the same number." if replaced else ""
         yield f"Ids are the numbers of the rows, from 0.{also} --ids names a column or a file with others."

@@ -13,13 +13,14 @@ import numpy.typing as npt
 
 from embedstore._core.splits import hashed_split, parse_split
 from embedstore._core.threads import bounded
-from embedstore.errors import HeadError, UsageError, next_step, reason_of
+from embedstore.errors import HeadError, next_step, reason_of
 from embedstore.evaluation.copies import EVERY, LEAST_JUDGED, Copies, find_copies
 from embedstore.evaluation.metrics import Score, scores_to_dict
 from embedstore.evaluation.paired import Codes, Ranking, content_codes, copy_groups
 from embedstore.heads.aligner import MIN_PAIRS, Aligner
 from embedstore.heads.aligner_io import AlignRecord, save_aligner
 from embedstore.heads.io import SPLIT, replaced_note, split_file
+from embedstore.retrieval.align_options import AlignOptions
 from embedstore.retrieval.aligned_spaces import projected_name
 from embedstore.store import Store, View
 from embedstore.store.format import check_name
@@ -115,12 +116,12 @@ class AlignReport:
 @bounded()
 def align(
     store: Store | str | Path,
-    source: str = "text",
-    target: str = "image",
+    source: str = AlignOptions.source,
+    target: str = AlignOptions.target,
     *,
-    name: str = "aligned",
-    where: str | None = None,
-    seed: int = 0,
+    name: str = AlignOptions.name,
+    where: str | None = AlignOptions.where,
+    seed: int = AlignOptions.seed,
 ) -> AlignReport:
     """Learn to compare two spaces from the items that have both, and save it under ``heads/`` of the store.
 
@@ -155,15 +156,12 @@ def align(
     split. Penalties are chosen on folds of the training and validation items; the saved aligner, which is the one that is
     scored, is fitted on both. Test items play no part in it.
     """
-    if seed < 0:
-        raise UsageError(f"seed should be 0 or more. Got {seed}.")
-    if source == target:
-        raise UsageError(f"An alignment needs two spaces. Got {source!r} twice; choose another: --from SPACE --to SPACE.")
+    options = AlignOptions(source=source, target=target, name=name, where=where, seed=seed)
     started = time.perf_counter()
     name = check_name(name, "head")
     opened = store if isinstance(store, Store) else Store.open(store)
     folder = opened.path / "heads" / name
-    view = _pairs(opened, source, target, where)
+    view = _pairs(opened, options)
     hashes = {n: space.hash_of(view.rows) for n, space in view.spaces.items()}
     codes = {n: content_codes(h) for n, h in hashes.items()}
     groups = copy_groups(*codes.values())
@@ -208,9 +206,10 @@ def align(
     return result
 
 
-def _pairs(store: Store, source: str, target: str, where: str | None) -> View:
+def _pairs(store: Store, options: AlignOptions) -> View:
     """The items that have a vector in both spaces."""
-    view = store.view(inputs=[source, target], where=where)
+    source, target = options.source, options.target
+    view = store.view(inputs=[source, target], where=options.where)
     both = view.present[source] & view.present[target]
     if not both.any():
         counts = ", ".join(f"{int(view.present[n].sum()):,} have {n!r}" for n in (source, target))

@@ -12,7 +12,8 @@ import numpy as np
 from embedstore.errors import EmbedstoreError
 from embedstore.indexing.measure import SAME
 from embedstore.retrieval.aligned_spaces import SearchableSpace, spaces_of
-from embedstore.retrieval.index import OPTIONS, index, open_index
+from embedstore.retrieval.index import index, open_index
+from embedstore.retrieval.index_options import RECORDED
 from embedstore.retrieval.search import Searcher
 from embedstore.store import Store
 from embedstore.store.indexes import IndexRecord
@@ -96,7 +97,7 @@ def _options(space: SearchableSpace) -> dict[str, Any] | None:
         return {}
     if record is None:
         return None
-    return {name: record.index["options"][name] for name in OPTIONS if name in record.index.get("options", {})}
+    return {name: record.index["options"][name] for name in RECORDED if name in record.index.get("options", {})}
 
 
 def _behind(store: Store, space: SearchableSpace) -> str | None:

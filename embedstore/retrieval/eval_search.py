@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore._core.threads import bounded
-from embedstore.errors import UsageError
 from embedstore.evaluation.bootstrap import Bootstrap, Score
 from embedstore.evaluation.metrics import scores_to_dict
 from embedstore.evaluation.ranking import expected_at_random, ranking_metrics, shuffle_ties
@@ -31,6 +29,7 @@ from embedstore.retrieval.eval_queries import (
     comparable_spaces,
     two_spaces,
 )
+from embedstore.retrieval.eval_search_options import EvalSearchOptions
 from embedstore.retrieval.judged_pairs import read_pairs
 from embedstore.retrieval.search import Searcher
 from embedstore.store import Store
@@ -131,15 +130,15 @@ class SearchEvaluation:
 def eval_search(
     store: Store | str | Path,
     *,
-    relevance: str | None = None,
-    pairs: str | os.PathLike[str] | None = None,
-    source: str | None = None,
-    target: str | None = None,
-    k: int | Sequence[int] = (1, 5, 10),
-    queries: int = 5000,
-    where: str | None = None,
-    seed: int = 0,
-    device: str = "auto",
+    relevance: str | None = EvalSearchOptions.relevance,
+    pairs: str | os.PathLike[str] | None = EvalSearchOptions.pairs,
+    source: str | None = EvalSearchOptions.source,
+    target: str | None = EvalSearchOptions.target,
+    k: int | Sequence[int] = EvalSearchOptions.k,
+    queries: int = EvalSearchOptions.queries,
+    where: str | None = EvalSearchOptions.where,
+    seed: int = EvalSearchOptions.seed,
+    device: str = EvalSearchOptions.device,
     searcher: Searcher | None = None,
 ) -> SearchEvaluation:
     """Score retrieval, with bootstrap intervals, beside what a random ranking would get.
@@ -183,12 +182,18 @@ def eval_search(
         A file of pairs that cannot be right; names the row.
     """
     started = time.perf_counter()
-    ks = _cut_offs(k)
-    for name, value, least in (("queries", queries, 1), ("seed", seed, 0)):
-        if value < least:
-            raise UsageError(f"{name} should be {least} or more. Got {value}.")
-    if relevance is not None and pairs is not None:
-        raise UsageError("Say what is relevant by --relevance or by --pairs, not by both.")
+    options = EvalSearchOptions(
+        relevance=relevance,
+        pairs=pairs,
+        source=source,
+        target=target,
+        k=k,
+        queries=queries,
+        where=where,
+        seed=seed,
+        device=device,
+    )
+    ks = options.cut_offs
     opened = store if isinstance(store, Store) else Store.open(store)
     searcher = searcher or Searcher(opened, device=device)
     allowed = opened.items.rows if where is None else opened.where(where)
@@ -232,16 +237,6 @@ def _unseen(allowed: npt.NDArray[np.int64], *spaces: SearchableSpace) -> npt.NDA
         if isinstance(space, ProjectedSpace):
             allowed = np.setdiff1d(allowed, space.fitted_on)
     return allowed
-
-
-def _cut_offs(k: int | Sequence[int]) -> list[int]:
-    try:
-        ks = sorted({operator.index(value) for value in ([k] if isinstance(k, int) else k)})
-    except TypeError:
-        raise UsageError(f"k should be a whole number, or several. Got {k!r} instead.") from None
-    if not ks or ks[0] < 1:
-        raise UsageError(f"k must be at least 1. Got {k!r} instead.")
-    return ks
 
 
 def _metric_names(mode: str, ks: Sequence[int]) -> dict[str, str]:

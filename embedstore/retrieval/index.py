@@ -33,14 +33,13 @@ from embedstore.indexing.report import IndexReport
 from embedstore.indexing.vector_index import QUERIES, VectorIndex
 from embedstore.indexing.vectors import ArrayVectors, Vectors
 from embedstore.retrieval.aligned_spaces import SearchableSpace, skipped_aligners, spaces_of
+from embedstore.retrieval.index_options import IndexOptions
 from embedstore.retrieval.query_files import read_queries
 from embedstore.store import Store
 from embedstore.store.format import PartRef
 from embedstore.store.indexes import DEPTH, LOCK, IndexFile, IndexRecord
 
 __all__ = ["IndexReport", "OpenIndex", "index", "open_index"]
-
-OPTIONS = ("recall", "at", "memory", "latency", "factory", "queries")
 
 
 @dataclass(frozen=True)
@@ -73,13 +72,13 @@ def index(
     store: Store | str | Path,
     space: str | None = None,
     *,
-    recall: float = 0.95,
-    at: int = 10,
-    memory: int | str | None = None,
-    latency: float | str | None = None,
-    factory: str | None = None,
-    queries: str | Path | None = None,
-    device: str = "cpu",
+    recall: float = IndexOptions.recall,
+    at: int = IndexOptions.at,
+    memory: int | str | None = IndexOptions.memory,
+    latency: float | str | None = IndexOptions.latency,
+    factory: str | None = IndexOptions.factory,
+    queries: str | Path | None = IndexOptions.queries,
+    device: str = IndexOptions.device,
     on_progress: Callable[[str], None] = lambda text: None,
 ) -> IndexReport:
     """Build an index of a space, tuned on held-out queries until its recall is proven, and keep it in the store.
@@ -113,6 +112,9 @@ def index(
     StoreLockedError
         Another process is building an index of this space.
     """
+    options = IndexOptions(
+        recall=recall, at=at, memory=memory, latency=latency, factory=factory, queries=queries, device=device
+    )
     opened = store if isinstance(store, Store) else Store.open(store)
     spaces = spaces_of(opened)
     target = _target(opened, spaces, space)
@@ -122,8 +124,7 @@ def index(
         with Folder.last(target.index_folder, DEPTH, create=True) as folder, locked(folder, LOCK, busy=busy):
             folder.listing()  # nothing strange is in it
             index.fit(target.raw, _queries(spaces, target, queries), wanted=target.live, say=on_progress)
-            given = {"recall": recall, "at": at, "memory": memory, "latency": latency, "factory": factory}
-            _keep(folder, target, index, {**given, "queries": None if queries is None else str(queries)})
+            _keep(folder, target, index, options)
     except OSError as error:
         raise StoreError(
             f"The index of space {target.name!r} could not be written: {reason_of(error)}.{next_step(error)}"
@@ -228,10 +229,10 @@ def _next_number(folder: Folder) -> int:
     return 1 + max(used, default=0)
 
 
-def _keep(folder: Folder, space: SearchableSpace, built: VectorIndex, options: Mapping[str, Any]) -> None:
+def _keep(folder: Folder, space: SearchableSpace, built: VectorIndex, options: IndexOptions) -> None:
     number = _next_number(folder)
     files: dict[str, IndexFile] = {}
-    index: dict[str, Any] = {"report": built.report_.to_dict(), "options": dict(options)}
+    index: dict[str, Any] = {"report": built.report_.to_dict(), "options": options.recorded()}
     if built.base_ is not None:
         for role, name in write_base(built.base_, folder, number).items():
             ref = PartRef.of(folder.path, name, 0)

@@ -1,0 +1,34 @@
+"""The options of `align`, checked when they are made.
+
+Defaults and help of the command come from here, so nothing heavy is imported.
+"""
+
+from dataclasses import dataclass
+
+from embedstore._core.arguments import option
+from embedstore.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignOptions:
+    """What `align` is asked besides a store; its documentation says what each option means.
+
+    Raises
+    ------
+    UsageError
+        A value that cannot be right, whatever the store.
+    """
+
+    source: str = option("text", "One space, such as that of the texts.", flag="--from")
+    target: str = option("image", "The other space.", flag="--to")
+    name: str = option("aligned", "Name of the saved head; the spaces are called NAME.SPACE.")
+    where: str | None = None
+    seed: int = option(0, "Of the split, the folds and the bootstrap.")
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise UsageError(f"seed should be 0 or more. Got {self.seed}.")
+        if self.source == self.target:
+            raise UsageError(
+                f"An alignment needs two spaces. Got {self.source!r} twice; choose another: --from SPACE --to SPACE."
+            )
