@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from embedstore.evaluation.bootstrap import Score
 from embedstore.indexing.base import Base, Setting
-from embedstore.indexing.exact import ExactIndex
+from embedstore.indexing.exact import RESIDENT_BYTES, ExactIndex
 from embedstore.indexing.report import IndexReport
 from embedstore.indexing.vectors import BLOCK, Array, Float, Positions, Vectors
 
@@ -94,13 +94,23 @@ class Planner:
         Of the base.
     device : str
         Where exact search over all vectors runs.
+    resident_bytes : int
+        See `ExactIndex`.
     """
 
-    def __init__(self, vectors: Vectors, base: Base | None, report: IndexReport, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        vectors: Vectors,
+        base: Base | None,
+        report: IndexReport,
+        device: str = "cpu",
+        resident_bytes: int = RESIDENT_BYTES,
+    ) -> None:
         self.vectors = vectors
         self.base = base
         self.report = report
         self.device = device
+        self._resident_bytes = resident_bytes
         self._points: dict[tuple[int, float | None], Point] = {}
         self._counted: tuple[Mask, int] | None = None
         self._picked: tuple[Mask, Positions, ExactIndex | None] | None = None
@@ -108,7 +118,7 @@ class Planner:
     @cached_property
     def exact(self) -> ExactIndex:
         """Exact search over all vectors."""
-        return ExactIndex(self.vectors, device=self.device)
+        return ExactIndex(self.vectors, device=self.device, resident_bytes=self._resident_bytes)
 
     @cached_property
     def delta(self) -> Positions:
@@ -120,7 +130,7 @@ class Planner:
 
     @cached_property
     def _delta_index(self) -> ExactIndex:
-        return ExactIndex(Subset(self.vectors, self.delta))
+        return ExactIndex(Subset(self.vectors, self.delta), resident_bytes=self._resident_bytes)
 
     def search(self, unit: Float, k: int, keep: Mask | None, recall: float | None) -> Answer:
         """The `k` nearest of unit vectors (m, dim) among `keep`; at the operating point for `recall`."""
@@ -162,9 +172,10 @@ class Planner:
 
     def _known(self, base: Base, keep: Mask) -> int:
         """How many of the base's vectors are kept; a read-only mask that comes again is not counted again."""
-        if self._counted is None or self._counted[0] is not keep or keep.flags.writeable:
-            self._counted = keep, int(np.count_nonzero(keep[base.labels]))
-        return self._counted[1]
+        counted = self._counted
+        if counted is None or counted[0] is not keep or keep.flags.writeable:
+            self._counted = counted = keep, int(np.count_nonzero(keep[base.labels]))
+        return counted[1]
 
     def _point(self, k: int, recall: float | None) -> Point:
         if (k, recall) not in self._points:
@@ -176,10 +187,12 @@ class Planner:
     def _exactly(self, unit: Float, k: int, keep: Mask | None) -> Answer:
         if keep is None:
             return Answer(*_padded(*self.exact.search(unit, k), k), "exact", None)
-        if self._picked is None or self._picked[0] is not keep or keep.flags.writeable:
+        picked = self._picked
+        if picked is None or picked[0] is not keep or keep.flags.writeable:
             at = np.flatnonzero(keep)
-            self._picked = keep, at, ExactIndex(Subset(self.vectors, at)) if self.device == "cpu" else None
-        _, matching, exact = self._picked
+            subset = ExactIndex(Subset(self.vectors, at), resident_bytes=self._resident_bytes)
+            self._picked = picked = keep, at, subset if self.device == "cpu" else None
+        _, matching, exact = picked
         if exact is None:  # the device keeps all vectors already
             scores, found = self.exact.search(unit, k, subset=matching)
             return Answer(*_padded(scores, found, k), f"exact over {len(matching):,} matching", None)

@@ -118,11 +118,6 @@ class Base:
             Descending; -inf where there is no result.
         positions : (m, k) int64
             -1 where there is no result.
-
-        Notes
-        -----
-        Scores over float16 codes are those of the codes, up to 5e-4 off where vectors have few dimensions and some 1e-5 where
-        they have hundreds; `VectorIndex` answers with the cosines of the stored vectors.
         """
         candidates = min(len(self), max(k, setting.candidates))
         least = candidates if self.recipe.kind == "hnsw" else 1
@@ -160,17 +155,20 @@ class Base:
 
     def one(self, query: Array, k: int, setting: Setting) -> tuple[Float, Positions] | None:
         """`search` for one query (dim,), of any length but zero. None where the query or the answer needs more care."""
-        if self.recipe.reranked:
+        if self.recipe.codes not in ("Flat", "SQfp16"):
             return None
+        candidates = min(len(self), max(k, setting.candidates)) if self.recipe.reranked else k
         single = getattr(self._of_thread, "single", None)
-        if single is None or single.k != k:
-            single = self._of_thread.single = Single(self.index, self.entries, self.vectors.dim, k)
-        effort = max(setting.effort, k) if self.recipe.kind == "hnsw" else setting.effort
+        if single is None or single.k != candidates:
+            single = self._of_thread.single = Single(self.index, self.entries, self.vectors.dim, candidates)
+        effort = max(setting.effort, candidates) if self.recipe.kind == "hnsw" else setting.effort
         harder = self._parameters(setting.again, None) if setting.again > effort else None
         found = single.ask(query, self._parameters(effort, None), harder, setting.doubt)
-        if found is None or self.plain:
-            return found
-        return found[0], self.labels.take(found[1]).astype(np.int64)
+        if found is None:
+            return None
+        scores, labels = found
+        positions = labels if self.plain else self.labels.take(labels).astype(np.int64)
+        return scored(self.vectors, single.query, positions, k) if self.recipe.reranked else (scores, positions)
 
     def _joined(self, parts: list[tuple[Float, Positions]]) -> tuple[Float, Positions]:
         if len(parts) == 1:
@@ -232,11 +230,21 @@ def ranked(vectors: Vectors, unit: Float, positions: Positions, k: int) -> tuple
     scores = np.matmul(rows, unit[:, :, None])[..., 0]
     scores /= lengths
     scores[positions < 0] = -np.inf
-    if m == 1:  # what works on every row by itself costs ten times as much as one row does
-        order = np.argsort(-scores[0], kind="stable")[:k]
-        return scores[:, order], positions[:, order]
     if k < candidates:
         best = np.argpartition(scores, candidates - k, axis=1)[:, candidates - k :]
         scores, positions = np.take_along_axis(scores, best, 1), np.take_along_axis(positions, best, 1)
     order = np.argsort(-scores, axis=1, kind="stable")
     return np.take_along_axis(scores, order, 1), np.take_along_axis(positions, order, 1)
+
+
+def scored(vectors: Vectors, unit: Float, positions: Positions, k: int) -> tuple[Float, Positions]:
+    """`ranked` for one query (1, dim) and its candidates (1, c), at the least cost of Python."""
+    raw = vectors.take(positions[0])
+    rows = raw.astype(np.float32)
+    squared = np.einsum("cd,cd->c", rows, rows)
+    if not (squared.min() > 1e-30 and squared.max() < np.inf):
+        return ranked(vectors, unit, positions, k)
+    scores = rows @ unit[0]
+    scores /= np.sqrt(squared)
+    order = (-scores).argsort(kind="stable")[:k]
+    return scores[order][None], positions[:, order]

@@ -35,7 +35,7 @@ def build(
     device: str,
     say: Progress,
 ) -> tuple[Any, Recipe, Entries | None]:
-    """A FAISS index over the vectors where `wanted` (n,), and what it became: a graph from the GPU has float32 codes.
+    """A FAISS index over the vectors where `wanted` (n,), and what it became. A GPU builds graphs of float32 codes.
 
     Labels count the wanted vectors in order. A graph that was built on the CPU comes with entries.
     """
@@ -44,7 +44,7 @@ def build(
     if recipe.kind == "hnsw" and device.startswith("cuda"):
         say("graph on the GPU")
         graph = cagra_graph(np.concatenate(list(blocks_of(vectors, wanted))), recipe.size, device)
-        return graph, replace(recipe, codes="Flat"), None
+        return graph, recipe, None
     if recipe.kind == "hnsw":
         return _graph(recipe, vectors, wanted, say), recipe, _entries(vectors, wanted, seed)
     index = _lists(recipe, vectors, wanted, seed, say)
@@ -73,11 +73,14 @@ def blocks_of(vectors: Vectors, wanted: npt.NDArray[np.bool_]) -> Any:
 
 
 def _graph(recipe: Recipe, vectors: Vectors, wanted: npt.NDArray[np.bool_], say: Progress) -> Any:
+    faiss = require("faiss", extra="cpu")
     n, done = int(wanted.sum()), 0
     index = _empty_graph(vectors.dim, recipe.size, recipe.codes)
     index.hnsw.efConstruction = next(effort for most, effort in CONSTRUCTION if n <= most)
     if not index.is_trained:
         index.train(sample(vectors, wanted, 10_000, seed=0))
+    storage = faiss.downcast_index(index.storage)
+    storage.codes.resize(len(vectors) * storage.code_size)  # once: growing by doubling, it would be there twice
     for block in blocks_of(vectors, wanted):
         index.add(block)
         done += len(block)

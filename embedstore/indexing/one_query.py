@@ -34,10 +34,10 @@ class Single:
     def __init__(self, index: Any, entries: Entries | None, dim: int, k: int) -> None:
         faiss = require("faiss", extra="cpu")
         self.k = k
-        self._query = np.empty((1, dim), np.float32)
+        self.query = np.empty((1, dim), np.float32)
         self._distances, self._scores, self._ones = (np.ones((1, k), np.float32) for _ in range(3))
         self._labels = np.empty((1, k), np.int64)
-        filled = self._query, self._distances, self._scores, self._ones, self._labels
+        filled = self.query, self._distances, self._scores, self._ones, self._labels
         query, distances, scores, ones, labels = map(faiss.swig_ptr, filled)
         self._alone = partial(faiss.omp_set_num_threads, 1)
         self._squared_length = partial(faiss.fvec_norm_L2sqr, query, dim)
@@ -63,12 +63,12 @@ class Single:
         The query may have any length but zero; None where it has none, or fewer than `k` were found.
         If its best score is below `doubt`, it is asked again with the parameters `harder`.
         """
-        self._query[0] = query
+        self.query[0] = query
         squared = self._squared_length()
         if not 0.999999 < squared < 1.000001:
             if not 1e-30 < squared < 1e30:
                 return None
-            self._query *= squared**-0.5
+            self.query *= squared**-0.5
         self._alone()
         if self._begin is not None:
             self._begin()

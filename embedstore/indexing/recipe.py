@@ -49,8 +49,8 @@ class Recipe:
 
     @property
     def reranked(self) -> bool:
-        """Whether the best by code are ranked again by their stored vectors: float16 is as good, to some 1e-5 of a cosine."""
-        return self.codes not in ("Flat", "SQfp16")
+        """Whether what codes find is ranked by the stored vectors: float32 codes are those vectors."""
+        return self.codes != "Flat"
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -114,7 +114,7 @@ def code_bytes(codes: str, dim: int) -> int:
     return dim * {"Flat": 4, "SQfp16": 2, "SQ8": 1}[codes]
 
 
-def choose(n: int, dim: int, memory: int | None = None) -> Recipe:
+def choose(n: int, dim: int, memory: int | None = None, *, on_gpu: bool = False) -> Recipe:
     """What to try first for `n` vectors of `dim` numbers within `memory` bytes.
 
     Raises
@@ -124,7 +124,9 @@ def choose(n: int, dim: int, memory: int | None = None) -> Recipe:
     """
     if n <= EXACT_UP_TO:
         return Recipe("exact")
-    graphs = [Recipe("hnsw", LINKS, codes) for codes in ("SQfp16", "RaBitQ2")] if n <= GRAPH_UP_TO else []
+    graphs = (
+        [Recipe("hnsw", LINKS, codes) for codes in (("Flat",) if on_gpu else ("SQfp16", "RaBitQ2"))] if n <= GRAPH_UP_TO else []
+    )
     lists = [Recipe("ivf", n_lists(n), codes) for codes in ("SQ8", "RaBitQ2", "RaBitQ")]
     tried = [*graphs, *lists]
     for recipe in tried:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from embedstore._core.typed import from_json
 from embedstore.evaluation.bootstrap import Score
-from embedstore.indexing.base import Base, Setting, ranked
+from embedstore.indexing.base import Base, Setting
 from embedstore.indexing.measure import SAME, Latency, QuerySet, interval
 
 LEVELS = (0.9, 0.95, 0.98, 0.99)
@@ -241,10 +241,7 @@ class Tuner:
             queries = self.queries[name]
             half = queries.half(second)
             start = time.perf_counter()
-            scores, positions = self.base.search(queries.unit[half], self.at, setting, threads=self.threads)
+            scores, _ = self.base.search(queries.unit[half], self.at, setting, threads=self.threads)
             self._cost[setting] = (time.perf_counter() - start) / max(len(queries.unit[half]), 1)
-            best = scores[:, 0].copy()
-            if self.base.recipe.codes == "SQfp16":  # which of two all but equal ones is right is told by stored vectors
-                scores, _ = ranked(self.base.vectors, queries.unit[half], positions, self.at)
-            self._seen[key] = _Look(np.mean(scores >= queries.kth[half, None] - SAME, axis=1), best)
+            self._seen[key] = _Look(np.mean(scores >= queries.kth[half, None] - SAME, axis=1), scores[:, 0].copy())
         return self._seen[key]

@@ -19,13 +19,14 @@ from embedstore._core.threads import allowed, idle
 from embedstore._core.unit import unit_rows
 from embedstore.errors import UsageError
 from embedstore.indexing.answering import Answer, Planner
-from embedstore.indexing.base import Base, ranked
+from embedstore.indexing.base import Base
 from embedstore.indexing.build import Progress, add, blocks_of, build
+from embedstore.indexing.exact import RESIDENT_BYTES
 from embedstore.indexing.measure import QuerySet, exact_latency, kth_scores
 from embedstore.indexing.recipe import Recipe, choose, parse_bytes, parse_seconds
 from embedstore.indexing.report import IndexReport
 from embedstore.indexing.tune import LEVELS, Level, Tuner
-from embedstore.indexing.vectors import Array, Float, Positions, Vectors, as_vectors
+from embedstore.indexing.vectors import Array, Positions, Vectors, as_vectors
 
 QUERIES = 1600
 FEW = 20  # with fewer vectors there is nothing to hold out
@@ -111,7 +112,10 @@ class VectorIndex:
         usable = _with_direction(self.vectors_, np.ones(n, bool) if wanted is None else np.asarray(wanted, bool).copy())
         self.base_: Base | None = None
         count, memory = int(usable.sum()), parse_bytes(self.memory)
-        recipe = Recipe.parse(self.factory) if self.factory else choose(count, dim, memory)
+        on_gpu = self.device.startswith("cuda")
+        recipe = Recipe.parse(self.factory) if self.factory else choose(count, dim, memory, on_gpu=on_gpu)
+        if on_gpu and recipe.kind == "hnsw":  # as a GPU builds it
+            recipe = replace(recipe, codes="Flat")
         self._forced = self.factory is not None
         if self._forced and memory is not None and recipe.kind != "exact":
             recipe.check_fits(count, dim, memory)
@@ -147,7 +151,7 @@ class VectorIndex:
         queries = np.asarray(queries)
         queries = queries[None] if queries.ndim == 1 else queries
         if keep is None and (answer := self._planner.one(queries, k, recall)) is not None:
-            return self._scored(unit_rows(queries), answer)
+            return answer
         if queries.ndim != 2 or queries.dtype.kind not in "fiu" or queries.shape[1] != self.vectors_.dim:
             raise UsageError(
                 f"Queries should be numbers of shape (m, {self.vectors_.dim}). Got {queries.dtype}{queries.shape} instead."
@@ -160,14 +164,7 @@ class VectorIndex:
             raise UsageError(f"k should be 1 or more. Got {k!r} instead.")
         if keep is not None and keep.shape != (len(self.vectors_),):
             raise UsageError(f"keep should have shape ({len(self.vectors_)},). Got {keep.shape} instead.")
-        return self._scored(unit, self._planner.search(unit, k, keep, recall))
-
-    def _scored(self, unit: Float, answer: Answer) -> Answer:
-        """`answer` with the cosines of the stored vectors, where float16 codes gave scores that are some 1e-5 off."""
-        if self.base_ is None or answer.recall is None or self.base_.recipe.codes != "SQfp16":
-            return answer
-        scores, positions = ranked(self.vectors_, unit, answer.positions, answer.positions.shape[1])
-        return answer._replace(scores=scores, positions=positions)
+        return self._planner.search(unit, k, keep, recall)
 
     def settle(self) -> VectorIndex:
         """Get ready for many searches (huge pages); returns self."""
@@ -176,11 +173,22 @@ class VectorIndex:
         return self
 
     @classmethod
-    def assembled(cls, report: IndexReport, base: Base | None, vectors: Vectors, *, device: str = "cpu") -> VectorIndex:
-        """From a saved base and its report, over vectors that may have grown since; `device` is for exact search."""
+    def assembled(
+        cls,
+        report: IndexReport,
+        base: Base | None,
+        vectors: Vectors,
+        *,
+        device: str = "cpu",
+        exact_bytes: int = RESIDENT_BYTES,
+    ) -> VectorIndex:
+        """From a saved base and its report, over vectors that may have grown since.
+
+        `device` is for exact search, which may keep `exact_bytes`.
+        """
         index = cls(recall=report.target, at=report.at, device=device)
         index.report_, index.base_, index.vectors_ = report, base, vectors
-        index._planner = Planner(vectors, base, report, device)
+        index._planner = Planner(vectors, base, report, device, exact_bytes)
         return index
 
     def _check(self) -> None:

@@ -26,6 +26,7 @@ from embedstore.errors import (
     one_line,
     reason_of,
 )
+from embedstore.indexing.exact import RESIDENT_BYTES
 from embedstore.indexing.faiss_checks import note_made, try_index
 from embedstore.indexing.index_files import ENTRIES, FAISS, read_base, write_base
 from embedstore.indexing.recipe import Recipe
@@ -132,7 +133,9 @@ def index(
     return index.report_
 
 
-def open_index(space: SearchableSpace, *, resident: bool = False, device: str = "cpu") -> OpenIndex:
+def open_index(
+    space: SearchableSpace, *, resident: bool = False, device: str = "cpu", exact_bytes: int = RESIDENT_BYTES
+) -> OpenIndex:
     """The saved index of `space`, or exact search where there is none that can be trusted.
 
     Parameters
@@ -141,23 +144,27 @@ def open_index(space: SearchableSpace, *, resident: bool = False, device: str = 
         Read index and vectors into memory, for many searches.
     device : str
         Where exact search runs.
+    exact_bytes : int
+        How much exact search may keep; see `ExactIndex`.
     """
     vectors: Vectors = ArrayVectors(space.raw.array()) if resident else space.raw
     try:
         return of_one_generation(
             lambda: IndexRecord.read(space.index_folder),
-            lambda record: _opened(space, record, vectors, resident=resident, device=device),
+            lambda record: _opened(space, record, vectors, resident, device, exact_bytes),
         )
     except (EmbedstoreError, LookupError, TypeError, AttributeError, ValueError, RuntimeError, OSError) as error:
-        return OpenIndex(_exact(vectors, device), f"The index is not used: {one_line(error)}", _again(space))
+        return OpenIndex(_exact(vectors, device, exact_bytes), f"The index is not used: {one_line(error)}", _again(space))
 
 
-def _opened(space: SearchableSpace, record: IndexRecord | None, vectors: Vectors, *, resident: bool, device: str) -> OpenIndex:
+def _opened(
+    space: SearchableSpace, record: IndexRecord | None, vectors: Vectors, resident: bool, device: str, exact_bytes: int
+) -> OpenIndex:
     """The index that `record` describes, or none where it is of other vectors; raises what is wrong with its files."""
     if record is None:
-        return OpenIndex(_exact(vectors, device))
+        return OpenIndex(_exact(vectors, device, exact_bytes))
     if reason := record.misfit(space.name, space.fingerprint, space.parts):
-        return OpenIndex(_exact(vectors, device), f"The index is not used: {reason}.", _again(space), record)
+        return OpenIndex(_exact(vectors, device, exact_bytes), f"The index is not used: {reason}.", _again(space), record)
     report = IndexReport.from_dict(record.index["report"])
     base = None
     if record.files:
@@ -167,13 +174,13 @@ def _opened(space: SearchableSpace, record: IndexRecord | None, vectors: Vectors
             if role in paths:
                 try_index(paths[role], record.files[role].sha256)
         base = read_base(paths, recipe, vectors, record.index["count"], resident=resident)
-    opened = VectorIndex.assembled(report, base, vectors, device=device)
+    opened = VectorIndex.assembled(report, base, vectors, device=device, exact_bytes=exact_bytes)
     return OpenIndex(opened.settle() if resident else opened, record=record)
 
 
-def _exact(vectors: Vectors, device: str) -> VectorIndex:
+def _exact(vectors: Vectors, device: str, exact_bytes: int) -> VectorIndex:
     report = IndexReport("flat", len(vectors), vectors.dim, 10, 0.95, "no index")
-    return VectorIndex.assembled(report, None, vectors, device=device)
+    return VectorIndex.assembled(report, None, vectors, device=device, exact_bytes=exact_bytes)
 
 
 def _again(space: SearchableSpace) -> str:

@@ -105,13 +105,15 @@ class Resolver:
     store : Store
     device : str
         For encoding.
+    encoders : mapping, optional
+        Those of another resolver of the same store and device, which need not be loaded again.
     """
 
-    def __init__(self, store: Store, *, device: str = "auto") -> None:
+    def __init__(self, store: Store, *, device: str = "auto", encoders: Mapping[tuple[str, ...], Any] | None = None) -> None:
         self.store = store
         self.device = device
         self.spaces: dict[str, SearchableSpace] = dict(spaces_of(store))
-        self._encoders: dict[tuple[str, ...], Any] = {}
+        self.encoders: dict[tuple[str, ...], Any] = dict(encoders or {})
 
     def space(self, name: str) -> SearchableSpace:
         """The space called `name`, stored or projected."""
@@ -193,9 +195,9 @@ class Resolver:
     def _encoder(self, target: SearchableSpace, modality: str) -> Any:
         spec = target.spec
         key = (spec.name, modality, spec.prompt, spec.query_prompt, target.name if spec.declared else "")
-        if key not in self._encoders and target.spec.declared:
-            self._encoders[key] = self._declared_encoder(target, modality)
-        if key not in self._encoders:
+        if key not in self.encoders and target.spec.declared:
+            self.encoders[key] = self._declared_encoder(target, modality)
+        if key not in self.encoders:
             encoder = self._reloaded(target.spec, modality)
             same = encoder.spec.fingerprint == target.fingerprint
             if not (same if modality == target.spec.modality else encoder.spec.alignment == target.spec.alignment):
@@ -203,8 +205,8 @@ class Resolver:
                     f"Space {target.name!r} was embedded by {target.spec.label}, but that name now loads "
                     f"{encoder.spec.label}: another model or weights. Install the original weights, or embed into a new space."
                 )
-            self._encoders[key] = encoder
-        return self._encoders[key]
+            self.encoders[key] = encoder
+        return self.encoders[key]
 
     def _reloaded(self, spec: EncoderSpec, modality: str) -> Any:
         allowed = self.store.access.allow_models

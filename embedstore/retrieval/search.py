@@ -18,6 +18,7 @@ from embedstore._core.arguments import strings
 from embedstore._core.unit import unit_rows
 from embedstore.errors import UsageError
 from embedstore.evaluation.bootstrap import Score
+from embedstore.indexing.exact import RESIDENT_BYTES
 from embedstore.retrieval.aligned_spaces import ProjectedSpace, SearchableSpace
 from embedstore.retrieval.fusion import deepened, diversified, first_of_each, fuse_ranks, fuse_scores, like_cosines
 from embedstore.retrieval.index import OpenIndex, open_index
@@ -38,6 +39,8 @@ BACKGROUND = 1000
 POOL = 100  # of the nearest, that a diverse answer is put together from
 DEEPER = 5
 FILTERS_KEPT = 64
+KEPT_BYTES = 256 << 20
+"""Of vectors that `search` may keep with a store in the form that exact search takes; who makes a `Searcher` wants more."""
 
 
 class Searcher:
@@ -52,12 +55,16 @@ class Searcher:
         For encoding queries; where it is a GPU that was named (``"cuda"``) and `resident`, exact search runs there as well.
     resident : bool
         Read indexes and vectors into memory, for many searches; otherwise files are mapped and a search touches what it needs.
+    before : Searcher, optional
+        One of the same store and device, whose encoders are taken over.
     """
 
-    def __init__(self, store: Store, *, device: str = "auto", resident: bool = False) -> None:
+    def __init__(self, store: Store, *, device: str = "auto", resident: bool = False, before: Searcher | None = None) -> None:
         self.store = store
-        self.queries = Resolver(store, device=device)
+        encoders: dict[tuple[str, ...], Any] = before.queries.encoders if before else {}
+        self.queries: Resolver = Resolver(store, device=device, encoders=encoders)
         self._resident = resident
+        self._exact_bytes = RESIDENT_BYTES
         self._exact_on = device if resident and device.startswith("cuda") else "cpu"
         self._indexes: dict[str, OpenIndex] = {}
         self._masks: OrderedDict[tuple[str, str], npt.NDArray[np.bool_]] = OrderedDict()
@@ -132,7 +139,9 @@ class Searcher:
         """The index of `space`, opened when first needed."""
         with self._opening:
             if space.name not in self._indexes:
-                self._indexes[space.name] = open_index(space, resident=self._resident, device=self._exact_on)
+                self._indexes[space.name] = open_index(
+                    space, resident=self._resident, device=self._exact_on, exact_bytes=self._exact_bytes
+                )
             return self._indexes[space.name]
 
     def current(self) -> bool:
@@ -268,8 +277,12 @@ class Searcher:
             return space.live
         key = (space.name, where)
         with self._opening:
+            mask = self._masks.get(key)
+        if mask is None:
+            mask = self._mask(space, self.store.where(where))  # may take long: other searches go on
+        with self._opening:
             if key not in self._masks:
-                self._masks[key] = self._mask(space, self.store.where(where))
+                self._masks[key] = mask
                 while len(self._masks) > FILTERS_KEPT:
                     self._masks.popitem(last=False)
             self._masks.move_to_end(key)
@@ -397,5 +410,7 @@ def search(store: Store | str | Path, *, device: str = "auto", **query: Unpack[Q
         return Searcher(Store.open(store), device=device).search(**query)
     searcher = store.kept.get((Searcher, device))
     if searcher is None or not searcher.current():
-        searcher = store.kept[Searcher, device] = Searcher(store, device=device)
+        searcher = Searcher(store, device=device, before=searcher)
+        searcher._exact_bytes = KEPT_BYTES
+        store.kept[Searcher, device] = searcher
     return searcher.search(**query)

@@ -25,6 +25,8 @@ Rows = npt.NDArray[np.int64]
 Key = tuple[int, int, str]
 
 ROW, ID = "row", "id"
+MANY = 32
+"""More values of a column are taken at once; for fewer, Arrow's compute functions are not worth their import."""
 KEPT_BYTES = 256 << 20
 """Of decoded columns; what was asked for longest ago goes first."""
 
@@ -52,6 +54,13 @@ class Lookup:
         self._bytes = 0
         self._lock = threading.Lock()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process needs; it reads for itself."""
+        return {"_files": self._files, "_parts": self._parts, "_limit": self._limit}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["_files"], state["_parts"], state["_limit"])  # type: ignore[misc]
+
     def values(self, rows: Rows, columns: Sequence[str]) -> list[list[Any]]:
         """For each of `columns` its values at `rows` (n,), in any order; None where a part has no such column.
 
@@ -60,6 +69,8 @@ class Lookup:
         StoreError
             A row that is not in the store.
         """
+        import pyarrow as pa
+
         found: list[list[Any]] = [[None] * len(rows) for _ in columns]
         wanted: dict[tuple[int, int], list[tuple[int, int]]] = {}
         for place, row in enumerate(rows.tolist()):  # a few: NumPy's calls would cost more than they do
@@ -68,8 +79,10 @@ class Lookup:
         for (part, group), places in wanted.items():
             for values, column in zip(found, self._columns(part, group, columns), strict=True):
                 if column is not None:
-                    for place, at in places:
-                        values[place] = column[at].as_py()
+                    offsets = [at for _, at in places]
+                    several = column.take(pa.array(offsets)).to_pylist() if len(offsets) > MANY else None
+                    for i, (place, at) in enumerate(places):
+                        values[place] = column[at].as_py() if several is None else several[i]
         return found
 
     def ids(self) -> Iterator[tuple[Rows, list[str]]]:

@@ -45,6 +45,9 @@ class StoreReader:
         self.kept: dict[Any, Any] = {}
         """What others keep for as long as this object lives, such as open indexes."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"kept": {}}
+
     @classmethod
     def open(
         cls,
