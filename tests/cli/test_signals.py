@@ -37,7 +37,7 @@ PATCHES = {
     "embed": "from embedstore.encoders.hash import HashEncoder\nHashEncoder.encode = told(HashEncoder.encode)",
     "search": "from embedstore.store import items\nitems.within = told(items.within)",
     "train": "import xgboost\nxgboost.train = told(xgboost.train)",
-    "index": "import faiss\nfaiss.IndexHNSWFlat.add = told(faiss.IndexHNSWFlat.add)",
+    "index": "import faiss\nfaiss.IndexHNSWSQ.add = told(faiss.IndexHNSWSQ.add)",
 }
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import pickle
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -582,3 +584,45 @@ def test_threads_share_a_searcher(mixed: es.Store) -> None:
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda i: searcher.search(id=f"i{i % 20}", space="one", where=f"n > {i % 9}"), range(80)))
     assert all(result.index["exact"] for result in found)
+
+
+def test_what_a_store_keeps_for_searches(store: es.Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One searcher, until an index or a head changes; its encoders go on; what exact search keeps is bounded."""
+    monkeypatch.setattr("embedstore.retrieval.search.KEPT_BYTES", 0)
+    first = es.search(store, text="text 4", k=3)
+    (kept,) = store.kept.values()
+    encoders = dict(kept.queries.encoders)
+    for _ in range(3):
+        assert es.search(store, text="text 4", k=3).results == first.results
+    assert list(store.kept.values()) == [kept]
+    assert kept.index(kept.queries.space("text")).index._planner.exact._kept is None
+    es.train(store, "label", inputs=["text"], head="ridge", name="h", report=False)
+    assert es.search(store, text="text 4", k=3).results == first.results
+    (later,) = store.kept.values()
+    assert later is not kept
+    assert encoders
+    assert all(later.queries.encoders[key] is encoder for key, encoder in encoders.items())
+
+
+def test_a_store_that_was_searched_can_be_pickled(store: es.Store) -> None:
+    found = es.search(store, id="item-04", space="text", k=3)
+    again = pickle.loads(pickle.dumps(store))
+    assert es.search(again, id="item-04", space="text", k=3).results == found.results
+
+
+def test_a_slow_filter_holds_up_no_other_search(store: es.Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    searcher, asked, go_on = es.Searcher(store), threading.Event(), threading.Event()
+    real = store.where
+
+    def slow(expression: str) -> Any:
+        asked.set()
+        assert go_on.wait(30)
+        return real(expression)
+
+    monkeypatch.setattr(store, "where", slow)
+    with ThreadPoolExecutor(1) as pool:
+        filtered = pool.submit(lambda: searcher.search(id="item-04", space="text", where="price > 1"))
+        assert asked.wait(30)
+        assert searcher.search(id="item-04", space="text", k=2).results
+        go_on.set()
+        assert filtered.result().results
