@@ -17,14 +17,13 @@ import numpy.typing as npt
 from embedstore._core.arguments import strings
 from embedstore._core.unit import unit_rows
 from embedstore.errors import UsageError
-from embedstore.evaluation.bootstrap import Score
 from embedstore.indexing.exact import RESIDENT_BYTES
 from embedstore.retrieval.aligned_spaces import ProjectedSpace, SearchableSpace
 from embedstore.retrieval.fusion import deepened, diversified, first_of_each, fuse_ranks, fuse_scores, like_cosines
 from embedstore.retrieval.index import OpenIndex, open_index
 from embedstore.retrieval.queries import Asked, Resolver, combined, joined, weighted
 from embedstore.retrieval.search_options import Query, SearchOptions
-from embedstore.retrieval.search_result import Hit, SearchResult
+from embedstore.retrieval.search_result import Hit, SearchResult, certainty, described
 from embedstore.store import Store
 from embedstore.store.format import HEAD, HEADS
 from embedstore.store.indexes import INDEX
@@ -169,8 +168,8 @@ class Searcher:
     ) -> tuple[Float, Rows]:
         opened = self.index(space).index
         answer = opened.search(queries, k if exclude is None else k + 1, keep=keep, recall=recall)
-        used = _described(opened.report_.type, opened.report_.at, answer.plan, answer.recall)
-        self._answers.used = min(self.answered() or used, used, key=_certainty)
+        used = described(opened.report_.type, opened.report_.at, answer.plan, answer.recall)
+        self._answers.used = min(self.answered() or used, used, key=certainty)
         scores, positions = answer.scores, answer.positions
         rows = np.where(positions < 0, -1, space.raw_rows[positions]) if len(space.raw_rows) else positions
         scores = np.where(positions < 0, np.float32(np.nan), scores)
@@ -343,17 +342,6 @@ def _vectors_of(rows: Rows, space: SearchableSpace) -> Float:
     vectors = np.zeros((len(rows), space.dim), np.float32)
     vectors[has] = space.take(rows[has])
     return vectors
-
-
-def _certainty(used: dict[str, Any]) -> tuple[bool, float]:
-    """Of several searches that make one answer, the least certain one is told."""
-    return used["exact"], used["recall"]
-
-
-def _described(kind: str, at: int, plan: str, recall: Score | None) -> dict[str, Any]:
-    if recall is None:
-        return {"type": kind, "exact": True, "recall": 1.0, "plan": plan}
-    return {"type": kind, "exact": False, "recall": recall.value, "low": recall.low, "at": at, "plan": plan}
 
 
 def search(store: Store | str | Path, *, device: str = "auto", **query: Unpack[Query]) -> SearchResult:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from embedstore.evaluation.bootstrap import Score
+
 
 @dataclass(frozen=True)
 class Hit:
@@ -63,3 +65,15 @@ def _renamed(metadata: dict[str, Any]) -> dict[str, Any]:
             free += "_"
         names[name] = free
     return {names[name]: value for name, value in metadata.items()}
+
+
+def described(kind: str, at: int, plan: str, recall: Score | None) -> dict[str, Any]:
+    """How a search was answered, as `SearchResult.index` has it."""
+    if recall is None:
+        return {"type": kind, "exact": True, "recall": 1.0, "plan": plan}
+    return {"type": kind, "exact": False, "recall": recall.value, "low": recall.low, "at": at, "plan": plan}
+
+
+def certainty(used: dict[str, Any]) -> tuple[bool, float]:
+    """Of several searches that make one answer, the least certain one is told."""
+    return used["exact"], used["recall"]
