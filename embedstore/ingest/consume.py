@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from embedstore.encoders.base import Encoder
 from embedstore.encoders.runtimes.base import Pending
+from embedstore.encoders.runtimes.device_errors import device_failure, without_frames
 from embedstore.errors import EmbedstoreError, EncoderError, EncoderOutOfMemoryError, PayloadError, one_line
 from embedstore.ingest.carry import carried, recorded_failures
 from embedstore.ingest.claims import SpaceState
@@ -46,21 +47,43 @@ def encode_batch(batch: Batch) -> None:
     if len(prepared) > state.batch_size:  # made before the size was halved
         _in_pieces(batch, state.batch_size)
         return
-    try:
-        state.put(batch.claims, state.encoder.encode(prepared))
-    except EncoderOutOfMemoryError:
+    error = _attempted(batch, partial(state.encoder.encode, prepared))
+    if error is None:
+        return
+    if isinstance(error, EncoderOutOfMemoryError):
         if len(prepared) == 1:
-            raise
+            raise error
         state.batch_size = len(prepared) // 2
         _in_pieces(batch, state.batch_size)
-    except CONTENT_ERRORS as error:
-        if isinstance(error, EmbedstoreError) and not isinstance(error, PayloadError):
+    elif len(prepared) > 1:
+        _in_pieces(batch, 1)
+    else:
+        failure = error if isinstance(error, PayloadError) else PayloadError("encode", one_line(error))
+        state.fail(int(batch.claims[0]), failure)
+
+
+def _attempted(batch: Batch, vectors: Pending) -> Exception | None:
+    """Put the vectors of `batch` into its space; what went wrong if a smaller batch, or another payload, may go better.
+
+    The error comes without the frames it was raised in. They hold what the encoder had made of the batch so far: a retry
+    would find no more memory than the attempt.
+
+    Raises
+    ------
+    EmbedstoreError
+        It is the encoder's, or the device's, and not a payload's.
+    """
+    try:
+        batch.state.put(batch.claims, vectors())
+    except ENCODING_ERRORS as error:
+        if isinstance(error, EmbedstoreError) and not isinstance(error, PayloadError | EncoderOutOfMemoryError):
             raise  # of the encoder, not of a payload
-        if len(prepared) > 1:
-            _in_pieces(batch, 1)
-        else:
-            failure = error if isinstance(error, PayloadError) else PayloadError("encode", one_line(error))
-            state.fail(int(batch.claims[0]), failure)
+        failed = device_failure(error) or error
+        if not isinstance(failed, ENCODING_ERRORS):
+            raise failed from error
+        without_frames(error)
+        return failed
+    return None
 
 
 class Encoding:
@@ -121,7 +144,8 @@ def _begun(batch: Batch) -> Pending | None:
         return None
     try:
         return batch.state.encoder.start(batch.prepared)  # type: ignore[attr-defined,no-any-return]
-    except ENCODING_ERRORS:
+    except ENCODING_ERRORS as error:
+        without_frames(error)  # what it holds is not to be in the way of the batch before, which is still computed
         return None
 
 
@@ -133,13 +157,8 @@ def _starts(encoder: Encoder) -> bool:
 
 
 def _finished(batch: Batch, begun: Pending | None) -> None:
-    if begun is not None:
-        try:
-            batch.state.put(batch.claims, begun())
-            return
-        except ENCODING_ERRORS:
-            pass  # what to do about it, `encode_batch` knows
-    encode_batch(batch)
+    if begun is None or _attempted(batch, begun) is not None:
+        encode_batch(batch)  # which knows what to do about an error
 
 
 def _in_pieces(batch: Batch, size: int) -> None:
