@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore._core.unit import unit_rows
-from embedstore.encoders.base import Encoder, EncoderRequest, Vectors
+from embedstore.encoders.base import Encoder, EncoderRequest, Vectors, prepare_all
 from embedstore.errors import UsageError
 
 SAMPLE = 2000
@@ -68,6 +68,9 @@ class Cut:
 
     def prepare(self, payload: bytes) -> Any:
         return self.encoder.prepare(payload)
+
+    def prepare_batch(self, payloads: Sequence[bytes]) -> list[Any]:
+        return prepare_all(self.encoder, payloads)
 
     def cost(self, prepared: Any) -> int:
         cost: int = getattr(self.encoder, "cost", len)(prepared)
