@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.encoders.names import EncoderName
-from embedstore.errors import EmbedstoreError, EncoderError, PayloadError, UsageError, one_line
+from embedstore.encoders.runtimes.device_errors import device_failure
+from embedstore.errors import EmbedstoreError, EncoderError, EncoderOutOfMemoryError, PayloadError, UsageError, one_line
 from embedstore.spec import EncoderSpec
 
 Vectors = npt.NDArray[np.float32]
@@ -150,6 +151,9 @@ def prepare_one(encoder: Encoder, payload: bytes) -> Any:
     except EmbedstoreError:
         raise
     except Exception as error:  # an encoder's own, or one of a library: it costs this payload alone
+        failure = device_failure(error)
+        if failure is not None and not isinstance(failure, EncoderOutOfMemoryError):
+            raise failure from error
         return PayloadError("decode", one_line(error))
 
 

@@ -156,26 +156,3 @@ def test_an_error_that_a_kernel_left_is_the_device_s(monkeypatch: pytest.MonkeyP
     begun = TorchModel(TorchRuntime("cuda", "float32"), Kernel()).start(np.ones((3, 2), np.float32))
     with pytest.raises(EncoderError, match=r"^cuda failed \(CUDA error: an illegal memory access was encountered\)\. What"):
         begun()
-
-
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-
-
-@needs_cuda
-def test_on_a_gpu_the_first_batch_is_there_while_the_second_is_computed() -> None:
-    class Long(torch.nn.Module):
-        def forward(self, batch: torch.Tensor) -> torch.Tensor:
-            out = batch
-            for _ in range(int(batch[0, 0])):
-                out = (out @ out).clamp(-1, 1)
-            return out
-
-    model = TorchModel(TorchRuntime("cuda", "float32"), Long())
-    short, long = (np.full((2048, 2048), n, np.float32) for n in (2, 200))
-    model(short)
-    first, second = model.start(short), model.start(long)
-    end = torch.cuda.Event()
-    end.record()
-    first()
-    assert not end.query(), "waiting for the first batch waited for the second"
-    second()
