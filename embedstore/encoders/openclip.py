@@ -27,8 +27,8 @@ from embedstore.encoders.payloads.images import ImageTransform
 from embedstore.encoders.payloads.texts import EXAMPLE_TEXTS, decode_text, decode_texts
 from embedstore.encoders.runtimes.base import Array, Model, Network, Pending
 from embedstore.encoders.runtimes.choose import batch_size_of, open_model
-from embedstore.encoders.runtimes.pytorch import fill, state_digest
 from embedstore.encoders.trust import no_code
+from embedstore.encoders.weights import fill, state_digest
 from embedstore.errors import EncoderError, PayloadError, UsageError
 from embedstore.registry import version
 from embedstore.spec import EncoderSpec

@@ -98,7 +98,8 @@ class SentenceEncoder:
 
     @cached_property
     def model(self) -> Any:
-        return self._model.to(self.runtime.device)
+        with self.runtime.memory_errors():
+            return self._model.to(self.runtime.device)
 
     def prepare(self, payload: bytes) -> Any:
         if self.spec.modality == "image":

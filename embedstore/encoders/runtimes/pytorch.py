@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache, cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -158,7 +156,7 @@ class TorchRuntime:
                 raise
             if not isinstance(failure, EncoderOutOfMemoryError):
                 raise failure from error
-            without_frames(error)
+            LOG.info("%s", one_line(without_frames(error), 200))
         if self._copies:
             import torch
 
@@ -221,18 +219,21 @@ class TorchModel:
 
     @cached_property
     def _weights(self) -> torch.nn.Module:
-        placed, arithmetic = self.runtime.place(self._unplaced), self.chosen.arithmetic
-        del self._unplaced  # where they are converted, weights in float32 are of no more use
-        with self.runtime.memory_errors():
-            return converted(placed, arithmetic.dtype) if arithmetic.converted else placed
+        weights, arithmetic = self.runtime.place(self._unplaced), self.chosen.arithmetic
+        if arithmetic.converted:
+            with self.runtime.memory_errors():
+                weights = converted(weights, arithmetic.dtype)
+        del self._unplaced  # where they were converted, weights in float32 are of no more use
+        return weights
 
     def in_float32(self) -> TorchModel:
         """One of the same weights that computes in float32, not compiled: to compare what it is given, such as pixels."""
         import torch
 
-        changed = self.chosen.arithmetic.converted
+        if not self.chosen.arithmetic.converted:
+            return TorchModel(self.runtime, self._weights)
         with self.runtime.memory_errors():
-            return TorchModel(self.runtime, converted(self._weights, torch.float32) if changed else self._weights)
+            return TorchModel(self.runtime, converted(self._weights, torch.float32))
 
     @property
     def padding(self) -> int:
@@ -287,7 +288,8 @@ def open_network(network: Network, runtime: TorchRuntime, *, compiled: bool = Fa
         raise EncoderError(f"{network.name} cannot be compiled: {one_line(error, 200)} Use --runtime torch.") from error
     exact = vectors(FLOAT32)
     cosine = _least(found, exact)
-    if not cosine >= (AGREEMENT if chosen.arithmetic == FLOAT32 else _bearable(vectors(chosen.arithmetic), exact)):
+    least = AGREEMENT if chosen.arithmetic == FLOAT32 else _bearable(vectors(chosen.arithmetic), exact)
+    if not cosine >= least:
         raise EncoderError(f"{network.name} gives other vectors when compiled (cosine {cosine:.7f}). Use --runtime torch.")
     return made
 
@@ -302,58 +304,3 @@ def _bearable(uncompiled: Sequence[Vectors], exact: Sequence[Vectors]) -> float:
     As far as they do uncompiled, twice: what a compiler fuses is rounded elsewhere.
     """
     return min(AGREEMENT, 1 - 2 * (1 - _least(uncompiled, exact)))
-
-
-def load_weights(path: Path) -> dict[str, torch.Tensor]:
-    """State dict from a local ``.safetensors``, ``.pt``, ``.pth`` or ``.bin`` file; never executes code.
-
-    Raises
-    ------
-    EncoderError
-    """
-    import torch
-
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return dict(load_file(path))
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise EncoderError(f"Weights {path} cannot be read: {error}".splitlines()[0]) from error
-    for key in ("state_dict", "model"):
-        state = state[key] if isinstance(state.get(key), dict) else state
-    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
-
-
-def fill(model: torch.nn.Module, path: Path, name: str) -> None:
-    """Load a model's weights from a file, which may hold others besides.
-
-    Raises
-    ------
-    EncoderError
-        The file cannot be read, lacks some of them, or has them in another shape.
-    """
-    weights = load_weights(path)
-    try:
-        missing = model.load_state_dict(weights, strict=False).missing_keys
-    except RuntimeError as error:
-        raise EncoderError(f"Weights {path} do not fit {name}: {one_line(str(error).partition(':')[2], 200)}") from error
-    if missing:
-        raise EncoderError(f"Weights {path} do not fit {name}: they lack {missing[0]!r}.")
-
-
-def state_digest(model: torch.nn.Module) -> str:
-    """``"sha256:…"`` over names, dtypes, shapes and bytes of a model's state, whatever file it came from."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        array = tensor.detach().cpu().contiguous()
-        digest.update(f"{name}|{array.dtype}|{tuple(array.shape)}|".encode())
-        digest.update(array.reshape(-1).view(_bytes_dtype()).numpy().tobytes() if array.numel() else b"")
-    return f"sha256:{digest.hexdigest()}"
-
-
-def _bytes_dtype() -> torch.dtype:
-    import torch
-
-    return torch.uint8
