@@ -5,13 +5,14 @@ Knows nothing of stores and pipelines: payloads in, vectors out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from embedstore._core.slabs import Pin
 from embedstore.encoders.names import EncoderName
 from embedstore.errors import EncoderError, UsageError, one_line
 from embedstore.spec import EncoderSpec
@@ -78,6 +79,32 @@ class EncoderRequest:
     force: bool = False
 
 
+@dataclass(frozen=True)
+class Outside:
+    """How other processes do what `Encoder.prepare` does, outside of Python's lock.
+
+    Parameters
+    ----------
+    factory : str
+        ``"module:name"`` of a callable that makes, of `arguments`, a function from a payload's bytes to what `prepare` gives:
+        an array of `shape`, or something else that JSON can say.
+    arguments : mapping
+        What JSON can say.
+    shape : tuple of int
+        Of the arrays, uint8.
+    kept : callable, optional
+        What `prepare` would have given, of the payload (bytes, or a view of shared memory) and of what was said instead.
+    pin : callable, optional
+        See `embedstore._core.slabs.Pin`: makes the memory of arrays known to the device of the model.
+    """
+
+    factory: str
+    arguments: Mapping[str, Any]
+    shape: tuple[int, ...]
+    kept: Callable[[Any, Any], Any] = lambda payload, said: said
+    pin: Pin | None = None
+
+
 class Encoder(Protocol):
     """Turns payloads of one modality into vectors.
 
@@ -85,7 +112,8 @@ class Encoder(Protocol):
     One that can begin a batch before the last one is done may have ``start(batch)``, which begins it and returns a function
     that waits for what `encode` would return. One that puts something else before a query than before an item has ``queries``,
     the encoder of queries; one that knows under which licence its weights are has ``license``, a string; one whose vectors may
-    be cut has ``matryoshka``, where its model says so, or the empty text.
+    be cut has ``matryoshka``, where its model says so, or the empty text. One whose payloads other processes can prepare has
+    ``outside``, an `Outside`; it is None where they would not be faster.
     `prepare` is called from many threads at once, `encode` from one. Models are loaded when `encode` first needs them,
     so that `spec` stays cheap where it can.
     """

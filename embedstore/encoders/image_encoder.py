@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from embedstore.encoders.base import EncoderRequest, Vectors
+from embedstore.encoders.base import EncoderRequest, Outside, Vectors
 from embedstore.encoders.payloads.images import ImageTransform, Pixels
+from embedstore.encoders.payloads.jpegs import Jpeg
+from embedstore.encoders.payloads.preparation import Preparation
 from embedstore.encoders.runtimes.base import Array, Model, Network, Pending
 from embedstore.encoders.runtimes.choose import batch_size_of, on_gpu, open_model
 from embedstore.errors import EmbedstoreError, EncoderError, one_line
@@ -20,7 +22,7 @@ from embedstore.spec import EncoderSpec
 if TYPE_CHECKING:
     import torch
 
-    from embedstore.encoders.payloads.jpegs import DeviceJpegs, Jpeg
+    from embedstore.encoders.payloads.jpegs import DeviceJpegs
     from embedstore.encoders.runtimes.pytorch import TorchModel
 
 EXAMPLES = 8
@@ -92,17 +94,26 @@ class ImageEncoder:
             raise EncoderError(f"{self.spec.name} cannot be opened: {one_line(error, 200)}") from error
         return open_jpegs(model, self.transform, pictures(*self.transform.size), self._request.max_pixels)
 
+    @property
+    def outside(self) -> Outside | None:
+        """Processes decode for a GPU, which is faster than one process; for a network on the CPU threads are as good."""
+        if not self._on_gpu:
+            return None
+        arguments = self._preparation.arguments()
+        return Outside(f"{Preparation.__module__}:preparation", arguments, (*self.transform.size, 4), _kept)
+
+    @cached_property
+    def _preparation(self) -> Preparation:
+        return Preparation(self.transform, self._request.max_pixels, jpegs=self._jpegs is not None)
+
     def prepare(self, payload: bytes) -> Pixels | Jpeg:
-        if self._on_gpu:
-            with self._opening:  # by whichever thread comes first
-                jpegs = self._jpegs
-            if jpegs is not None and (file := jpegs.taken(payload)) is not None:
-                return file
-        return self.transform(payload, max_pixels=self._request.max_pixels)
+        with self._opening:  # by whichever thread comes first
+            prepare = self._preparation
+        return prepare(payload)
 
     def stacked(self, batch: Sequence[Pixels | Jpeg]) -> Array | torch.Tensor:
         """What `model` takes: (n, height, width, 4) uint8; (…, 3) on its device where files are decoded there."""
-        return np.stack(list(batch)) if self._jpegs is None else self._jpegs.stacked(batch)
+        return np.stack(cast("list[Pixels]", batch)) if self._jpegs is None else self._jpegs.stacked(batch)
 
     def start(self, batch: Sequence[Pixels | Jpeg]) -> Pending:
         return self.model.start(self.stacked(batch))
@@ -123,6 +134,11 @@ class ImageEncoder:
         from embedstore.encoders.runtimes.wrapped import Images
 
         return Images(self._load(), self.transform.mean, self.transform.std, self._forward)
+
+
+def _kept(payload: bytes | memoryview, said: Sequence[int]) -> Jpeg:
+    """A file that is left to the device, as `prepare` gives it."""
+    return Jpeg(payload, *said)
 
 
 def pictures(height: int, width: int) -> Array:

@@ -12,7 +12,8 @@ import os
 import re
 import stat
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -40,16 +41,37 @@ def read_file(path: str) -> bytes:
     ------
     PayloadError
     """
+    with _readable(path) as file:
+        return file.read()
+
+
+def read_into(path: str, room: memoryview) -> int:
+    """Read a local file into `room` and return how many bytes that were; as many as there is room if it may have more.
+
+    Raises
+    ------
+    PayloadError
+    """
+    with _readable(path) as file:
+        size = 0
+        while size < len(room) and (more := file.readinto(room[size:])):
+            size += more
+        return size
+
+
+@contextmanager
+def _readable(path: str) -> Iterator[io.FileIO]:
+    """A local file, unbuffered; what the system says against it becomes a `PayloadError`."""
     if is_url(path):
         raise PayloadError("read", f"{path} is not a local file; download it first")
     try:
-        status = os.stat(path)
+        status = os.stat(path)  # first: to open a pipe would wait for its other end
         if not stat.S_ISREG(status.st_mode):
             raise PayloadError("read", f"{path} is not a regular file")
         if status.st_size > PAYLOAD_BYTES:
             raise PayloadError("read", f"{path} has {status.st_size:,} bytes, of at most {PAYLOAD_BYTES:,}")
-        with open(path, "rb") as file:
-            return file.read()
+        with open(path, "rb", buffering=0) as file:
+            yield file
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise PayloadError("read", f"{path}: {reason}") from error

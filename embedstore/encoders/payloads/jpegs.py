@@ -35,8 +35,30 @@ ORIENTATION = 0x0112
 class Jpeg(NamedTuple):
     """A file that is decoded with its batch."""
 
-    payload: bytes
+    payload: bytes | memoryview
     area: int
+
+
+def taken(payload: bytes, transform: ImageTransform, max_pixels: int) -> Jpeg | None:
+    """`payload` to be decoded with its batch; None where Pillow has to do it."""
+    from PIL import Image
+
+    whole = payload.startswith(b"\xff\xd8\xff") and payload.endswith(b"\xff\xd9")
+    if not whole or len(payload) > MOST_BYTES:
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image = Image.open(io.BytesIO(payload), formats=["JPEG"])
+        plain = image.mode in ("RGB", "L") and image.info.get("adobe_transform", 1) == 1
+        named = [component[0] for component in getattr(image, "layer", ())]
+        upright = image.getexif().get(ORIENTATION, 1) == 1
+    except Exception:  # Pillow's readers raise many kinds; it will say what is wrong when it decodes
+        return None
+    across, down = shortest(image.width, image.height, transform.resize_to)
+    area = max(image.width * image.height, across * down)
+    fits = image.width * image.height <= max_pixels and area <= GROUP_PIXELS
+    return Jpeg(payload, area) if plain and upright and fits and named != list(b"RGB") else None
 
 
 class DeviceJpegs:
@@ -53,27 +75,6 @@ class DeviceJpegs:
         self._runtime = runtime
         self._transform = transform
         self._max_pixels = max_pixels
-
-    def taken(self, payload: bytes) -> Jpeg | None:
-        """`payload` to be decoded with its batch; None where Pillow has to do it."""
-        from PIL import Image
-
-        whole = payload.startswith(b"\xff\xd8\xff") and payload.endswith(b"\xff\xd9")
-        if not whole or len(payload) > MOST_BYTES:
-            return None
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                image = Image.open(io.BytesIO(payload), formats=["JPEG"])
-            plain = image.mode in ("RGB", "L") and image.info.get("adobe_transform", 1) == 1
-            named = [component[0] for component in getattr(image, "layer", ())]
-            upright = image.getexif().get(ORIENTATION, 1) == 1
-        except Exception:  # Pillow's readers raise many kinds; it will say what is wrong when it decodes
-            return None
-        across, down = shortest(image.width, image.height, self._transform.resize_to)
-        area = max(image.width * image.height, across * down)
-        fits = image.width * image.height <= self._max_pixels and area <= GROUP_PIXELS
-        return Jpeg(payload, area) if plain and upright and fits and named != list(b"RGB") else None
 
     def stacked(self, batch: Sequence[Pixels | Jpeg]) -> torch.Tensor:
         """Pixels (n, height, width, 3) uint8 on the device, of files and of what Pillow decoded.
@@ -96,7 +97,7 @@ class DeviceJpegs:
                     out[i] = pixels
             return out
 
-    def decoded(self, payloads: Sequence[bytes]) -> list[torch.Tensor]:
+    def decoded(self, payloads: Sequence[bytes | memoryview]) -> list[torch.Tensor]:
         """(height, width, 3) uint8 of each file.
 
         Raises
@@ -106,9 +107,11 @@ class DeviceJpegs:
         """
         from torchcodec.decoders import decode_jpeg  # type: ignore[attr-defined,import-not-found,import-untyped,unused-ignore]
 
-        return [self._resized(image) for image in decode_jpeg(list(payloads), mode="RGB", device=self._runtime.device)]
+        return [
+            self._resized(image) for image in decode_jpeg(list(map(bytes, payloads)), mode="RGB", device=self._runtime.device)
+        ]
 
-    def _pixels(self, payloads: list[bytes]) -> list[torch.Tensor]:
+    def _pixels(self, payloads: Sequence[bytes | memoryview]) -> list[torch.Tensor]:
         """As `decoded`; Pillow's of those that the decoder refuses."""
         import torch
 
@@ -119,7 +122,7 @@ class DeviceJpegs:
         except RuntimeError:
             if len(payloads) > 1:
                 return [pixels for payload in payloads for pixels in self._pixels([payload])]
-            return [self._runtime.tensor(self._transform(payloads[0], max_pixels=self._max_pixels)[..., :3].copy())]
+            return [self._runtime.tensor(self._transform(bytes(payloads[0]), max_pixels=self._max_pixels)[..., :3].copy())]
 
     def _resized(self, image: torch.Tensor) -> torch.Tensor:
         """What `ImageTransform.pixels` does, for an image (3, h, w) uint8, in float32."""
