@@ -41,7 +41,7 @@ class EncoderRequest:
         What follows the first colon, without ``@POOLING``, ``@DIMENSIONS`` and ``+windows``.
     modality : str
     device : str
-        ``"auto"`` or a torch device.
+        ``"auto"`` or a torch device; several, such as ``"cuda:0,cuda:1"``, take turns.
     precision : str
         ``"auto"``, ``"float32"`` or ``"bfloat16"``: the arithmetic, not the stored dtype. Auto is bfloat16 on CUDA; on a CPU it
         is float32, or bfloat16 where the processor has it and OpenVINO's vectors still are those of float32.
@@ -77,6 +77,19 @@ class EncoderRequest:
     query_prompt: str | None = None
     recorded: EncoderSpec | None = None
     force: bool = False
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The devices that `device` names.
+
+        Raises
+        ------
+        UsageError
+        """
+        named = tuple(self.device.split(","))
+        if len(named) > 1 and ("auto" in named or "" in named or len(set(named)) < len(named)):
+            raise UsageError(f"--device {self.device!r} should name each device once, as in cuda:0,cuda:1.")
+        return named
 
 
 @dataclass(frozen=True)
