@@ -439,7 +439,7 @@ class TestRegression:
             es.train(store, "word", task="regression")
         with pytest.raises(HeadError, match=r"is 1\.5 for all 300 items"):
             es.train(store, "same")
-        with pytest.raises(UsageError, match="seed should be 0 or more"):
+        with pytest.raises(UsageError, match="seed must be at least 0"):
             es.train(store, "price", seed=-1)
         with pytest.raises(UsageError, match="is not a torch device"):
             es.train(store, "price", device="gpu")
