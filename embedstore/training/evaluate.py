@@ -167,11 +167,14 @@ def _judge(task: Task, view: View, record: HeadRecord, train: View, *, test: Cod
         outputs[f"only {name}"] = task.outputs(head, inputs, alone, labels)
     copies = Copies.none()
     notes: list[str] = []
-    if len(train):
+    if not len(train):
+        notes.append(f"{train.store.path} holds none of the items that the head was fitted on: no baseline of theirs")
+    else:
         outputs[task.constant] = task.constant_outputs(known, len(test))
         copies = _copies(view, test, train)
     if task.learnable(known):
-        share, notes = knn_share(len(train), len(test), sum(x.shape[-1] for x in train.inputs.values()))
+        share, told = knn_share(len(train), len(test), sum(x.shape[-1] for x in train.inputs.values()))
+        notes += told
         at = drawn(np.arange(len(train)), share, 0)
         some = train.select(at)
         knn = task.plain_knn().fit(some.inputs, known.values[at], present=some.present)
