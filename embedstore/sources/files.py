@@ -14,6 +14,7 @@ import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -24,6 +25,8 @@ from embedstore.sources.confined import Root
 
 T = TypeVar("T")
 
+NEAR = 3
+"""Similar names that are shown."""
 PAYLOAD_BYTES = 2 << 30
 """No payload is larger: it is read into memory."""
 
@@ -161,6 +164,30 @@ def resolve(url: str) -> tuple[Any, str]:
 
 def exists(path: str, *, timeout: float = TIMEOUT) -> bool:
     return bool(remote(path, timeout, lambda fs, inner: fs.exists(inner))) if is_url(path) else os.path.exists(path)
+
+
+def absent(path: str) -> str:
+    """That there is no such file, folder or URL, with the names that are like it where it should be."""
+    if is_url(path):
+        return f"{path} does not exist."
+    if os.path.islink(path):
+        return f"{path} is a link to nothing."
+    folder, name = os.path.split(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        return f"{path} does not exist: there is no folder {folder}."
+    near = _names_like(name, folder)
+    return f"{path} does not exist." + (f" Similar names in {folder}: {', '.join(near)}." if near else "")
+
+
+def _names_like(name: str, folder: str) -> list[str]:
+    """Names in `folder` that may have been meant, the nearest first; those with another ending, too."""
+    try:
+        names = sorted(other for other in os.listdir(folder) if other.startswith(".") == name.startswith("."))
+    except OSError:  # it may not be listed
+        return []
+    lower = {other.lower(): other for other in names}
+    near = [lower[other] for other in get_close_matches(name.lower(), lower, NEAR)]
+    return [*near, *(other for other in names if os.path.splitext(other)[0] == name and other not in near)][:NEAR]
 
 
 def matching(pattern: str, *, timeout: float = TIMEOUT) -> list[str]:

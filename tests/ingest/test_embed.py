@@ -650,7 +650,7 @@ def test_nested_metadata_with_nan_is_unchanged(tmp_path: Path) -> None:
 
 def test_one_string_is_one_id(store: es.Store) -> None:
     assert len(store.remove("item-01")) == 11
-    with pytest.raises(UsageError, match=r"ids should be strings. Got 1 \(int\)"):
+    with pytest.raises(UsageError, match=r"ids must be strings. Got 1 \(int\)"):
         store.remove([1])  # type: ignore[list-item]
 
 
