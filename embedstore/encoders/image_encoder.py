@@ -60,6 +60,7 @@ class ImageEncoder:
         self.spec = spec
         self.transform = transform
         self.batch_size = batch_size_of(request)
+        self.lanes = len(request.devices)
         self._load = load
         self._request = request
         self._library = library

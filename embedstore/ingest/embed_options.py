@@ -38,7 +38,7 @@ class EmbedOptions:
     types: "Mapping[str, str] | Known | None" = None
     dtype: str | None = option(None, "float16 (default) or float32, for new spaces.")
     device: str = option("auto", DEVICES)
-    precision: str = option("auto", "auto, float32 or bfloat16.")
+    precision: str = option("auto", "auto (float16 on a GPU if the vectors agree), float32, float16 or bfloat16.")
     runtime: str = option("auto", "auto (OpenVINO on a CPU if installed), torch, compile or openvino.")
     workers: int | None = option(None, "Threads that read and decode; default one a CPU.")
     max_pixels: int | None = option(None, "Larger images are failures.")

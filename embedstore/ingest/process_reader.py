@@ -22,7 +22,7 @@ import numpy as np
 
 from embedstore._core.messages import receive, send
 from embedstore._core.slabs import Shared, Slab, Slabs
-from embedstore.encoders.base import Encoder, Outside
+from embedstore.encoders.base import Encoder, outside_of
 from embedstore.errors import EncoderError, PayloadError
 from embedstore.ingest.readers import Group, Payload, ThreadReader, ToRead
 from embedstore.sources.confined import Root
@@ -51,7 +51,7 @@ class ProcessReader:
 
     def __init__(self, count: int, encoders: Sequence[Encoder], timeout: float, root: Root | None = None) -> None:
         self._threads = ThreadReader(timeout, root)
-        self._outside = {id(encoder): (str(i), given) for i, encoder in enumerate(encoders) if (given := outside(encoder))}
+        self._outside = {id(encoder): (str(i), given) for i, encoder in enumerate(encoders) if (given := outside_of(encoder))}
         pins = [given.pin for _, given in self._outside.values() if given.pin is not None]
         self._slabs = Slabs(pins[0] if pins else None)
         spaces = {name: (given.factory, dict(given.arguments)) for name, given in self._outside.values()}
@@ -142,12 +142,6 @@ class ProcessReader:
             return found
         finally:
             self._idle.put(process)
-
-
-def outside(encoder: Encoder) -> Outside | None:
-    """How processes prepare for the encoder, if they can."""
-    given: Outside | None = getattr(encoder, "outside", None)
-    return given
 
 
 def _viewed(payload: Payload) -> bytes | memoryview:

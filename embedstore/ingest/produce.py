@@ -17,12 +17,13 @@ import numpy.typing as npt
 
 from embedstore._core.keys import Keys, hash_payload, keys_from_bytes
 from embedstore._core.ordered import ahead
+from embedstore.encoders.base import prepare_all
 from embedstore.errors import PayloadError
 from embedstore.ingest.chunks import LEAST_ROWS, LEAST_TEXTS, LEAST_WITH_TEXTS, chunks
 from embedstore.ingest.claims import SpaceState
 from embedstore.ingest.embed_options import EmbedOptions
 from embedstore.ingest.plan import Chunk, Planner, SpaceWork
-from embedstore.ingest.readers import Group, Payload, Reader, ToRead, prepared
+from embedstore.ingest.readers import Group, Payload, Reader, ToRead
 from embedstore.ingest.stages import Clock
 from embedstore.ingest.typed_batches import Typed
 from embedstore.sources.base import Source
@@ -225,7 +226,7 @@ class Producer:
             for lo in range(0, len(order), step):
                 some = order[lo : lo + step]
                 with self._clock.measure("decode"):
-                    found = [prepared(state.encoder, payloads[i]) for i in mine[some]]
+                    found = prepare_all(state.encoder, [payloads[i] for i in mine[some]])
                 for i in [i for i, p in enumerate(found) if isinstance(p, PayloadError)]:
                     state.fail(int(claim[some[i]]), found[i])
                 good = [i for i, p in enumerate(found) if not isinstance(p, PayloadError)]

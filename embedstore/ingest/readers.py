@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, Protocol
 from embedstore._core.arguments import TIMEOUT
 from embedstore._core.keys import hash_payload
 from embedstore._core.slabs import Shared
-from embedstore.encoders.base import Encoder
-from embedstore.errors import EmbedstoreError, PayloadError, one_line
+from embedstore.encoders.base import Encoder, prepare_all
+from embedstore.errors import PayloadError
 from embedstore.sources.confined import Root
 from embedstore.sources.files import read_payload
 
@@ -78,7 +78,7 @@ class ThreadReader:
         return Group(payloads, [b"" if isinstance(p, PayloadError) else hash_payload(p) for p in payloads])
 
     def prepare(self, encoder: Encoder, payloads: Sequence[Payload]) -> list[Any]:
-        return [prepared(encoder, bytes(payload)) for payload in payloads]
+        return prepare_all(encoder, [bytes(payload) for payload in payloads])
 
     def close(self) -> None:
         pass
@@ -90,15 +90,3 @@ class ThreadReader:
             return read_payload(one.uri, timeout=self._timeout, root=self._root)
         except PayloadError as error:
             return error
-
-
-def prepared(encoder: Encoder, payload: bytes) -> Any:
-    """The prepared payload, or the `PayloadError` that it costs."""
-    try:
-        return encoder.prepare(payload)
-    except PayloadError as error:
-        return error
-    except EmbedstoreError:  # of the encoder, not of this payload
-        raise
-    except Exception as error:  # an encoder's own, or one of a library: it costs this payload alone
-        return PayloadError("decode", one_line(error))

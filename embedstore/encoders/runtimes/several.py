@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -55,8 +55,8 @@ class SeveralModels:
         return {key: ", ".join(dict.fromkeys(one.get(key, "") for one in found)) for key in found[0]}
 
 
-def copies(network: Network) -> Callable[[], Network]:
-    """What gives `network` whose module, loaded once, is a copy of its own each time: placing one moves no other."""
+def loading_copies(network: Network) -> Network:
+    """`network` whose module is loaded once, and is a copy of its own each time: to place one moves no other."""
     loaded: list[torch.nn.Module] = []
 
     def load() -> torch.nn.Module:
@@ -64,4 +64,4 @@ def copies(network: Network) -> Callable[[], Network]:
             loaded.append(network.load())
         return copy.deepcopy(loaded[0])
 
-    return lambda: replace(network, load=load)
+    return replace(network, load=load)

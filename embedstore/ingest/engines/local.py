@@ -5,10 +5,11 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
+from embedstore.encoders.base import outside_of
 from embedstore.ingest.consume import ChunkCloser, Encoding
 from embedstore.ingest.engines.base import Job
 from embedstore.ingest.plan import Planner
-from embedstore.ingest.process_reader import ProcessReader, outside
+from embedstore.ingest.process_reader import ProcessReader
 from embedstore.ingest.produce import ChunkEnd, Producer
 from embedstore.ingest.readers import Reader, ThreadReader
 from embedstore.ingest.report import Progress
@@ -44,7 +45,7 @@ def run(job: Job) -> None:
 def _reader(job: Job) -> Reader:
     """Processes where an encoder's payloads can be prepared by them, else threads."""
     options, encoders = job.options, [state.encoder for state in job.states.values()]
-    if any(outside(encoder) for encoder in encoders):
+    if any(outside_of(encoder) for encoder in encoders):
         return ProcessReader(options.threads, encoders, options.timeout, options.confined)
     return ThreadReader(options.timeout, options.confined)
 
