@@ -15,6 +15,7 @@ from embedstore.encoders.payloads.jpegs import Jpeg
 from embedstore.encoders.payloads.preparation import Preparation
 from embedstore.encoders.runtimes.base import Array, Model, Network, Pending
 from embedstore.encoders.runtimes.choose import batch_size_of, on_gpu, open_model
+from embedstore.encoders.runtimes.streams import page_locked
 from embedstore.errors import EmbedstoreError, EncoderError, one_line
 from embedstore.registry import version
 from embedstore.spec import EncoderSpec
@@ -101,7 +102,7 @@ class ImageEncoder:
         if not self._on_gpu:
             return None
         arguments = self._preparation.arguments()
-        return Outside(f"{Preparation.__module__}:preparation", arguments, (*self.transform.size, 4), _kept)
+        return Outside(f"{Preparation.__module__}:preparation", arguments, (*self.transform.size, 4), _kept, page_locked)
 
     @cached_property
     def _preparation(self) -> Preparation:
@@ -112,9 +113,12 @@ class ImageEncoder:
             prepare = self._preparation
         return prepare(payload)
 
-    def stacked(self, batch: Sequence[Pixels | Jpeg]) -> Array | torch.Tensor:
-        """What `model` takes: (n, height, width, 4) uint8; (…, 3) on its device where files are decoded there."""
-        return np.stack(cast("list[Pixels]", batch)) if self._jpegs is None else self._jpegs.stacked(batch)
+    def stacked(self, batch: Sequence[Pixels | Jpeg]) -> Array | list[Pixels] | torch.Tensor:
+        """What `model` takes: (n, height, width, 4) uint8, which a GPU stacks by itself; (…, 3) there if it decodes files."""
+        if self._jpegs is not None:
+            return self._jpegs.stacked(batch)
+        images = cast("list[Pixels]", list(batch))
+        return images if self._on_gpu else np.stack(images)
 
     def start(self, batch: Sequence[Pixels | Jpeg]) -> Pending:
         return self.model.start(self.stacked(batch))
