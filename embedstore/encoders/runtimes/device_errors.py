@@ -49,13 +49,12 @@ def device_failure(error: BaseException, device: object = "The GPU") -> EncoderE
 
 def without_frames(error: Raised) -> Raised:
     """`error`, having let go of the frames that it and its causes came through: they hold a failed batch's activations."""
-    link: BaseException | None = error
-    seen: set[int] = set()
-    while link is not None and id(link) not in seen:
-        seen.add(id(link))
-        traceback.clear_frames(link.__traceback__)
-        link.__traceback__ = None
-        link = link.__cause__ or link.__context__
+    links: list[BaseException | None] = [error]
+    for link in links:  # which grows meanwhile
+        if link is not None and link.__traceback__ is not None:
+            traceback.clear_frames(link.__traceback__)
+            link.__traceback__ = None
+            links += [link.__cause__, link.__context__]
     return error
 
 

@@ -142,7 +142,7 @@ def _cosine(arithmetic: Arithmetic, vectors: Callable[[Arithmetic], Sequence[Vec
     return min(agreement(batch, right) for batch, right in zip(found, exact, strict=True))
 
 
-def in_half(module: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
+def converted(module: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
     """A copy of `module` with weights of `dtype`, but for batch norm's and the module's own.
 
     Batch norm's running variances may be smaller than float16's least number, and torch takes them in float32 beside
@@ -150,16 +150,16 @@ def in_half(module: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
     """
     import torch
 
-    half: Any = copy.deepcopy(module)
-    for part in half.modules():
-        if part is half or isinstance(part, torch.nn.modules.batchnorm._BatchNorm):
+    made: Any = copy.deepcopy(module)
+    for part in made.modules():
+        if part is made or isinstance(part, torch.nn.modules.batchnorm._BatchNorm):
             continue
         for weight in [*part.parameters(recurse=False), *part.buffers(recurse=False)]:
             if weight.is_floating_point():
                 weight.data = weight.data.to(dtype)  # in place: weights that modules share stay shared
-    if hasattr(half, "takes"):
-        half.takes = dtype
-    return half  # type: ignore[no-any-return]
+    if hasattr(made, "takes"):
+        made.takes = dtype
+    return made  # type: ignore[no-any-return]
 
 
 class _Exact:

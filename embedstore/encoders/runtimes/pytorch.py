@@ -16,7 +16,7 @@ from embedstore.encoders.base import PRECISIONS, Vectors
 from embedstore.encoders.runtimes.base import CPU_PADDING, Array, Network, Pending, agreement, cpu_has_bfloat16
 from embedstore.encoders.runtimes.device_errors import device_failure, without_frames
 from embedstore.encoders.runtimes.precision import AGREEMENT as AGREEMENT
-from embedstore.encoders.runtimes.precision import FLOAT32, Arithmetic, Chosen, candidates, choose, in_half
+from embedstore.encoders.runtimes.precision import FLOAT32, Arithmetic, Chosen, candidates, choose, converted
 from embedstore.encoders.runtimes.streams import Copies
 from embedstore.errors import EncoderError, EncoderOutOfMemoryError, UsageError, one_line
 
@@ -28,6 +28,8 @@ BACKEND = "inductor"
 GPU_PADDING = 8192
 Input: TypeAlias = "Array | Sequence[Array] | torch.Tensor"
 """An array, arrays of one shape that are to be stacked, or a tensor on the device."""
+MEASURED = {"cuda"}
+"""Kinds of device on which a precision is compared with float32 before it is taken."""
 _CHOSEN: dict[tuple[str, str, str], Chosen] = {}
 """What was chosen in this process, by network, device and the precision that was asked for."""
 
@@ -91,7 +93,7 @@ class TorchRuntime:
         tried = [found for found in candidates(self.precision, self.device.type) if converts or not found.converted]
         if not tried:
             return Chosen(FLOAT32)
-        if self.device.type == "cpu":  # asked for; float32 would take long to compare with
+        if self.device.type not in MEASURED:  # it was asked for, and comparing would take long
             return Chosen(tried[-1])
         key = (fingerprint, str(self.device), self.precision)
         if key not in _CHOSEN:
@@ -217,14 +219,24 @@ class TorchModel:
     def module(self) -> torch.nn.Module:
         import torch
 
-        placed, arithmetic = self.runtime.place(self._unplaced), self.chosen.arithmetic
-        if arithmetic.converted:
-            with self.runtime.memory_errors():
-                placed = in_half(placed, arithmetic.dtype)
-        del self._unplaced  # where they were converted, weights in float32 are of no more use
         if self._varying is None:
-            return placed
-        return cast("torch.nn.Module", torch.compile(placed, backend=BACKEND))
+            return self._weights
+        return cast("torch.nn.Module", torch.compile(self._weights, backend=BACKEND))
+
+    @cached_property
+    def _weights(self) -> torch.nn.Module:
+        placed, arithmetic = self.runtime.place(self._unplaced), self.chosen.arithmetic
+        del self._unplaced  # where they are converted, weights in float32 are of no more use
+        with self.runtime.memory_errors():
+            return converted(placed, arithmetic.dtype) if arithmetic.converted else placed
+
+    def in_float32(self) -> TorchModel:
+        """One of the same weights that computes in float32, not compiled: to compare what it is given, such as pixels."""
+        import torch
+
+        changed = self.chosen.arithmetic.converted
+        with self.runtime.memory_errors():
+            return TorchModel(self.runtime, converted(self._weights, torch.float32) if changed else self._weights)
 
     @property
     def padding(self) -> int:
