@@ -11,6 +11,7 @@ import numpy as np
 
 from embedstore.encoders.base import EncoderRequest, Vectors
 from embedstore.encoders.payloads.images import ImageTransform, Pixels
+from embedstore.encoders.payloads.jpegs import Jpeg, taken
 from embedstore.encoders.runtimes.base import Array, Model, Network, Pending
 from embedstore.encoders.runtimes.choose import batch_size_of, on_gpu, open_model
 from embedstore.errors import EmbedstoreError, EncoderError, one_line
@@ -20,7 +21,7 @@ from embedstore.spec import EncoderSpec
 if TYPE_CHECKING:
     import torch
 
-    from embedstore.encoders.payloads.jpegs import DeviceJpegs, Jpeg
+    from embedstore.encoders.payloads.device_jpegs import DeviceJpegs
     from embedstore.encoders.runtimes.pytorch import TorchModel
 
 EXAMPLES = 8
@@ -82,7 +83,7 @@ class ImageEncoder:
         """Decoding on the GPU that runs the model."""
         if not self._on_gpu:
             return None
-        from embedstore.encoders.payloads.jpegs import open_jpegs
+        from embedstore.encoders.payloads.device_jpegs import open_jpegs
 
         try:
             model = cast("TorchModel", self.model)
@@ -96,22 +97,24 @@ class ImageEncoder:
         if self._on_gpu:
             with self._opening:  # by whichever thread comes first
                 jpegs = self._jpegs
-            if jpegs is not None and (file := jpegs.taken(payload)) is not None:
+            limit = self._request.max_pixels
+            if jpegs is not None and (file := taken(payload, self.transform, limit, samplings=jpegs.samplings)) is not None:
                 return file
         return self.transform(payload, max_pixels=self._request.max_pixels)
 
     def stacked(self, batch: Sequence[Pixels | Jpeg]) -> Array | torch.Tensor:
         """What `model` takes: (n, height, width, 4) uint8; (…, 3) on its device where files are decoded there."""
-        return np.stack(list(batch)) if self._jpegs is None else self._jpegs.stacked(batch)
+        return np.stack(cast("list[Pixels]", batch)) if self._jpegs is None else self._jpegs.stacked(batch)
 
     def start(self, batch: Sequence[Pixels | Jpeg]) -> Pending:
-        return self.model.start(self.stacked(batch))
+        jpegs = self._jpegs
+        return self.model.start(self.stacked(batch)) if jpegs is None else jpegs.start(batch, self.model.start)
 
     def encode(self, batch: Sequence[Pixels | Jpeg]) -> Vectors:
         return self.start(batch)()
 
     def provenance(self) -> Mapping[str, str]:
-        decoder = {} if self._jpegs is None else {"jpeg": "nvjpeg"}
+        decoder = {} if self._jpegs is None else self._jpegs.provenance()
         versions = {name: version(name) for name in ("pillow", self._library)}
         return {**self.model.provenance(), **decoder, **versions}
 
