@@ -32,7 +32,7 @@ import embedstore as es
 from embedstore.encoders.base import Outside
 from embedstore.encoders.image_encoder import pictures
 from embedstore.encoders.payloads.images import ImageTransform
-from embedstore.encoders.payloads.jpegs import Jpeg
+from embedstore.encoders.payloads.jpegs import ALL_SAMPLINGS, Jpeg
 from embedstore.encoders.payloads.preparation import Preparation
 from embedstore.sources import MemorySource
 from embedstore.spec import EncoderSpec
@@ -58,7 +58,7 @@ class Costless:
 
     def __init__(self, *, jpegs: bool, processes: bool) -> None:
         self.spec = EncoderSpec("costless", "benchmark", "costless", "", "image", DIM)
-        self.prepare = Preparation(TRANSFORM, MAX_PIXELS, jpegs)
+        self.prepare = Preparation(TRANSFORM, MAX_PIXELS, ALL_SAMPLINGS if jpegs else ())
         factory = f"{Preparation.__module__}:preparation"
         made = Outside(factory, self.prepare.arguments(), (224, 224, 4), lambda payload, said: Jpeg(payload, *said))
         self.outside = made if processes else None
@@ -102,7 +102,7 @@ def ours(paths: list[str], workers: int, *, jpegs: bool, processes: bool) -> Non
 def loader(paths: list[str], workers: int, *, jpegs: bool) -> None:
     import torch
 
-    prepare = Preparation(TRANSFORM, MAX_PIXELS, jpegs)
+    prepare = Preparation(TRANSFORM, MAX_PIXELS, ALL_SAMPLINGS if jpegs else ())
 
     class Files(torch.utils.data.Dataset[Any]):
         def __len__(self) -> int:

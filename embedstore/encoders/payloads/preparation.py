@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,28 +18,30 @@ class Preparation:
     ----------
     transform : ImageTransform
     max_pixels : int
-    jpegs : bool
-        Files that the device can decode are left to it.
+    samplings : tuple of int
+        Files that a device decodes are left to it, if their sampling of chroma is one of these (see `jpegs.taken`).
     """
 
     transform: ImageTransform
     max_pixels: int
-    jpegs: bool = False
+    samplings: tuple[int, ...] = ()
 
     def __call__(self, payload: bytes) -> Pixels | Jpeg:
-        file = taken(payload, self.transform, self.max_pixels) if self.jpegs else None
+        file = taken(payload, self.transform, self.max_pixels, samplings=self.samplings) if self.samplings else None
         return self.transform(payload, max_pixels=self.max_pixels) if file is None else file
 
     def arguments(self) -> dict[str, Any]:
         """What `preparation` makes it of in another process."""
         transform = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.transform).items()}
-        return {"transform": transform, "max_pixels": self.max_pixels, "jpegs": self.jpegs}
+        return {"transform": transform, "max_pixels": self.max_pixels, "samplings": list(self.samplings)}
 
 
-def preparation(transform: Mapping[str, Any], max_pixels: int, jpegs: bool) -> Callable[[bytes], Pixels | list[int]]:
+def preparation(
+    transform: Mapping[str, Any], max_pixels: int, samplings: Sequence[int]
+) -> Callable[[bytes], Pixels | list[int]]:
     """A `Preparation` that gives of a file for the device what `Jpeg` has besides its bytes."""
     fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in transform.items()}
-    prepare = Preparation(ImageTransform(**fields), max_pixels, jpegs)
+    prepare = Preparation(ImageTransform(**fields), max_pixels, tuple(samplings))
 
     def said(payload: bytes) -> Pixels | list[int]:
         found = prepare(payload)
