@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from typer.core import TyperCommand
+from .metavars import PlainHelp
 
 
-class _PluginHelp(TyperCommand):
+class _PluginHelp(PlainHelp):
     """Looks plugins up when help is shown, and imports none of them."""
 
     seams: ClassVar[Mapping[str, str]]
