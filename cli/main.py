@@ -23,6 +23,7 @@ from .examples import epilog
 from .import_ import import_vectors
 from .index import index
 from .info import info
+from .metavars import PlainHelp, with_metavars
 from .plugin_help import WithDatasets, WithHeads
 from .predict import predict
 from .remove import remove
@@ -57,9 +58,9 @@ PLUGINS = {embed: WithDatasets, train: WithHeads}
 
 for _command in COMMANDS:
     _name = _command.__name__.replace("_", "-")
-    app.command(_name, cls=PLUGINS.get(_command), no_args_is_help=_command not in (demo, encoders), epilog=epilog(_name))(
-        _command
-    )
+    app.command(
+        _name, cls=PLUGINS.get(_command, PlainHelp), no_args_is_help=_command not in (demo, encoders), epilog=epilog(_name)
+    )(with_metavars(_command, _name))
 
 
 def _print_version(asked: bool) -> None:

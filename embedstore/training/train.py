@@ -126,7 +126,7 @@ def train(
     target : str
         Metadata column with the labels; items where it is null are left out.
     head : str
-        A kind of `embedstore.heads.HEADS` that serves the task.
+        A kind that serves the task: of `embedstore.registry.heads_for`.
     inputs : sequence of str, optional
         Spaces to use; default: all.
     where : str, optional
