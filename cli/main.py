@@ -13,6 +13,7 @@ import typer
 from . import interrupts, streams
 from .align import align
 from .compact import compact
+from .compare import compare
 from .dedup import dedup
 from .demo import demo
 from .embed import embed
@@ -49,7 +50,7 @@ app = typer.Typer(
 )
 
 COMMANDS = (
-    *(demo, embed, import_vectors, info, index, search, train, evaluate, predict, align),
+    *(demo, embed, import_vectors, info, index, search, train, evaluate, predict, compare, align),
     *(eval_search, dedup, verify, repair, remove, compact, encoders),
 )
 """In the order in which help lists them; each parses, calls the library and prints, and imports what it needs inside."""
