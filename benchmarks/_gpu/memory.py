@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +25,7 @@ ALIVE = 400.0
 """MiB that may be alive when a smaller batch begins: its own pixels, and no activations of the one that failed."""
 ITEMS = 512
 FITS = 5
-"""Items that fit where there is no device whose memory could be limited."""
+"""Items that fit where a batch is too small to fill a device."""
 LEAST_SHARE = 0.5
 DEAD = "CUDA error: an illegal memory access was encountered"
 
@@ -72,10 +72,7 @@ class Calls:
 
 @contextmanager
 def little_memory(world: World) -> Iterator[None]:
-    """`ROOM` beside what is taken already; nothing changes without a GPU."""
-    if not world.gpu:
-        yield
-        return
+    """`ROOM` beside what is taken already."""
     import torch
 
     torch.cuda.empty_cache()
@@ -89,16 +86,17 @@ def little_memory(world: World) -> Iterator[None]:
 
 def memory(world: World, run: Run) -> None:
     sizes = world.sizes
-    calls = Calls(fits=None if world.gpu else FITS)
+    real = world.gpu and not world.tiny
+    calls = Calls(fits=None if real else FITS)
     encoder = world.vision(sizes.big, wrap=calls.wrap)
-    paths = world.files(sizes.small)[:ITEMS][:-1] if world.tiny else world.files(sizes.small)[:ITEMS]
+    paths = world.files(sizes.small)[:-1][:ITEMS]  # the last one is cut off
     pixels = [encoder.transform(sample.payload, max_pixels=1 << 28) for sample in world.samples(sizes.small)][:4]
     encoder.encode(pixels)
     before = calls.alive[-1]
-    with little_memory(world):
-        fits = largest(encoder, pixels, encoder.batch_size if world.gpu else sizes.batch)
+    encoder.batch_size = sizes.batch
+    with little_memory(world) if real else nullcontext():
+        fits = largest(encoder, pixels, sizes.batch)
         calls.clear()
-        encoder.batch_size = encoder.batch_size if world.gpu else sizes.batch
         report = es.embed(_source(paths), world.folder / "little", image=encoder)
         run.check("a batch that does not fit", "items embedded", float(report.spaces["image"].embedded), "=", float(len(paths)))
     done = [size for size, ended in zip(calls.sizes, calls.ended, strict=True) if ended]

@@ -6,6 +6,7 @@ Knows nothing of devices.
 from __future__ import annotations
 
 import json
+import math
 import operator
 import signal
 import threading
@@ -72,6 +73,8 @@ def shown(value: Value) -> str:
         return "yes" if value else "no"
     if isinstance(value, str):
         return value
+    if not math.isfinite(value):
+        return str(value)
     if 0.9 <= value < 1:
         return f"{value:.7f}".rstrip("0").rstrip(".")
     if value and abs(value) < 0.01:

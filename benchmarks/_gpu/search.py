@@ -47,7 +47,7 @@ def queries(rows: Array, count: int) -> Array:
     picked = rows[rng.choice(np.arange(ZEROS, len(rows)), count)].astype(np.float32)
     moved = picked + rng.standard_normal(picked.shape).astype(np.float32)
     moved[:4] = rows[ZEROS : ZEROS + 4]
-    return moved
+    return np.asarray(moved)
 
 
 def reference(rows: Array, asked: Array, device: str, subset: Array | None = None) -> Array:
