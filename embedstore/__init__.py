@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from embedstore.retrieval.eval_search import SearchEvaluation, eval_search
     from embedstore.retrieval.index import IndexReport, index
     from embedstore.retrieval.queries import QueryVector
-    from embedstore.retrieval.search import Searcher, search
+    from embedstore.retrieval.search import search
     from embedstore.retrieval.search_result import SearchResult
+    from embedstore.retrieval.searcher import Searcher
     from embedstore.spec import EncoderSpec
     from embedstore.store import Store, View
     from embedstore.store.verify import verify
@@ -48,7 +49,7 @@ _HOMES = {
     "QueryVector": "embedstore.retrieval.queries",
     "SearchEvaluation": "embedstore.retrieval.eval_search",
     "SearchResult": "embedstore.retrieval.search_result",
-    "Searcher": "embedstore.retrieval.search",
+    "Searcher": "embedstore.retrieval.searcher",
     "Store": "embedstore.store",
     "VectorIndex": "embedstore.indexing.vector_index",
     "View": "embedstore.store",

@@ -240,7 +240,7 @@ class TestOpenClipText(EncoderContract):
         assert image.spec.alignment == encoder.spec.alignment is not None
         assert image.spec.fingerprint != encoder.spec.fingerprint
         before = encoder.truncated
-        encoder.encode(["one", "word " * 14, "word " * 40])
+        encode(encoder, ["one", "word " * 14, "word " * 40])
         assert encoder.truncated - before == 1
 
     def test_equals_open_clip_s_own_preprocessing(self, tiny_clip: str) -> None:
@@ -440,13 +440,13 @@ class TestRuntimes:
 
         monkeypatch.setattr(openvino, "_compared", fails)
         chosen = load_encoder(tiny_clip, "text")
-        assert chosen.encode(["a"]).shape == (1, 32)
+        assert encode(chosen, ["a"]).shape == (1, 32)
         with pytest.raises(EncoderError, match=r"cannot be converted .no such operation"):
-            load_encoder(tiny_clip, "text", runtime="openvino").encode(["a"])
+            encode(load_encoder(tiny_clip, "text", runtime="openvino"), ["a"])
 
     def test_a_cache_that_cannot_be_written_is_done_without(self, tiny_clip: str, cache: Path) -> None:
         (cache / "embedstore").write_text("in the way")
-        assert load_encoder(tiny_clip, "text").encode(["a"]).shape == (1, 32)
+        assert encode(load_encoder(tiny_clip, "text"), ["a"]).shape == (1, 32)
 
     @pytest.mark.slow
     @pytest.mark.parametrize("modality", ["image", "text"])
@@ -468,9 +468,9 @@ class TestRuntimes:
 
     def test_what_does_not_fit_is_refused(self, tiny_clip: str) -> None:
         with pytest.raises(UsageError, match="computes in float32 on the CPU"):
-            load_encoder(tiny_clip, "text", runtime="openvino", precision="bfloat16").encode(["a"])
+            encode(load_encoder(tiny_clip, "text", runtime="openvino", precision="bfloat16"), ["a"])
         with pytest.raises(UsageError, match="runtime must be one of"):
-            load_encoder(tiny_clip, "text", runtime="onnx").encode(["a"])
+            encode(load_encoder(tiny_clip, "text", runtime="onnx"), ["a"])
 
 
 @pytest.mark.offline_models
@@ -510,7 +510,9 @@ def test_precision_and_device_are_checked(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(pytorch, "cpu_has_bfloat16", lambda: False)
     with pytest.raises(UsageError, match="has no fast bfloat16"):
         pytorch.TorchRuntime("cpu", "bfloat16")
-    assert not pytorch.TorchRuntime("cpu", "auto").bfloat16
+    assert pytorch.TorchRuntime("cpu", "auto").chosen("a network", "f", lambda arithmetic: []).arithmetic.name == "float32"
+    with pytest.raises(UsageError, match=r"float16 is for GPUs.*Use --precision float32"):
+        pytorch.TorchRuntime("cpu", "float16")
     with pytest.raises(UsageError, match="is not a torch device"):
         pytorch.TorchRuntime("gpu7", "auto")
     with pytest.raises(UsageError, match="precision must be"):
