@@ -25,8 +25,13 @@ from embedstore.spec import EncoderSpec
 if TYPE_CHECKING:
     import torch
 
+<<<<<<< HEAD
     from embedstore.encoders.payloads.device_jpegs import DeviceJpegs
+=======
+    from embedstore.encoders.payloads.device_jpegs import DeviceJpegs, JpegsInTurn
+>>>>>>> gpudec
     from embedstore.encoders.runtimes.pytorch import TorchModel
+    from embedstore.encoders.runtimes.several import SeveralModels
 
 EXAMPLES = 8
 
@@ -85,14 +90,23 @@ class ImageEncoder:
         return on_gpu(self._request)
 
     @cached_property
+<<<<<<< HEAD
     def _lanes(self) -> list[tuple[TorchModel, DeviceJpegs]]:
         """Each GPU's model with the decoding that goes on there; none where files are not decoded on GPUs."""
+=======
+    def _jpegs(self) -> DeviceJpegs | JpegsInTurn | None:
+        """Decoding on the GPUs that run the model."""
+>>>>>>> gpudec
         if not self._on_gpu:
             return []
         from embedstore.encoders.payloads.device_jpegs import open_jpegs
 
         try:
+<<<<<<< HEAD
             models = cast("list[TorchModel]", models_of(self.model))
+=======
+            model = cast("TorchModel | SeveralModels", self.model)
+>>>>>>> gpudec
         except EmbedstoreError:
             raise
         except Exception as error:  # a worker asks: what it raises would be put down to its payload
@@ -111,8 +125,12 @@ class ImageEncoder:
 
     @cached_property
     def _preparation(self) -> Preparation:
+<<<<<<< HEAD
         samplings = self._lanes[0][1].samplings if self._lanes else ()
         return Preparation(self.transform, self._request.max_pixels, samplings)
+=======
+        return Preparation(self.transform, self._request.max_pixels, () if self._jpegs is None else self._jpegs.samplings)
+>>>>>>> gpudec
 
     def prepare(self, payload: bytes) -> Pixels | Jpeg:
         with self._opening:  # by whichever thread comes first
@@ -127,10 +145,15 @@ class ImageEncoder:
         return images if self._on_gpu else np.stack(images)
 
     def start(self, batch: Sequence[Pixels | Jpeg]) -> Pending:
+<<<<<<< HEAD
         if not self._lanes:
             return self.model.start(self.stacked(batch))
         model, jpegs = self._lanes[next(self._turns) % len(self._lanes)]
         return jpegs.start(batch, model.start)
+=======
+        jpegs = self._jpegs
+        return self.model.start(self.stacked(batch)) if jpegs is None else jpegs.start(batch)
+>>>>>>> gpudec
 
     def encode(self, batch: Sequence[Pixels | Jpeg]) -> Vectors:
         return self.start(batch)()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,10 @@ from embedstore.encoders.payloads import device_jpegs, jpeg_decoders
 from embedstore.encoders.payloads.images import ImageTransform
 from embedstore.encoders.payloads.jpeg_decoders import NvImageCodec, TorchCodec
 from embedstore.encoders.payloads.jpegs import Jpeg
+from embedstore.encoders.payloads.preparation import preparation
 from embedstore.encoders.runtimes.base import agreement
+from embedstore.encoders.runtimes.pytorch import TorchModel, TorchRuntime, open_network
+from embedstore.encoders.runtimes.several import SeveralModels, loading_copies
 from embedstore.errors import EncoderOutOfMemoryError, PayloadError
 from embedstore.sources import MemorySource
 
@@ -151,6 +155,15 @@ def test_other_vectors_are_not_taken(
     assert caplog.records[0].levelno == logging.WARNING
 
 
+def test_pixels_are_compared_in_float32(encoder: Any, sampling: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rounding of another arithmetic would be taken for a difference of pixels."""
+    asked: list[TorchModel] = []
+    exact = TorchModel.in_float32
+    monkeypatch.setattr(TorchModel, "in_float32", lambda model: asked.append(model) or exact(model))
+    encoder.prepare(jpeg(photo(0, (300, 200)), subsampling=sampling))
+    assert asked == [encoder.model]
+
+
 @pytest.mark.parametrize("decoder", ["nvimgcodec"], indirect=True)
 def test_repeated_chroma_would_be_refused(
     decoder: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -219,6 +232,37 @@ def test_a_batch_is_decoded_beside_the_caller(encoder: Any, sampling: int) -> No
     begun = [encoder.start(batch) for batch in batches]
     for wait, vectors in zip(begun, expected, strict=True):
         np.testing.assert_allclose(wait(), vectors, atol=1e-5)
+
+
+def test_other_processes_leave_the_same_files_to_the_device(encoder: Any, decoder: Any, sampling: int) -> None:
+    made = encoder.outside
+    prepare = preparation(**json.loads(json.dumps(made.arguments)))
+    files = [jpeg(photo(0, (300, 200)), subsampling=sampling), jpeg(photo(1, (60, 50)).convert("CMYK"))]
+    if sampling == 0:
+        files.append(jpeg(photo(0, (300, 200)), subsampling=2))
+    for file in files:
+        here, there = encoder.prepare(file), prepare(file)
+        assert isinstance(here, Jpeg) == isinstance(there, list) == (file is files[0])
+        if isinstance(here, Jpeg):
+            assert made.kept(file, there) == here
+        else:
+            np.testing.assert_array_equal(here[..., :3], there[..., :3])
+
+
+def test_several_devices_decode_what_they_embed_in_turn(decoder: Any, sampling: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = on_torch()
+    models = [open_network(loading_copies(encoder.network), TorchRuntime("cpu", "float32"), compiled=False) for _ in range(2)]
+    encoder.__dict__["model"] = SeveralModels(models)
+    batches = [[encoder.prepare(jpeg(photo(i, (300, 200)), subsampling=sampling))] for i in range(4)]
+    used: list[int] = []
+    for i, model in enumerate(models):
+        start = model.start
+        monkeypatch.setattr(model, "start", lambda *given, i=i, start=start: used.append(i) or start(*given))
+    waits = [encoder.start(batch) for batch in batches]
+    ours = np.concatenate([wait() for wait in waits])
+    assert sorted(used) == [0, 0, 1, 1]
+    assert agreement(ours, on_torch().encode([given for batch in batches for given in batch])) >= 0.9999
+    assert encoder.provenance()["jpeg"] == "nvjpeg"
 
 
 def test_memory_that_runs_out_on_the_way_is_an_error_of_memory(

@@ -8,9 +8,10 @@ decoder refuses, goes through Pillow.
 from __future__ import annotations
 
 import io
+import itertools
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -19,7 +20,8 @@ from embedstore.encoders.payloads.images import ImageTransform, Pixels
 from embedstore.encoders.payloads.jpeg_decoders import JpegDecoder, installed
 from embedstore.encoders.payloads.jpegs import ALL_SAMPLINGS, MOST_PIXELS, Jpeg, taken
 from embedstore.encoders.runtimes.base import Pending, agreement
-from embedstore.encoders.runtimes.pytorch import AGREEMENT, TorchModel, TorchRuntime
+from embedstore.encoders.runtimes.pytorch import AGREEMENT, TorchModel
+from embedstore.encoders.runtimes.several import SeveralModels
 from embedstore.encoders.runtimes.side_stream import SideStream
 from embedstore.errors import EncoderOutOfMemoryError, one_line
 from embedstore.registry import version
@@ -36,34 +38,35 @@ ON_CPU = "JPEGs are decoded on the CPU"
 
 
 class DeviceJpegs:
-    """Decodes and resizes on the device of `runtime`, as `transform` says.
+    """Decodes and resizes on the device of `model`, as `transform` says.
 
     Parameters
     ----------
     decoder : JpegDecoder
-    runtime : TorchRuntime
+    model : TorchModel
     transform : ImageTransform
     max_pixels : int
     """
 
-    def __init__(self, decoder: JpegDecoder, runtime: TorchRuntime, transform: ImageTransform, max_pixels: int) -> None:
+    def __init__(self, decoder: JpegDecoder, model: TorchModel, transform: ImageTransform, max_pixels: int) -> None:
         self._decoder = decoder
-        self._runtime = runtime
+        self._model = model
+        self._runtime = model.runtime
         self._transform = transform
         self._max_pixels = max_pixels
-        self._side = SideStream(runtime.device, "embedstore-jpegs")
+        self._side = SideStream(model.runtime.device, "embedstore-jpegs")
 
     @property
     def samplings(self) -> tuple[int, ...]:
         """Those that `jpegs.taken` may take."""
         return self._decoder.samplings
 
-    def start(self, batch: Sequence[Pixels | Jpeg], forward: Callable[[torch.Tensor], Pending]) -> Pending:
-        """Begin `forward` of `stacked(batch)`, beside what the device is doing already.
+    def start(self, batch: Sequence[Pixels | Jpeg]) -> Pending:
+        """Begin to decode a batch and to embed it, beside what the device is doing already.
 
-        What either raises is raised when the vectors are waited for.
+        What goes wrong is raised when the vectors are waited for. Files must not change before.
         """
-        return self._side.start(lambda: self.stacked(batch), forward)
+        return self._side.start(lambda: self.stacked(batch), self._model.start)
 
     def refuse_any(self, files: Sequence[Jpeg]) -> None:
         """Raise the `RuntimeError` of the first of `files` that the decoder refuses."""
@@ -106,10 +109,39 @@ class DeviceJpegs:
         """Rows of `out` from what Pillow decoded."""
         if pixels:
             rows = list(pixels)
-            out[rows] = self._runtime.tensor(np.stack([np.asarray(pixels[i]) for i in rows]))[..., :3]
+            out[rows] = self._runtime.tensor([pixels[i] for i in rows])[..., :3]
 
     def provenance(self) -> dict[str, str]:
         return {"jpeg": "nvjpeg", self._decoder.package: version(self._decoder.package)}
+
+
+class JpegsInTurn:
+    """Of a network on several devices: each decodes the batch that it embeds, and they take turns.
+
+    Parameters
+    ----------
+    devices : sequence of DeviceJpegs
+        At least one.
+    """
+
+    def __init__(self, devices: Sequence[DeviceJpegs]) -> None:
+        self._devices = list(devices)
+        self._turn = itertools.cycle(self._devices)
+
+    @property
+    def samplings(self) -> tuple[int, ...]:
+        """Those that every device takes."""
+        return min((device.samplings for device in self._devices), key=len)
+
+    def start(self, batch: Sequence[Pixels | Jpeg]) -> Pending:
+        """As `DeviceJpegs.start`; called from one thread."""
+        return next(self._turn).start(batch)
+
+    def stacked(self, batch: Sequence[Pixels | Jpeg]) -> torch.Tensor:
+        return self._devices[0].stacked(batch)
+
+    def provenance(self) -> dict[str, str]:
+        return {key: value for device in self._devices for key, value in device.provenance().items()}
 
 
 def _groups(files: Mapping[int, Jpeg]) -> Iterator[dict[int, Jpeg]]:
@@ -136,8 +168,10 @@ def _of_one_size(images: Mapping[int, torch.Tensor], files: Mapping[int, Jpeg]) 
         yield from (rows[lo : lo + step] for lo in range(0, len(rows), step))
 
 
-def open_jpegs(model: TorchModel, transform: ImageTransform, examples: Pixels, max_pixels: int) -> DeviceJpegs | None:
-    """Decoding on the device of `model`; None where it cannot be had, or gives other vectors.
+def open_jpegs(
+    model: TorchModel | SeveralModels, transform: ImageTransform, examples: Pixels, max_pixels: int
+) -> DeviceJpegs | JpegsInTurn | None:
+    """Decoding on the device of `model`, or on each of several; None where it cannot be had, or gives other vectors.
 
     Parameters
     ----------
@@ -147,17 +181,29 @@ def open_jpegs(model: TorchModel, transform: ImageTransform, examples: Pixels, m
     if not can_resize(transform):
         LOG.info("%s: this model pads or crops images in a way that the GPU's path does not know.", ON_CPU)
         return None
+    if not isinstance(model, SeveralModels):
+        return _opened(model, transform, examples, max_pixels)
+    found = []
+    for one in model.models:
+        jpegs = _opened(cast("TorchModel", one), transform, examples, max_pixels)
+        if jpegs is None:
+            return None
+        found.append(jpegs)
+    return JpegsInTurn(found)
+
+
+def _opened(model: TorchModel, transform: ImageTransform, examples: Pixels, max_pixels: int) -> DeviceJpegs | None:
     refused = []
     for kind in installed():
         try:
-            jpegs = DeviceJpegs(kind(model.runtime.device), model.runtime, transform, max_pixels)
-            cosine = _agreement(jpegs, model, transform, examples)
+            decoder = kind(model.runtime.device)
+            cosine = _agreement(decoder, model.in_float32(), transform, examples)
         except (RuntimeError, ImportError, OSError, EncoderOutOfMemoryError) as error:
             refused.append(f"{kind.package} fails ({one_line(error)})")
             continue
         if cosine >= AGREEMENT:
             _say(refused, kind)
-            return jpegs
+            return DeviceJpegs(decoder, model, transform, max_pixels)
         refused.append(f"{kind.package} gives other vectors than Pillow (cosine {cosine:.6f}, {AGREEMENT} is asked)")
     if refused:
         LOG.warning("%s, although a GPU is there: %s.", ON_CPU, "; ".join(refused))
@@ -175,7 +221,7 @@ def _say(refused: Sequence[str], kind: type[JpegDecoder]) -> None:
     LOG.log(level, "%s unless they are 4:4:4 or grey, which %s decodes on the GPU: %s.", ON_CPU, kind.package, why)
 
 
-def _agreement(jpegs: DeviceJpegs, model: TorchModel, transform: ImageTransform, examples: Pixels) -> float:
+def _agreement(decoder: JpegDecoder, model: TorchModel, transform: ImageTransform, examples: Pixels) -> float:
     """The least cosine between vectors of files that the decoder may be given, and of what Pillow makes of them.
 
     Raises
@@ -183,11 +229,12 @@ def _agreement(jpegs: DeviceJpegs, model: TorchModel, transform: ImageTransform,
     RuntimeError
         The decoder refuses one of them.
     """
-    files = list(_files(examples, jpegs.samplings))
-    ours = [file for payload in files if (file := taken(payload, transform, MOST_PIXELS, samplings=jpegs.samplings))]
+    files = list(_files(examples, decoder.samplings))
+    ours = [file for payload in files if (file := taken(payload, transform, MOST_PIXELS, samplings=decoder.samplings))]
+    jpegs = DeviceJpegs(decoder, model, transform, MOST_PIXELS)
     jpegs.refuse_any(ours)
     theirs = model(np.stack([transform(payload, max_pixels=MOST_PIXELS) for payload in files]))
-    return agreement(jpegs.start(ours, model.start)(), theirs)
+    return agreement(jpegs.start(ours)(), theirs)
 
 
 def _files(images: Pixels, samplings: Sequence[int]) -> Iterator[bytes]:

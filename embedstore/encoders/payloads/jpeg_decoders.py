@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Union
 import numpy as np
 
 from embedstore.encoders.payloads.jpegs import ALL_SAMPLINGS, UNSAMPLED
+from embedstore.encoders.runtimes.device_errors import device_failure, without_frames
 
 if TYPE_CHECKING:
     import torch
@@ -42,8 +43,8 @@ class JpegDecoder(Protocol):
 
         Raises
         ------
-        torch.OutOfMemoryError, torch.AcceleratorError
-            The device fails, not a file.
+        RuntimeError
+            The device fails, not a file: `device_failure` tells.
         """
 
 
@@ -100,16 +101,15 @@ class TorchCodec(JpegDecoder):
         self._device = device
 
     def decode(self, files: Files) -> list[Decoded]:
-        import torch
         from torchcodec.decoders import decode_jpeg  # type: ignore[attr-defined,import-not-found,import-untyped,unused-ignore]
 
         try:
             return list(decode_jpeg([bytes(file) for file in files], mode="RGB", device=self._device))
-        except (torch.OutOfMemoryError, torch.AcceleratorError):
-            raise
         except RuntimeError as error:  # one refused file fails them all, and is found by halving
+            if device_failure(error) is not None:
+                raise
             if len(files) == 1:
-                return [error.with_traceback(None)]
+                return [without_frames(error)]
         half = len(files) // 2
         return self.decode(files[:half]) + self.decode(files[half:])
 
