@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -16,7 +15,6 @@ from embedstore.encoders.payloads.jpegs import Jpeg
 from embedstore.encoders.payloads.preparation import Preparation
 from embedstore.encoders.runtimes.base import Array, Model, Network, Pending
 from embedstore.encoders.runtimes.choose import batch_size_of, on_gpu, open_model
-from embedstore.encoders.runtimes.several import models_of
 from embedstore.encoders.runtimes.streams import page_locked
 from embedstore.errors import EmbedstoreError, EncoderError, one_line
 from embedstore.registry import version
@@ -25,11 +23,7 @@ from embedstore.spec import EncoderSpec
 if TYPE_CHECKING:
     import torch
 
-<<<<<<< HEAD
-    from embedstore.encoders.payloads.device_jpegs import DeviceJpegs
-=======
     from embedstore.encoders.payloads.device_jpegs import DeviceJpegs, JpegsInTurn
->>>>>>> gpudec
     from embedstore.encoders.runtimes.pytorch import TorchModel
     from embedstore.encoders.runtimes.several import SeveralModels
 
@@ -74,7 +68,6 @@ class ImageEncoder:
         self._library = library
         self._forward = forward
         self._opening = threading.Lock()
-        self._turns = itertools.count()
 
     @property
     def network(self) -> Network:
@@ -90,30 +83,19 @@ class ImageEncoder:
         return on_gpu(self._request)
 
     @cached_property
-<<<<<<< HEAD
-    def _lanes(self) -> list[tuple[TorchModel, DeviceJpegs]]:
-        """Each GPU's model with the decoding that goes on there; none where files are not decoded on GPUs."""
-=======
     def _jpegs(self) -> DeviceJpegs | JpegsInTurn | None:
         """Decoding on the GPUs that run the model."""
->>>>>>> gpudec
         if not self._on_gpu:
-            return []
+            return None
         from embedstore.encoders.payloads.device_jpegs import open_jpegs
 
         try:
-<<<<<<< HEAD
-            models = cast("list[TorchModel]", models_of(self.model))
-=======
             model = cast("TorchModel | SeveralModels", self.model)
->>>>>>> gpudec
         except EmbedstoreError:
             raise
         except Exception as error:  # a worker asks: what it raises would be put down to its payload
             raise EncoderError(f"{self.spec.name} cannot be opened: {one_line(error, 200)}") from error
-        examples = pictures(*self.transform.size)
-        found = [(m, open_jpegs(m, self.transform, examples, self._request.max_pixels)) for m in models]
-        return [(m, jpegs) for m, jpegs in found if jpegs is not None] if all(jpegs for _, jpegs in found) else []
+        return open_jpegs(model, self.transform, pictures(*self.transform.size), self._request.max_pixels)
 
     @property
     def outside(self) -> Outside | None:
@@ -125,12 +107,7 @@ class ImageEncoder:
 
     @cached_property
     def _preparation(self) -> Preparation:
-<<<<<<< HEAD
-        samplings = self._lanes[0][1].samplings if self._lanes else ()
-        return Preparation(self.transform, self._request.max_pixels, samplings)
-=======
         return Preparation(self.transform, self._request.max_pixels, () if self._jpegs is None else self._jpegs.samplings)
->>>>>>> gpudec
 
     def prepare(self, payload: bytes) -> Pixels | Jpeg:
         with self._opening:  # by whichever thread comes first
@@ -139,27 +116,20 @@ class ImageEncoder:
 
     def stacked(self, batch: Sequence[Pixels | Jpeg]) -> Array | list[Pixels] | torch.Tensor:
         """What `model` takes: (n, height, width, 4) uint8, which a GPU stacks by itself; (…, 3) there if it decodes files."""
-        if self._lanes:
-            return self._lanes[0][1].stacked(batch)
+        if self._jpegs is not None:
+            return self._jpegs.stacked(batch)
         images = cast("list[Pixels]", list(batch))
         return images if self._on_gpu else np.stack(images)
 
     def start(self, batch: Sequence[Pixels | Jpeg]) -> Pending:
-<<<<<<< HEAD
-        if not self._lanes:
-            return self.model.start(self.stacked(batch))
-        model, jpegs = self._lanes[next(self._turns) % len(self._lanes)]
-        return jpegs.start(batch, model.start)
-=======
         jpegs = self._jpegs
         return self.model.start(self.stacked(batch)) if jpegs is None else jpegs.start(batch)
->>>>>>> gpudec
 
     def encode(self, batch: Sequence[Pixels | Jpeg]) -> Vectors:
         return self.start(batch)()
 
     def provenance(self) -> Mapping[str, str]:
-        decoder = self._lanes[0][1].provenance() if self._lanes else {}
+        decoder = {} if self._jpegs is None else self._jpegs.provenance()
         versions = {name: version(name) for name in ("pillow", self._library)}
         return {**self.model.provenance(), **decoder, **versions}
 

@@ -14,16 +14,12 @@ from embedstore.encoders.payloads.jpegs import Jpeg, taken
 class Preparation:
     """From an image file's bytes to pixels (height, width, 4) uint8, or to a file that is decoded on the device.
 
-        Parameters
-        ----------
-        transform : ImageTransform
-        max_pixels : int
-        samplings : tuple of int
-    <<<<<<< HEAD
-            Files that a device decodes are left to it, if their sampling of chroma is one of these (see `jpegs.taken`).
-    =======
-            Plain JPEGs with these samplings of chroma are left to the device, as `taken` says; none where this is empty.
-    >>>>>>> gpudec
+    Parameters
+    ----------
+    transform : ImageTransform
+    max_pixels : int
+    samplings : tuple of int
+        Plain JPEGs with these samplings of chroma are left to the device, as `taken` says; none where this is empty.
     """
 
     transform: ImageTransform
