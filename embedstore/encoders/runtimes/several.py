@@ -55,11 +55,6 @@ class SeveralModels:
         return {key: ", ".join(dict.fromkeys(one.get(key, "") for one in found)) for key in found[0]}
 
 
-def models_of(model: Model) -> list[Model]:
-    """Those that take turns, or the one."""
-    return model.models if isinstance(model, SeveralModels) else [model]
-
-
 def loading_copies(network: Network) -> Network:
     """`network` whose module is loaded once, and is a copy of its own each time: to place one moves no other."""
     loaded: list[torch.nn.Module] = []
