@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Any
 
-import typer
+from embedstore.retrieval.compact_options import CompactOptions
 
+from .from_options import takes
 from .options import Json, Store
 
 
-def compact(
-    store: Store,
-    force: Annotated[bool, typer.Option("--force", help="Rewrite everything, needed or not.")] = False,
-    json: Json = False,
-) -> None:
+@takes(CompactOptions)
+def compact(store: Store, *, json: Json = False, **given: Any) -> None:
     """Rewrite a store without what was removed, and build again indexes that fell behind."""
     import embedstore as es
 
     from . import render
 
     with render.status("compacting") as say:
-        report = es.compact(store, force=force, on_progress=say)
+        report = es.compact(store, **given, on_progress=say)
     if json:
         render.print_json(report.to_dict())
         return

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+from typing import Any
 
-import typer
+from embedstore.training.evaluate_options import EvaluateOptions
 
+from .from_options import takes
 from .opening import opened, saved_head
 from .options import SECONDS, Json, NoCheck, SavedHead, Store, Where, WhereTimeout
 
 
+@takes(EvaluateOptions)
 def evaluate(
     store: Store,
     head: SavedHead = None,
+    *,
     where: Where = None,
     where_timeout: WhereTimeout = SECONDS,
     no_check: NoCheck = False,
-    group: Annotated[str | None, typer.Option(help="Column; the intervals draw its values instead of items.")] = None,
-    seen: Annotated[bool, typer.Option("--seen", help="Count items that the head was fitted on, too.")] = False,
-    report: Annotated[Path | None, typer.Option(readable=False, help="Write an HTML report here.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
     json: Json = False,
+    **given: Any,
 ) -> None:
     """Score a saved head on labelled items that it was not fitted on."""
     import embedstore as es
@@ -30,5 +29,5 @@ def evaluate(
 
     with render.status("evaluating"):
         held = opened(store, where_timeout=where_timeout, no_check=no_check)
-        result = es.evaluate(held, saved_head(store, head), where=where, group=group, seen=seen, report=report, seed=seed)
+        result = es.evaluate(held, saved_head(store, head), where=where, **given)
     render.print_json(result.to_dict()) if json else render.print_evaluation(result)

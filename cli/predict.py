@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from embedstore._core.words import counted
+from embedstore.training.predict_options import PredictOptions
 
+from .from_options import takes
 from .opening import opened, saved_head
 from .options import (
     SECONDS,
     AllowModel,
     AudioColumn,
-    Device,
     IdColumn,
     ImageColumn,
     Json,
@@ -29,13 +30,14 @@ from .options import (
 )
 
 
+@takes(PredictOptions)
 def predict(
     store: Store,
     head: SavedHead = None,
     dataset: Annotated[
         Path | None, typer.Argument(readable=False, metavar="DATASET", help="New items: a folder, table or file.")
     ] = None,
-    id: Annotated[list[str] | None, typer.Option("--id", help="A stored item; may be repeated. Default: all.")] = None,
+    *,
     where: Where = None,
     where_timeout: WhereTimeout = SECONDS,
     no_check: NoCheck = False,
@@ -45,10 +47,9 @@ def predict(
     text_column: TextColumn = None,
     audio_column: AudioColumn = None,
     video_column: VideoColumn = None,
-    explain: Annotated[bool, typer.Option("--explain", help="What each input contributed, and the nearest items.")] = False,
-    device: Device = "auto",
     allow_model: AllowModel = None,
     json: Json = False,
+    **given: Any,
 ) -> None:
     """Predict with a saved head, on stored items or on new files."""
     import embedstore as es
@@ -58,16 +59,7 @@ def predict(
     columns = named_columns(id=id_column, image=image_column, text=text_column, audio=audio_column, video=video_column)
     with render.status("predicting"):
         held = opened(store, where_timeout=where_timeout, allow_model=allow_model, no_check=no_check)
-        predictions = es.predict(
-            held,
-            saved_head(store, head),
-            dataset,
-            ids=id or None,
-            where=where,
-            columns=columns,
-            explained=explain,
-            device=device,
-        )
+        predictions = es.predict(held, saved_head(store, head), dataset, where=where, columns=columns, **given)
     if out is not None:
         render.say(f"{counted(len(predictions.ids), 'prediction')} written to {predictions.save(out)}", stderr=json)
     if json:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from embedstore._core.words import counted
+from embedstore.ingest.repair_options import RepairOptions
 
-from .options import AllowModel, AudioColumn, Device, IdColumn, ImageColumn, Json, Store, TextColumn, VideoColumn, named_columns
+from .from_options import takes
+from .options import AllowModel, AudioColumn, IdColumn, ImageColumn, Json, Store, TextColumn, VideoColumn, named_columns
 
 if TYPE_CHECKING:
     from embedstore.ingest.repair import RepairReport
     from embedstore.store.salvage import Damage
 
 
+@takes(RepairOptions)
 def repair(
     store: Store,
     dataset: Annotated[
@@ -26,9 +29,10 @@ def repair(
     text_column: TextColumn = None,
     audio_column: AudioColumn = None,
     video_column: VideoColumn = None,
-    device: Device = "auto",
+    *,
     allow_model: AllowModel = None,
     json: Json = False,
+    **given: Any,
 ) -> None:
     """Take damaged parts out of a store, and embed again what they held."""
     import embedstore as es
@@ -37,9 +41,8 @@ def repair(
 
     columns = named_columns(id=id_column, image=image_column, text=text_column, audio=audio_column, video=video_column)
     with render.embedding_progress("repairing") as on_progress:
-        report = es.repair(
-            store, dataset, columns=columns, device=device, allow_models=allow_model or (), on_progress=on_progress
-        )
+        given |= {"columns": columns, "allow_models": allow_model or ()}
+        report = es.repair(store, dataset, **given, on_progress=on_progress)
     render.print_json(report.to_dict()) if json else _print_report(report, store)
 
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from embedstore.retrieval.search_options import SearchOptions
+from embedstore.retrieval.search_options import BATCHED, SearchOptions
 
 from .from_options import takes
 from .opening import opened
-from .options import SECONDS, AllowModel, Device, Json, NoCheck, Store, Where, WhereTimeout, names
+from .options import SECONDS, AllowModel, Json, NoCheck, Store, Where, WhereTimeout, names
 
-ONE_QUESTION = (
-    *("words", "text", "image", "audio", "id", "vector", "fingerprint", "like", "unlike", "weights"),
-    *("fusion", "offset", "min_score", "diversity", "group_by", "columns"),
-)
+ONE_QUESTION = ("words", *(field.name for field in fields(SearchOptions) if field.name not in BATCHED), "fingerprint")
+"""Parameters that a search of many queries does not take."""
 
 
 @takes(SearchOptions)
@@ -40,7 +39,6 @@ def search(
     columns: Annotated[str | None, typer.Option(help="Columns to show, separated by commas.")] = None,
     batch: Annotated[str | None, typer.Option(help="Many queries: a .npy of shape (m, dim), or a space of the store.")] = None,
     out: Annotated[Path | None, typer.Option(readable=False, help="With --batch: .parquet, .csv or .jsonl to write.")] = None,
-    device: Device = "auto",
     allow_model: AllowModel = None,
     json: Json = False,
     **given: Any,
@@ -56,8 +54,8 @@ def search(
         if extra := [_written(name) for name in ONE_QUESTION if _given(context, name)]:
             raise UsageError(f"--batch is a search of its own: leave out {', '.join(extra)}.")
         with render.status("searching") as say:
-            alike = {name: given[name] for name in ("space", "k", "recall")}
-            done = es.search_batch(held, batch, out, where=where, **alike, device=device, on_progress=say)
+            alike = {name: value for name, value in given.items() if name in BATCHED}
+            done = es.search_batch(held, batch, out, where=where, **alike, on_progress=say)
         render.print_json(done.to_dict()) if json else render.say(str(done))
         return
     if out is not None:
@@ -71,7 +69,7 @@ def search(
     given |= {"like": like, "unlike": unlike, "weights": _numbers(weights), "where": where, "columns": shown if json else table}
     with render.status("searching"):
         queried = es.QueryVector.load(vector, fingerprint) if vector else None
-        result = es.search(held, **given, vector=queried, device=device)
+        result = es.search(held, **given, vector=queried)
     render.print_json(result.to_dict()) if json else render.print_hits(result, table)
 
 

@@ -24,11 +24,13 @@ if TYPE_CHECKING:
     from embedstore.retrieval.eval_search import SearchEvaluation, eval_search
     from embedstore.retrieval.index import IndexReport, index
     from embedstore.retrieval.queries import QueryVector
-    from embedstore.retrieval.search import Searcher, search
+    from embedstore.retrieval.search import search
     from embedstore.retrieval.search_result import SearchResult
+    from embedstore.retrieval.searcher import Searcher
     from embedstore.spec import EncoderSpec
     from embedstore.store import Store, View
     from embedstore.store.verify import verify
+    from embedstore.training.compare import CompareReport, compare
     from embedstore.training.evaluate import evaluate
     from embedstore.training.predict import predict
     from embedstore.training.train import train
@@ -37,6 +39,7 @@ _HOMES = {
     "AlignReport": "embedstore.retrieval.align",
     "BatchReport": "embedstore.retrieval.batch",
     "CompactReport": "embedstore.retrieval.compact",
+    "CompareReport": "embedstore.training.compare",
     "DuplicateReport": "embedstore.duplicates.report",
     "EmbedReport": "embedstore.ingest.embed",
     "EmbedstoreError": "embedstore.errors",
@@ -48,12 +51,13 @@ _HOMES = {
     "QueryVector": "embedstore.retrieval.queries",
     "SearchEvaluation": "embedstore.retrieval.eval_search",
     "SearchResult": "embedstore.retrieval.search_result",
-    "Searcher": "embedstore.retrieval.search",
+    "Searcher": "embedstore.retrieval.searcher",
     "Store": "embedstore.store",
     "VectorIndex": "embedstore.indexing.vector_index",
     "View": "embedstore.store",
     "align": "embedstore.retrieval.align",
     "compact": "embedstore.retrieval.compact",
+    "compare": "embedstore.training.compare",
     "embed": "embedstore.ingest.embed",
     "eval_search": "embedstore.retrieval.eval_search",
     "evaluate": "embedstore.training.evaluate",
@@ -75,6 +79,7 @@ __all__ = [
     "AlignReport",
     "BatchReport",
     "CompactReport",
+    "CompareReport",
     "DuplicateReport",
     "EmbedReport",
     "EmbedstoreError",
@@ -92,6 +97,7 @@ __all__ = [
     "View",
     "align",
     "compact",
+    "compare",
     "embed",
     "eval_search",
     "evaluate",

@@ -6,9 +6,8 @@ Defaults and help of the command come from here, so nothing heavy is imported.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from numbers import Real
 
-from embedstore._core.arguments import option, strings
+from embedstore._core.arguments import check_types, option, strings
 from embedstore.errors import UsageError
 
 THRESHOLD = 0.98
@@ -38,9 +37,11 @@ class DedupOptions:
     exact_only: bool = option(False, "Look for the same bytes alone; reads no vectors.", flag="--exact")
 
     def __post_init__(self) -> None:
-        asked = self.threshold
-        if asked is not None and (isinstance(asked, bool) or not isinstance(asked, Real) or not 0 < asked <= 1):
-            raise UsageError(f"threshold should be a cosine above 0 and at most 1, such as {THRESHOLD}. Got {asked!r} instead.")
+        check_types(self)
+        if self.threshold is not None and not 0 < self.threshold <= 1:
+            raise UsageError(
+                f"threshold must be a cosine above 0 and at most 1, such as {THRESHOLD}. Got {self.threshold} instead."
+            )
         _ = self.spaces  # refused here rather than when they are needed
 
     @cached_property

@@ -28,7 +28,7 @@ from embedstore.duplicates.pixels import alike_pairs
 from embedstore.duplicates.report import Duplicate, DuplicateCluster, DuplicateReport
 from embedstore.errors import StoreError, UsageError
 from embedstore.indexing.vectors import directed
-from embedstore.retrieval.search import Searcher
+from embedstore.retrieval.searcher import Searcher
 from embedstore.store import Space, Store
 from embedstore.store.items import SIZE
 

@@ -5,13 +5,14 @@ Knows nothing of stores and pipelines: payloads in, vectors out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from embedstore._core.slabs import Pin
 from embedstore.encoders.names import EncoderName
 from embedstore.encoders.runtimes.device_errors import device_failure
 from embedstore.errors import EmbedstoreError, EncoderError, EncoderOutOfMemoryError, PayloadError, UsageError, one_line
@@ -42,7 +43,7 @@ class EncoderRequest:
         What follows the first colon, without ``@POOLING``, ``@DIMENSIONS`` and ``+windows``.
     modality : str
     device : str
-        ``"auto"`` or a torch device.
+        ``"auto"`` or a torch device; several, such as ``"cuda:0,cuda:1"``, take turns.
     precision : str
         One of `PRECISIONS`: the arithmetic, not the stored dtype. Auto is float16 on CUDA where the network's vectors of its
         examples stay those of float32 (cosine of 0.9999 or more), else float32; on a CPU it is float32, or bfloat16 where the
@@ -80,17 +81,59 @@ class EncoderRequest:
     recorded: EncoderSpec | None = None
     force: bool = False
 
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The devices that `device` names.
+
+        Raises
+        ------
+        UsageError
+        """
+        named = tuple(self.device.split(","))
+        if len(named) > 1 and ("auto" in named or "" in named or len(set(named)) < len(named)):
+            raise UsageError(f"--device {self.device!r} should name each device once, as in cuda:0,cuda:1.")
+        return named
+
+
+@dataclass(frozen=True)
+class Outside:
+    """How other processes do what `Encoder.prepare` does, outside of Python's lock.
+
+    Parameters
+    ----------
+    factory : str
+        ``"module:name"`` of a callable that makes, of `arguments`, a function from a payload's bytes to what `prepare` gives:
+        an array of `shape`, or something else that JSON can say.
+    arguments : mapping
+        What JSON can say.
+    shape : tuple of int
+        Of the arrays, uint8.
+    kept : callable, optional
+        What `prepare` would have given, of the payload (bytes, or a view of shared memory) and of what was said instead.
+    pin : callable, optional
+        See `embedstore._core.slabs.Pin`: makes the memory of arrays known to the device of the model.
+    """
+
+    factory: str
+    arguments: Mapping[str, Any]
+    shape: tuple[int, ...]
+    kept: Callable[[Any, Any], Any] = lambda payload, said: said
+    pin: Pin | None = None
+
 
 class Encoder(Protocol):
     """Turns payloads of one modality into vectors.
 
     An encoder of texts may also have ``cost(prepared) -> int``: texts of like cost are encoded together (default: `len`).
     One that prepares many payloads in less time than one by one may have ``prepare_batch(payloads)``: a list of what `prepare`
-    gives for each, with a `PayloadError` in the place of a payload that it costs; `prepare_all` calls either. One that can
+    gives for each, with a `PayloadError` in the place of a payload that it costs; `prepare_all` calls either. One whose
+    payloads other processes can prepare has ``outside``, an `Outside`, or None where they would not be faster. One that can
     begin a batch before the last one is done may have ``start(batch)``, which begins it and returns a function that waits for
-    what `encode` would return; until it has returned, nothing in the batch is to change. One that puts something else before a
-    query than before an item has ``queries``, the encoder of queries; one that knows under which licence its weights are has
-    ``license``, a string; one whose vectors may be cut has ``matryoshka``, where its model says so, or the empty text.
+    what `encode` would return; until it has returned, nothing in the batch is to change. ``lanes`` is how many batches may
+    then be under way besides the one that is begun (default: 1). Each of these counts only as far as no subclass overrides
+    `prepare` or `encode` alone. One that puts something else before a query than before an item has ``queries``, the encoder
+    of queries; one that knows under which licence its weights are has ``license``, a string; one whose vectors may be cut has
+    ``matryoshka``, where its model says so, or the empty text.
     `prepare` is called from many threads at once, `encode` from one. Models are loaded when `encode` first needs them,
     so that `spec` stays cheap where it can.
     """
@@ -128,11 +171,25 @@ class Encoder(Protocol):
         """Library versions and device; for people, never compared."""
 
 
+def stands_for(encoder: Encoder, faster: str, plain: str) -> bool:
+    """Whether the encoder has `faster`, and nothing overrides `plain` alone."""
+    places = [getattr(encoder, "__dict__", {}), *map(vars, type(encoder).__mro__)]
+    first, other = (next((i for i, names in enumerate(places) if name in names), len(places)) for name in (faster, plain))
+    return first < len(places) and first <= other
+
+
+def outside_of(encoder: Encoder) -> Outside | None:
+    """How other processes prepare for the encoder, if they can and it asks for that."""
+    if not stands_for(encoder, "outside", "prepare"):
+        return None
+    given: Outside | None = encoder.outside  # type: ignore[attr-defined]
+    return given
+
+
 def prepare_all(encoder: Encoder, payloads: Sequence[bytes]) -> list[Any]:
     """What `encoder` makes of each payload, or the `PayloadError` that it costs; in one go where the encoder can."""
-    together = getattr(encoder, "prepare_batch", None)
-    if together is not None:
-        return list(together(payloads))
+    if stands_for(encoder, "prepare_batch", "prepare"):
+        return list(encoder.prepare_batch(payloads))  # type: ignore[attr-defined]
     return [prepare_one(encoder, payload) for payload in payloads]
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore._core.unit import unit_rows
-from embedstore.encoders.base import Encoder, EncoderRequest, Vectors, prepare_all
+from embedstore.encoders.base import Encoder, EncoderRequest, Outside, Vectors, outside_of, prepare_all
 from embedstore.errors import UsageError
 
 SAMPLE = 2000
@@ -66,6 +66,10 @@ class Cut:
         asked: Encoder = getattr(self.encoder, "queries", self.encoder)
         return self if asked is self.encoder else type(self)(asked, self.spec.dim, Sample(0))
 
+    @property
+    def outside(self) -> Outside | None:
+        return outside_of(self.encoder)
+
     def prepare(self, payload: bytes) -> Any:
         return self.encoder.prepare(payload)
 
@@ -89,6 +93,10 @@ class Cut:
 
 class StartingCut(Cut):
     """One of an encoder that can begin a batch before the last one is done."""
+
+    @property
+    def lanes(self) -> int:
+        return getattr(self.encoder, "lanes", 1)
 
     def start(self, batch: Sequence[Any]) -> Any:
         begun = self.encoder.start(batch)  # type: ignore[attr-defined]

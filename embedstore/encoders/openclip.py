@@ -59,6 +59,7 @@ class ClipTextEncoder:
         self.spec = _spec(clip, request, {"tokenizer": clip.tokenizer}, clip.context_length)
         self.license = clip.license
         self.batch_size = batch_size_of(request)
+        self.lanes = len(request.devices)
         self.truncated = 0
         self._clip = clip
         self._request = request

@@ -77,7 +77,7 @@ class SentenceEncoder:
 
     @cached_property
     def runtime(self) -> TorchRuntime:
-        return TorchRuntime(self._request.device, self._request.precision)
+        return TorchRuntime(self._request.devices[0], self._request.precision)
 
     @cached_property
     def _chosen(self) -> Chosen:

@@ -84,6 +84,7 @@ class TextEncoder:
     ) -> None:
         self.spec = spec
         self.batch_size = batch_size_of(request)
+        self.lanes = len(request.devices)
         self.truncated = 0
         self._folder = folder
         self._load = load

@@ -13,13 +13,14 @@ import numpy as np
 
 from embedstore._core.unit import unit_rows
 from embedstore.errors import UsageError
-from embedstore.indexing.vectors import Float, Positions, Vectors
+from embedstore.indexing.vectors import BLOCK, Float, Positions, Vectors
 from embedstore.registry import require
 
 if TYPE_CHECKING:
     import torch
 
-SCORES = 1 << 26  # at once, of which two products and their sum are held: 1 GiB
+SCORES = 1 << 28
+"""Products of queries and vectors that are held at once, in float32: 1 GiB. Halved where a device has less memory left."""
 SHIFT = 2048.0
 
 
@@ -73,21 +74,35 @@ class FlatOnGpu:
     def __init__(self, vectors: Vectors, device: str) -> None:
         self._torch: Any = require("torch")
         torch = self._torch
+        self._scores = SCORES
         half = any(block.dtype == np.float16 for block in islice(vectors.blocks(1), 1))
+        dtype = torch.float16 if half else torch.float32
         try:
-            self._rows = torch.empty((len(vectors), vectors.dim), dtype=torch.float16 if half else torch.float32, device=device)
+            self._rows = torch.empty((len(vectors), vectors.dim), dtype=dtype, device=device)
             self._inverse = torch.empty(len(vectors), dtype=torch.float32, device=device)
-            start = 0
-            for block in vectors.blocks():
-                rows = torch.from_numpy(np.ascontiguousarray(block) if half else unit_rows(block)).to(device)
-                lengths = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float32)
-                self._rows[start : start + len(rows)] = rows
-                self._inverse[start : start + len(rows)] = torch.where(lengths > 0, 1 / lengths, 0)
-                start += len(rows)
+            self._keep(vectors, half=half)
         except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without CUDA
             raise UsageError(
                 f"{len(vectors):,} vectors of {vectors.dim} cannot be kept on {device!r}: {error}".split("\n")[0]
             ) from error
+
+    def _keep(self, vectors: Vectors, *, half: bool) -> None:
+        """Fill the device's rows and the inverses of their lengths."""
+        torch, device = self._torch, self._rows.device
+        stage = None
+        if device.type != "cpu":  # pinned memory is copied faster, and torch warns of a store's blocks: they are read-only
+            size = (min(BLOCK, len(vectors)), vectors.dim)
+            stage = torch.empty(size, dtype=self._rows.dtype, pin_memory=device.type == "cuda")
+        start = 0
+        for block in vectors.blocks(BLOCK):
+            rows = self._rows[start : start + len(block)]
+            staged = rows if stage is None else stage[: len(block)]
+            staged.numpy()[...] = block if half else unit_rows(block)
+            if stage is not None:
+                rows.copy_(staged)  # waits: the stage is filled again
+            lengths = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float32)
+            self._inverse[start : start + len(rows)] = torch.where(lengths > 0, 1 / lengths, 0)
+            start += len(rows)
 
     def search(self, unit: Float, k: int, subset: Positions | None = None) -> tuple[Float, Positions]:
         """The `k` nearest of unit queries (m, dim), k no more than there are; looks at `subset` alone where it is given.
@@ -100,25 +115,60 @@ class FlatOnGpu:
         torch = self._torch
         rows, inverse = self._rows, self._inverse
         if subset is not None:
-            chosen = torch.from_numpy(np.asarray(subset, np.int64)).to(rows.device)
+            chosen = torch.tensor(np.asarray(subset, np.int64), device=rows.device)
             rows, inverse = rows[chosen], inverse[chosen]
         scores, found = np.empty((len(unit), k), np.float32), np.empty((len(unit), k), np.int64)
-        size = max(1, SCORES // max(len(rows), 1))
-        for lo in range(0, len(unit), size):
-            queries = torch.from_numpy(np.ascontiguousarray(unit[lo : lo + size])).to(rows.device)
-            best = torch.topk(self._products(queries, rows) * inverse, k, dim=1)
-            scores[lo : lo + size], found[lo : lo + size] = best.values.cpu().numpy(), best.indices.cpu().numpy()
+        lo = 0
+        while lo < len(unit):
+            some = unit[lo : lo + self._at_once(len(rows))]
+            best = self._best(some, rows, inverse, k)
+            if best is None:
+                self._hold_half(len(some), len(rows))
+                continue
+            scores[lo : lo + len(some)], found[lo : lo + len(some)] = best
+            lo += len(some)
         return scores, found if subset is None else np.asarray(subset, np.int64)[found]
+
+    def _at_once(self, count: int) -> int:
+        """Queries whose products with `count` vectors are held at once."""
+        return max(1, self._scores // (self._each * max(count, 1)))
+
+    def _hold_half(self, queries: int, count: int) -> None:
+        """From now on, of what the products of `queries` with `count` vectors would have taken."""
+        if queries == 1:
+            raise UsageError(
+                f"A query of {count:,} vectors needs more memory than {self._rows.device} has left. Use --device cpu."
+            )
+        self._torch.cuda.empty_cache()
+        self._scores = queries * self._each * count // 2
+
+    @property
+    def _each(self) -> int:
+        """Products that are held for a score."""
+        return 2 if self._rows.dtype == self._torch.float16 else 1
+
+    def _best(self, unit: Float, rows: torch.Tensor, inverse: torch.Tensor, k: int) -> tuple[Float, Positions] | None:
+        """Scores and positions (m, k) among `rows`; None where the device has too little memory left for so many queries."""
+        torch = self._torch
+        try:
+            queries = torch.tensor(unit, device=rows.device)
+            best = torch.topk(self._products(queries, rows).mul_(inverse), k, dim=1)
+            return best.values.cpu().numpy(), best.indices.cpu().numpy()
+        except torch.OutOfMemoryError:
+            return None  # and what was computed goes with its names
 
     def _products(self, queries: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """float32 (m, n)."""
-        if rows.dtype == self._torch.float32:
+        torch = self._torch
+        if rows.dtype == torch.float32:
             return queries @ rows.T
         coarse = queries.half()
-        rest = ((queries - coarse.float()) * SHIFT).half()  # shifted out of the subnormal numbers
-        return self._mm(coarse, rows.T) + self._mm(rest, rows.T) / SHIFT
+        rest = queries.sub_(coarse.float()).mul_(SHIFT).half()  # shifted out of the subnormal numbers
+        both = self._mm(torch.cat((coarse, rest)), rows.T)  # one pass over the vectors
+        return both[: len(queries)].add_(both[len(queries) :], alpha=1 / SHIFT)
 
     def _mm(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        """float16 (m, d) by (d, n): products are summed, and given, in float32."""
         if a.is_cuda:
             return self._torch.mm(a, b, out_dtype=self._torch.float32)  # type: ignore[no-any-return]
         return a.float() @ b.float()

@@ -10,11 +10,12 @@ import operator
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
 
+from embedstore._core.arguments import as_type, check_least
 from embedstore._core.threads import allowed, idle
 from embedstore._core.unit import unit_rows
 from embedstore.errors import UsageError
@@ -192,10 +193,12 @@ class VectorIndex:
         return index
 
     def _check(self) -> None:
+        for name, kind in get_type_hints(VectorIndex.__init__).items():
+            if hasattr(self, name):
+                setattr(self, name, as_type(getattr(self, name), kind, name))
         if not 0 < self.recall < 1:
-            raise UsageError(f"recall should lie between 0 and 1, such as 0.95. Got {self.recall!r} instead.")
-        if self.at < 1:
-            raise UsageError(f"at should be 1 or more. Got {self.at!r} instead.")
+            raise UsageError(f"recall must lie between 0 and 1, such as 0.95. Got {self.recall} instead.")
+        check_least(self, at=1, seed=0, threads=1)
         self._latency = parse_seconds(self.latency)
 
     def _build(self, recipe: Recipe, usable: npt.NDArray[np.bool_], queries: dict[str, Array], say: Progress) -> IndexReport:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from embedstore.encoders.base import Encoder
+from embedstore.encoders.base import stands_for
 from embedstore.encoders.runtimes.base import Pending
 from embedstore.encoders.runtimes.device_errors import device_failure, without_frames
 from embedstore.errors import EmbedstoreError, EncoderError, EncoderOutOfMemoryError, PayloadError, one_line
@@ -87,7 +87,7 @@ def _attempted(batch: Batch, vectors: Pending) -> Exception | None:
 
 
 class Encoding:
-    """Encodes batches and closes chunks in the order of events; the next batch is begun before the last one is waited for.
+    """Encodes batches and closes chunks in the order of events; the next batch is begun before the last ones are waited for.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ class Encoding:
             self.finish()
             raise
         self._waiting.append((event, begun))
-        self._finish(1)
+        self._finish(getattr(event.state.encoder, "lanes", 1))
 
     def finish(self) -> None:
         """Wait for all of it."""
@@ -140,20 +140,13 @@ def _begun(batch: Batch) -> Pending | None:
 
     `encode_batch` then runs it synchronously.
     """
-    if not _starts(batch.state.encoder) or len(batch.prepared) > batch.state.batch_size:
+    if not stands_for(batch.state.encoder, "start", "encode") or len(batch.prepared) > batch.state.batch_size:
         return None
     try:
         return batch.state.encoder.start(batch.prepared)  # type: ignore[attr-defined,no-any-return]
     except ENCODING_ERRORS as error:
         without_frames(error)  # what it holds is not to be in the way of the batch before, which is still computed
         return None
-
-
-def _starts(encoder: Encoder) -> bool:
-    """Whether the encoder has `start`, and none of its classes overrides `encode` alone."""
-    classes = type(encoder).__mro__
-    start, encode = (next((i for i, c in enumerate(classes) if name in vars(c)), len(classes)) for name in ("start", "encode"))
-    return start < len(classes) and start <= encode
 
 
 def _finished(batch: Batch, begun: Pending | None) -> None:

@@ -161,7 +161,7 @@ def embed(
     said = declared(types or {}) if not isinstance(types, Known) else {}
     source = open_source(dataset, columns, timeout=timeout, root=options.confined)
     made = not isinstance(store, Store) and not (Path(store) / "store.json").exists()
-    opened = store if isinstance(store, Store) else Store.open(store, create=True, allow_models=allow_models)
+    opened = store if isinstance(store, Store) else Store.open(store, create=True, allow_models=options.allow_models)
     started = time.perf_counter()
     with opened.writer(discard_if_empty=made) as writer:
         named = options.encoders or _recorded_encoders(writer.store, source, opened.access)

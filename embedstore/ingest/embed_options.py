@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from embedstore._core.arguments import DEVICES, TIMEOUT, option
+from embedstore._core.arguments import TIMEOUT, as_type, check_least, check_types, option, shown
 from embedstore.errors import UsageError
 from embedstore.spec import MODALITIES
 
@@ -37,7 +37,7 @@ class EmbedOptions:
     columns: Mapping[str, str] | None = None
     types: "Mapping[str, str] | Known | None" = None
     dtype: str | None = option(None, "float16 (default) or float32, for new spaces.")
-    device: str = option("auto", DEVICES)
+    device: str = option("auto", "auto, cpu, cuda, cuda:N, or several GPUs: cuda:0,cuda:1.")
     precision: str = option("auto", "auto (float16 on a GPU if the vectors agree), float32, float16 or bfloat16.")
     runtime: str = option("auto", "auto (OpenVINO on a CPU if installed), torch, compile or openvino.")
     workers: int | None = option(None, "Threads that read and decode; default one a CPU.")
@@ -59,12 +59,12 @@ class EmbedOptions:
     allow_models: Sequence[str | os.PathLike[str]] = ()
 
     def __post_init__(self) -> None:
+        check_types(self)
+        if not hasattr(self.types, "kinds"):
+            as_type(self.types, Mapping[str, str] | None, "types")
         if not self.timeout > 0:
             raise UsageError(f"timeout must be above 0 seconds. Got {self.timeout} instead.")
-        if self.workers is not None and self.workers < 1:
-            raise UsageError(f"workers must be at least 1. Got {self.workers} instead.")
-        if self.max_pixels is not None and self.max_pixels < 1:
-            raise UsageError(f"max_pixels must be at least 1. Got {self.max_pixels} instead.")
+        check_least(self, workers=1, max_pixels=1)
         _ = self.encoders  # refused here rather than when they are needed
 
     @cached_property
@@ -81,8 +81,9 @@ class EmbedOptions:
             given = getattr(self, modality)
             spaces = given if isinstance(given, Mapping) else {modality: given} if given is not None else {}
             for name, encoder in spaces.items():
+                as_type(name, str, "the name of a space")
                 if not isinstance(encoder, str) and not hasattr(encoder, "encode"):
-                    raise UsageError(f"{modality} takes the name of an encoder, or an Encoder. Got {encoder!r} instead.")
+                    raise UsageError(f"{modality} takes the name of an encoder, or an Encoder. Got {shown(encoder)} instead.")
                 if name in named:
                     raise UsageError(f"Two encoders are given for a space called {name!r}. Name one: NAME=ENCODER.")
                 named[name] = (modality, encoder)

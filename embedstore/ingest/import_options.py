@@ -4,12 +4,12 @@ Defaults and help of the command come from here, so nothing heavy is imported.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from embedstore._core.arguments import option
+from embedstore._core.arguments import check_types, option, shown
 from embedstore.errors import UsageError
 from embedstore.spec import MODALITIES
 
@@ -44,5 +44,9 @@ class ImportOptions:
     strict: bool = option(False, "Stop at the first failure.")
 
     def __post_init__(self) -> None:
+        check_types(self)
+        named = self.ids is None or isinstance(self.ids, str | os.PathLike)
+        if not named and (isinstance(self.ids, bytes | Mapping) or not isinstance(self.ids, Iterable)):
+            raise UsageError(f"ids must be the name of a column, a path, or strings. Got {shown(self.ids)} instead.")
         if self.modality is not None and self.modality not in MODALITIES:
             raise UsageError(f"modality must be one of {list(MODALITIES)}. Got {self.modality!r} instead.")

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from embedstore._core.keys import hash_strings
 from embedstore._core.words import counted
 from embedstore.ingest.embed import embed
+from embedstore.ingest.repair_options import RepairOptions
 from embedstore.ingest.report import EmbedReport, ProgressCallback
 from embedstore.sources import Dataset, open_source
 from embedstore.sources.subset import Subset
@@ -51,9 +52,9 @@ def repair(
     store: Store | str | os.PathLike[str],
     dataset: Dataset | None = None,
     *,
-    columns: Mapping[str, str] | None = None,
-    device: str = "auto",
-    allow_models: Sequence[str | os.PathLike[str]] = (),
+    columns: Mapping[str, str] | None = RepairOptions.columns,
+    device: str = RepairOptions.device,
+    allow_models: Sequence[str | os.PathLike[str]] = RepairOptions.allow_models,
     on_progress: ProgressCallback | None = None,
 ) -> RepairReport:
     """Take damaged parts out of a store, and embed again what they held.
@@ -76,6 +77,7 @@ def repair(
     CorruptStoreError
         ``store.json`` or a ``space.json`` is damaged: only a backup brings these back.
     """
+    options = RepairOptions(columns=columns, device=device, allow_models=allow_models)
     opened = Store.open(store.path if isinstance(store, Store) else Path(store), check=False)
     with opened.writer() as writer:
         report = RepairReport(take_out(writer))
@@ -86,8 +88,8 @@ def repair(
     now = Store.open(path)
     removed, lacking = pending(path), lacks_vectors(now)
     if dataset is not None and computed and (lacking or removed is not None):
-        source = Subset(open_source(dataset, columns), _kept(now, removed))
-        report.embedded = embed(source, path, device=device, allow_models=allow_models, on_progress=on_progress)
+        source = Subset(open_source(dataset, options.columns), _kept(now, removed))
+        report.embedded = embed(source, path, device=options.device, allow_models=options.allow_models, on_progress=on_progress)
         end_repair(path)
         if lacks_vectors(Store.open(path)):
             report.notes.append(

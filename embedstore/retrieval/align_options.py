@@ -5,7 +5,7 @@ Defaults and help of the command come from here, so nothing heavy is imported.
 
 from dataclasses import dataclass
 
-from embedstore._core.arguments import option
+from embedstore._core.arguments import check_least, check_types, option
 from embedstore.errors import UsageError
 
 
@@ -26,8 +26,8 @@ class AlignOptions:
     seed: int = option(0, "Of the split, the folds and the bootstrap.")
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise UsageError(f"seed should be 0 or more. Got {self.seed}.")
+        check_types(self)
+        check_least(self, seed=0)
         if self.source == self.target:
             raise UsageError(
                 f"An alignment needs two spaces. Got {self.source!r} twice; choose another: --from SPACE --to SPACE."

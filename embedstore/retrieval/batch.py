@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from embedstore._core.result_files import write_tables
+from embedstore._core.result_files import FORMATS, write_tables
 from embedstore._core.threads import bounded
 from embedstore._core.words import counted
 from embedstore.errors import UsageError
 from embedstore.retrieval.aligned_spaces import SearchableSpace
 from embedstore.retrieval.query_files import read_queries
-from embedstore.retrieval.search import Searcher
 from embedstore.retrieval.search_options import SearchOptions
+from embedstore.retrieval.searcher import Searcher
 from embedstore.store import Store
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ __all__ = ["BatchReport", "search_batch"]
 
 BLOCK = 1024
 ANSWERS = 1 << 22  # of a block, where many are asked for
-SUFFIXES = (".parquet", ".csv", ".jsonl")
 
 Block = tuple[list[Any], npt.NDArray[Any], npt.NDArray[np.int64] | None]
 
@@ -75,11 +74,11 @@ def search_batch(
     queries: str | Path | npt.NDArray[Any],
     out: str | Path | None,
     *,
-    space: str | None = None,
-    k: int = 10,
-    where: str | None = None,
-    recall: float | None = None,
-    device: str = "auto",
+    space: str | None = SearchOptions.space,
+    k: int = SearchOptions.k,
+    where: str | None = SearchOptions.where,
+    recall: float | None = SearchOptions.recall,
+    device: str = SearchOptions.device,
     on_progress: Callable[[str], None] = lambda text: None,
 ) -> BatchReport:
     """The `k` nearest items of every query, written as rows ``query, rank, id, score``.
@@ -104,11 +103,11 @@ def search_batch(
     """
     import pyarrow as pa
 
-    wanted = SearchOptions(k=k, recall=recall)
+    wanted = SearchOptions(space=space, k=k, where=where, recall=recall, device=device)
     opened = store if isinstance(store, Store) else Store.open(store)
-    if out is None or Path(out).suffix.lower() not in SUFFIXES:
-        raise UsageError(f"Say where to write the neighbours: --out FILE with one of {', '.join(SUFFIXES)}. Got {out} instead.")
-    searcher = Searcher(opened, device=device, resident=True)
+    if out is None or Path(out).suffix.lower() not in FORMATS:
+        raise UsageError(f"Say where to write the neighbours: --out FILE with one of {', '.join(FORMATS)}. Got {out} instead.")
+    searcher = Searcher(opened, device=wanted.device, resident=True)
     target, blocks = _blocks(searcher, queries, space, wanted.k)
     among = None if where is None else opened.where(where)
     start = time.perf_counter()

@@ -12,9 +12,10 @@ import numpy as np
 from embedstore.errors import EmbedstoreError
 from embedstore.indexing.measure import SAME
 from embedstore.retrieval.aligned_spaces import SearchableSpace, spaces_of
+from embedstore.retrieval.compact_options import CompactOptions
 from embedstore.retrieval.index import index, open_index
 from embedstore.retrieval.index_options import RECORDED
-from embedstore.retrieval.search import Searcher
+from embedstore.retrieval.searcher import Searcher
 from embedstore.store import Store
 from embedstore.store.indexes import IndexRecord
 from embedstore.store.rewrite import compact_parts, worth_compacting
@@ -49,7 +50,7 @@ class CompactReport:
 
 
 def compact(
-    store: Store | str | Path, *, force: bool = False, on_progress: Callable[[str], None] = lambda text: None
+    store: Store | str | Path, *, force: bool = CompactOptions.force, on_progress: Callable[[str], None] = lambda text: None
 ) -> CompactReport:
     """Rewrite what is worth rewriting: parts with removed rows or too many small ones, and indexes that fell behind.
 
@@ -61,6 +62,7 @@ def compact(
     force : bool
         Rewrite everything.
     """
+    force = CompactOptions(force=force).force
     path = store.path if isinstance(store, Store) else Path(store)
     report = CompactReport()
     with Store.open(path).writer() as writer:

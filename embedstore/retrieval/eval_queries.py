@@ -16,7 +16,7 @@ from embedstore.evaluation.judgements import Judgements, PairedAnswers, SameValu
 from embedstore.indexing.vectors import directed
 from embedstore.retrieval.aligned_spaces import SearchableSpace
 from embedstore.retrieval.judged_pairs import QueryPairs
-from embedstore.retrieval.search import Searcher
+from embedstore.retrieval.searcher import Searcher
 from embedstore.store import Store
 
 Rows = npt.NDArray[np.int64]

@@ -31,7 +31,7 @@ from embedstore.retrieval.eval_queries import (
 )
 from embedstore.retrieval.eval_search_options import EvalSearchOptions
 from embedstore.retrieval.judged_pairs import read_pairs
-from embedstore.retrieval.search import Searcher
+from embedstore.retrieval.searcher import Searcher
 from embedstore.store import Store
 
 __all__ = ["RetrievalFigures", "SearchEvaluation", "eval_search"]

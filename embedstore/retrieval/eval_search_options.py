@@ -3,14 +3,13 @@
 Defaults and help of the command come from here, so nothing heavy is imported.
 """
 
-import operator
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from embedstore._core.arguments import DEVICES, option
+from embedstore._core.arguments import DEVICES, check_least, check_types, option
 from embedstore.errors import UsageError
 
 
@@ -37,20 +36,16 @@ class EvalSearchOptions:
     device: str = option("auto", DEVICES)
 
     def __post_init__(self) -> None:
+        check_types(self)
+        check_least(self, queries=1, seed=0)
         _ = self.cut_offs  # refused here rather than when they are needed
-        for name, least in (("queries", 1), ("seed", 0)):
-            if (value := getattr(self, name)) < least:
-                raise UsageError(f"{name} should be {least} or more. Got {value}.")
         if self.relevance is not None and self.pairs is not None:
             raise UsageError("Say what is relevant by --relevance or by --pairs, not by both.")
 
     @cached_property
     def cut_offs(self) -> list[int]:
         """Every k once, ascending."""
-        try:
-            ks = sorted({operator.index(value) for value in ([self.k] if isinstance(self.k, int) else self.k)})
-        except TypeError:
-            raise UsageError(f"k should be a whole number, or several. Got {self.k!r} instead.") from None
+        ks = sorted({self.k} if isinstance(self.k, int) else {*self.k})
         if not ks or ks[0] < 1:
             raise UsageError(f"k must be at least 1. Got {self.k!r} instead.")
         return ks

@@ -4,14 +4,12 @@ Defaults and help of the command come from here, so nothing heavy is imported.
 """
 
 import math
-import numbers
-import operator
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from embedstore._core.arguments import option
+from embedstore._core.arguments import DEVICES, check_least, check_types, option, shown
 from embedstore.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,10 +19,12 @@ if TYPE_CHECKING:
 
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 FUSIONS = ("score", "rrf")
+BATCHED = ("space", "k", "where", "recall", "device")
+"""Options that `search_batch` has, too; the others make one question."""
 
 
 class Query(TypedDict, total=False):
-    """The keywords of `search`: the fields of `SearchOptions`."""
+    """The keywords of `Searcher.search`."""
 
     text: str | Sequence[str] | None
     image: Paths | None
@@ -45,6 +45,12 @@ class Query(TypedDict, total=False):
     group_by: str | None
     per_group: int
     recall: float | None
+
+
+class Question(Query, total=False):
+    """The keywords of `search`: the fields of `SearchOptions`."""
+
+    device: str
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -76,6 +82,7 @@ class SearchOptions:
     group_by: str | None = option(None, "Column; each value is shown once.")
     per_group: int = 1
     recall: float | None = option(None, "Operating point of the index; 1 is exact.")
+    device: str = option("auto", DEVICES)
 
     @classmethod
     def of(cls, query: Mapping[str, Any]) -> "SearchOptions":
@@ -86,18 +93,18 @@ class SearchOptions:
         return cls(**query)
 
     def __post_init__(self) -> None:
-        for name, least in (("k", 1), ("offset", 0), ("per_group", 1)):
-            object.__setattr__(self, name, _whole(getattr(self, name), name, least))
-        if not _is_number(self.diversity) or not 0 <= self.diversity <= 1:
-            raise UsageError(
-                f"diversity should lie between 0 (nearest) and 1 (most different). Got {self.diversity!r} instead."
-            )
-        if self.recall is not None and (not _is_number(self.recall) or not 0 < self.recall <= 1):
-            raise UsageError(f"recall should lie between 0 and 1. Got {self.recall!r} instead.")
-        if self.min_score is not None and (not _is_number(self.min_score) or math.isnan(self.min_score)):
-            raise UsageError(f"min_score should be a number. Got {self.min_score!r} instead.")
+        check_types(self)
+        check_least(self, k=1, offset=0, per_group=1)
+        if not 0 <= self.diversity <= 1:
+            raise UsageError(f"diversity must lie between 0 (nearest) and 1 (most different). Got {self.diversity} instead.")
+        if self.recall is not None and not 0 < self.recall <= 1:
+            raise UsageError(f"recall must lie between 0 and 1. Got {self.recall} instead.")
+        if self.min_score is not None and math.isnan(self.min_score):
+            raise UsageError("min_score must be a number. Got nan instead.")
         if self.fusion not in FUSIONS:
-            raise UsageError(f"fusion should be one of {', '.join(FUSIONS)}. Got {self.fusion!r} instead.")
+            raise UsageError(f"fusion must be one of {', '.join(FUSIONS)}. Got {self.fusion!r} instead.")
+        if self.vector is not None and not _is_vector(self.vector):
+            raise UsageError(f"vector must be a QueryVector, or numbers of shape (dim,). Got {shown(self.vector)} instead.")
 
     @property
     def last(self) -> int:
@@ -105,15 +112,7 @@ class SearchOptions:
         return self.offset + self.k
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)
-
-
-def _whole(value: Any, name: str, least: int) -> int:
-    try:
-        value = operator.index(value)
-    except TypeError:
-        raise UsageError(f"{name} should be a whole number. Got {value!r} instead.") from None
-    if value < least:
-        raise UsageError(f"{name} must be at least {least}. Got {value} instead.")
-    return int(value)
+def _is_vector(value: Any) -> bool:
+    """Whether it may be a vector: its numbers are looked at with the store."""
+    known = any(hasattr(value, name) for name in ("__array__", "__len__", "values"))
+    return known and not isinstance(value, str | bytes | Mapping)

@@ -13,6 +13,7 @@ from embedstore.registry import SOURCES
 from embedstore.sources.arrow import ArrowSource
 from embedstore.sources.base import Source, SourceRequest
 from embedstore.sources.confined import Root
+from embedstore.sources.files import absent
 from embedstore.sources.folder import FolderSource
 from embedstore.sources.lines import LinesSource
 from embedstore.sources.memory import MemorySource
@@ -76,16 +77,16 @@ def open_source(
 
 def _not_known(asked: SourceRequest) -> str:
     """Why no kind of dataset took this one."""
+    if asked.text and not asked.exists:
+        if not asked.is_url and glob.has_magic(asked.text):
+            return f"{asked.text}: only tars and Parquet files can be named by a pattern: 'data-*.tar', 'part-*.parquet'."
+        return absent(asked.text)
     *kinds, last = (SOURCES.summary(kind) for kind in SOURCES)
     expected = f"{', '.join(kinds)}, or {last}"
     if not isinstance(asked.dataset, str | os.PathLike):
         return f"A dataset cannot be a {type(asked.dataset).__name__}; expected {expected}."
-    if not asked.is_url and not asked.exists and glob.has_magic(asked.text):
-        return (
-            f"{asked.text}: only tars and Parquet files can be named by a pattern, such as 'data-*.tar'. Expected {expected}."
-        )
-    if not asked.exists:
-        return f"{asked.text} does not exist; expected {expected}."
+    if not asked.text:
+        return "DATASET is empty: name a folder, a table, or another kind of dataset ('.' is this folder)."
     return f"{asked.text}: expected a file ending in {', '.join(READERS)}, or {expected}."
 
 

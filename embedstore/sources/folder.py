@@ -25,7 +25,7 @@ from embedstore._core.splits import is_split
 from embedstore.errors import SourceError
 from embedstore.sources.base import EXTENSIONS, ID, MODALITY_OF
 from embedstore.sources.confined import Root
-from embedstore.sources.left_out import LeftOut, shown
+from embedstore.sources.left_out import STORE, LeftOut, shown
 from embedstore.sources.manifests import TABLES, Manifest, manifest_of
 from embedstore.sources.records import as_batches
 from embedstore.sources.text_files import read_text, text_fields, text_values
@@ -195,8 +195,8 @@ def _walk(root: Path, left_out: LeftOut | None = None, unread: list[str] | None 
     trails: dict[str, tuple[str, ...]] = {str(root): (os.path.realpath(root),)}  # folder to come → real paths down to it
     for folder, folders, files in os.walk(root, followlinks=True, onerror=failed):
         trail = trails.pop(folder)
-        if "store.json" in files:  # a store that lies in the dataset
-            left_out.other("store(s) of embedstore", shown(os.path.relpath(folder, root)))
+        if STORE in files:
+            left_out.store(shown(os.path.relpath(folder, root)))
             folders[:] = []
             continue
         for name in sorted([*folders, *files]):

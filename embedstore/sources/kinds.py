@@ -17,6 +17,7 @@ from embedstore.sources.base import MODALITY_OF, Source, SourceRequest
 from embedstore.sources.files import matching, natural
 from embedstore.sources.folder import FolderSource, holds_media
 from embedstore.sources.huggingface import PREFIX, is_saved, open_named, open_saved
+from embedstore.sources.left_out import STORE, LeftOut
 from embedstore.sources.lines import LinesSource
 from embedstore.sources.memory import MemorySource
 from embedstore.sources.paths import PathListSource
@@ -33,13 +34,15 @@ def folder(asked: SourceRequest) -> Source | None:
     """a folder (of media files, of Parquet parts, of WebDataset tars, or saved by Hugging Face datasets)"""
     if not asked.is_folder or asked.text == STDIN or asked.text.startswith(PREFIX):  # a folder of that name is ./-
         return None
-    path = Path(asked.text)
+    path, beside = Path(asked.text), LeftOut()
+    if (path / STORE).exists():
+        raise SourceError(f"{path} is a store of embedstore, no dataset: give the folder or table that it was embedded from.")
     if is_saved(path):
         return open_saved(path, asked.columns)
     if (shards := shards_in(str(path))) and not holds_media(path):
         return WebDatasetSource(shards, asked.columns, name=str(path), beside=beside_shards(str(path)))
-    if (files := parquet_parts(path)) and not holds_media(path):
-        return TableSource(path, asked.columns, files=files)
+    if (files := parquet_parts(path, beside)) and not holds_media(path):
+        return TableSource(path, asked.columns, files=files, beside=beside)
     _refuse_columns(asked, "a folder")
     return FolderSource(path, within=asked.root)
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from embedstore.sources.base import UNDECODED
 
+STORE = "store.json"
+"""A folder that holds such a file is a store of embedstore: its own files are no dataset."""
 _SHOWN = 12
 """Endings that are counted one by one; the rest is added up."""
 
@@ -35,6 +38,10 @@ class LeftOut:
         for path in paths:
             self.other(why, shown(os.path.basename(path)))
 
+    def store(self, name: str) -> None:
+        """A store that lies in the dataset."""
+        self.other("store(s) of embedstore", name)
+
     def notes(self) -> list[str]:
         """Sentences; none where nothing was left out."""
         found = []
@@ -45,6 +52,16 @@ class LeftOut:
         for why, (count, example) in self._others.items():
             found.append(f"left out: {count:,} {_numbered(why, count)} (such as {example!r}).")
         return found
+
+
+def files_below(folder: Path, left_out: LeftOut) -> Iterator[Path]:
+    """Every file below `folder`, links to folders aside; stores are counted in `left_out` and not looked into."""
+    for root, folders, files in os.walk(folder):
+        if STORE in files:
+            left_out.store(shown(os.path.relpath(root, folder)))
+            folders.clear()
+        else:
+            yield from (Path(root, file) for file in files)
 
 
 def shown(path: str) -> str:

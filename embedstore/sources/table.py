@@ -17,6 +17,7 @@ from embedstore.errors import DuplicateIdError, SourceError, UsageError
 from embedstore.sources.base import BATCH_BYTES, BATCH_ROWS, BYTES, ID, kept_names, renamed
 from embedstore.sources.features import PATH, features_of, named_labels, payload_bytes, payload_uris
 from embedstore.sources.files import absolute, folder_of, is_url, natural, relative_to, remote
+from embedstore.sources.left_out import LeftOut, files_below
 from embedstore.sources.tabular import Tabular
 from embedstore.spec import MODALITIES
 
@@ -45,6 +46,8 @@ class TableSource:
         ``"id"`` or modality → name of the table's column.
     files : sequence of str, optional
         The Parquet files that `path`, a folder or a pattern, stands for: one table, in this order.
+    beside : LeftOut, optional
+        What lies beside them and is not read.
     timeout : float
         Seconds that opening a URL may take.
     """
@@ -55,8 +58,10 @@ class TableSource:
         columns: Mapping[str, str] | None = None,
         *,
         files: Sequence[str] | None = None,
+        beside: LeftOut | None = None,
         timeout: float = TIMEOUT,
     ) -> None:
+        self._beside = beside or LeftOut()
         self.path = os.fspath(path)
         self._timeout = timeout
         named = dict(columns or {})
@@ -82,8 +87,8 @@ class TableSource:
 
     @property
     def notes(self) -> list[str]:
-        """The columns that have another name in the store."""
-        return renamed(self._kept)
+        """The columns that have another name in the store, and what is not read."""
+        return [*renamed(self._kept), *self._beside.notes()]
 
     @property
     def name(self) -> str:
@@ -229,9 +234,9 @@ class TableSource:
             )
 
 
-def parquet_parts(folder: Path) -> list[str]:
+def parquet_parts(folder: Path, left_out: LeftOut) -> list[str]:
     """The Parquet files below a folder as Spark, Dask and others write them, in the order of their numbers."""
-    found = (path for ending in PARQUET for path in folder.rglob(f"*{ending}"))
+    found = (path for path in files_below(folder, left_out) if path.suffix in PARQUET)
     return natural(str(path) for path in found if not any(p.startswith((".", "_")) for p in path.relative_to(folder).parts))
 
 

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from embedstore._core.arguments import strings
+from embedstore._core.arguments import as_type, strings
 from embedstore._core.distinct import distinct
 from embedstore._core.folders import Folder, readable
 from embedstore.errors import StoreError, UsageError, next_step, reason_of
@@ -128,7 +128,7 @@ class StoreReader:
 
     def where(self, expression: str) -> Rows:
         """Live rows (n,) ascending for which the SQL `expression` holds; see `Items.where`."""
-        return self.items.where(expression, timeout=self.access.where_timeout)
+        return self.items.where(as_type(expression, str, "where"), timeout=self.access.where_timeout)
 
     @cached_property
     def dead(self) -> Rows:

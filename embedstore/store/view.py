@@ -147,7 +147,14 @@ class View:
 
 
 def make_view(
-    store: StoreReader, *, inputs: Sequence[str], target: str | None, where: str | None, seed: int, group: str | None = None
+    store: StoreReader,
+    *,
+    inputs: Sequence[str],
+    target: str | None,
+    where: str | None = None,
+    seed: int = 0,
+    group: str | None = None,
+    may_be_empty: bool = False,
 ) -> View:
     """Join `inputs` over the items of `store`.
 
@@ -158,7 +165,7 @@ def make_view(
     Raises
     ------
     UsageError
-        An unknown space or column, or nothing is left.
+        An unknown space or column; or nothing is left, and the view may not be empty.
     """
     if not inputs:
         raise UsageError(f"inputs must name at least one space. Spaces: {', '.join(store.spaces) or 'none yet'}.")
@@ -183,9 +190,9 @@ def make_view(
     if "split" in columns:
         split = parse_split(table.column("split").to_pylist(), default=split)
     keep = np.ones(len(rows), bool) if labels is None else np.asarray([not _is_null(v) for v in labels], dtype=bool)
-    if not keep.any():
+    if not keep.any() and not may_be_empty:
         raise UsageError(
-            f"No item is left: {len(rows)} have a vector in {', '.join(inputs)}"
+            f"No item of {store.path} is left: {len(rows):,} have a vector in {', '.join(inputs)}"
             + (f", none of them a value in {target!r}." if target else ".")
         )
     return View(

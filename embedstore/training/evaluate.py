@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,12 +13,13 @@ import numpy as np
 from embedstore._core.atomic_files import write_bytes
 from embedstore._core.result_files import writing
 from embedstore._core.threads import bounded
-from embedstore.errors import HeadError, UsageError
+from embedstore.errors import HeadError
 from embedstore.evaluation.copies import EVERY, Copies, find_copies
 from embedstore.evaluation.metrics import Score, scores_to_dict
 from embedstore.heads.io import HeadRecord
 from embedstore.reports.page import render_html
 from embedstore.store import Store, View
+from embedstore.training.evaluate_options import EvaluateOptions
 from embedstore.training.label_notes import left_out_notes
 from embedstore.training.report import report_data
 from embedstore.training.saved import check_fingerprints, find_head, fitted_ids, labelled_view, task_of, trained_on
@@ -74,11 +76,11 @@ def evaluate(
     store: Store | str | Path,
     head: str | Path,
     *,
-    where: str | None = None,
-    group: str | None = None,
-    seen: bool = False,
-    report: str | Path | None = None,
-    seed: int = 0,
+    where: str | None = EvaluateOptions.where,
+    group: str | None = EvaluateOptions.group,
+    seen: bool = EvaluateOptions.seen,
+    report: str | os.PathLike[str] | None = EvaluateOptions.report,
+    seed: int = EvaluateOptions.seed,
 ) -> EvaluationReport:
     """Score a saved head on labelled items of a store.
 
@@ -104,8 +106,7 @@ def evaluate(
         No item is left that the head did not see, or that has a known class.
     UsageError, FingerprintError
     """
-    if seed < 0:
-        raise UsageError(f"seed should be 0 or more. Got {seed}.")
+    options = EvaluateOptions(where=where, group=group, seen=seen, report=report, seed=seed)
     started = time.perf_counter()
     opened = store if isinstance(store, Store) else Store.open(store)
     trained_in, record = find_head(opened, head)
@@ -115,7 +116,7 @@ def evaluate(
     fitted = fitted_ids(record)
     same = trained_in.path.resolve() == opened.path.resolve()
     was_seen = np.isin(view.ids.astype(str), fitted) if same else np.zeros(len(view), bool)
-    test = np.arange(len(view)) if seen else np.flatnonzero(~was_seen)
+    test = np.arange(len(view)) if options.seen else np.flatnonzero(~was_seen)
     if not len(test):
         raise HeadError(
             f"Head {record.name!r} was fitted on all {len(view):,} labelled items of {opened.path}. "
@@ -123,7 +124,7 @@ def evaluate(
         )
     train = trained_on(record, trained_in)
     judged = _judge(task, view, record, train, test=test, fitted=np.flatnonzero(was_seen), fitted_count=len(fitted))
-    bootstrap = judged.bootstrap(view, seed)
+    bootstrap = judged.bootstrap(view, options.seed)
     result = EvaluationReport(
         head=record.name,
         kind=record.head.kind,
@@ -140,7 +141,7 @@ def evaluate(
     )
     if report is None:
         return result
-    html = render_html(report_data(view, judged, result, seed=seed))
+    html = render_html(report_data(view, judged, result, seed=options.seed))
     with writing(Path(report)):
         write_bytes(Path(report), html.encode())
     return replace(result, report=str(report))
@@ -166,11 +167,14 @@ def _judge(task: Task, view: View, record: HeadRecord, train: View, *, test: Cod
         outputs[f"only {name}"] = task.outputs(head, inputs, alone, labels)
     copies = Copies.none()
     notes: list[str] = []
-    if len(train):
+    if not len(train):
+        notes.append(f"{train.store.path} holds none of the items that the head was fitted on: no baseline of theirs")
+    else:
         outputs[task.constant] = task.constant_outputs(known, len(test))
         copies = _copies(view, test, train)
     if task.learnable(known):
-        share, notes = knn_share(len(train), len(test), sum(x.shape[-1] for x in train.inputs.values()))
+        share, told = knn_share(len(train), len(test), sum(x.shape[-1] for x in train.inputs.values()))
+        notes += told
         at = drawn(np.arange(len(train)), share, 0)
         some = train.select(at)
         knn = task.plain_knn().fit(some.inputs, known.values[at], present=some.present)

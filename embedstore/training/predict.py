@@ -25,6 +25,7 @@ from embedstore.ingest.embed import embed
 from embedstore.ingest.typed_batches import Known
 from embedstore.sources import Source, open_source
 from embedstore.store import Store, View
+from embedstore.training.predict_options import PredictOptions
 from embedstore.training.saved import check_fingerprints, find_head, task_of, trained_on
 from embedstore.training.tasks.base import Predicted, Task
 
@@ -146,11 +147,11 @@ def predict(
     head: str | Path,
     dataset: str | os.PathLike[str] | Source | None = None,
     *,
-    ids: Sequence[str] | None = None,
-    where: str | None = None,
-    columns: Mapping[str, str] | None = None,
-    explained: bool = False,
-    device: str = "auto",
+    ids: Sequence[str] | None = PredictOptions.ids,
+    where: str | None = PredictOptions.where,
+    columns: Mapping[str, str] | None = PredictOptions.columns,
+    explained: bool = PredictOptions.explained,
+    device: str = PredictOptions.device,
 ) -> Predictions:
     """Predict with a saved head.
 
@@ -168,6 +169,8 @@ def predict(
         Of the dataset: ``"id"`` or modality → column name, as for `embed`.
     explained : bool
         Whether to say what each input contributed, and which training items are nearest.
+    device : str
+        For encoding the dataset.
 
     Raises
     ------
@@ -175,6 +178,7 @@ def predict(
     FingerprintError
         The store's vectors, or the encoders on this machine, are not those the head was trained on.
     """
+    options = PredictOptions(ids=ids, where=where, columns=columns, explained=explained, device=device)
     opened = store if isinstance(store, Store) else Store.open(store)
     home, record = find_head(opened, head)
     task = task_of(record)
@@ -187,7 +191,7 @@ def predict(
         if columns is not None:
             raise UsageError("columns name those of a dataset; leave them out for stored items.")
         check_fingerprints(record, {name: opened.space(name).spec for name in record.inputs}, str(opened.path))
-        rows = _stored_rows(record, opened, ids, where)
+        rows = _stored_rows(record, opened, options.ids, where)
         return _predict_rows(task, record, opened, rows, training, [])
     if ids is not None or where is not None:
         raise UsageError("ids and where choose stored items; leave them out when a dataset is given.")

@@ -14,6 +14,7 @@ from embedstore.heads.io import HeadRecord, load_head, read_split
 from embedstore.registry import TASKS
 from embedstore.spec import EncoderSpec
 from embedstore.store import Store, View
+from embedstore.store.view import make_view
 from embedstore.training.tasks.base import Task, task_called
 
 __all__ = ["check_fingerprints", "find_head", "fitted_ids", "labelled_view", "open_head", "task_of", "trained_on"]
@@ -74,14 +75,15 @@ def fitted_ids(record: HeadRecord) -> npt.NDArray[np.str_]:
 
 
 def labelled_view(record: HeadRecord, store: Store, *, where: str | None = None, group: str | None = None) -> View:
-    """The items of `store` that have the head's target and any of its inputs."""
+    """The items of `store` that have the head's target and any of its inputs; at least one."""
     view = store.view(inputs=list(record.inputs), target=record.target, where=where, group=group)
     return replace(view, columns=record.columns)
 
 
 def trained_on(record: HeadRecord, store: Store) -> View:
-    """The items that a head was fitted on, as far as they are still there."""
-    view = labelled_view(record, store)
+    """The items that a head was fitted on, as far as they are still there; there may be none."""
+    view = make_view(store, inputs=list(record.inputs), target=record.target, may_be_empty=True)
+    view = replace(view, columns=record.columns)
     return view.select(np.isin(view.ids.astype(str), fitted_ids(record)))
 
 

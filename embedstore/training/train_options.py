@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from embedstore._core.arguments import option
-from embedstore.errors import UsageError
+from embedstore._core.arguments import check_least, check_types, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +35,5 @@ class TrainOptions:
     plots: str | Path | None = option(None, "Folder for the report's figures as PNG files.", Path | None)
 
     def __post_init__(self) -> None:
-        if self.cv is not None and not isinstance(self.cv, int):
-            raise UsageError(f"cv should be a whole number. Got {self.cv!r} instead.")
-        if self.seed < 0 or self.seeds < 1:
-            raise UsageError(f"seed should be 0 or more, and seeds 1 or more. Got {self.seed} and {self.seeds}.")
+        check_types(self)
+        check_least(self, seed=0, seeds=1)

@@ -255,9 +255,9 @@ def test_small_blocks_answer_as_large_ones(store: es.Store, tmp_path: Path, monk
     [
         ("text", {"k": 0}, "k must be at least 1. Got 0"),
         ("text", {"k": -5}, "k must be at least 1. Got -5"),
-        ("text", {"recall": 7}, "recall should lie between 0 and 1. Got 7"),
-        ("text", {"recall": 0}, "recall should lie between 0 and 1. Got 0"),
-        ("text", {"recall": float("nan")}, "recall should lie between 0 and 1. Got nan"),
+        ("text", {"recall": 7}, "recall must lie between 0 and 1. Got 7"),
+        ("text", {"recall": 0}, "recall must lie between 0 and 1. Got 0"),
+        ("text", {"recall": float("nan")}, "recall must lie between 0 and 1. Got nan"),
         ("", {}, "--batch is empty"),
         (np.eye(3, 16, 1) * [[1], [0], [1]], {}, "Query 1 is all zeros"),
         (np.eye(3, 16) * [[1], [1], [1e39]], {}, "Query 2 holds NaN, infinity, or numbers that float32 cannot hold"),

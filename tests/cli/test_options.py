@@ -4,23 +4,36 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import FrozenInstanceError, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import typer
 from embedstore_cli.main import app
+from embedstore_cli.metavars import NAMES, OWN
+from typer.testing import CliRunner
 
 import embedstore as es
+from embedstore._core.arguments import as_type
 from embedstore.duplicates.dedup_options import THRESHOLD, DedupOptions
 from embedstore.errors import UsageError
 from embedstore.indexing.vector_index import VectorIndex
+from embedstore.ingest.embed_options import EmbedOptions
 from embedstore.ingest.import_options import ImportOptions
+from embedstore.ingest.repair import repair
+from embedstore.ingest.repair_options import RepairOptions
 from embedstore.retrieval.align_options import AlignOptions
+from embedstore.retrieval.compact_options import CompactOptions
 from embedstore.retrieval.eval_search_options import EvalSearchOptions
 from embedstore.retrieval.index_options import IndexOptions
+from embedstore.retrieval.search_options import BATCHED, SearchOptions
+from embedstore.training.evaluate_options import EvaluateOptions
+from embedstore.training.predict_options import PredictOptions
+from embedstore.training.train_options import TrainOptions
 
 
 @dataclass(frozen=True)
@@ -72,6 +85,23 @@ VERBS = [
         {"pixels": ["--pixels", "--no-pixels"], "exact_only": ["--exact"]},
     ),
     Verb("index", es.index, IndexOptions, {"store", "space", "on_progress"}),
+    Verb(
+        "predict",
+        es.predict,
+        PredictOptions,
+        {"store", "head", "dataset"},
+        {"where": "where", "columns": "id_column"},
+        {"ids": ["--id"], "explained": ["--explain"]},
+    ),
+    Verb("evaluate", es.evaluate, EvaluateOptions, {"store", "head"}, {"where": "where"}),
+    Verb(
+        "repair",
+        repair,
+        RepairOptions,
+        {"store", "dataset", "on_progress"},
+        {"columns": "id_column", "allow_models": "allow_model"},
+    ),
+    Verb("compact", es.compact, CompactOptions, {"store", "on_progress"}),
 ]
 every_verb = pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.command)
 
@@ -132,15 +162,16 @@ def test_what_is_near_depends_on_what_is_said() -> None:
         (
             DedupOptions,
             {"threshold": 0},
-            r"threshold should be a cosine above 0 and at most 1, such as 0\.98\. Got 0 instead\.",
+            r"threshold must be a cosine above 0 and at most 1, such as 0\.98\. Got 0 instead\.",
         ),
-        (DedupOptions, {"threshold": True}, r"threshold should be a cosine .*\. Got True instead\."),
-        (DedupOptions, {"space": [3]}, r"space should be strings\. Got 3 \(int\) instead\."),
-        (AlignOptions, {"seed": -1}, r"seed should be 0 or more\. Got -1\."),
+        (DedupOptions, {"threshold": True}, r"threshold must be a number\. Got True instead\."),
+        (DedupOptions, {"space": [3]}, r"space must be a string or strings\. Got 3 among them\."),
+        (AlignOptions, {"seed": -1}, r"seed must be at least 0\. Got -1 instead\."),
+        (EvaluateOptions, {"seed": -1}, r"seed must be at least 0\. Got -1 instead\."),
         (AlignOptions, {"source": "image"}, r"An alignment needs two spaces\. Got 'image' twice; choose another: --from SPACE"),
-        (EvalSearchOptions, {"k": 2.5}, r"k should be a whole number, or several\. Got 2\.5 instead\."),
+        (EvalSearchOptions, {"k": 2.5}, r"k must be a whole number or whole numbers\. Got 2\.5 instead\."),
         (EvalSearchOptions, {"k": (5, 0)}, r"k must be at least 1\. Got \(5, 0\) instead\."),
-        (EvalSearchOptions, {"queries": 0}, r"queries should be 1 or more\. Got 0\."),
+        (EvalSearchOptions, {"queries": 0}, r"queries must be at least 1\. Got 0 instead\."),
         (EvalSearchOptions, {"relevance": "a", "pairs": "b"}, r"by --relevance or by --pairs, not by both\."),
         (ImportOptions, {"modality": "smell"}, r"modality must be one of \['image', .*\]\. Got 'smell' instead\."),
     ],
@@ -148,3 +179,118 @@ def test_what_is_near_depends_on_what_is_said() -> None:
 def test_they_are_checked_when_they_are_made(options: type, given: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         options(**given)
+
+
+def test_a_search_of_many_has_the_options_of_one_that_it_takes() -> None:
+    taken = inspect.signature(es.search_batch).parameters
+    defaults = {option.name: option.default for option in fields(SearchOptions)}
+    assert {name: p.default for name, p in taken.items() if name in defaults} == {name: defaults[name] for name in BATCHED}
+
+
+CLASSES = [*(verb.options for verb in VERBS), EmbedOptions, SearchOptions, TrainOptions]
+OPTIONS = [(options, option.name) for options in CLASSES for option in fields(options)]
+
+
+class Odd:
+    """Of no type that an option has."""
+
+    def __repr__(self) -> str:
+        return "<an odd\nthing>"
+
+
+def test_every_options_class_is_looked_at() -> None:
+    found = {path.stem for path in Path(es.__file__).parent.rglob("*_options.py")}
+    assert found == {options.__module__.rpartition(".")[2] for options in CLASSES}
+
+
+@pytest.mark.parametrize(("options", "name"), OPTIONS, ids=lambda given: getattr(given, "__name__", given))
+def test_a_value_of_another_type_is_a_usage_error(options: type, name: str) -> None:
+    """Never an error of Python's own, at once or later; it is one line that names the option."""
+    odds: list[Any] = [Odd(), b"bytes", {1: Odd()}, 2.5j]
+    odds += [] if name in ("ids", "vector") else [[Odd()]]  # may be arrays, which are looked at with the data
+    for odd in odds:
+        with pytest.raises(UsageError) as told:
+            options(**{name: odd})
+        assert "\n" not in str(told.value)
+        assert name in str(told.value) or "the name of a space" in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "given", "words"),
+    [
+        (EmbedOptions, {"workers": "4"}, "workers must be a whole number. Got '4' instead."),
+        (EmbedOptions, {"workers": True}, "workers must be a whole number. Got True instead."),
+        (EmbedOptions, {"workers": 2.0}, "workers must be a whole number. Got 2.0 instead."),
+        (EmbedOptions, {"timeout": None}, "timeout must be a number. Got None instead."),
+        (EmbedOptions, {"types": "text"}, "types must be a mapping. Got 'text' instead."),
+        (EmbedOptions, {"types": {"price": 3}}, "types must be a mapping. Got 3 among them."),
+        (EmbedOptions, {"columns": ["id"]}, "columns must be a mapping. Got ['id'] instead."),
+        (EmbedOptions, {"strict": "no"}, "strict must be True or False. Got 'no' instead."),
+        (EmbedOptions, {"image": {3: "hash"}}, "the name of a space must be a string. Got 3 instead."),
+        (EmbedOptions, {"allow_models": [3]}, "allow_models must be paths. Got 3 among them."),
+        (EmbedOptions, {"root": 3}, "root must be a path. Got 3 instead."),
+        (TrainOptions, {"seeds": 2.5}, "seeds must be a whole number. Got 2.5 instead."),
+        (TrainOptions, {"head": ["linear"]}, "head must be a string. Got ['linear'] instead."),
+        (TrainOptions, {"inputs": 3}, "inputs must be strings. Got 3 instead."),
+        (TrainOptions, {"inputs": ["image", 3]}, "inputs must be strings. Got 3 among them."),
+        (SearchOptions, {"where": 3}, "where must be a string. Got 3 instead."),
+        (SearchOptions, {"k": "10"}, "k must be a whole number. Got '10' instead."),
+        (SearchOptions, {"fusion": np.array(["rrf", "score"])}, "fusion must be a string. Got array(['rrf', 'score'], dtype="),
+        (SearchOptions, {"weights": [1, "x"]}, "weights must be numbers. Got 'x' among them."),
+        (SearchOptions, {"image": 3}, "image must be a path or paths. Got 3 instead."),
+        (SearchOptions, {"vector": "a"}, "vector must be a QueryVector, or numbers of shape (dim,). Got 'a' instead."),
+        (EvalSearchOptions, {"k": ["1"]}, "k must be a whole number or whole numbers. Got '1' among them."),
+        (IndexOptions, {"memory": 1.5}, "memory must be a whole number or a string. Got 1.5 instead."),
+        (IndexOptions, {"recall": "0.9"}, "recall must be a number. Got '0.9' instead."),
+        (ImportOptions, {"ids": 3}, "ids must be the name of a column, a path, or strings. Got 3 instead."),
+        (CompactOptions, {"force": 1}, "force must be True or False. Got 1 instead."),
+        (PredictOptions, {"ids": 3}, "ids must be strings. Got 3 instead."),
+    ],
+)
+def test_it_says_what_the_option_takes(options: type, given: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError) as told:
+        options(**given)
+    assert str(told.value).startswith(words)
+
+
+def test_values_are_kept_as_what_they_are_declared_to_be() -> None:
+    """NumPy's scalars as Python's; one name is a list of itself, and what can be walked once is walked once."""
+    made = SearchOptions(k=np.int64(3), diversity=np.float32(0.5), weights=np.ones(2), columns="price", like=(n for n in "ab"))
+    assert [type(value) for value in (made.k, made.diversity, made.weights)] == [int, float, list]
+    assert (made.columns, made.like) == (["price"], ["a", "b"])
+    assert CompactOptions(force=np.bool_(True)).force is True
+    assert PredictOptions(ids=np.array(["a", "b"])).ids == ["a", "b"]
+    assert EmbedOptions(allow_models=Path("model")).allow_models == [Path("model")]
+    assert TrainOptions(inputs=("image", "text")).inputs == ("image", "text")
+    assert as_type({"n": np.arange(3)}, Mapping[str, Sequence[Any]], "metadata")["n"].dtype == np.int64
+
+
+def test_an_index_without_a_store_refuses_them_too() -> None:
+    for given in ({"at": "3"}, {"recall": None}, {"threads": 1.5}, {"device": 3}, {"seed": "a"}):
+        (name,) = given
+        with pytest.raises(UsageError, match=f"{name} must be"):
+            VectorIndex(**given).fit(np.eye(4, dtype=np.float32))  # type: ignore[arg-type]
+
+
+COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_calls_values_by_what_is_typed(command: str) -> None:
+    """Never by a type of Python, such as <list[str]>."""
+    for param in COMMANDS[command].params:
+        assert param.metavar or param.is_flag or param.param_type_name == "argument", param.name
+    lines = CliRunner().invoke(app, [command, "--help"]).stdout.splitlines()
+    assert not [line for line in lines if re.search(r"<(list|str|int|float|path)", line)]
+
+
+def test_names_of_values_are_those_of_options() -> None:
+    """No name is kept for an option that is gone."""
+    known = {param.name for command in COMMANDS.values() for param in command.params}
+    assert {name for names in NAMES.values() for name in names} <= known
+    for command, name in OWN:
+        assert name in {param.name for param in COMMANDS[command].params}
+    typed = {name: {param.name: param.metavar for param in command.params} for name, command in COMMANDS.items()}
+    assert [typed[name]["image"] for name in ("embed", "search")] == ["ENCODER", "FILE"]
+    assert (typed["search"]["id"], typed["search"]["k"], typed["search"]["where"]) == ("ID", "NUMBER", "SQL")
+    assert (typed["train"]["head"], typed["train"]["inputs"], typed["train"]["plots"]) == ("KIND", "SPACE,…", "FOLDER")

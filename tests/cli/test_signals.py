@@ -136,7 +136,7 @@ from embedstore.retrieval import search as searching
 def endless(*_, **__):
     Swallowing()
     signal.pause()
-searching.Searcher.search = endless
+searching.Searcher.answer = endless
 """
     script = RUN.format(patch=patch)
     command = [sys.executable, "-c", script, "search", str(numbered), "--id", "i1"]

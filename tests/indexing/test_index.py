@@ -572,10 +572,10 @@ def test_memory_chooses_and_names_the_least() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"recall": 0}, "recall should lie between 0 and 1"),
-        ({"recall": 1.0}, "recall should lie between 0 and 1"),
+        ({"recall": 0}, "recall must lie between 0 and 1"),
+        ({"recall": 1.0}, "recall must lie between 0 and 1"),
         ({"recall": 1.5}, "Got 1.5"),
-        ({"at": 0}, "at should be 1 or more"),
+        ({"at": 0}, "at must be at least 1"),
         ({"factory": "PQ8"}, "'PQ8' is no index that can be built here. Take one like Flat, HNSW32"),
         ({"factory": "IVF16,PQ8"}, "IVF1024,RaBitQ"),
         ({"factory": "HNSW2"}, "between 4 and 128"),

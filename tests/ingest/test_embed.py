@@ -16,6 +16,8 @@ from PIL import Image
 import embedstore as es
 from embedstore._core import keys
 from embedstore._core.keys import KeyTable
+from embedstore.encoders.base import Outside, outside_of, prepare_all, stands_for
+from embedstore.encoders.cut import Cut
 from embedstore.encoders.hash import HashEncoder
 from embedstore.encoders.payloads.images import ImageTransform
 from embedstore.errors import (
@@ -26,7 +28,7 @@ from embedstore.errors import (
     SourceError,
     UsageError,
 )
-from embedstore.ingest import consume, produce
+from embedstore.ingest import produce
 from embedstore.ingest.claims import SpaceState
 from embedstore.ingest.consume import Encoding
 from embedstore.ingest.produce import Batch, ChunkEnd
@@ -463,19 +465,37 @@ def test_what_was_encoded_is_kept_when_the_source_fails(tmp_path: Path) -> None:
     assert len(es.Store.open(tmp_path / "s").space("text")) == 8192
 
 
-def test_a_class_that_changes_encode_alone_is_not_begun_ahead() -> None:
+def test_a_class_that_changes_encode_or_prepare_alone_is_asked_that(tmp_path: Path) -> None:
     class Base(HashEncoder):
         def start(self, batch):  # type: ignore[no-untyped-def]
             return lambda: self.encode(batch)
 
+        def prepare_batch(self, payloads):  # type: ignore[no-untyped-def]
+            return [self.prepare(payload) for payload in payloads]
+
+        @property
+        def outside(self) -> Outside:
+            return Outside("no:where", {}, (1,))
+
         def encode(self, batch):  # type: ignore[no-untyped-def]
             return super().encode(batch)
+
+        def prepare(self, payload):  # type: ignore[no-untyped-def]
+            return super().prepare(payload)
 
     class Changed(Base):
         def encode(self, batch):  # type: ignore[no-untyped-def]
             return 5 * super().encode(batch)
 
-    assert [consume._starts(kind(8, "text")) for kind in (HashEncoder, Base, Changed)] == [False, True, False]
+        def prepare(self, payload):  # type: ignore[no-untyped-def]
+            return payload + b"!"
+
+    made = [kind(8, "text") for kind in (HashEncoder, Base, Changed)]
+    assert [stands_for(encoder, "start", "encode") for encoder in made] == [False, True, False]
+    assert [outside_of(encoder) is not None for encoder in made] == [False, True, False]
+    assert [prepare_all(encoder, [b"a"]) for encoder in made] == [[b"a"], [b"a"], [b"a!"]]
+    cut = Cut(made[2], 4)
+    assert (outside_of(cut), prepare_all(cut, [b"a"])) == (None, [b"a!"])
 
 
 def test_texts_are_encoded_by_length_and_come_back_in_order(tmp_path: Path) -> None:
@@ -650,7 +670,7 @@ def test_nested_metadata_with_nan_is_unchanged(tmp_path: Path) -> None:
 
 def test_one_string_is_one_id(store: es.Store) -> None:
     assert len(store.remove("item-01")) == 11
-    with pytest.raises(UsageError, match=r"ids should be strings. Got 1 \(int\)"):
+    with pytest.raises(UsageError, match=r"ids must be strings. Got 1 \(int\)"):
         store.remove([1])  # type: ignore[list-item]
 
 

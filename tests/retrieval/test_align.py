@@ -456,7 +456,7 @@ def test_errors_of_align(paired: es.Store, tmp_path: Path) -> None:
         align(paired, "sound", "image")
     with pytest.raises(UsageError, match="cannot name a head"):
         align(paired, name="../x")
-    with pytest.raises(UsageError, match="seed should be 0 or more"):
+    with pytest.raises(UsageError, match="seed must be at least 0"):
         align(paired, seed=-1)
     with pytest.raises(HeadError, match=r"5 items of .* to fit on and"):
         align(paired, where="id in ('i1', 'i2', 'i3', 'i4', 'i5')")

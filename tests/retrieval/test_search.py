@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import gc
 import json
 import pickle
 import subprocess
 import sys
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -118,16 +120,16 @@ def test_queries_that_cannot_be_compared_say_what_can(store: es.Store, tmp_path:
         ({"text": ["a", "b"], "weights": [1.0]}, "2 queries but 1 weights"),
         ({"text": "a", "weights": [0.0]}, "not all zero"),
         ({"text": "a", "weights": [1e39]}, "numbers that float32 holds"),
-        ({"text": "a", "weights": ["x"]}, "weights should be numbers"),
+        ({"text": "a", "weights": ["x"]}, "weights must be numbers"),
         ({"text": "a", "wheer": "n < 3"}, "A search has no option 'wheer'. It has: text, image"),
-        ({"text": b"a"}, r"text should be strings. Got b'a'"),
-        ({"image": 3}, "image should be paths. Got 3"),
-        ({"text": "a", "diversity": None}, "diversity should lie between"),
-        ({"text": "a", "min_score": float("nan")}, "min_score should be a number"),
-        ({"text": "a", "fusion": "best"}, "fusion should be one of score, rrf"),
-        ({"text": "a", "diversity": 2}, "diversity should lie between"),
+        ({"text": b"a"}, r"text must be a string or strings. Got b'a'"),
+        ({"image": 3}, "image must be a path or paths. Got 3"),
+        ({"text": "a", "diversity": None}, "diversity must be a number. Got None"),
+        ({"text": "a", "min_score": float("nan")}, "min_score must be a number"),
+        ({"text": "a", "fusion": "best"}, "fusion must be one of score, rrf"),
+        ({"text": "a", "diversity": 2}, "diversity must lie between"),
         ({"text": "a", "offset": -1}, "offset must be at least 0"),
-        ({"text": "a", "recall": 2}, "recall should lie between"),
+        ({"text": "a", "recall": 2}, "recall must lie between"),
         ({"text": "a", "group_by": "nope"}, "No column is called 'nope'"),
         ({"unlike": ["item-01"]}, "at least one --like"),
         ({"text": "  "}, "empty"),
@@ -139,7 +141,7 @@ def test_queries_that_cannot_be_compared_say_what_can(store: es.Store, tmp_path:
         ({"vector": np.full(16, np.nan)}, "NaN, infinity"),
         ({"vector": np.full(16, 1e300)}, "float32 cannot hold"),
         ({"vector": np.zeros(16)}, "has no direction"),
-        ({"text": "a", "k": 2.5}, "k should be a whole number"),
+        ({"text": "a", "k": 2.5}, "k must be a whole number"),
         ({"vector": np.ones((2, 16))}, "should be numbers of shape"),
     ],
 )
@@ -429,7 +431,7 @@ def test_the_neighbour_graph_leaves_out_each_item_itself(mixed: es.Store, tmp_pa
 @pytest.mark.parametrize(
     ("queries", "out", "words"),
     [
-        ("one", "x.txt", "one of .parquet, .csv, .jsonl"),
+        ("one", "x.txt", "one of .csv, .parquet, .jsonl"),
         ("one", None, "Say where to write"),
         ("nowhere.npy", "x.csv", "neither a file nor a space. Spaces: one, two"),
         (np.ones((2, 5)), "x.csv", "Queries of 5 numbers fit 0 spaces"),
@@ -626,3 +628,37 @@ def test_a_slow_filter_holds_up_no_other_search(store: es.Store, monkeypatch: py
         assert searcher.search(id="item-04", space="text", k=2).results
         go_on.set()
         assert filtered.result().results
+
+
+@pytest.mark.parametrize("indexed", [False, True], ids=["exact", "indexed"])
+def test_a_store_that_was_searched_goes_when_it_is_dropped(tmp_path: Path, indexed: bool) -> None:
+    """With its lease, its open files and what it kept, without a look for cycles."""
+    path, columns = tmp_path / "s", {"id": [f"i{n}" for n in range(400)], "text": [f"t{n}" for n in range(400)]}
+    es.embed(MemorySource({**columns, "n": list(range(400))}), path, text=HashEncoder(16, "text", "hash:16"))
+    if indexed:
+        assert es.index(path, "text", factory="HNSW32", recall=0.5, at=1).type != "flat"
+    gc.collect()
+    gc.disable()
+    try:
+        for ask in (
+            lambda opened: es.search(opened, text="t4", k=3, where="n > 1"),
+            lambda opened: es.search(opened, id="i4", diversity=0.5, group_by="n"),
+            lambda opened: es.Searcher(opened, resident=True).search(id="i4"),
+            lambda opened: es.search_batch(opened, "text", tmp_path / "found.csv", k=2),
+            lambda opened: opened.view(inputs=["text"]).inputs,
+            lambda opened: opened.space("text").raw.take(np.arange(2)),
+        ):
+            opened = es.Store.open(path)
+            ask(opened)
+            parts = [weakref.ref(part) for part in (opened, opened.files, opened.space("text"), *opened.kept.values())]
+            del opened
+            assert [part() for part in parts] == [None] * len(parts)
+    finally:
+        gc.enable()
+
+
+def test_a_searcher_keeps_its_store(store: es.Store) -> None:
+    searcher = es.Searcher(es.Store.open(store.path))
+    gc.collect()
+    assert searcher.search(id="item-04", space="text", k=2).results
+    assert isinstance(searcher.store, es.Store)

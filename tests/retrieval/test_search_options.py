@@ -13,21 +13,22 @@ from embedstore_cli.main import app
 
 from embedstore.errors import UsageError
 from embedstore.retrieval.queries import QueryVector
-from embedstore.retrieval.search_options import Query, SearchOptions
+from embedstore.retrieval.search_options import Query, Question, SearchOptions
 
 
 def test_the_keywords_of_python_are_the_fields() -> None:
     for_types_alone = {"QueryVector": QueryVector, "npt": npt}
-    keywords, typed = (get_type_hints(kind, localns=for_types_alone) for kind in (Query, SearchOptions))
+    keywords, typed = (get_type_hints(kind, localns=for_types_alone) for kind in (Question, SearchOptions))
     assert list(keywords) == [field.name for field in fields(SearchOptions)]
     assert keywords == typed
+    assert keywords.keys() - get_type_hints(Query, localns=for_types_alone).keys() == {"device"}  # a Searcher has it already
 
 
 def test_the_command_has_the_options_with_their_defaults_and_help() -> None:
     typed = {param.name: param for param in typer.main.get_command(app).commands["search"].params}  # type: ignore[attr-defined]
     assert {field.name for field in fields(SearchOptions)} - {"per_group"} < typed.keys()
     helped = [field for field in fields(SearchOptions) if "help" in field.metadata]
-    assert len(helped) == 8
+    assert len(helped) == 9
     for field in helped:
         option = typed[field.name]
         assert option.help == field.metadata["help"]
@@ -41,14 +42,14 @@ def test_the_command_has_the_options_with_their_defaults_and_help() -> None:
     ("given", "words"),
     [
         ({"k": 0}, r"k must be at least 1\. Got 0 instead\."),
-        ({"k": 1.5}, r"k should be a whole number\. Got 1\.5 instead\."),
+        ({"k": 1.5}, r"k must be a whole number\. Got 1\.5 instead\."),
         ({"offset": -1}, r"offset must be at least 0\. Got -1 instead\."),
         ({"per_group": 0}, r"per_group must be at least 1\. Got 0 instead\."),
-        ({"diversity": 2}, r"diversity should lie between 0 \(nearest\) and 1 \(most different\)\. Got 2 instead\."),
-        ({"recall": True}, r"recall should lie between 0 and 1\. Got True instead\."),
-        ({"min_score": float("nan")}, r"min_score should be a number\. Got nan instead\."),
-        ({"fusion": "max"}, r"fusion should be one of score, rrf\. Got 'max' instead\."),
-        ({"nope": 1}, r"A search has no option 'nope'\. It has: text, image, audio, id, .*, recall\."),
+        ({"diversity": 2}, r"diversity must lie between 0 \(nearest\) and 1 \(most different\)\. Got 2 instead\."),
+        ({"recall": True}, r"recall must be a number\. Got True instead\."),
+        ({"min_score": float("nan")}, r"min_score must be a number\. Got nan instead\."),
+        ({"fusion": "max"}, r"fusion must be one of score, rrf\. Got 'max' instead\."),
+        ({"nope": 1}, r"A search has no option 'nope'\. It has: text, image, audio, id, .*, recall, device\."),
     ],
 )
 def test_they_are_checked_when_they_are_made(given: dict[str, Any], words: str) -> None:

@@ -194,3 +194,48 @@ def test_lists_count_pictures_without_a_decoder(tmp_path: Path) -> None:
     (tmp_path / "m.txt").write_text("b.heic\n")
     with pytest.raises(SourceError, match=r"left out: 1 .heic"):
         open_source(str(tmp_path / "m.txt"))
+
+
+def test_what_is_not_there_is_told_in_a_few_words(tmp_path: Path) -> None:
+    write_image(tmp_path / "photos" / "a.png")
+    touch(tmp_path, "photos.csv", "notes.md", ".photo")
+    (tmp_path / "link").symlink_to("nowhere")
+    for given, words in {
+        "Photo": f"Photo does not exist. Similar names in {tmp_path}: photos, photos.csv.",
+        "notes": f"notes does not exist. Similar names in {tmp_path}: notes.md.",
+        "zebra.csv": "zebra.csv does not exist.",
+        "album/2024/a.csv": f"album/2024/a.csv does not exist: there is no folder {tmp_path}/album/2024.",
+        "link": "link is a link to nothing.",
+    }.items():
+        with pytest.raises(SourceError) as told:
+            open_source(tmp_path / given)
+        assert str(told.value) == f"{tmp_path}/{words}"
+        with pytest.raises(SourceError) as told:
+            es.import_vectors(tmp_path / given, tmp_path / "s", modality="text")
+        assert str(told.value) == f"{tmp_path}/{words}"
+    with pytest.raises(SourceError, match=r"notes\.md: expected a file ending in .csv.*, or a folder \(of media"):
+        open_source(tmp_path / "notes.md")
+    with pytest.raises(SourceError, match="DATASET is empty: name a folder"):
+        open_source("")
+
+
+def test_a_store_is_no_dataset(tmp_path: Path) -> None:
+    """Neither where it is named, nor where it lies beside the parts of a table or beside arrays."""
+    folder = tmp_path / "data"
+    for i in range(2):
+        (folder / "parts").mkdir(parents=True, exist_ok=True)
+        table = pa.table({"id": [f"{i}-{n}" for n in range(3)], "text": [f"text {n}" for n in range(3)]})
+        pq.write_table(table, folder / "parts" / f"part-{i}.parquet")
+    first = es.embed(folder, folder / "a.store", text="hash:8")
+    again = es.embed(folder, folder / "a.store", text="hash:8")
+    assert (first.items, again.items, again.spaces["text"].unchanged) == (6, 6, 6)
+    assert "left out: 1 store of embedstore (such as 'a.store')." in again.notes
+    assert [row["id"] for row in read(open_source(folder))] == ["0-0", "0-1", "0-2", "1-0", "1-1", "1-2"]
+    with pytest.raises(SourceError, match=r"a\.store is a store of embedstore, no dataset: give the folder or table that"):
+        open_source(folder / "a.store")
+    np.save(folder / "x.npy", np.eye(3, dtype=np.float32))
+    report = es.import_vectors(folder, tmp_path / "b.store", modality="text")
+    assert report.items == 3
+    assert "left out: 1 store of embedstore (such as 'a.store')." in report.notes
+    with pytest.raises(SourceError, match=r"a\.store/embeddings\.h5:/SPACE/vectors"):
+        es.import_vectors(folder / "a.store", tmp_path / "b.store", modality="text")

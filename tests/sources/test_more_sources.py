@@ -198,7 +198,6 @@ def test_what_a_path_is_decides_and_errors_say_what_was_expected(tmp_path: Path,
     assert "x*.tar matches no file" in error_of(open_source, f"{tars}/x*.tar")
     assert "no file matches the pattern" in error_of(open_source, f"{tars}/*.parquet")
     assert "only tars and Parquet files can be named by a pattern" in error_of(open_source, f"{tars}/*.csv")
-    assert "does not exist; expected a folder (of media files" in error_of(open_source, tmp_path / "nowhere")
     assert "pictures.txt is a list of paths; columns can only be named for" in error_of(
         open_source, formats.as_list(tmp_path, rows), {"image": "x"}
     )

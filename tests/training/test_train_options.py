@@ -39,9 +39,9 @@ def test_the_command_has_the_options_with_their_defaults_and_help() -> None:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"cv": 2.5}, r"cv should be a whole number\. Got 2\.5 instead\."),
-        ({"seed": -1}, r"seed should be 0 or more, and seeds 1 or more\. Got -1 and 5\."),
-        ({"seeds": 0}, r"seed should be 0 or more, and seeds 1 or more\. Got 0 and 0\."),
+        ({"cv": 2.5}, r"cv must be a whole number\. Got 2\.5 instead\."),
+        ({"seed": -1}, r"seed must be at least 0\. Got -1 instead\."),
+        ({"seeds": 0}, r"seeds must be at least 1\. Got 0 instead\."),
     ],
 )
 def test_they_are_checked_when_they_are_made(given: dict[str, Any], words: str) -> None:

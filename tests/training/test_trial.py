@@ -162,6 +162,26 @@ class TestEvaluate:
         split = {row["id"]: row["split"] for row in pq.read_table(next(tmp_path.glob("s/heads/label/split-*"))).to_pylist()}
         assert all(split[i] != "test" for i, _ in explained.nearest)
 
+    def test_nothing_is_left_of_what_a_head_was_fitted_on(self, tmp_path: Path) -> None:
+        """The scores are those of before; what cannot be known is a note, never an error about the wrong store."""
+        home, other = two_space_store(tmp_path / "s"), two_space_store(tmp_path / "o", n=100)
+        es.train(home, "label", report=False)
+        es.train(home, "label", name="one", inputs=["a"], report=False)
+        heads = home.path / "heads"
+        before = es.evaluate(other, heads / "label")
+        ids = home.items.table(["id"]).column("id").to_pylist()
+        two_space_store(tmp_path / "s", label=[None] * len(ids))  # every item, and no label
+        for home_now in (es.Store.open(home.path), es.Store.open(home.path).remove(ids)):
+            found = es.evaluate(other, heads / "label", report=tmp_path / "e.html")
+            assert found.metrics == before.metrics
+            assert found.baselines.keys() == {"only a", "only b"}
+            assert f"{home.path} holds none of the items that the head was fitted on" in found.notes[0]
+            assert es.evaluate(other, heads / "one").baselines == {}
+            explained = es.predict(other, heads / "label", ids=["i0"], explained=True).explanations[0]
+            assert (explained.contributions.keys(), explained.nearest) == ({"a", "b"}, [])
+            with pytest.raises(UsageError, match=rf"No item of {home.path} is left: {len(home_now)} have a vector in a, b"):
+                es.evaluate(home_now, "label")
+
     def test_labels_of_another_type(self, tmp_path: Path) -> None:
         numbers = [i % 3 for i in range(200)]
         es.train(telling_store(tmp_path / "s", stars=numbers), "stars", report=False)
@@ -439,7 +459,7 @@ class TestRegression:
             es.train(store, "word", task="regression")
         with pytest.raises(HeadError, match=r"is 1\.5 for all 300 items"):
             es.train(store, "same")
-        with pytest.raises(UsageError, match="seed should be 0 or more"):
+        with pytest.raises(UsageError, match="seed must be at least 0"):
             es.train(store, "price", seed=-1)
         with pytest.raises(UsageError, match="is not a torch device"):
             es.train(store, "price", device="gpu")

@@ -8,6 +8,7 @@ from pathlib import Path
 from embedstore.encoders.base import RUNTIMES, EncoderRequest
 from embedstore.encoders.runtimes.base import Model, Network
 from embedstore.encoders.runtimes.pytorch import TorchRuntime, open_network
+from embedstore.encoders.runtimes.several import SeveralModels, loading_copies
 from embedstore.errors import MissingDependencyError, UsageError
 
 CPU_BATCH, CUDA_BATCH = 128, 256
@@ -30,7 +31,10 @@ def open_model(network: Network, request: EncoderRequest) -> Model:
 
         if (model := openvino.open_network(network, request.precision, required=request.runtime == "openvino")) is not None:
             return model
-    return open_network(network, TorchRuntime(request.device, request.precision), compiled=request.runtime == "compile")
+    several, compiled = len(request.devices) > 1, request.runtime == "compile"
+    network = loading_copies(network) if several else network
+    models = [open_network(network, TorchRuntime(device, request.precision), compiled=compiled) for device in request.devices]
+    return SeveralModels(models) if several else models[0]
 
 
 def runtime_of(request: EncoderRequest) -> str:

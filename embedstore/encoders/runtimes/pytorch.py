@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache, cached_property
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import numpy as np
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 BACKEND = "inductor"
 GPU_PADDING = 8192
+Input: TypeAlias = "Array | Sequence[Array] | torch.Tensor"
+"""An array, arrays of one shape that are to be stacked, or a tensor on the device."""
 MEASURED = {"cuda"}
 """Kinds of device on which a precision is compared with float32 before it is taken."""
 _CHOSEN: dict[tuple[str, str, str], Chosen] = {}
@@ -163,13 +165,15 @@ class TorchRuntime:
             torch.cuda.empty_cache()
         raise failure
 
-    def tensor(self, array: Array | torch.Tensor) -> torch.Tensor:
-        """`array` on the device; on CUDA without waiting for the copy. A tensor is there already."""
+    def tensor(self, given: Input) -> torch.Tensor:
+        """An array, or arrays stacked, on the device; on CUDA without waiting for the copy. A tensor is there already."""
         import torch
 
-        if isinstance(array, torch.Tensor):
-            return array
-        return self._copies.to_device(array) if self._copies else torch.from_numpy(array)
+        if isinstance(given, torch.Tensor):
+            return given
+        if self._copies:
+            return self._copies.to_device(given)
+        return torch.from_numpy(given if isinstance(given, np.ndarray) else np.stack(given))
 
     def provenance(self, chosen: Chosen = Chosen(FLOAT32)) -> Mapping[str, str]:
         """Library, device, and the precision that is really used with how near its vectors are to float32's."""
@@ -239,11 +243,11 @@ class TorchModel:
     def padding(self) -> int:
         return GPU_PADDING if self.runtime.device.type == "cuda" else CPU_PADDING
 
-    def start(self, *inputs: Array | torch.Tensor) -> Pending:
+    def start(self, *inputs: Input) -> Pending:
         module = self.module
         return self.runtime.start(lambda: module(*self._tensors(inputs)), self.chosen.arithmetic)
 
-    def _tensors(self, inputs: Sequence[Array | torch.Tensor]) -> list[torch.Tensor]:
+    def _tensors(self, inputs: Sequence[Input]) -> list[torch.Tensor]:
         import torch
 
         tensors = [self.runtime.tensor(array) for array in inputs]
@@ -252,7 +256,7 @@ class TorchModel:
                 torch._dynamo.maybe_mark_dynamic(tensor, dimension)
         return tensors
 
-    def __call__(self, *inputs: Array | torch.Tensor) -> Vectors:
+    def __call__(self, *inputs: Input) -> Vectors:
         return self.start(*inputs)()
 
     def provenance(self) -> Mapping[str, str]:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from embedstore.encoders.base import Vectors
 from embedstore.encoders.runtimes.base import Array, Pending
 
 if TYPE_CHECKING:
     import torch
+
+LOG = logging.getLogger(__name__)
+PORTABLE = 1
+"""Page-locked for every GPU (cudaHostRegisterPortable)."""
 
 
 class Copies:
@@ -28,19 +36,22 @@ class Copies:
 
         return torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
 
-    def to_device(self, array: Array) -> torch.Tensor:
-        """`array` on the device for the current stream; memory that is not page-locked is copied to some that is first.
+    def to_device(self, given: Array | Sequence[Array]) -> torch.Tensor:
+        """An array on the device for the current stream, or arrays of one shape stacked there.
 
-        Page-locked memory of the caller is not to change, nor to be freed, until the vectors made of it are there.
+        Memory that is not page-locked is copied to some that is first. Page-locked memory of the caller is not to change, nor
+        to be freed, until the vectors made of it are there.
         """
         import torch
 
         with torch.cuda.device(self._device):  # page-locked memory would else open a context on the first GPU
-            tensor = torch.from_numpy(array)
-            source = tensor if tensor.is_pinned() else tensor.pin_memory()
+            pieces = [given] if isinstance(given, np.ndarray) else list(runs(given))
+            tensors = [torch.from_numpy(piece) for piece in pieces]
+            sources = [tensor if tensor.is_pinned() else tensor.pin_memory() for tensor in tensors]
             computing = torch.cuda.current_stream(self._device)
             with torch.cuda.stream(self._inputs):
-                there = source.to(self._device, non_blocking=True)
+                found = [source.to(self._device, non_blocking=True) for source in sources]
+                there = found[0] if len(found) == 1 else torch.cat(found)
                 arrived = self._inputs.record_event()
             computing.wait_event(arrived)
             there.record_stream(computing)  # else its memory would be given to the next input while it is read
@@ -62,3 +73,42 @@ class Copies:
             return vectors
 
         return wait
+
+
+def runs(arrays: Sequence[Array]) -> Iterator[Array]:
+    """Arrays of one shape stacked (n, …), a piece at a time: those that lie one behind the other in memory are not copied."""
+    lo = 0
+    for i in range(1, len(arrays) + 1):
+        if i < len(arrays) and _behind(arrays[i - 1], arrays[i]):
+            continue
+        first = arrays[lo]
+        yield np.lib.stride_tricks.as_strided(first, (i - lo, *first.shape), (first.nbytes, *first.strides))
+        lo = i
+
+
+def _behind(first: Array, second: Array) -> bool:
+    """Whether `second` begins where `first` ends, in the memory of one array."""
+    one = first.base is not None and first.base is second.base and first.shape == second.shape
+    whole = first.flags.c_contiguous and second.flags.c_contiguous
+    return one and whole and second.ctypes.data == first.ctypes.data + first.nbytes
+
+
+def page_locked(memory: Array) -> Callable[[], None]:
+    """Lock memory (n,) uint8 that lies at a page's start, so that GPUs copy from it beside computing; returns what undoes it.
+
+    Where the system allows no more of it, it stays as it is, and is copied to some that is locked when it is needed.
+    """
+    import torch
+
+    runtime = torch.cuda.cudart()  # type: ignore[no-untyped-call]
+    address = memory.ctypes.data
+    if int(refused := runtime.cudaHostRegister(address, memory.nbytes, PORTABLE)):
+        LOG.info("Shared memory cannot be page-locked (%s); it is copied once more.", refused)
+        return lambda: None
+
+    def let_go() -> None:
+        runtime.cudaHostUnregister(address)
+        del kept[:]
+
+    kept = [memory]  # not to be unmapped before
+    return let_go

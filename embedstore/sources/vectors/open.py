@@ -25,7 +25,8 @@ from embedstore._core.arguments import strings
 from embedstore._core.hdf5 import plain_dataset
 from embedstore.errors import SourceError, UsageError, reason_of
 from embedstore.sources.base import ID
-from embedstore.sources.files import natural_paths
+from embedstore.sources.files import absent, natural_paths
+from embedstore.sources.left_out import STORE, LeftOut, files_below
 from embedstore.sources.vectors.arrays import (
     ID_NAMES,
     HdfRows,
@@ -103,7 +104,7 @@ def open_vectors(
 def _opened(source: Given, vector_column: str | None, text: Sequence[str]) -> VectorSource:
     path, dataset = _split(source)
     if not path.exists():
-        raise SourceError(f"{path} does not exist; expected .npy, .npz, HDF5, a table, or a folder of such files.")
+        raise SourceError(absent(str(path)))
     if path.is_dir():
         return _folder(path, vector_column, text)
     suffix = path.suffix.lower()
@@ -131,14 +132,20 @@ def _split(source: Given) -> tuple[Path, str | None]:
 def _folder(path: Path, vector_column: str | None, text: Sequence[str]) -> VectorSource:
     if any((path / folder).is_dir() for folder in CLIP_RETRIEVAL.values()):
         return _clip_retrieval(path)
-    tables = path / "metadata"
-    beside = [p for p in path.rglob("*.parquet") if p.is_relative_to(tables)]
-    if arrays := natural_paths(path.rglob("*.npy")):
+    if (path / STORE).exists():
+        raise SourceError(f"{path} is a store of embedstore: name vectors of it, {path}/embeddings.h5:/SPACE/vectors.")
+    tables, left_out = path / "metadata", LeftOut()
+    files = natural_paths(files_below(path, left_out))
+    parts = [file for file in files if file.suffix == ".parquet"]
+    beside = [file for file in parts if file.is_relative_to(tables)]
+    if arrays := [file for file in files if file.suffix == ".npy"]:
         metadata = [ParquetColumns(str(tables), natural_paths(beside))] if beside else []
         stacked = Stacked(str(path), [NpyRows(file) for file in arrays])
-        return VectorSource(str(path), {"": stacked}, metadata=[(columns, columns.names) for columns in metadata])
-    if files := natural_paths(path.rglob("*.parquet")):
-        return _table(ParquetColumns(str(path), files), vector_column)
+        found = VectorSource(str(path), {"": stacked}, metadata=[(columns, columns.names) for columns in metadata])
+        return replace(found, notes=left_out.notes())
+    if parts:
+        found = _table(ParquetColumns(str(path), parts), vector_column)
+        return replace(found, notes=[*found.notes, *left_out.notes()])
     raise SourceError(f"{path} holds no .npy and no .parquet file. Name the file itself, if it has another format.")
 
 
@@ -208,7 +215,7 @@ def _metadata(given: Given | Mapping[str, Sequence[Any]], text: Sequence[str]) -
     if not isinstance(given, Mapping):
         path = Path(given)
         if not path.exists():
-            raise SourceError(f"{path} does not exist; expected a table, or a folder of .parquet files, with the metadata.")
+            raise SourceError(absent(str(path)))
         return open_columns(path, [*text, ID])
     try:
         return MemoryColumns(pa.table({name: pa.array(values) for name, values in given.items()}), "metadata")

@@ -1,0 +1,356 @@
+"""`Searcher`: one store, its open indexes and the encoders of queries, kept for search after search."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import Any, Unpack
+
+import numpy as np
+import numpy.typing as npt
+
+from embedstore._core.arguments import strings
+from embedstore._core.unit import unit_rows
+from embedstore.errors import UsageError
+from embedstore.indexing.exact import RESIDENT_BYTES
+from embedstore.retrieval.aligned_spaces import ProjectedSpace, SearchableSpace
+from embedstore.retrieval.fusion import deepened, diversified, first_of_each, fuse_ranks, fuse_scores, like_cosines
+from embedstore.retrieval.index import OpenIndex, open_index
+from embedstore.retrieval.queries import Asked, Resolver, combined, joined, weighted
+from embedstore.retrieval.search_options import Query, SearchOptions
+from embedstore.retrieval.search_result import Hit, SearchResult, certainty, described
+from embedstore.store import Store
+from embedstore.store.format import HEAD, HEADS
+from embedstore.store.indexes import INDEX
+
+__all__ = ["Searcher"]
+
+Rows = npt.NDArray[np.int64]
+Float = npt.NDArray[np.float32]
+Ranking = tuple[Rows, npt.NDArray[np.float64]]
+
+BACKGROUND = 1000
+POOL = 100  # of the nearest, that a diverse answer is put together from
+DEEPER = 5
+FILTERS_KEPT = 64
+
+
+class Searcher:
+    """Searches one store, pinned to the generation it opened; encoders and indexes are loaded once and kept.
+
+    Threads may share it.
+
+    Parameters
+    ----------
+    store : Store
+    device : str
+        For encoding queries; where it is a GPU that was named (``"cuda"``) and `resident`, exact search runs there as well.
+    resident : bool
+        Read indexes and vectors into memory, for many searches; otherwise files are mapped and a search touches what it needs.
+    exact_bytes : int
+        Of vectors that are kept in the form that exact search takes.
+    before : Searcher, optional
+        One of the same store and device, whose encoders are taken over.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        device: str = SearchOptions.device,
+        resident: bool = False,
+        exact_bytes: int = RESIDENT_BYTES,
+        before: Searcher | None = None,
+    ) -> None:
+        self.store = store
+        encoders: dict[tuple[str, ...], Any] = before.queries.encoders if before else {}
+        self.queries: Resolver = Resolver(store, device=device, encoders=encoders)
+        self._resident = resident
+        self._exact_bytes = exact_bytes
+        self._exact_on = device if resident and device.startswith("cuda") else "cpu"
+        self._indexes: dict[str, OpenIndex] = {}
+        self._masks: OrderedDict[tuple[str, str], npt.NDArray[np.bool_]] = OrderedDict()
+        self._answers = threading.local()
+        self._opening = threading.RLock()
+        self._seen = _states(self._watched)
+
+    def search(self, **query: Unpack[Query]) -> SearchResult:
+        """See `embedstore.search`; the device is that of the searcher."""
+        if "device" in query:
+            raise UsageError("A Searcher has a device: Searcher(store, device=…). Leave it out of its searches.")
+        return self.answer(SearchOptions.of(query))
+
+    def answer(self, wanted: SearchOptions) -> SearchResult:
+        """The answer to a question whose options are checked."""
+        columns = self._columns(wanted.columns)
+        if wanted.group_by is not None:
+            self._columns([wanted.group_by])
+        start = time.perf_counter()
+        self._answers.used = {}
+        asked = self._asked(wanted)
+        encoded = time.perf_counter()
+        for one in asked:
+            self.index(one.space)
+        loaded = time.perf_counter()
+        rows, scores = self._ranked(asked, wanted)
+        found = time.perf_counter()
+        hits = self._hits(rows, scores, columns, wanted.offset)
+        fetched = time.perf_counter()
+        notes = [one.note for one in asked if one.note]
+        notes += [note for s in joined(asked) if (note := self._indexes[s].note)]
+        alignments = [one.space.head for one in asked if isinstance(one.space, ProjectedSpace)]
+        took = {"encode": encoded - start, "load": loaded - encoded, "search": found - loaded, "fetch": fetched - found}
+        return SearchResult(
+            hits,
+            " + ".join(joined(asked)),
+            {key: round(1000 * s, 2) for key, s in took.items()},
+            self.answered(),
+            " ".join(dict.fromkeys(notes)) or None,
+            " + ".join(dict.fromkeys(alignments)) or None,
+            list(dict.fromkeys(name for one in asked for name in one.aligned)),
+        )
+
+    def nearest(
+        self,
+        space: SearchableSpace,
+        queries: npt.NDArray[Any],
+        k: int,
+        *,
+        exclude: Rows | None = None,
+        among: Rows | None = None,
+        recall: float | None = None,
+    ) -> tuple[Float, Rows]:
+        """The `k` nearest vectors of `space` to each of many query vectors of the same space.
+
+        Parameters
+        ----------
+        queries : (m, dim)
+        exclude : (m,) int64, optional
+            For each query the row of an item to leave out, such as its own; -1 for none.
+        among : (r,) int64, optional
+            Rows to look at; default all.
+        recall : float, optional
+            An operating point of the index; 1 for exact search.
+
+        Returns
+        -------
+        scores : (m, k) float32, or narrower where the space has fewer vectors
+            Cosines, descending; NaN beyond the last result.
+        rows : (m, k) int64, likewise
+            Rows of the store; -1 beyond the last result.
+        """
+        keep = space.live if among is None else self._mask(space, among)
+        return self._nearest(space, queries, k, keep, exclude, recall)
+
+    def index(self, space: SearchableSpace) -> OpenIndex:
+        """The index of `space`, opened when first needed."""
+        with self._opening:
+            if space.name not in self._indexes:
+                self._indexes[space.name] = open_index(
+                    space, resident=self._resident, device=self._exact_on, exact_bytes=self._exact_bytes
+                )
+            return self._indexes[space.name]
+
+    def current(self) -> bool:
+        """Whether the indexes and heads of the store are still those that were there when this was made."""
+        return _states(self._watched) == self._seen
+
+    @cached_property
+    def _watched(self) -> list[str]:
+        heads = self.store.path / HEADS
+        indexes = [space.index_folder / INDEX for space in self.queries.spaces.values()]
+        return [str(path) for path in (heads, *(heads / name / HEAD for name in self.store.heads), *indexes)]
+
+    def answered(self) -> dict[str, Any]:
+        """How this thread's last search was answered, or the least certain call of `nearest` since: ``type``, ``recall``, …"""
+        return dict(getattr(self._answers, "used", {}))
+
+    def _nearest(
+        self,
+        space: SearchableSpace,
+        queries: npt.NDArray[Any],
+        k: int,
+        keep: npt.NDArray[np.bool_] | None,
+        exclude: Rows | None,
+        recall: float | None,
+    ) -> tuple[Float, Rows]:
+        opened = self.index(space).index
+        answer = opened.search(queries, k if exclude is None else k + 1, keep=keep, recall=recall)
+        used = described(opened.report_.type, opened.report_.at, answer.plan, answer.recall)
+        self._answers.used = min(self.answered() or used, used, key=certainty)
+        scores, positions = answer.scores, answer.positions
+        rows = np.where(positions < 0, -1, space.raw_rows[positions]) if len(space.raw_rows) else positions
+        scores = np.where(positions < 0, np.float32(np.nan), scores)
+        if exclude is not None:
+            own = rows == np.asarray(exclude)[:, None]
+            order = np.argsort(own, axis=1, kind="stable")  # what is left out goes to the end
+            rows = np.take_along_axis(np.where(own, -1, rows), order, axis=1)[:, :k]
+            scores = np.take_along_axis(np.where(own, np.float32(np.nan), scores), order, axis=1)[:, :k]
+        return scores, rows
+
+    def _asked(self, wanted: SearchOptions) -> list[Asked]:
+        """Every query of the question, with its weight."""
+        space = wanted.space
+        asked = [
+            self.queries.payload(modality, given, space)
+            for modality in ("text", "image", "audio")
+            for given in _several(getattr(wanted, modality), modality)
+        ]
+        asked += [self.queries.item(item, space) for item in _several(wanted.id, "id")]
+        if wanted.vector is not None:
+            asked.append(self.queries.vector(wanted.vector, space))
+        if wanted.like or wanted.unlike:
+            like, unlike = strings(wanted.like or [], "like"), strings(wanted.unlike or [], "unlike")
+            asked.append(self.queries.examples(like, unlike, space))
+        if not asked:
+            raise UsageError("Say what to search for: words, --text, --image, --audio, --id, --vector or --like.")
+        return weighted(asked, wanted.weights, wanted.fusion)
+
+    def _ranked(self, asked: Sequence[Asked], wanted: SearchOptions) -> Ranking:
+        """Rows and scores of the page that is wanted."""
+        needed = -(-wanted.last // POOL) * POOL if wanted.diversity else wanted.last
+        depth = max(DEEPER * needed, 50) if wanted.group_by else needed
+        while True:
+            rows, scores = self._candidates(asked, depth, wanted)
+            exhausted = len(rows) < depth
+            if wanted.min_score is not None:
+                kept = scores >= wanted.min_score
+                exhausted |= not kept.all()
+                rows, scores = rows[kept], scores[kept]
+            if wanted.group_by is not None:
+                (values,) = self.store.items.lookup.values(rows, [wanted.group_by])
+                places = first_of_each(values, wanted.per_group)
+                rows, scores = rows[places], scores[places]
+            if exhausted or len(rows) >= needed:
+                break
+            depth *= 4
+        if wanted.diversity and len(rows):
+            rows, scores = rows[:needed], scores[:needed]
+            vectors = _vectors_of(rows, asked[0].space)
+            fused = len(asked) > 1 and (wanted.fusion != "score" or len(joined(asked)) > 1)
+            pools = [slice(lo, lo + POOL) for lo in range(0, len(rows), POOL)]  # of one size, so that pages fit together
+            worth = [like_cosines(scores[pool]) if fused else scores[pool] for pool in pools]
+            chosen = [
+                pool.start + diversified(own, vectors[pool], wanted.diversity, POOL)
+                for pool, own in zip(pools, worth, strict=True)
+            ]
+            order = np.concatenate([np.empty(0, np.intp), *chosen])
+            rows, scores = rows[order], scores[order]
+        return rows[wanted.offset : wanted.last], scores[wanted.offset : wanted.last]
+
+    def _candidates(self, asked: Sequence[Asked], depth: int, wanted: SearchOptions) -> Ranking:
+        groups = joined(asked)
+        leave_out = np.asarray([row for one in asked for row in one.leave_out], np.int64)
+        if wanted.fusion == "score":
+            sums = [combined(group) for group in groups.values()]
+            if len(sums) == 1:
+                return self._one(sums[0], depth, wanted, leave_out)
+            return deepened(depth, lambda deep: self._fused(sums, deep, wanted, leave_out))
+        if len(asked) == 1:
+            return self._one(asked[0], depth, wanted, leave_out)
+
+        def ranked(deep: int) -> Ranking:
+            rankings = [self._one(one, deep, wanted, leave_out)[0] for one in asked]
+            return fuse_ranks(rankings, [one.weight for one in asked])
+
+        return deepened(depth, ranked)
+
+    def _one(self, asked: Asked, depth: int, wanted: SearchOptions, leave_out: Rows) -> Ranking:
+        keep, deeper = self._filter(asked.space, wanted.where), depth + len(leave_out)
+        scores, rows = self._nearest(asked.space, asked.vector[None], deeper, keep, None, wanted.recall)
+        kept = rows[0] >= 0
+        if len(leave_out):
+            kept &= ~np.isin(rows[0], leave_out)
+        return rows[0][kept][:depth], scores[0][kept][:depth].astype(np.float64)
+
+    def _fused(self, asked: Sequence[Asked], depth: int, wanted: SearchOptions, leave_out: Rows) -> Ranking:
+        found = [self._one(one, depth, wanted, leave_out)[0] for one in asked]
+        rows = np.unique(np.concatenate(found))
+        scores, background = [], []
+        for one in asked:
+            has = one.space.has(rows)
+            values = np.full(len(rows), np.nan)
+            query = unit_rows(one.vector[None])[0]
+            values[has] = unit_rows(one.space.take(rows[has])) @ query
+            scores.append(values)
+            at_random = np.random.default_rng(0).choice(one.space.rows, min(BACKGROUND, len(one.space)), replace=False)
+            usual = unit_rows(one.space.take(np.sort(at_random))) @ query
+            background.append((float(usual.mean()), float(usual.std())))
+        return fuse_scores(rows, scores, background, [one.weight for one in asked])
+
+    def _filter(self, space: SearchableSpace, where: str | None) -> npt.NDArray[np.bool_] | None:
+        """Positions of the space that may be found; None for all."""
+        if where is None:
+            return space.live
+        key = (space.name, where)
+        with self._opening:
+            mask = self._masks.get(key)
+        if mask is None:
+            mask = self._mask(space, self.store.where(where))  # may take long: other searches go on
+        with self._opening:
+            if key not in self._masks:
+                self._masks[key] = mask
+                while len(self._masks) > FILTERS_KEPT:
+                    self._masks.popitem(last=False)
+            self._masks.move_to_end(key)
+            return self._masks[key]
+
+    def _mask(self, space: SearchableSpace, rows: Rows) -> npt.NDArray[np.bool_]:
+        table = np.zeros(self.store.manifest.next_row + 1, bool)
+        table[rows] = True
+        mask = table[space.raw_rows]
+        mask = mask if space.live is None else mask & space.live
+        mask.flags.writeable = False
+        return mask
+
+    def _columns(self, columns: Sequence[str] | None) -> list[str]:
+        types = self.store.items.column_types()
+        if columns is None:
+            return self.store.items.metadata_columns()
+        columns = strings(columns, "columns")
+        if unknown := [c for c in columns if c not in types]:
+            raise UsageError(f"No column is called {unknown[0]!r}. Columns: {', '.join(types)}.")
+        return columns
+
+    def _hits(self, rows: Rows, scores: npt.NDArray[Any], columns: list[str], offset: int) -> list[Hit]:
+        ids, *values = self.store.items.lookup.values(rows, ["id", *columns])
+        return [
+            Hit(offset + i + 1, ids[i], round(score, 6), {c: column[i] for c, column in zip(columns, values, strict=True)})
+            for i, score in enumerate(scores.tolist())
+        ]
+
+
+def _states(paths: Sequence[str]) -> list[tuple[int, int] | None]:
+    """What tells a file or folder from the one that replaced it; None for what is not there."""
+    states: list[tuple[int, int] | None] = []
+    for path in paths:
+        try:
+            found = os.stat(path)
+            states.append((found.st_mtime_ns, found.st_ino))
+        except OSError:
+            states.append(None)
+    return states
+
+
+def _several(given: Any, what: str) -> list[Any]:
+    """Ids, texts, or paths of files."""
+    if given is None:
+        return []
+    several: list[Any] = list(given) if isinstance(given, Iterable) and not isinstance(given, (str, bytes)) else [given]
+    if what in ("id", "text"):
+        return strings(several, what)
+    if wrong := [one for one in several if not isinstance(one, (str, os.PathLike))]:
+        raise UsageError(f"{what} should be paths. Got {wrong[0]!r} ({type(wrong[0]).__name__}) instead.")
+    return several
+
+
+def _vectors_of(rows: Rows, space: SearchableSpace) -> Float:
+    """Vectors (n, dim) of `rows`; zeros, like nothing else, where the space has none."""
+    has = space.has(rows)
+    vectors = np.zeros((len(rows), space.dim), np.float32)
+    vectors[has] = space.take(rows[has])
+    return vectors

@@ -1,0 +1,29 @@
+"""The options of `predict`, checked when they are made.
+
+Defaults and help of the command come from here, so nothing heavy is imported.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from embedstore._core.arguments import DEVICES, check_types, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictOptions:
+    """What `predict` is asked besides a store, a head and a dataset; its documentation says what each option means.
+
+    Raises
+    ------
+    UsageError
+        A value of another type.
+    """
+
+    ids: Sequence[str] | None = option(None, "A stored item; may be repeated. Default: all.", list[str] | None, flag="--id")
+    where: str | None = None
+    columns: Mapping[str, str] | None = None
+    explained: bool = option(False, "What each input contributed, and the nearest items.", flag="--explain")
+    device: str = option("auto", DEVICES)
+
+    def __post_init__(self) -> None:
+        check_types(self)
