@@ -30,6 +30,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "embedstore predict my.store label new-photos/ --out labels.csv",
         'embedstore predict my.store label --where "label is null" --explain',
     ),
+    "compare": (
+        "embedstore compare my.store label",
+        "embedstore compare my.store label --inputs image --inputs text --inputs image,text --cv 5",
+    ),
     "align": (
         "embedstore align my.store --from text --to image",
         'embedstore search my.store "red car" --space aligned.image',

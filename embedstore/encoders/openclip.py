@@ -102,7 +102,7 @@ class ClipTextEncoder:
         return tokens
 
     def start(self, batch: Sequence[Array]) -> Pending:
-        return self.model.start(np.asarray(batch, np.int64).reshape(len(batch), self._clip.context_length))
+        return self.model.start(np.stack(batch))
 
     def encode(self, batch: Sequence[Array]) -> Vectors:
         return self.start(batch)()

@@ -126,7 +126,7 @@ def train(
     target : str
         Metadata column with the labels; items where it is null are left out.
     head : str
-        A kind of `embedstore.heads.HEADS` that serves the task.
+        A kind that serves the task: of `embedstore.registry.heads_for`.
     inputs : sequence of str, optional
         Spaces to use; default: all.
     where : str, optional
@@ -177,7 +177,7 @@ def train(
         report=report,
         plots=plots,
     )
-    options = replace(options, device=_device(device))
+    options = replace(options, device=device_there(device))
     started, say = time.perf_counter(), on_progress or (lambda message: None)
     view = _open(store, target, options)
     if columns:
@@ -242,7 +242,7 @@ def _summary(view: View, judged: Judged, name: str, options: TrainOptions, secon
     )
 
 
-def _device(name: str) -> str:
+def device_there(name: str) -> str:
     """A torch device that is there; ``"cpu"`` is not asked of torch, which takes seconds to import."""
     if name == "cpu":
         return name

@@ -11,7 +11,8 @@ import numpy as np
 from embedstore._core.splits import grouped_folds, hashed_fraction, stratified_folds
 from embedstore.errors import HeadError
 from embedstore.evaluation.copies import Copies, find_copies
-from embedstore.heads import HEADS, AutoHead, Head
+from embedstore.heads import AutoHead, Head
+from embedstore.registry import heads_for
 from embedstore.store import View
 from embedstore.training.tasks.base import HEAD, KNN, Codes, Float, Judged, Task
 from embedstore.training.train_options import TrainOptions
@@ -55,7 +56,6 @@ class Trial:
         head, outputs = self._fold(fit, val, test, "")
         self._say("copies across the split")
         every = np.concatenate([fit, val])
-        by = "column 'split'" if self._view.split_column else f"hashed {self._view.group_name or 'id'}"
         return Judged(
             self._task,
             self.labels,
@@ -63,7 +63,7 @@ class Trial:
             fitted_on=every,
             test=test,
             outputs=outputs,
-            evaluation=f"{len(test):,} test items, split by {by}",
+            evaluation=f"{len(test):,} test items, split by {self._split_by}",
             sizes={"train": len(fit), "val": len(val), "test": len(test)},
             split=self._view.split,
             seeds=self._over_seeds(head, outputs[HEAD], [(fit, val, test)], test),
@@ -76,10 +76,7 @@ class Trial:
     def cross_validate(self, k: int) -> Judged:
         """All items, each judged by heads that did not see its fold; and a head fitted on all."""
         view, every = self._view, np.arange(len(self.labels))
-        if view.groups is None:
-            folds = stratified_folds(self._task.strata(self.labels), view.ids.tolist(), k, seed=self._seed)
-        else:
-            folds = grouped_folds(self._task.strata(self.labels), view.groups, k, seed=self._seed)
+        folds = self._folds(k)
         outputs: dict[str, Float] = {}
         copies: Copies | None = None
         parts = []
@@ -95,7 +92,6 @@ class Trial:
         self._say("final fit on all items")
         fit, val = self._validation(every)
         head = self._fit(self._make(self._options.head, self._seed), fit, val, view.names)
-        grouped = f", {view.group_name} kept together" if view.groups is not None else ""
         return Judged(
             self._task,
             self.labels,
@@ -103,7 +99,7 @@ class Trial:
             fitted_on=every,
             test=every,
             outputs=outputs,
-            evaluation=f"{k}-fold cross-validation over {len(every):,} items{grouped}",
+            evaluation=f"{k}-fold cross-validation over {len(every):,} items{self._together}",
             sizes={"train": len(fit), "val": len(val), "test": len(every)},
             split=folds.astype(str),
             seeds=self._over_seeds(head, outputs[HEAD], parts, every),
@@ -112,6 +108,40 @@ class Trial:
             witness=witness,
             notes=self._notes,
         )
+
+    def parts(self, k: int | None) -> tuple[list[tuple[Codes, Codes, Codes]], str]:
+        """Items to fit on, to choose on and to judge on: of the split, or of each of `k` folds; and what that is in words."""
+        if k is None:
+            parts = [self._three_way()]
+            return parts, f"{len(parts[0][-1]):,} test items, split by {self._split_by}"
+        every, folds = np.arange(len(self.labels)), self._folds(k)
+        found = [(*self._validation(every[folds != fold]), every[folds == fold]) for fold in range(k)]
+        return found, f"{k}-fold cross-validation over {len(every):,} items{self._together}"
+
+    def tried(self, names: Sequence[str], parts: Sequence[tuple[Codes, Codes, Codes]]) -> tuple[Float, float]:
+        """What heads on some of the inputs say of the items that `parts` judge, in their order; seconds of the last fit."""
+        found, seconds = [], 0.0
+        for fit, val, test in parts:
+            start = time.perf_counter()
+            head = self._fit(self._make(self._options.head, self._seed), fit, val, names)
+            seconds = time.perf_counter() - start
+            found.append(self._predict(head, test, names))
+        return np.concatenate(found), seconds
+
+    def _folds(self, k: int) -> Codes:
+        """The fold (n,) of each item."""
+        strata, view = self._task.strata(self.labels), self._view
+        if view.groups is None:
+            return stratified_folds(strata, view.ids.tolist(), k, seed=self._seed)
+        return grouped_folds(strata, view.groups, k, seed=self._seed)
+
+    @property
+    def _split_by(self) -> str:
+        return "column 'split'" if self._view.split_column else f"hashed {self._view.group_name or 'id'}"
+
+    @property
+    def _together(self) -> str:
+        return f", {self._view.group_name} kept together" if self._view.groups is not None else ""
 
     def _fold(self, fit: Codes, val: Codes, test: Codes, where: str) -> tuple[Head, dict[str, Float]]:
         """The head, and what it and the baselines say of the test items (t, …)."""
@@ -134,7 +164,7 @@ class Trial:
     def _over_seeds(self, head: Head, first: Float, parts: Sequence[tuple[Codes, Codes, Codes]], judged: Codes) -> list[float]:
         """The main score over `judged` with `seeds` seeds, of which the first is known."""
         kind = head.chosen_ if isinstance(head, AutoHead) else self._options.head
-        if kind not in HEADS or not self._make(kind, self._seed).stochastic:
+        if kind not in heads_for(self._task.heads) or not self._make(kind, self._seed).stochastic:
             return []
         truth = self.labels.truth[judged]
         found = [self._task.main_score(truth, first)]

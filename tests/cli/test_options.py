@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import FrozenInstanceError, dataclass, field, fields
 from pathlib import Path
@@ -13,6 +14,8 @@ import numpy as np
 import pytest
 import typer
 from embedstore_cli.main import app
+from embedstore_cli.metavars import NAMES, OWN
+from typer.testing import CliRunner
 
 import embedstore as es
 from embedstore._core.arguments import as_type
@@ -267,3 +270,27 @@ def test_an_index_without_a_store_refuses_them_too() -> None:
         (name,) = given
         with pytest.raises(UsageError, match=f"{name} must be"):
             VectorIndex(**given).fit(np.eye(4, dtype=np.float32))  # type: ignore[arg-type]
+
+
+COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_calls_values_by_what_is_typed(command: str) -> None:
+    """Never by a type of Python, such as <list[str]>."""
+    for param in COMMANDS[command].params:
+        assert param.metavar or param.is_flag or param.param_type_name == "argument", param.name
+    lines = CliRunner().invoke(app, [command, "--help"]).stdout.splitlines()
+    assert not [line for line in lines if re.search(r"<(list|str|int|float|path)", line)]
+
+
+def test_names_of_values_are_those_of_options() -> None:
+    """No name is kept for an option that is gone."""
+    known = {param.name for command in COMMANDS.values() for param in command.params}
+    assert {name for names in NAMES.values() for name in names} <= known
+    for command, name in OWN:
+        assert name in {param.name for param in COMMANDS[command].params}
+    typed = {name: {param.name: param.metavar for param in command.params} for name, command in COMMANDS.items()}
+    assert [typed[name]["image"] for name in ("embed", "search")] == ["ENCODER", "FILE"]
+    assert (typed["search"]["id"], typed["search"]["k"], typed["search"]["where"]) == ("ID", "NUMBER", "SQL")
+    assert (typed["train"]["head"], typed["train"]["inputs"], typed["train"]["plots"]) == ("KIND", "SPACE,…", "FOLDER")

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from embedstore.encoders import ENCODERS, Encoder, EncoderRequest, load_encoder
+from embedstore.encoders.base import prepare_all, prepare_one
 from embedstore.encoders.payloads.images import ImageTransform, decode_rgb, shortest
 from embedstore.encoders.runtimes.base import agreement
 from embedstore.errors import EncoderError, MissingDependencyError, PayloadError, UsageError
@@ -70,6 +71,19 @@ class EncoderContract:
         together = encoder.encode(prepared)
         alone = np.concatenate([encoder.encode([p]) for p in prepared])
         assert agreement(together, alone) > 0.9999
+
+    def test_many_are_prepared_as_one_by_one(self, encoder: Encoder) -> None:
+        bad = b"\xff\xfe not a payload"
+        payloads = [*self.payloads(), bad, self.payloads()[0], b"many words " * 90]
+        before = encoder.truncated
+        alone = [prepare_one(encoder, payload) for payload in payloads]
+        counted, before = encoder.truncated - before, encoder.truncated
+        together = prepare_all(encoder, payloads)
+        assert encoder.truncated - before == counted
+        assert [repr(ours) for ours in together] == [repr(theirs) for theirs in alone]
+        assert prepare_all(encoder, []) == []
+        if self.modality == "text" and not isinstance(alone[5], bytes):
+            assert isinstance(together[5], PayloadError), "a bad text costs itself alone"
 
     def test_the_spec_survives_json_and_is_complete(self, encoder: Encoder) -> None:
         spec = EncoderSpec.from_dict(json.loads(json.dumps(encoder.spec.to_dict())))
@@ -242,6 +256,28 @@ class TestOpenClipText(EncoderContract):
         before = encoder.truncated
         encode(encoder, ["one", "word " * 14, "word " * 40])
         assert encoder.truncated - before == 1
+
+    def test_a_tokenizer_that_refuses_one_text_of_many_costs_that_one(
+        self, tiny_clip: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        encoder: Any = load_encoder(tiny_clip, "text")
+        tokens = encoder.tokens
+
+        def refuses(texts: Sequence[str]) -> Any:
+            if "odd" in texts:
+                raise KeyError("odd")
+            return tokens(texts)
+
+        monkeypatch.setattr(encoder, "tokens", refuses)
+        prepared = prepare_all(encoder, [b"one", b"odd", b"word " * 40])
+        assert [isinstance(given, PayloadError) for given in prepared] == [False, True, False]
+        assert encoder.truncated == 1
+
+    def test_texts_are_tokenized_when_they_are_prepared(self, tiny_clip: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        encoder: Any = load_encoder(tiny_clip, "text", runtime="torch")
+        prepared = [encoder.prepare(text.encode()) for text in TEXTS]
+        monkeypatch.setattr(encoder, "tokens", None)  # the thread that encodes is not to do it
+        assert encoder.encode(prepared).shape == (len(TEXTS), 32)
 
     def test_equals_open_clip_s_own_preprocessing(self, tiny_clip: str) -> None:
         import open_clip

@@ -266,7 +266,9 @@ def test_a_processor_needs_no_comparing() -> None:
 
 @pytest.mark.offline_models
 @pytest.mark.usefixtures("tried_like_a_gpu")
-@pytest.mark.parametrize(("name", "modality"), [("effnet-lite0", "image"), ("minilm", "text")])
+@pytest.mark.parametrize(
+    ("name", "modality"), [("minilm", "text"), pytest.param("effnet-lite0", "image", marks=pytest.mark.slow)]
+)
 def test_trained_networks_agree_in_float16(name: str, modality: str) -> None:
     encoder: Any = load_encoder(name, modality, device="cpu", runtime="torch")
     assert encoder.model.chosen.arithmetic == Arithmetic("float16", converted=True)

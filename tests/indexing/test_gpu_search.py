@@ -1,200 +1,50 @@
-"""What a GPU does for an index, as far as a CPU can show it: loading, batches and memory of exact search; graphs of CAGRA."""
+"""Exact search by torch: on a CPU, and on a card where there is one; float64 says what is right."""
 
 from __future__ import annotations
 
-import gc
-import weakref
+import sys
+from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
-import numpy.typing as npt
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent.parent))
+
 import torch
 
-from embedstore._core.unit import unit_rows
-from embedstore.errors import UsageError
-from embedstore.indexing import build, exact, gpu
-from embedstore.indexing.base import Base, Setting
-from embedstore.indexing.entries import Entries
-from embedstore.indexing.gpu import FlatOnGpu
-from embedstore.indexing.recipe import Recipe
+from benchmarks._gpu.search import APART, ZEROS, compared, queries, reference, vectors
+from embedstore.indexing.exact import ExactIndex
 from embedstore.indexing.vector_index import VectorIndex
-from embedstore.indexing.vectors import ArrayVectors
 
-Array = npt.NDArray[Any]
-N, DIM = 1500, 16
+CARD = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU"))
 
 
-def points(seed: int, n: int, centres: int = 20, spread: float = 0.5) -> Array:
-    rng, centre = np.random.default_rng(seed), np.random.default_rng(99).standard_normal((centres, DIM))
-    return np.asarray(centre[rng.integers(0, centres, n)] + spread * rng.standard_normal((n, DIM)), np.float32)
-
-
-def read_only(array: Array) -> ArrayVectors:
-    """As a store's blocks are."""
-    array.flags.writeable = False
-    return ArrayVectors(array)
-
-
-class TorchWithCuda:
-    """torch whose GPU is the CPU; it remembers what was pinned."""
-
-    def __init__(self) -> None:
-        self.pinned: list[tuple[int, ...]] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(torch, name)
-
-    def empty(self, *size: Any, device: Any = "cpu", pin_memory: bool = False, **options: Any) -> torch.Tensor:
-        made = torch.empty(*size, **options)
-        if pin_memory:
-            self.pinned.append(tuple(made.shape))
-        if device != "cpu":
-            made = made.as_subclass(OnGpu)
-        return made
-
-
-class OnGpu(torch.Tensor):
-    """Says that it is on a GPU until something is computed of it."""
-
-    @property
-    def device(self) -> torch.device:  # type: ignore[override]
-        return torch.device("cuda:0")
-
-
+@pytest.mark.parametrize("device", ["cpu:0", CARD])
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_read_only_blocks_are_loaded_without_a_word_of_torch(dtype: type, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch warns once a process of arrays that it shares and cannot write to: none may reach it."""
-    from_numpy = torch.from_numpy
+class TestExactSearch:
+    def test_positions_and_scores_are_those_of_float64(self, device: str, dtype: Any) -> None:
+        rows = vectors(3000, 40, dtype, device)
+        asked = queries(rows, 32)
+        apart, right = compared(*ExactIndex(rows, device=device).search(asked, 10), reference(rows, asked, device))
+        assert (apart <= APART, right) == (True, 1.0)
 
-    def checked(array: Array) -> torch.Tensor:
-        assert array.flags.writeable
-        return from_numpy(array)
+    def test_of_a_subset(self, device: str, dtype: Any) -> None:
+        rows = vectors(3000, 40, dtype, device)
+        asked, subset = queries(rows, 8), np.arange(0, 3000, 7)
+        scores, found = ExactIndex(rows, device=device).search(asked, 10, subset=subset)
+        assert np.isin(found, subset).all()
+        apart, right = compared(scores, found, reference(rows, asked, device, subset))
+        assert (apart <= APART, right) == (True, 1.0)
 
-    faked = TorchWithCuda()
-    monkeypatch.setattr(torch, "from_numpy", checked)
-    monkeypatch.setattr(gpu, "require", lambda name: faked)
-    monkeypatch.setattr(gpu, "BLOCK", 400)
-    vectors = points(0, N).astype(dtype)
-    vectors[3] = 0
-    flat = FlatOnGpu(read_only(vectors), device)
-    assert faked.pinned == ([(400, DIM)] if device == "cuda" else [])
-    rows = flat._rows.as_subclass(torch.Tensor)
-    expected = vectors if dtype == np.float16 else unit_rows(vectors)
-    np.testing.assert_array_equal(rows.numpy(), expected)
-    lengths = np.linalg.norm(expected.astype(np.float64), axis=1)
-    wanted = np.where(lengths > 0, 1 / np.where(lengths > 0, lengths, 1), 0)
-    np.testing.assert_allclose(flat._inverse.as_subclass(torch.Tensor).numpy(), wanted, rtol=1e-5)
+    def test_vectors_of_zeros_are_as_near_as_right_angles(self, device: str, dtype: Any) -> None:
+        rows = vectors(60, 8, dtype, device)
+        scores, found = ExactIndex(rows, device=device).search(rows[ZEROS : ZEROS + 1], 60)
+        assert np.isfinite(scores).all()
+        np.testing.assert_array_equal(scores[np.isin(found, np.arange(ZEROS))], 0)
 
-
-@pytest.mark.parametrize("dtype", [np.float16, np.float32])
-@pytest.mark.parametrize("at_once", [1, 7, 100])
-def test_batches_change_no_answer(dtype: type, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    vectors, queries = points(0, N).astype(dtype), unit_rows(points(1, 30))
-    monkeypatch.setattr(gpu, "SCORES", at_once * N * (2 if dtype == np.float16 else 1))
-    sizes: list[int] = []
-    products = FlatOnGpu._products
-    monkeypatch.setattr(FlatOnGpu, "_products", lambda self, q, rows: sizes.append(len(q)) or products(self, q, rows))
-    scores, positions = FlatOnGpu(read_only(vectors), "cpu").search(queries, 10)
-    truth = queries.astype(np.float64) @ unit_rows(vectors, np.float64).T
-    np.testing.assert_allclose(scores, -np.sort(-truth, axis=1)[:, :10], atol=1e-6)
-    np.testing.assert_allclose(np.take_along_axis(truth, positions, 1), scores, atol=1e-6)
-    assert max(sizes) == min(at_once, 30)
-    assert sum(sizes) == 30
-
-
-def test_float16_vectors_are_multiplied_in_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes: list[int] = []
-    mm = FlatOnGpu._mm
-    monkeypatch.setattr(FlatOnGpu, "_mm", lambda self, a, b: sizes.append(len(a)) or mm(self, a, b))
-    FlatOnGpu(read_only(points(0, N).astype(np.float16)), "cpu").search(unit_rows(points(1, 30)), 10)
-    assert sizes == [60]
-
-
-class Memory:
-    """A device that has room for the products of so many queries."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
-        self.tried: list[int] = []
-        self.held: list[Any] = []
-        products = FlatOnGpu._products
-
-        def limited(flat: FlatOnGpu, queries: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-            gc.collect()
-            assert all(held() is None for held in self.held), "what failed is still in memory"
-            self.tried.append(len(queries))
-            if len(queries) > most:
-                taken = torch.zeros(8)
-                self.held += [weakref.ref(taken), weakref.ref(queries)]
-                raise torch.OutOfMemoryError("CUDA out of memory.")
-            return products(flat, queries, rows)
-
-        monkeypatch.setattr(FlatOnGpu, "_products", limited)
-
-
-def test_less_is_held_at_once_where_memory_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    vectors, queries = read_only(points(0, N)), unit_rows(points(1, 30))
-    expected = FlatOnGpu(vectors, "cpu").search(queries, 10)
-    memory, flat = Memory(monkeypatch, most=4), FlatOnGpu(vectors, "cpu")
-    scores, positions = flat.search(queries, 10)
-    np.testing.assert_allclose(scores, expected[0], atol=1e-6)
-    np.testing.assert_array_equal(positions, expected[1])
-    assert memory.tried == [30, 15, 7] + [3] * 10
-    memory.tried.clear()
-    flat.search(queries[:5], 10)
-    assert memory.tried == [3, 2]  # it is known by now
-
-
-def test_a_query_that_does_not_fit_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    Memory(monkeypatch, most=0)
-    with pytest.raises(UsageError, match=r"A query of 1,500 vectors needs more memory than cpu has left\. Use --device cpu\."):
-        FlatOnGpu(read_only(points(0, N)), "cpu").search(unit_rows(points(1, 3)), 10)
-
-
-def cagra_on_cpu(unit: Array, links: int, device: str) -> Any:
-    """The class of FAISS that a graph of CAGRA comes back in, over a graph that the CPU built."""
-    assert device == "cuda"
-    index = faiss.IndexHNSWCagra(unit.shape[1], links)
-    index.add(unit)
-    index.base_level_only = True
-    return index
-
-
-def test_walks_through_a_graph_of_cagra_begin_at_entries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And not where FAISS draws: answers do not hang on how often it does, and are the same from call to call."""
-    monkeypatch.setattr(build, "cagra_graph", cagra_on_cpu)
-    clustered = points(0, 3000, centres=300, spread=0.005)
-    vectors, every, recipe = ArrayVectors(clustered), np.ones(3000, bool), Recipe.parse("HNSW4,Flat")
-    index, recipe, entries = build.build(recipe, vectors, every, threads=1, seed=0, device="cuda", say=lambda text: None)
-    queries = unit_rows(points(1, 200, centres=300, spread=0.005))
-    wanted = -np.sort(-(queries @ unit_rows(clustered).T), axis=1)[:, 4]
-
-    def asked(starts: int, entries: Entries | None) -> tuple[Array, float]:
-        index.num_base_level_search_entrypoints = starts
-        base = Base(index, recipe, np.arange(3000), vectors, entries)
-        scores, positions = base.search(queries, 5, Setting(10, 10))
-        return positions, float((scores[:, -1] >= wanted - 1e-5).mean())
-
-    assert entries is not None
-    (first, recall), (second, _) = asked(1, entries), asked(32, entries)
-    np.testing.assert_array_equal(first, second)
-    (few, _), (more, of_more) = asked(1, None), asked(32, None)
-    assert (few != more).any()
-    assert recall > of_more
-
-
-def test_an_index_that_a_gpu_built_answers_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tuned with its entries, renumbered, and searched beside what it does not hold."""
-    monkeypatch.setattr(build, "cagra_graph", cagra_on_cpu)
-    monkeypatch.setattr(exact, "FlatOnGpu", lambda vectors, device: FlatOnGpu(vectors, "cpu"))
-    vectors, queries = points(0, N), points(1, 50)
-    index = VectorIndex(factory="HNSW16", device="cuda", threads=1).fit(vectors)
-    assert index.base_ is not None
-    assert index.base_.entries is not None
-    answer = index.search(queries, 10)
-    np.testing.assert_array_equal(answer.positions, index.search(queries, 10).positions)
-    cosines = unit_rows(queries) @ unit_rows(vectors).T
-    np.testing.assert_allclose(answer.scores, np.take_along_axis(cosines, answer.positions, 1), atol=1e-5)
-    assert (answer.scores[:, -1] >= -np.sort(-cosines, axis=1)[:, 9] - 1e-5).mean() >= 0.9
+    def test_an_index_asks_it(self, device: str, dtype: Any) -> None:
+        rows = vectors(500, 16, dtype, device)
+        asked = queries(rows, 8)
+        answer = VectorIndex(factory="Flat", device=device).fit(rows).search(asked, 5)
+        assert compared(answer.scores, answer.positions, reference(rows, asked, device))[1] == 1.0
