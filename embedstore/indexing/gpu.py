@@ -50,6 +50,7 @@ def cagra_graph(unit: Float, links: int, device: str) -> Any:
     index = faiss.IndexHNSWCagra()
     index.base_level_only = True  # upper levels would be built on the CPU, vertex by vertex
     on_gpu.copyTo(index)
+    index.hnsw.entry_point = index.hnsw.max_level = 0  # FAISS leaves -1, where a graph of no vectors would begin
     return index
 
 

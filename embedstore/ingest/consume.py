@@ -42,7 +42,7 @@ ENCODING_ERRORS = (*CONTENT_ERRORS, EncoderOutOfMemoryError)
 
 
 def encode_batch(batch: Batch) -> None:
-    """Encode a batch; on out-of-memory in halves (and smaller from then on), on another error one by one."""
+    """Encode a batch; on an error in halves, until what is at fault is alone; smaller from then on where memory ran out."""
     state, prepared = batch.state, batch.prepared
     if len(prepared) > state.batch_size:  # made before the size was halved
         _in_pieces(batch, state.batch_size)
@@ -56,7 +56,7 @@ def encode_batch(batch: Batch) -> None:
         state.batch_size = len(prepared) // 2
         _in_pieces(batch, state.batch_size)
     elif len(prepared) > 1:
-        _in_pieces(batch, 1)
+        _in_pieces(batch, -(-len(prepared) // 2))
     else:
         failure = error if isinstance(error, PayloadError) else PayloadError("encode", one_line(error))
         state.fail(int(batch.claims[0]), failure)

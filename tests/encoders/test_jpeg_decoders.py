@@ -59,12 +59,25 @@ class TestNvImageCodec:
     def test_decodes_on_the_model_s_device_in_the_current_stream(
         self, device: str, number: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        """Of which nothing may be queued any more: the engine writes without waiting for it."""
         nvimgcodec.install(monkeypatch)
+        begun: list[int] = []
+
+        class Stream:
+            cuda_stream = 77
+
+            def synchronize(self) -> None:
+                (made,) = nvimgcodec.MADE
+                begun.append(len(made.streams))
+
         monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
-        monkeypatch.setattr(torch.cuda, "current_stream", lambda device: type("Stream", (), {"cuda_stream": 77}))
-        NvImageCodec(torch.device(device)).decode([jpeg(photo(0, (60, 50)))])
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream())
+        decoder = NvImageCodec(torch.device(device))
+        for _ in range(2):
+            decoder.decode([jpeg(photo(0, (60, 50)))])
         (made,) = nvimgcodec.MADE
-        assert (made.device_id, made.streams) == (number, [77])
+        assert (made.device_id, made.streams) == (number, [77, 77])
+        assert begun == [0, 1]
 
 
 class TestTorchCodec:
@@ -96,6 +109,17 @@ class TestTorchCodec:
         assert [i for i, image in enumerate(found) if isinstance(image, RuntimeError)] == [100]
         assert [int(image) for image in found if isinstance(image, torch.Tensor)] == [i for i in range(256) if i != 100]
         assert len(calls) == 1 + 2 * 8
+
+    @pytest.mark.parametrize(("version", "fits"), [("0.16.0", False), ("0.17.0+cu130", True), ("1.0", True), ("unknown", True)])
+    def test_a_version_that_writes_into_memory_in_use_is_refused(
+        self, version: str, fits: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(jpeg_decoders, "version", lambda package: version)
+        if fits:
+            TorchCodec(CPU)
+            return
+        with pytest.raises(RuntimeError, match=r"^0\.16\.0 may write into memory that the network reads; take 0\.17 or newer$"):
+            TorchCodec(CPU)
 
     @pytest.mark.parametrize("kind", [torch.OutOfMemoryError, torch.AcceleratorError])
     def test_errors_of_the_device_are_not_of_a_file(self, kind: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from pathlib import Path
 from typing import Any
 
 import faiss
@@ -17,6 +18,7 @@ from embedstore.errors import UsageError
 from embedstore.indexing import build, exact, gpu
 from embedstore.indexing.base import Base, Setting
 from embedstore.indexing.entries import Entries
+from embedstore.indexing.faiss_checks import check_index
 from embedstore.indexing.gpu import FlatOnGpu
 from embedstore.indexing.recipe import Recipe
 from embedstore.indexing.vector_index import VectorIndex
@@ -153,18 +155,70 @@ def test_a_query_that_does_not_fit_is_one_line(monkeypatch: pytest.MonkeyPatch) 
         FlatOnGpu(read_only(points(0, N)), "cpu").search(unit_rows(points(1, 3)), 10)
 
 
-def cagra_on_cpu(unit: Array, links: int, device: str) -> Any:
-    """The class of FAISS that a graph of CAGRA comes back in, over a graph that the CPU built."""
-    assert device == "cuda"
-    index = faiss.IndexHNSWCagra(unit.shape[1], links)
-    index.add(unit)
-    index.base_level_only = True
-    return index
+class Config:
+    """Of `Cagra`; FAISS's has more."""
+
+    device = graph_degree = intermediate_graph_degree = 0
 
 
-def test_walks_through_a_graph_of_cagra_begin_at_entries(monkeypatch: pytest.MonkeyPatch) -> None:
+class Cagra:
+    """FAISS's ``GpuIndexCagra`` without a GPU: nearest neighbours by brute force, copied as its ``copyTo`` does."""
+
+    made: list[Config]
+
+    def __init__(self, resources: Any, dim: int, metric: int, config: Config) -> None:
+        assert metric == faiss.METRIC_L2
+        self.dim, self.config = dim, config
+        self.made.append(config)
+
+    def train(self, unit: Array) -> None:
+        near = unit @ unit.T
+        np.fill_diagonal(near, -np.inf)
+        self.unit, self.graph = unit, np.argsort(-near, axis=1)[:, : self.config.graph_degree].astype(np.int32)
+
+    def copyTo(self, index: Any) -> None:  # noqa: N802
+        assert index.base_level_only
+        links, storage = self.config.graph_degree // 2, faiss.IndexFlatL2(self.dim)
+        storage.add(self.unit)
+        storage.this.disown()
+        index.d, index.ntotal, index.is_trained, index.metric_type = self.dim, len(self.unit), True, faiss.METRIC_L2
+        index.storage, index.own_fields, index.keep_max_size_level0 = storage, True, True
+        graph = index.hnsw
+        graph.reset()
+        graph.assign_probas.clear()
+        graph.cum_nneighbor_per_level.clear()
+        graph.set_default_probas(links, 1 / np.log(links))
+        graph.prepare_level_tab(len(self.unit), False)
+        neighbours = faiss.vector_to_array(graph.neighbors)
+        begin = faiss.vector_to_array(graph.offsets)[:-1].astype(np.int64)
+        neighbours[begin[:, None] + np.arange(2 * links)] = self.graph
+        faiss.copy_array_to_vector(neighbours, graph.neighbors)
+
+
+@pytest.fixture
+def cagra(monkeypatch: pytest.MonkeyPatch) -> type[Cagra]:
+    Cagra.made = []
+    monkeypatch.setattr(faiss, "GpuIndexCagra", Cagra, raising=False)
+    monkeypatch.setattr(faiss, "GpuIndexCagraConfig", Config, raising=False)
+    monkeypatch.setattr(faiss, "StandardGpuResources", lambda: None, raising=False)
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 2)
+    return Cagra
+
+
+def test_a_graph_of_cagra_can_be_kept_and_is_whole_elsewhere(cagra: type[Cagra], tmp_path: Path) -> None:
+    """Another machine looks at every link of a file before it is used."""
+    index = gpu.cagra_graph(unit_rows(points(0, N)), 8, "cuda:1")
+    (config,) = cagra.made
+    assert (config.device, config.graph_degree, config.intermediate_graph_degree) == (1, 16, 32)
+    faiss.write_index(index, str(tmp_path / "index.faiss"))
+    check_index(tmp_path / "index.faiss")
+    read = faiss.read_index(str(tmp_path / "index.faiss"))
+    assert (read.ntotal, read.base_level_only) == (N, True)
+
+
+@pytest.mark.usefixtures("cagra")
+def test_walks_through_a_graph_of_cagra_begin_at_entries() -> None:
     """And not where FAISS draws: answers do not hang on how often it does, and are the same from call to call."""
-    monkeypatch.setattr(build, "cagra_graph", cagra_on_cpu)
     clustered = points(0, 3000, centres=300, spread=0.005)
     vectors, every, recipe = ArrayVectors(clustered), np.ones(3000, bool), Recipe.parse("HNSW4,Flat")
     index, recipe, entries = build.build(recipe, vectors, every, threads=1, seed=0, device="cuda", say=lambda text: None)
@@ -185,9 +239,9 @@ def test_walks_through_a_graph_of_cagra_begin_at_entries(monkeypatch: pytest.Mon
     assert recall > of_more
 
 
+@pytest.mark.usefixtures("cagra")
 def test_an_index_that_a_gpu_built_answers_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tuned with its entries, renumbered, and searched beside what it does not hold."""
-    monkeypatch.setattr(build, "cagra_graph", cagra_on_cpu)
     monkeypatch.setattr(exact, "FlatOnGpu", lambda vectors, device: FlatOnGpu(vectors, "cpu"))
     vectors, queries = points(0, N), points(1, 50)
     index = VectorIndex(factory="HNSW16", device="cuda", threads=1).fit(vectors)

@@ -325,6 +325,25 @@ def test_out_of_memory_halves_the_batch(tmp_path: Path) -> None:
     assert max(sizes[-5:]) <= 8
 
 
+def test_a_bad_payload_of_a_batch_is_found_by_halving(tmp_path: Path) -> None:
+    sizes: list[int] = []
+
+    class Moody(HashEncoder):
+        batch_size = 256
+
+        def encode(self, batch):  # type: ignore[no-untyped-def]
+            sizes.append(len(batch))
+            if any(b"bad" in payload for payload in batch):
+                raise RuntimeError("the model does not like it")
+            return super().encode(batch)
+
+    texts = [f"t{i:03}" for i in range(256)]
+    texts[100] = "bad"
+    report = es.embed(MemorySource({"id": texts, "text": texts}), tmp_path / "s", text=Moody(8, "text", "hash:8"))
+    assert counts(report, "text") == (255, 0, 0, 1)
+    assert sorted(sizes, reverse=True) == [256, *sorted(2 * [2**i for i in range(8)], reverse=True)]
+
+
 @pytest.mark.parametrize("when", ["at the start", "later"])
 def test_batches_are_begun_ahead_and_fail_alone(when: str, tmp_path: Path) -> None:
     class Ahead(HashEncoder):

@@ -102,7 +102,7 @@ class DeviceJpegs:
         for rows in _of_one_size(images, files):
             pixels = resized(torch.stack([images[i] for i in rows]), self._transform)
             out[rows] = pixels.permute(0, 2, 3, 1)
-        refused = {i: bytes(files[i].payload) for i in files.keys() - images.keys()}
+        refused = {i: bytes(file.payload) for i, file in files.items() if i not in images}
         self._put(out, {i: self._transform(payload, max_pixels=self._max_pixels) for i, payload in refused.items()})
 
     def _put(self, out: torch.Tensor, pixels: Mapping[int, Pixels]) -> None:

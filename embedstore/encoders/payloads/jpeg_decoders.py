@@ -6,6 +6,7 @@ request, which nvImageCodec makes and torchcodec does not: torchcodec is given f
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Union
@@ -14,9 +15,14 @@ import numpy as np
 
 from embedstore.encoders.payloads.jpegs import ALL_SAMPLINGS, UNSAMPLED
 from embedstore.encoders.runtimes.device_errors import device_failure, without_frames
+from embedstore.registry import version
 
 if TYPE_CHECKING:
     import torch
+
+LEAST_TORCHCODEC = (0, 17)
+"""nvJPEG's hardware engine writes where it is told to without waiting for what is queued on its stream, which may still read
+there. torchcodec waits first since then (meta-pytorch/torchcodec#1634)."""
 
 Files = Sequence["bytes | memoryview"]
 Decoded = Union["torch.Tensor", RuntimeError]
@@ -75,8 +81,12 @@ class NvImageCodec(JpegDecoder):
         opened = {i: stream for i, stream in enumerate(map(self._opened, files)) if stream is not None}
         if not opened:
             return out
-        stream = torch.cuda.current_stream(self._device).cuda_stream if self._device.type == "cuda" else 0
-        images = self._decoder.decode(list(opened.values()), params=self._params, cuda_stream=stream)
+        number = 0
+        if self._device.type == "cuda":
+            stream = torch.cuda.current_stream(self._device)
+            stream.synchronize()  # the engine does not wait for it: see LEAST_TORCHCODEC
+            number = stream.cuda_stream
+        images = self._decoder.decode(list(opened.values()), params=self._params, cuda_stream=number)
         for i, image in zip(opened, images, strict=True):
             if image is not None:
                 out[i] = torch.from_dlpack(image).permute(2, 0, 1)  # type: ignore[attr-defined]
@@ -98,6 +108,9 @@ class TorchCodec(JpegDecoder):
     samplings = UNSAMPLED
 
     def __init__(self, device: torch.device) -> None:
+        found = re.match(r"(\d+)\.(\d+)", version(self.package))
+        if found is not None and (int(found[1]), int(found[2])) < LEAST_TORCHCODEC:
+            raise RuntimeError(f"{version(self.package)} may write into memory that the network reads; take 0.17 or newer")
         self._device = device
 
     def decode(self, files: Files) -> list[Decoded]:
