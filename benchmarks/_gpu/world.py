@@ -223,7 +223,7 @@ def encoded(encoder: Encoder, payloads: Sequence[bytes], size: int | None = None
 @contextmanager
 def pillow_only() -> Iterator[None]:
     """Encoders that are first used inside decode no file on the device."""
-    with mock.patch("embedstore.encoders.payloads.jpegs.open_jpegs", return_value=None):
+    with mock.patch("embedstore.encoders.payloads.device_jpegs.open_jpegs", return_value=None):
         yield
 
 
