@@ -64,8 +64,10 @@ def _decoders(world: World, run: Run) -> None:
             for batch in DECODED[:1] if world.tiny else DECODED:
                 given = [payloads[i % len(payloads)] for i in range(world.sizes.batch if world.tiny else batch)]
                 with run.attempt(f"decoders, {pixels} px", f"{name} {batch}:"):
+                    refused = sum(isinstance(found, RuntimeError) for found in decoder.decode(given))
                     rate = per_second(world, partial(decoder.decode, given), len(given), 4)
-                    run.report(f"decoders, {pixels} px", f"{name} {batch}:", rate, "/s")
+                    value, unit = ("refused", "") if refused == len(given) else (rate, "/s")
+                    run.report(f"decoders, {pixels} px", f"{name} {batch}:", value, unit)
         with run.attempt(f"decoders, {pixels} px", "embedstore's"):
             ours = device_rate(world, world.vision(world.sizes.base), world.files(pixels)[:FILES][:-1])
             run.report(f"decoders, {pixels} px", "embedstore's, with resizing", ours or "not taken", "/s" if ours else "")
