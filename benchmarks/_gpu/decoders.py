@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Callable, Sequence
-from functools import cache
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,65 +15,25 @@ from benchmarks._gpu.run import Run
 from benchmarks._gpu.world import World
 from embedstore.encoders.image_encoder import ImageEncoder
 from embedstore.encoders.payloads.images import decode_rgb
+from embedstore.encoders.payloads.jpeg_decoders import JpegDecoder, installed
+from embedstore.encoders.payloads.jpegs import taken
 from embedstore.encoders.runtimes.base import agreement
 from embedstore.sources import MemorySource
 
 if TYPE_CHECKING:
     import torch
 
-Decode = Callable[[list[bytes]], "list[torch.Tensor | None]"]
-"""Images (height, width, 3) uint8 where they were decoded; None where one was refused."""
-
 AGREES = 0.9999
 MOST_PIXELS = 1 << 28
-EXACT = ("torchcodec, CPU", "nvImageCodec, chroma interpolated")
-"""Decoders that have to give Pillow's vectors, whatever the subsampling."""
-LEAST_TAKEN = 0.15
-"""Share of the pictures whose chroma no decoder has to interpolate, and some."""
+LEAST_TAKEN, LEAST_UNSAMPLED = 0.9, 0.15
+"""Shares of the pictures that the device decodes: with nvImageCodec all but a few, else those with all their chroma."""
 
 
-def there(module: str) -> bool:
-    """Whether a module can be imported; its parents too."""
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:
-        return False
+def known(world: World) -> dict[str, JpegDecoder]:
+    """Decoders that are installed, for the device, by the package that brings them."""
+    import torch
 
-
-def known(world: World) -> dict[str, Decode]:
-    """Decoders that are installed, by name."""
-    found: dict[str, Decode] = {}
-    if there("torchcodec"):
-        found["torchcodec, CPU"] = lambda files: torchcodec(files, "cpu")
-        if world.gpu:
-            found["torchcodec, device"] = lambda files: torchcodec(files, world.device)
-    if world.gpu and there("nvidia.nvimgcodec"):
-        found["nvImageCodec, chroma repeated"] = nvimagecodec(world.number, 0)
-        found["nvImageCodec, chroma interpolated"] = nvimagecodec(world.number, 1)
-    return found
-
-
-def torchcodec(files: list[bytes], device: str) -> list[torch.Tensor | None]:
-    from torchcodec.decoders import decode_jpeg  # type: ignore[attr-defined,import-not-found,import-untyped,unused-ignore]
-
-    return [image.permute(1, 2, 0) for image in decode_jpeg(files, mode="RGB", device=device)]
-
-
-def nvimagecodec(number: int, fancy: int) -> Decode:
-    """nvImageCodec's decoder on a GPU, opened when it is first used; `fancy` is whether it interpolates chroma."""
-
-    @cache
-    def opened() -> Any:
-        from nvidia import nvimgcodec  # type: ignore[import-not-found,import-untyped,unused-ignore]
-
-        return nvimgcodec.Decoder(device_id=number, options=f":fancy_upsampling={fancy}")
-
-    def decode(files: list[bytes]) -> list[torch.Tensor | None]:
-        from torch.utils.dlpack import from_dlpack
-
-        return [None if image is None else from_dlpack(image) for image in opened().decode(files)]
-
-    return decode
+    return {decoder.package: decoder(torch.device(world.device)) for decoder in installed()}
 
 
 def decoders(world: World, run: Run) -> None:
@@ -84,10 +42,10 @@ def decoders(world: World, run: Run) -> None:
     for sample in samples:
         kinds.setdefault(sample.kind, []).append(sample)
     encoder = _probe(world)
-    for name, decode in known(world).items():
+    for name, decoder in known(world).items():
         for kind, given in kinds.items():
             with run.attempt(name, kind):
-                _beside_pillow(run, encoder, name, kind, decode, [sample.payload for sample in given])
+                _beside_pillow(run, encoder, name, kind, decoder, [sample.payload for sample in given])
 
 
 def _probe(world: World) -> ImageEncoder:
@@ -97,39 +55,49 @@ def _probe(world: World) -> ImageEncoder:
     return encoder
 
 
-def _beside_pillow(run: Run, encoder: ImageEncoder, name: str, kind: str, decode: Decode, files: list[bytes]) -> None:
+def _beside_pillow(run: Run, encoder: ImageEncoder, name: str, kind: str, decoder: JpegDecoder, files: list[bytes]) -> None:
+    """Of files of one kind: how far pixels are apart, and vectors, which have to agree where embedstore uses the decoder."""
     from PIL import Image
 
-    images = decode(files)
     expected = [decode_rgb(file, max_pixels=MOST_PIXELS) for file in files]
-    pairs = [(ours.cpu().numpy(), theirs) for ours, theirs in zip(images, expected, strict=True) if ours is not None]
+    pairs = [
+        (_pixels(ours), b)
+        for ours, b in zip(decoder.decode(files), expected, strict=True)
+        if not isinstance(ours, RuntimeError)
+    ]
     if not pairs:
         run.report(name, kind, "refused")
         return
     apart = np.concatenate([np.abs(np.asarray(b, np.int16) - a).ravel() for a, b in pairs])
     levels = f"{apart.mean():.2f} levels apart, at most {apart.max()}, {(apart > 3).mean():.1%} above 3"
-    ours = encoder.encode([encoder.transform.pixels(Image.fromarray(np.ascontiguousarray(a))) for a, _ in pairs])
+    ours = encoder.encode([encoder.transform.pixels(Image.fromarray(a)) for a, _ in pairs])
     theirs = encoder.encode([encoder.transform.pixels(b) for _, b in pairs])
     run.report(name, kind, levels)
-    if name in EXACT:
+    if taken(files[0], encoder.transform, MOST_PIXELS, samplings=decoder.samplings):
         run.check(name, f"{kind}, cosine", agreement(ours, theirs), "≥", AGREES)
     else:
         run.report(name, f"{kind}, cosine", agreement(ours, theirs))
 
 
+def _pixels(image: torch.Tensor) -> np.ndarray[Any, Any]:
+    """(height, width, 3) on the host."""
+    return np.ascontiguousarray(image.permute(1, 2, 0).cpu().numpy())
+
+
 def device_jpegs(world: World, run: Run) -> None:
     samples = world.samples(world.sizes.small)
-    expected = world.gpu and len(known(world)) > 1
+    packages = [decoder.package for decoder in installed()] if world.gpu else []
+    least = LEAST_TAKEN if any("nvimgcodec" in package for package in packages) else LEAST_UNSAMPLED
     devices = ("cuda", "cuda:0") if world.device == "cuda" else (world.device,)
     for name, make in world.image_encoders.items():
         for device in devices if name == world.sizes.base else devices[:1]:
             with run.attempt(f"{name} on {device}"):
                 encoder: Any = make(device, "auto")
-                taken, cosine = both_ways(encoder, samples)
+                share, cosine = both_ways(encoder, samples)
                 run.report(f"{name} on {device}", "decoder", encoder.provenance().get("jpeg", "Pillow"))
                 run.check(f"{name} on {device}", "cosine to Pillow", cosine, "≥", AGREES)
-                if expected:
-                    run.check(f"{name} on {device}", "share taken", taken, "≥", LEAST_TAKEN)
+                if packages:
+                    run.check(f"{name} on {device}", "share of the files", share, "≥", least)
     files = [sample.payload for sample in samples[:10]]
     files += [data.cut_off(files[0]), data.beheaded(files[4])]
     counts = damaged_among(world.vision(world.sizes.base), files, world.folder / "damaged")
@@ -140,9 +108,9 @@ def device_jpegs(world: World, run: Run) -> None:
 def both_ways(encoder: ImageEncoder, samples: Sequence[Sample]) -> tuple[float, float]:
     """Share of the files that wait to be decoded on the device, and the least cosine of all vectors to Pillow's."""
     prepared = [encoder.prepare(sample.payload) for sample in samples]
-    taken = sum(not isinstance(given, np.ndarray) for given in prepared) / len(prepared)
+    share = sum(not isinstance(given, np.ndarray) for given in prepared) / len(prepared)
     pixels = [encoder.transform(sample.payload, max_pixels=MOST_PIXELS) for sample in samples]
-    return taken, agreement(encoder.encode(prepared), encoder.encode(pixels))
+    return share, agreement(encoder.encode(prepared), encoder.encode(pixels))
 
 
 def damaged_among(encoder: ImageEncoder, files: Sequence[bytes], store: Path) -> Any:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks._gpu.models import transform_of
-from benchmarks._gpu.rates import CORES
+from benchmarks._gpu.pipeline import FEWER, PART
+from benchmarks._gpu.rates import CORES, steady
 from benchmarks._gpu.run import Run
 from benchmarks._gpu.world import World
 
@@ -41,15 +42,18 @@ def peer(world: World, run: Run) -> None:
     for name, pixels in ((sizes.base, sizes.small), (sizes.big, sizes.small), (sizes.base, sizes.large)):
         if run.left < COSTS:
             break
-        few = 2 if name == sizes.big else 1
         paths = world.files(pixels)[:-1]  # it would stop at the one that is cut off
-        with run.attempt(f"DataLoader of {CORES} processes", f"{name}, {pixels} px"):
-            rate = dataloader_rate(world, name, paths[: len(paths) // few])
-            run.report(f"DataLoader of {CORES} processes", f"{name}, {pixels} px:", rate, "/s")
+        paths = paths[: len(paths) // FEWER] if (name, pixels) == (sizes.big, sizes.small) else paths
+        what = f"DataLoader of {CORES} processes"
+        with run.attempt(what, f"{name}, {pixels} px"):
+            few = paths[: len(paths) // PART]
+            part, whole = dataloader_seconds(world, name, few), dataloader_seconds(world, name, paths)
+            run.report(what, f"{name}, {pixels} px, end to end", len(paths) / whole, "/s")
+            run.report(what, "without the start", steady((len(few), part), (len(paths), whole)), "/s")
 
 
-def dataloader_rate(world: World, name: str, paths: Sequence[str]) -> float:
-    """Images/s, with the start of the loader's processes."""
+def dataloader_seconds(world: World, name: str, paths: Sequence[str]) -> float:
+    """Seconds from the start of the loader's processes to the last vector on the host."""
     import open_clip
     import torch
 
@@ -72,4 +76,4 @@ def dataloader_rate(world: World, name: str, paths: Sequence[str]) -> float:
             found.append(vectors.cpu().numpy().astype(np.float16))
     seconds = time.perf_counter() - start
     signal.signal(signal.SIGCHLD, before)  # the loader leaves its own
-    return len(paths) / seconds
+    return seconds

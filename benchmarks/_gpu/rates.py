@@ -40,6 +40,15 @@ def forward_rate(world: World, model: Any, *inputs: np.ndarray[Any, Any], second
     return (done + len(inputs[0])) / (time.perf_counter() - start)
 
 
+def steady(part: tuple[int, float], whole: tuple[int, float]) -> float:
+    """Items/s without what the start costs: of (items, seconds) of two runs, what the larger one has more.
+
+    Of the larger one alone where it took no longer, as it may where both are over at once.
+    """
+    (few, short), (many, long) = part, whole
+    return (many - few) / (long - short) if long > short else many / long
+
+
 def noise(encoder: ImageEncoder, batch: int) -> np.ndarray[Any, Any]:
     """Pixels (batch, height, width, 4) uint8."""
     return np.random.default_rng(0).integers(0, 256, (batch, *encoder.transform.size, 4), dtype=np.uint8)

@@ -55,7 +55,7 @@ class Sizes:
 
     small: int = 256
     large: int = 1024
-    small_files: int = 16_384
+    small_files: int = 32_768
     large_files: int = 4_096
     samples: int = data.DISTINCT
     base: str = "ViT-B-32"
@@ -75,7 +75,7 @@ FULL = Sizes()
 TINY = Sizes(
     small=72,
     large=160,
-    small_files=24,
+    small_files=48,
     large_files=16,
     samples=12,
     base="tiny-ViT-B",
@@ -223,7 +223,7 @@ def encoded(encoder: Encoder, payloads: Sequence[bytes], size: int | None = None
 @contextmanager
 def pillow_only() -> Iterator[None]:
     """Encoders that are first used inside decode no file on the device."""
-    with mock.patch("embedstore.encoders.payloads.jpegs.open_jpegs", return_value=None):
+    with mock.patch("embedstore.encoders.payloads.device_jpegs.open_jpegs", return_value=None):
         yield
 
 
