@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from embedstore._core.unit import unit_rows
 from embedstore.encoders import reload_encoder
-from embedstore.errors import EmbedstoreError, FingerprintError, PayloadError, SourceError, UsageError
+from embedstore.errors import EmbedstoreError, FingerprintError, PayloadError, SourceError, UsageError, one_line
 from embedstore.retrieval.aligned_spaces import ProjectedSpace, SearchableSpace, query_space, skipped_aligners, spaces_of
 from embedstore.sources.files import absent, is_url, read_file
 from embedstore.sources.vectors.arrays import read_array, read_member
@@ -284,7 +284,10 @@ class Resolver:
     def vector(self, vector: QueryVector | npt.NDArray[Any], space: str | None) -> Asked:
         """A vector made elsewhere, whose fingerprint is compared where it has one."""
         query = vector if isinstance(vector, QueryVector) else QueryVector(vector)
-        values = np.asarray(query.values)
+        try:
+            values = np.asarray(query.values)
+        except (TypeError, ValueError) as error:  # rows of different lengths, or a tensor on a GPU
+            raise UsageError(f"The vector should be numbers of shape (dim,): {one_line(error, 120)}") from error
         values = values[0] if values.ndim == 2 and len(values) == 1 else values
         if values.ndim != 1 or values.dtype.kind not in "fiu":
             raise UsageError(f"The vector should be numbers of shape (dim,). Got {values.dtype}{values.shape} instead.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from embedstore._core.arguments import as_type
 from embedstore.errors import FingerprintError, HeadError, UsageError
 from embedstore.heads.io import HeadRecord, load_head, read_split
 from embedstore.registry import TASKS
@@ -33,7 +35,7 @@ def find_head(store: Store, head: str | Path) -> tuple[Store, HeadRecord]:
     UsageError
         There is no such head; lists those there are.
     """
-    path = Path(head)
+    path = Path(as_type(head, str | os.PathLike[str], "head"))
     home = store.alike(path.parent.parent) if path.parent.name == "heads" and path.is_dir() else store
     name = path.name if home is not store else str(head)
     return home, open_head(home, name)
