@@ -177,6 +177,8 @@ def strings(given: str | Iterable[str], what: str) -> list[str]:
     UsageError
         Something in it is not a string.
     """
+    if isinstance(given, bytes | Mapping) or not isinstance(given, Iterable):
+        raise UsageError(f"{what} must be strings. Got {shown(given)} ({type(given).__name__}) instead.")
     found = [given] if isinstance(given, str) else list(given)
     for value in found:
         if not isinstance(value, str):

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 import embedstore as es
 from embedstore._core.arguments import as_type
 from embedstore.duplicates.dedup_options import THRESHOLD, DedupOptions
-from embedstore.errors import UsageError
+from embedstore.errors import EmbedstoreError, UsageError
 from embedstore.indexing.vector_index import VectorIndex
 from embedstore.ingest.embed_options import EmbedOptions
 from embedstore.ingest.import_options import ImportOptions
@@ -31,6 +31,7 @@ from embedstore.retrieval.compact_options import CompactOptions
 from embedstore.retrieval.eval_search_options import EvalSearchOptions
 from embedstore.retrieval.index_options import IndexOptions
 from embedstore.retrieval.search_options import BATCHED, SearchOptions
+from embedstore.sources import MemorySource
 from embedstore.training.evaluate_options import EvaluateOptions
 from embedstore.training.predict_options import PredictOptions
 from embedstore.training.train_options import TrainOptions
@@ -294,3 +295,51 @@ def test_names_of_values_are_those_of_options() -> None:
     assert [typed[name]["image"] for name in ("embed", "search")] == ["ENCODER", "FILE"]
     assert (typed["search"]["id"], typed["search"]["k"], typed["search"]["where"]) == ("ID", "NUMBER", "SQL")
     assert (typed["train"]["head"], typed["train"]["inputs"], typed["train"]["plots"]) == ("KIND", "SPACE,…", "FOLDER")
+
+
+ODD: dict[str, list[Callable[[Any], Any]]] = {
+    "store must be a Store or a path. Got 3 instead.": [
+        lambda store: es.Store.open(3),
+        lambda store: es.search(3, text="a"),
+        lambda store: es.train(3, "label"),
+        lambda store: es.embed(MemorySource({"id": ["a"], "text": ["b"]}), 3, text="hash"),
+        lambda store: es.import_vectors(np.eye(3), 3, modality="text"),
+        lambda store: es.compact(3),
+        lambda store: repair(3),
+        lambda store: es.verify(3),
+    ],
+    "where_timeout must be a number. Got 'a' instead.": [lambda store: es.Store.open(store.path, where_timeout="a")],
+    "allow_models must be paths. Got 3 instead.": [lambda store: es.Store.open(store.path, allow_models=3)],
+    "check must be True or False. Got 'no' instead.": [lambda store: es.Store.open(store.path, check="no")],
+    "inputs must be strings. Got 3 (int) instead.": [lambda store: store.view(inputs=3)],
+    "ids must be strings. Got 3 (int) instead.": [lambda store: store.remove(3), lambda store: store.absent(3)],
+    "the name of a space must be a string. Got ['text'] instead.": [lambda store: store.space(["text"])],
+    "where must be a string. Got 3 instead.": [lambda store: store.where(3)],
+    "space must be a string. Got 3 instead.": [lambda store: es.index(store, 3)],
+    "head must be a path. Got 3 instead.": [lambda store: es.evaluate(store, 3), lambda store: es.predict(store, 3)],
+    "A dataset must be a path, a URL, a data frame or a Source. Got 3 instead.": [lambda store: es.embed(3, store)],
+    "source must be a path or an array (n, dim). Got [[1, 2]] instead.": [
+        lambda store: es.import_vectors([[1, 2]], store, modality="text")
+    ],
+    "queries must be a .npy file, a space, or an array (m, dim). Got 3 instead.": [
+        lambda store: es.search_batch(store, 3, store.path.parent / "found.csv")
+    ],
+    "out must be a path. Got 3 instead.": [lambda store: es.search_batch(store, "text", 3)],
+    "A Searcher is made of a Store: Searcher(Store.open(PATH)). Got 3 instead.": [lambda store: es.Searcher(3)],
+    "device must be a string. Got 3 instead.": [lambda store: es.Searcher(store, device=3)],
+    "A Searcher has a device: Searcher(store, device=…). Leave it out of its searches.": [
+        lambda store: es.Searcher(store).search(text="a", device="cpu")
+    ],
+    "The vector should be numbers of shape (dim,): setting an array element": [
+        lambda store: es.search(store, vector=[[1], [1, 2]])
+    ],
+    "vectors must be an array (n, dim), or be read in blocks. Got 3 instead.": [lambda store: VectorIndex().fit(3)],
+}
+
+
+@pytest.mark.parametrize("words", ODD)
+def test_arguments_beside_the_options_are_checked_too(store: es.Store, words: str) -> None:
+    for call in ODD[words]:
+        with pytest.raises(EmbedstoreError) as told:
+            call(store)
+        assert str(told.value).startswith(words)

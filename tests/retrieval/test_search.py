@@ -21,7 +21,7 @@ from helpers import Telling
 import embedstore as es
 from embedstore.encoders import ENCODERS, EncoderRequest
 from embedstore.encoders.hash import HashEncoder
-from embedstore.errors import FingerprintError, UsageError
+from embedstore.errors import FingerprintError, PayloadError, SourceError, UsageError
 from embedstore.indexing.exact import ExactIndex
 from embedstore.retrieval.fusion import RRF
 from embedstore.sources import MemorySource
@@ -662,3 +662,25 @@ def test_a_searcher_keeps_its_store(store: es.Store) -> None:
     gc.collect()
     assert searcher.search(id="item-04", space="text", k=2).results
     assert isinstance(searcher.store, es.Store)
+
+
+def test_a_file_that_is_no_query_is_named(store: es.Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def prepare(self: HashEncoder, payload: bytes) -> bytes:
+        raise PayloadError("decode", f"not an image: starts with {payload[:10]!r}")
+
+    monkeypatch.setattr(HashEncoder, "prepare", prepare)
+    folder = store.path.parent
+    (folder / "words.png").write_bytes(b"no picture")
+    for given, words in {
+        "word.png": rf"{folder}/word\.png does not exist\. Similar names in {folder}: words\.png\.",
+        "words.png": rf"{folder}/words\.png: not an image: starts with b'no picture'",
+        "images": rf"{folder}/images is not a regular file",
+    }.items():
+        with pytest.raises(SourceError, match=words):
+            es.search(store, image=folder / given)
+
+
+def test_a_filter_that_nothing_passes_is_named(store: es.Store) -> None:
+    with pytest.raises(UsageError, match=rf"No item of {store.path} is left: none matches --where 'price > 1000'\."):
+        store.view(inputs=["text"], where="price > 1000")
+    assert es.search(store, text="a", where="price > 1000").results == []
