@@ -60,7 +60,7 @@ class Costless:
         self.spec = EncoderSpec("costless", "benchmark", "costless", "", "image", DIM)
         self.prepare = Preparation(TRANSFORM, MAX_PIXELS, ALL_SAMPLINGS if jpegs else ())
         factory = f"{Preparation.__module__}:preparation"
-        made = Outside(factory, self.prepare.arguments(), (224, 224, 4), lambda payload, said: Jpeg(payload, *said))
+        made = Outside(factory, self.prepare.arguments, (224, 224, 4), lambda payload, said: Jpeg(payload, *said))
         self.outside = made if processes else None
         self._vectors = np.random.default_rng(0).standard_normal((BATCH, DIM)).astype(np.float32)
 

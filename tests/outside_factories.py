@@ -35,3 +35,35 @@ def first_bytes(width: int) -> Callable[[bytes], Any]:
 
 def refusing() -> Callable[[bytes], Any]:
     raise EncoderError("There is no such model. Name another.")
+
+
+def odd_arrays(shape: list[int], dtype: str) -> Callable[[bytes], Any]:
+    """Arrays of another shape or type than an encoder declares."""
+    return lambda payload: np.zeros(shape, dtype)
+
+
+def unsayable() -> Callable[[bytes], Any]:
+    """What JSON cannot say."""
+    return lambda payload: [np.int64(3)]
+
+
+def in_file(path: str, width: int) -> Callable[[bytes], Any]:
+    """As `first_bytes`; while the file is there, payloads that say "die" are killed as the system does out of memory."""
+    plain = first_bytes(width)
+
+    def prepare(payload: bytes) -> Any:
+        if payload.startswith(b"die") and os.path.exists(path):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return plain(payload)
+
+    return prepare
+
+
+def hanging() -> Callable[[bytes], Any]:
+    """Never gives an answer."""
+
+    def prepare(payload: bytes) -> Any:
+        while True:
+            signal.pause()
+
+    return prepare

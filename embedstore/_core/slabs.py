@@ -10,7 +10,7 @@ import os
 import weakref
 from collections import defaultdict, deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,8 @@ Bytes = npt.NDArray[np.uint8]
 Pin = Callable[[Bytes], Callable[[], None]]
 """Makes memory (n,) uint8 known to a device that copies from it; what is returned undoes that."""
 
-LEAST = 1 << 16
+LEAST, SLAB = 1 << 16, 1 << 26
+"""Bytes of the smallest block, and of a slab that is divided into blocks: few slabs are few open files."""
 
 
 class Slab:
@@ -32,6 +33,11 @@ class Slab:
     size : int
     pin : callable, optional
         See `Pin`.
+
+    Raises
+    ------
+    OSError
+        The system has no more memory, or lets no more files be open.
     """
 
     def __init__(self, number: int, size: int, pin: Pin | None = None) -> None:
@@ -40,63 +46,75 @@ class Slab:
         self.fd = os.memfd_create(f"embedstore-{number}", os.MFD_CLOEXEC)
         weakref.finalize(self, os.close, self.fd)
         os.ftruncate(self.fd, size)
-        self._memory = mmap.mmap(self.fd, size)
+        self.memory = mmap.mmap(self.fd, size)
         if pin is not None:
-            weakref.finalize(self, pin(np.frombuffer(self._memory, np.uint8)))
+            weakref.finalize(self, pin(np.frombuffer(self.memory, np.uint8)))
 
-    def array(self) -> Bytes:
-        """All of it, (size,) uint8."""
-        return np.frombuffer(self._memory, np.uint8)
+    @property
+    def passing(self) -> bool:
+        """Whether it is for one block, and let go with it."""
+        return self.size > SLAB
+
+
+class Block(NamedTuple):
+    """Memory (n,) uint8 at an offset of a slab; it is free again when no view of it is left."""
+
+    slab: Slab
+    offset: int
+    memory: Bytes
 
 
 class Slabs:
-    """Slabs of a run, used again once nothing looks at what they hold.
+    """The shared memory of a run.
 
     Parameters
     ----------
     pin : callable, optional
-        See `Pin`; for the slabs that are taken with ``pinned``.
+        See `Pin`; for blocks that are taken with ``pinned``.
     """
 
     def __init__(self, pin: Pin | None = None) -> None:
         self._pin = pin
         self._numbers = itertools.count()
-        self._free: dict[tuple[int, bool], deque[Slab]] = defaultdict(deque)
+        self._free: dict[tuple[int, bool], deque[tuple[Slab, int]]] = defaultdict(deque)
 
-    def take(self, size: int, *, pinned: bool = False) -> tuple[Slab, Bytes]:
-        """A slab of at least `size` bytes and its memory (size,) uint8; it is free again when no view of that is left.
+    def take(self, size: int, *, pinned: bool = False) -> Block:
+        """A block of at least `size` bytes.
 
-        Whichever thread drops the last view gives it back, so nothing here takes a lock: a deque's own steps are atomic.
+        Whichever thread drops its last view gives it back, so nothing here takes a lock: a deque's own steps are atomic.
         """
         whole = max(LEAST, 1 << (size - 1).bit_length()) if size > 1 else LEAST
+        if whole > SLAB:
+            slab = Slab(next(self._numbers), size, self._pin if pinned else None)
+            return Block(slab, 0, np.frombuffer(slab.memory, np.uint8))
         free = self._free[whole, pinned]
         try:
-            slab = free.pop()  # the one that caches still know
+            slab, offset = free.pop()  # the one that caches still know
         except IndexError:
-            slab = Slab(next(self._numbers), whole, self._pin if pinned else None)
-        memory = slab.array()
-        finalizer: Any = weakref.finalize(memory, free.append, slab)
+            slab, offset = Slab(next(self._numbers), SLAB, self._pin if pinned else None), 0
+            free.extend((slab, at) for at in range(whole, SLAB, whole))
+        memory = np.frombuffer(slab.memory, np.uint8, whole, offset)
+        finalizer: Any = weakref.finalize(memory, free.append, (slab, offset))
         finalizer.atexit = False
-        return slab, memory
+        return Block(slab, offset, memory)
 
 
 class Shared:
-    """Bytes in a slab; they stay there for as long as this is held.
+    """Bytes in a block; they stay there for as long as this is held.
 
     Parameters
     ----------
-    slab : Slab
-    memory : (size,) uint8
-        Of the slab, as it was taken.
-    offset, size : int
+    block : Block
+    start, size : int
+        Where they are in it.
     """
 
     __slots__ = ("_memory", "offset", "slab")
 
-    def __init__(self, slab: Slab, memory: Bytes, offset: int, size: int) -> None:
-        self.slab = slab
-        self.offset = offset
-        self._memory = memory[offset : offset + size]
+    def __init__(self, block: Block, start: int, size: int) -> None:
+        self.slab = block.slab
+        self.offset = block.offset + start
+        self._memory = block.memory[start : start + size]
 
     def __len__(self) -> int:
         return len(self._memory)

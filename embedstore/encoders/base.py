@@ -104,8 +104,8 @@ class Outside:
     factory : str
         ``"module:name"`` of a callable that makes, of `arguments`, a function from a payload's bytes to what `prepare` gives:
         an array of `shape`, or something else that JSON can say.
-    arguments : mapping
-        What JSON can say.
+    arguments : callable
+        Gives the keyword arguments, which JSON can say; asked for before the first payload is prepared.
     shape : tuple of int
         Of the arrays, uint8.
     kept : callable, optional
@@ -115,7 +115,7 @@ class Outside:
     """
 
     factory: str
-    arguments: Mapping[str, Any]
+    arguments: Callable[[], Mapping[str, Any]]
     shape: tuple[int, ...]
     kept: Callable[[Any, Any], Any] = lambda payload, said: said
     pin: Pin | None = None

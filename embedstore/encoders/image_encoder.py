@@ -102,17 +102,19 @@ class ImageEncoder:
         """Processes decode for a GPU, which is faster than one process; for a network on the CPU threads are as good."""
         if not self._on_gpu:
             return None
-        arguments = self._preparation.arguments()
-        return Outside(f"{Preparation.__module__}:preparation", arguments, (*self.transform.size, 4), _kept, page_locked)
+        factory, shape = f"{Preparation.__module__}:preparation", (*self.transform.size, 4)
+        return Outside(factory, lambda: self._preparing().arguments(), shape, _kept, page_locked)
 
     @cached_property
     def _preparation(self) -> Preparation:
         return Preparation(self.transform, self._request.max_pixels, () if self._jpegs is None else self._jpegs.samplings)
 
-    def prepare(self, payload: bytes) -> Pixels | Jpeg:
+    def _preparing(self) -> Preparation:
         with self._opening:  # by whichever thread comes first
-            prepare = self._preparation
-        return prepare(payload)
+            return self._preparation
+
+    def prepare(self, payload: bytes) -> Pixels | Jpeg:
+        return self._preparing()(payload)
 
     def stacked(self, batch: Sequence[Pixels | Jpeg]) -> Array | list[Pixels] | torch.Tensor:
         """What `model` takes: (n, height, width, 4) uint8, which a GPU stacks by itself; (…, 3) there if it decodes files."""

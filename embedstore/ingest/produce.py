@@ -37,6 +37,8 @@ SORTED_TEXTS = 2048
 """Are prepared before the first of them are encoded: more have less padding, fewer keep a fast device waiting less."""
 GROUP, GROUP_BYTES = 32, 4 << 20
 """So many files, or files of so many bytes, are read, claimed and prepared at once."""
+USUAL_BYTES = 1 << 16
+"""Of a payload that counts as one of those that are prepared ahead."""
 
 
 @dataclass
@@ -69,10 +71,11 @@ class _Reading:
 
 @dataclass
 class _Preparing:
-    """Payloads with the numbers `claims` (n,) in `state`, which are being prepared."""
+    """Payloads of `size` bytes with the numbers `claims` (n,) in `state`, which are being prepared."""
 
     state: SpaceState
     claims: npt.NDArray[np.int64]
+    size: int
     future: Future[list[Any]]
 
 
@@ -135,7 +138,7 @@ class Producer:
     def events(self) -> Iterator[Batch | ChunkEnd]:
         most = max([2 * self._threads * GROUP, *(2 * state.batch_size for state in self._states)])
         read = ahead(self._read(), 2 * self._threads + 2, lambda entry: int(isinstance(entry, _Reading)))
-        prepared = ahead(self._claimed(read), most, lambda entry: len(entry.claims) if isinstance(entry, _Preparing) else 0)
+        prepared = ahead(self._claimed(read), most, _weight)
         batchers = {state.name: _Batcher(state) for state in self._states}
         for entry in prepared:
             if isinstance(entry, _Preparing):
@@ -258,7 +261,8 @@ class Producer:
             claim, first = self._claim(chunk, state, positions[mine], digests[mine])
             if len(first):
                 payloads = [group.payloads[good[m]] for m in mine[first]]
-                yield _Preparing(state, claim[first], self._pool.submit(self._timed_prepare, state, payloads))
+                size = sum(map(len, payloads))
+                yield _Preparing(state, claim[first], size, self._pool.submit(self._timed_prepare, state, payloads))
 
     def _claim(
         self, chunk: Chunk, state: SpaceState, positions: Positions, hashes: Keys
@@ -284,6 +288,11 @@ class Producer:
     def _timed_prepare(self, state: SpaceState, payloads: list[Payload]) -> list[Any]:
         with self._clock.measure("decode"):
             return self._reader.prepare(state.encoder, payloads)
+
+
+def _weight(entry: _Preparing | Batch | _FilesEnd | ChunkEnd) -> int:
+    """How much of what may be prepared ahead it takes: payloads, large ones counting as several."""
+    return max(len(entry.claims), entry.size // USUAL_BYTES) if isinstance(entry, _Preparing) else 0
 
 
 def _groups(chunk: Chunk, modality: str, at: Positions, size: int) -> Iterator[tuple[list[int], list[ToRead]]]:

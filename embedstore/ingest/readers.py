@@ -5,18 +5,19 @@ To hand over one payload at a time takes longer than to read it. `ProcessReader`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from embedstore._core.arguments import TIMEOUT
 from embedstore._core.keys import hash_payload
 from embedstore._core.slabs import Shared
-from embedstore.encoders.base import Encoder, prepare_all
-from embedstore.errors import PayloadError
+from embedstore.encoders.base import Encoder, prepare_all, prepare_one, stands_for
+from embedstore.errors import EncoderError, PayloadError
 from embedstore.sources.confined import Root
 from embedstore.sources.files import read_payload
 
+T = TypeVar("T")
 Payload = bytes | Shared
 
 
@@ -54,6 +55,9 @@ class Reader(Protocol):
     def prepare(self, encoder: Encoder, payloads: Sequence[Payload]) -> list[Any]:
         """What the encoder makes of payloads of a `Group`, or the `PayloadError` that each costs."""
 
+    def abandon(self) -> None:
+        """Nobody waits for answers any more: who is asked gives up."""
+
     def close(self) -> None:
         """No more is to be read."""
 
@@ -72,16 +76,28 @@ class ThreadReader:
     def __init__(self, timeout: float = TIMEOUT, root: Root | None = None) -> None:
         self._timeout = timeout
         self._root = root
+        self._over = False
 
     def read(self, work: Sequence[ToRead]) -> Group:
-        payloads = [self._payload(one) for one in work]
+        payloads = [self._payload(one) for one in self._unless_over(work)]
         return Group(payloads, [b"" if isinstance(p, PayloadError) else hash_payload(p) for p in payloads])
 
     def prepare(self, encoder: Encoder, payloads: Sequence[Payload]) -> list[Any]:
-        return prepare_all(encoder, [bytes(payload) for payload in payloads])
+        if stands_for(encoder, "prepare_batch", "prepare"):
+            return prepare_all(encoder, [bytes(payload) for payload in payloads])
+        return [prepare_one(encoder, bytes(payload)) for payload in self._unless_over(payloads)]
+
+    def abandon(self) -> None:
+        self._over = True
 
     def close(self) -> None:
         pass
+
+    def _unless_over(self, some: Iterable[T]) -> Iterator[T]:
+        for one in some:
+            if self._over:
+                raise EncoderError("The run is over; nothing more is read.")
+            yield one
 
     def _payload(self, one: ToRead) -> bytes | PayloadError:
         if one.payload is not None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import weakref
 from pathlib import Path
 
 import pytest
 
 from embedstore._core.messages import receive, send
-from embedstore._core.slabs import Shared, Slabs
+from embedstore._core.slabs import SLAB, Shared, Slabs
 
 
 def test_what_is_sent_arrives_with_its_files(tmp_path: Path) -> None:
@@ -47,15 +48,34 @@ def test_pinned_memory_is_let_go_before_it_is_given_back() -> None:
         return lambda: said.append("let go")
 
     slabs = Slabs(pin)  # type: ignore[arg-type]
-    slab, memory = slabs.take(10, pinned=True)
-    assert slabs.take(10)[0].size == slab.size
+    block = slabs.take(SLAB, pinned=True)
+    slab, start = block.slab, 2
+    assert slabs.take(10).slab is not slab
     assert said == ["pinned"]
-    shared = Shared(slab, memory, 2, 3)
-    memory[:] = 7
-    del memory
-    assert slabs.take(10, pinned=True)[0] is not slab  # `shared` still looks at it
+    shared = Shared(block, start, 3)
+    block.memory[:] = 7
+    del block
+    assert slabs.take(SLAB, pinned=True).slab is not slab  # `shared` still looks at it
     assert (bytes(shared), bytes(shared.view), len(shared)) == (b"\7\7\7", b"\7\7\7", 3)
     del shared
-    assert slabs.take(10, pinned=True)[0] is slab
+    assert slabs.take(SLAB, pinned=True).slab is slab
     del slab, slabs
     assert said == ["pinned", "pinned", "let go", "let go"]
+
+
+def test_blocks_are_apart_and_few_slabs_are_made() -> None:
+    slabs = Slabs()
+    held = [slabs.take(100_000) for _ in range(1000)]
+    for i, block in enumerate(held):
+        block.memory[:] = i % 251
+    assert all((block.memory == i % 251).all() for i, block in enumerate(held))
+    assert len({block.slab.number for block in held}) == 2  # 512 of 128 KiB in each
+    assert len({(block.slab.number, block.offset) for block in held}) == 1000
+
+
+def test_what_is_larger_than_a_slab_is_let_go_with_its_last_view() -> None:
+    block = Slabs().take(SLAB + 1)
+    assert (block.slab.passing, len(block.memory)) == (True, SLAB + 1)
+    slab = weakref.ref(block.slab)
+    del block
+    assert slab() is None

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from embedstore._core.slabs import Slabs
+from embedstore._core.slabs import SLAB, Slabs
 from embedstore.encoders.runtimes.pytorch import TorchRuntime
 from embedstore.encoders.runtimes.streams import page_locked, runs
 
@@ -27,7 +27,7 @@ def test_what_lies_together_is_one_piece() -> None:
 
 def test_a_slab_is_one_piece_a_group() -> None:
     slabs = Slabs()
-    groups = [slabs.take(40)[1][:40].reshape(4, 10) for _ in range(2)]
+    groups = [slabs.take(40).memory[:40].reshape(4, 10) for _ in range(2)]
     for i, group in enumerate(groups):
         group[:] = np.arange(40).reshape(4, 10) + i
     images = [image for group in groups for image in group]
@@ -45,7 +45,7 @@ def test_shared_memory_is_locked_while_it_is_mapped(refused: int, monkeypatch: p
     )
     monkeypatch.setattr(torch.cuda, "cudart", lambda: runtime)
     slabs = Slabs(page_locked)
-    slab, memory = slabs.take(100_000, pinned=True)
-    assert memory.ctypes.data % 4096 == 0
-    del slab, memory, slabs
-    assert said == [("lock", (131_072, 1)), *([] if refused else [("unlock", None)])]
+    block = slabs.take(100_000, pinned=True)
+    assert block.memory.ctypes.data % 4096 == 0
+    del block, slabs
+    assert said == [("lock", (SLAB, 1)), *([] if refused else [("unlock", None)])]

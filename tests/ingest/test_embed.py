@@ -494,7 +494,7 @@ def test_a_class_that_changes_encode_or_prepare_alone_is_asked_that(tmp_path: Pa
 
         @property
         def outside(self) -> Outside:
-            return Outside("no:where", {}, (1,))
+            return Outside("no:where", dict, (1,))
 
         def encode(self, batch):  # type: ignore[no-untyped-def]
             return super().encode(batch)

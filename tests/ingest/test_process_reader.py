@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,8 @@ from embedstore.encoders.hash import HashEncoder
 from embedstore.encoders.payloads.images import ImageTransform
 from embedstore.encoders.payloads.preparation import Preparation
 from embedstore.errors import EncoderError, PayloadError
-from embedstore.ingest.process_reader import ProcessReader
+from embedstore.ingest.process_reader import LARGE, ProcessReader
+from embedstore.ingest.produce import GROUP_BYTES
 from embedstore.ingest.readers import ThreadReader, ToRead
 from embedstore.sources import MemorySource
 from embedstore.sources.confined import Root
@@ -34,12 +37,19 @@ TRANSFORM = ImageTransform((8, 8), "shortest", 8, "bicubic", (0.5,) * 3, (0.5,) 
 class FirstBytes(HashEncoder):
     """The vector is the first bytes."""
 
-    def __init__(self, *, processes: bool = True, factory: str = "outside_factories:first_bytes", batch_size: int = 4) -> None:
+    def __init__(
+        self,
+        *,
+        processes: bool = True,
+        factory: str = "outside_factories:first_bytes",
+        arguments: dict[str, Any] | None = None,
+        batch_size: int = 4,
+    ) -> None:
         super().__init__(WIDTH, "image", "first-bytes")
         self.batch_size = batch_size
-        arguments = {"width": WIDTH} if factory.endswith("first_bytes") else {}
+        arguments = {"width": WIDTH} if factory.endswith("first_bytes") else arguments or {}
         self.outside = (
-            Outside(factory, arguments, (WIDTH,), lambda payload, said: (bytes(payload), said)) if processes else None
+            Outside(factory, lambda: arguments, (WIDTH,), lambda payload, said: (bytes(payload), said)) if processes else None
         )
 
     def prepare(self, payload: bytes) -> Any:
@@ -58,6 +68,7 @@ def reader() -> Iterator[ProcessReader]:
 
 
 ENCODER = FirstBytes()
+HANGING = FirstBytes(factory="outside_factories:hanging")
 
 
 def written(folder: Path, contents: Sequence[bytes]) -> list[str]:
@@ -131,7 +142,8 @@ def test_memory_is_used_again_only_once_nothing_looks_at_it(reader: ProcessReade
     for i in range(5):
         assert bytes(reader.prepare(ENCODER, [f"other {i}".encode()])[0]) == f"other {i}".encode().ljust(WIDTH)
     assert bytes(kept) == b"kept".ljust(WIDTH)
-    assert sum(len(free) for free in reader._slabs._free.values()) <= 4
+    numbers = {slab.number for free in reader._slabs._free.values() for slab, _ in free}
+    assert len(numbers) == 2  # one for payloads, one for arrays
 
 
 def test_the_encoders_own_error_ends_the_run(tmp_path: Path) -> None:
@@ -149,6 +161,125 @@ def test_a_factory_that_fails_is_one_line(factory: str, said: str, tmp_path: Pat
     source = MemorySource({"id": ["a"], "image": written(tmp_path, [b"one"])})
     with pytest.raises(EncoderError, match=said):
         es.embed(source, tmp_path / "s", image=FirstBytes(factory=factory), workers=1)
+
+
+@pytest.mark.parametrize(
+    ("factory", "arguments", "said"),
+    [
+        (
+            "odd_arrays",
+            {"shape": [8], "dtype": "uint8"},
+            r"made an array of shape \(8,\), uint8; its encoder declares \(16,\), uint8",
+        ),
+        ("odd_arrays", {"shape": [16], "dtype": "float32"}, r"made an array of shape \(16,\), float32"),
+        ("unsayable", {}, "int64 is not JSON serializable"),
+    ],
+)
+def test_what_a_preparation_may_not_give_ends_the_run(
+    factory: str, arguments: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    encoder = FirstBytes(factory=f"outside_factories:{factory}", arguments=arguments)
+    source = MemorySource({"id": ["a", "b"], "image": written(tmp_path, [b"one", b"two"])})
+    with pytest.raises(EncoderError, match=said):
+        es.embed(source, tmp_path / "s", image=encoder, workers=1)
+
+
+def test_a_process_that_the_system_kills_costs_payloads_this_run_alone(tmp_path: Path) -> None:
+    marker = tmp_path / "pressure"
+    marker.touch()
+    made = {"factory": "outside_factories:in_file", "arguments": {"path": str(marker), "width": WIDTH}}
+    source = {"id": ["a", "b"], "image": written(tmp_path, [b"one", b"die of memory"])}
+    report = es.embed(MemorySource(source), tmp_path / "s", image=FirstBytes(**made), workers=1)  # type: ignore[arg-type]
+    ((_, item, stage, reason),) = report.failures
+    assert (item, stage) == ("b", "read")
+    assert reason == "the process that was to do it was ended by SIGKILL; the next run tries again"
+    marker.unlink()
+    again = es.embed(MemorySource(source), tmp_path / "s", image=FirstBytes(**made), workers=1)  # type: ignore[arg-type]
+    assert (again.spaces["image"].embedded, again.spaces["image"].failed) == (1, 0)
+
+
+def test_the_folder_of_a_dataset_is_not_where_processes_import_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`cd dataset && embedstore embed .` runs nothing that lies there."""
+    for name in ("queue", "json", "numpy", "embedstore"):
+        (tmp_path / f"{name}.py").write_text("import os; open('ran', 'w').close(); os._exit(9)")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    reader = ProcessReader(1, [ENCODER], 5.0)
+    try:
+        assert bytes(reader.prepare(ENCODER, [b"one"])[0]) == b"one".ljust(WIDTH)
+    finally:
+        reader.close()
+    assert not (tmp_path / "ran").exists()
+
+
+def test_many_large_files_need_few_open_files(tmp_path: Path) -> None:
+    """Each is a group of its own; all wait for one slow batch."""
+    paths = []
+    for i in range(150):
+        path = tmp_path / f"{i}.bin"
+        path.write_bytes(b"%03d" % i)
+        os.truncate(path, LARGE + 1 if i % 2 else GROUP_BYTES // 4)
+        paths.append(str(path))
+    most = []
+
+    class Slow(FirstBytes):
+        def encode(self, batch: Sequence[Any]) -> Any:
+            most.append(len(os.listdir("/proc/self/fd")))
+            return super().encode(batch)
+
+    before = len(os.listdir("/proc/self/fd"))
+    report = es.embed(MemorySource({"id": paths, "image": paths}), tmp_path / "s", image=Slow(batch_size=128), workers=2)
+    assert report.spaces["image"].embedded == 150
+    assert max(most) - before < 60
+
+
+def test_sizes_that_no_memory_holds_are_failures(tmp_path: Path) -> None:
+    path = tmp_path / "sparse.bin"
+    path.touch()
+    os.truncate(path, 1 << 40)
+    report = es.embed(MemorySource({"id": ["a"], "image": [str(path)]}), tmp_path / "s", image=FirstBytes(), workers=1)
+    assert "of at most" in report.failures[0][3]
+
+
+def test_several_threads_ask_at_once(tmp_path: Path) -> None:
+    paths = written(tmp_path, [f"content {i}".encode() for i in range(120)])
+    reader = ProcessReader(3, [ENCODER], 5.0)
+    try:
+        with ThreadPoolExecutor(3) as pool:
+            groups = list(pool.map(reader.read, [to_read(paths[lo : lo + 10]) for lo in range(0, 120, 10)]))
+            found = list(pool.map(lambda group: reader.prepare(ENCODER, group.payloads), groups))
+    finally:
+        reader.close()
+    assert [bytes(one) for group in found for one in group] == [f"content {i}".encode().ljust(WIDTH) for i in range(120)]
+
+
+def test_a_run_without_anything_new_asks_for_no_model(tmp_path: Path) -> None:
+    source = {"id": ["a", "b"], "image": written(tmp_path, [b"one", b"two"])}
+    es.embed(MemorySource(source), tmp_path / "s", image=FirstBytes(), workers=1)
+    encoder = FirstBytes()
+
+    def refuse() -> dict[str, Any]:
+        raise AssertionError("the model was opened")
+
+    encoder.outside = dataclasses.replace(encoder.outside, arguments=refuse)  # type: ignore[type-var]
+    for rehash in (False, True):
+        report = es.embed(MemorySource(source), tmp_path / "s", image=encoder, workers=1, rehash=rehash)
+        assert report.spaces["image"].unchanged == 2
+
+
+def test_what_stops_a_run_does_not_wait_for_a_payload_that_hangs(tmp_path: Path) -> None:
+    """Nor are processes started once it is over."""
+    reader = ProcessReader(1, [HANGING], 5.0)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(reader.prepare, HANGING, [b"one", b"two"])
+        while reader._all[0]._process is None or not reader._all[0]._opened:
+            time.sleep(0.01)
+        reader.abandon()
+        with pytest.raises(EncoderError, match="The run is over"):
+            waiting.result(timeout=20)
+    reader.close()
+    with pytest.raises(EncoderError, match="The run is over"):
+        reader.prepare(HANGING, [b"three"])
 
 
 def test_a_store_is_the_one_that_threads_make(tmp_path: Path) -> None:
@@ -175,7 +306,7 @@ def test_pictures_are_those_of_threads(tmp_path: Path) -> None:
             super().__init__(192, "image", "pixels")
             self.prepare = Preparation(TRANSFORM, 1 << 20)  # type: ignore[assignment, method-assign]
             factory = f"{Preparation.__module__}:preparation"
-            self.outside = Outside(factory, self.prepare.arguments(), (8, 8, 4)) if processes else None  # type: ignore[attr-defined]
+            self.outside = Outside(factory, self.prepare.arguments, (8, 8, 4)) if processes else None  # type: ignore[attr-defined]
 
         def encode(self, batch: Any) -> Any:
             return np.stack(batch)[..., :3].reshape(len(batch), -1).astype(np.float32) / 255

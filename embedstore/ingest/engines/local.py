@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 
 from embedstore.encoders.base import outside_of
 from embedstore.ingest.consume import ChunkCloser, Encoding
@@ -21,18 +22,21 @@ AHEAD = 4
 
 def run(job: Job) -> None:
     """Embed the whole source, or raise what stopped it; what was committed by then stays."""
-    options, clock = job.options, job.clock
-    states = list(job.states.values())
-    with closing(_reader(job)) as reader, ThreadPoolExecutor(options.threads, thread_name_prefix="embedstore-read") as pool:
-        producer = Producer(job.source, job.typed, _planner(job), states, pool, reader, clock, options)
-        closer = ChunkCloser(job.store, job.writer, job.states, job.report, clock, strict=options.strict)
+    options, states = job.options, list(job.states.values())
+    with (
+        closing(_reader(job)) as reader,
+        ThreadPoolExecutor(options.threads, thread_name_prefix="embedstore-read") as pool,
+        _abandoned_on_error(reader),
+    ):
+        producer = Producer(job.source, job.typed, _planner(job), states, pool, reader, job.clock, options)
+        closer = ChunkCloser(job.store, job.writer, job.states, job.report, job.clock, strict=options.strict)
 
         def close(end: ChunkEnd) -> None:
             closer.close(end.chunk, end.claims)
             if options.prune:
                 job.seen[end.chunk.old_row[end.chunk.old_row >= 0]] = True
 
-        encoding = Encoding(clock, close)
+        encoding = Encoding(job.clock, close)
         try:
             _encode_all(job, producer, encoding)
         finally:
@@ -40,6 +44,16 @@ def run(job: Job) -> None:
                 encoding.stop()
             finally:
                 closer.finish()
+
+
+@contextmanager
+def _abandoned_on_error(reader: Reader) -> Iterator[None]:
+    """What stops a run does not wait for payloads that are being read and prepared."""
+    try:
+        yield
+    except BaseException:
+        reader.abandon()
+        raise
 
 
 def _reader(job: Job) -> Reader:
