@@ -152,6 +152,7 @@ class TestMinilm(EncoderContract):
         np.testing.assert_allclose(encode(windowed, [short]), encode(encoder, [short]), atol=1e-5)
         windows = windowed.prepare(long.encode())
         assert len(windows) > 2
+        assert prepare_all(windowed, [b"short", long.encode()])[1] == windows
         assert all(set(first[1:-1]) & set(second[1:-1]) for first, second in pairwise(windows))  # windows overlap
         parts = np.concatenate([windowed.model(piece.ids, piece.mask) for piece in windowed.stacked([windows])])
         mean = parts.mean(axis=0) / np.linalg.norm(parts.mean(axis=0))
