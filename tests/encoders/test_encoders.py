@@ -274,6 +274,13 @@ class TestOpenClipText(EncoderContract):
         assert [isinstance(given, PayloadError) for given in prepared] == [False, True, False]
         assert encoder.truncated == 1
 
+    def test_each_tower_is_placed_without_the_other(self, encoder: Any, tiny_clip: str) -> None:
+        image: Any = load_encoder(tiny_clip, "image")
+        of_images, of_texts = ({name for name, _ in made.network.load().named_modules()} for made in (image, encoder))
+        assert "model.visual" in of_images - of_texts
+        assert "model.transformer" in of_texts - of_images
+        assert {"visual", "transformer"} <= {name for name, _ in encoder._clip.model.named_modules()}, "both are kept"
+
     def test_texts_are_tokenized_when_they_are_prepared(self, tiny_clip: str, monkeypatch: pytest.MonkeyPatch) -> None:
         encoder: Any = load_encoder(tiny_clip, "text", runtime="torch")
         prepared = [encoder.prepare(text.encode()) for text in TEXTS]
