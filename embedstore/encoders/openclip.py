@@ -6,6 +6,7 @@ PRETRAINED is a tag of open_clip (its weights come from the hub) or a local file
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import threading
@@ -116,7 +117,14 @@ class ClipTextEncoder:
     def _module(self) -> torch.nn.Module:
         from embedstore.encoders.runtimes.wrapped import ClipTexts
 
-        return ClipTexts(self._clip.model)
+        return ClipTexts(_tower(self._clip.model, visual=False))
+
+
+def _tower(model: Any, *, visual: bool) -> Any:
+    """`model` with the modules of one tower alone: the other is not to be placed on a GPU, nor converted, with it."""
+    tower = copy.copy(model)
+    tower._modules = {name: part for name, part in model._modules.items() if (name == "visual") == visual}
+    return tower
 
 
 def _token_count(tokenizer: Any, text: str) -> int:
@@ -152,7 +160,7 @@ def load(request: EncoderRequest) -> ImageEncoder | ClipTextEncoder:
     encoder = ImageEncoder(
         _spec(clip, request, clip.transform.to_dict(), None),
         clip.transform,
-        lambda: clip.model,
+        lambda: _tower(clip.model, visual=True),
         request,
         library="open_clip_torch",
         forward=lambda model, images: model.encode_image(images, normalize=True),

@@ -152,6 +152,7 @@ class TestMinilm(EncoderContract):
         np.testing.assert_allclose(encode(windowed, [short]), encode(encoder, [short]), atol=1e-5)
         windows = windowed.prepare(long.encode())
         assert len(windows) > 2
+        assert prepare_all(windowed, [b"short", long.encode()])[1] == windows
         assert all(set(first[1:-1]) & set(second[1:-1]) for first, second in pairwise(windows))  # windows overlap
         parts = np.concatenate([windowed.model(piece.ids, piece.mask) for piece in windowed.stacked([windows])])
         mean = parts.mean(axis=0) / np.linalg.norm(parts.mean(axis=0))
@@ -272,6 +273,13 @@ class TestOpenClipText(EncoderContract):
         prepared = prepare_all(encoder, [b"one", b"odd", b"word " * 40])
         assert [isinstance(given, PayloadError) for given in prepared] == [False, True, False]
         assert encoder.truncated == 1
+
+    def test_each_tower_is_placed_without_the_other(self, encoder: Any, tiny_clip: str) -> None:
+        image: Any = load_encoder(tiny_clip, "image")
+        of_images, of_texts = ({name for name, _ in made.network.load().named_modules()} for made in (image, encoder))
+        assert "model.visual" in of_images - of_texts
+        assert "model.transformer" in of_texts - of_images
+        assert {"visual", "transformer"} <= {name for name, _ in encoder._clip.model.named_modules()}, "both are kept"
 
     def test_texts_are_tokenized_when_they_are_prepared(self, tiny_clip: str, monkeypatch: pytest.MonkeyPatch) -> None:
         encoder: Any = load_encoder(tiny_clip, "text", runtime="torch")
