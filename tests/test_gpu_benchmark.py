@@ -203,4 +203,4 @@ def test_the_shell_script_runs_it(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "| E | machine |" in done.stdout
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"gpu.json", "gpu.jsonl", "log"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"gpu.json", "gpu.jsonl", "gpu.md", "log"}

@@ -20,6 +20,7 @@ from typing import Any
 
 ROWS = "gpu.jsonl"
 DOCUMENT = "gpu.json"
+TABLE = "gpu.md"
 LINES = 60
 """Of the table."""
 HOLDS: dict[str, Callable[[Any, Any], bool]] = {"≥": operator.ge, "≤": operator.le, "=": operator.eq}
@@ -88,7 +89,7 @@ class Run:
     Parameters
     ----------
     out : Path
-        A folder for `ROWS` and `DOCUMENT`.
+        A folder for `ROWS`, `DOCUMENT` and `TABLE`.
     seconds : float
         How long the run may take: a phase that would take longer than what is left is skipped.
     overtime : float
@@ -172,9 +173,10 @@ class Run:
         return [*head, *kept, *more]
 
     def close(self) -> None:
-        """Write every row into one document."""
+        """Write every row into one document, and the table."""
         rows = [asdict(row) for row in self.rows]
         (self._out / DOCUMENT).write_text(json.dumps({"failed": self.failed, "rows": rows}, indent=1), encoding="utf-8")
+        (self._out / TABLE).write_text("\n".join([*self.lines(), ""]), encoding="utf-8")
 
     def _add(self, row: Row) -> None:
         row = Row(**{**asdict(row), "at": round(time.monotonic() - self._start, 1)})
