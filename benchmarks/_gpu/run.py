@@ -64,19 +64,19 @@ class Row:
     at: float = 0.0
 
     def __str__(self) -> str:
-        text = f"{self.case} {shown(self.value)}{self.unit}".strip()
+        text = f"{self.case} {shown(self.value, share=not self.unit)}{self.unit}".strip()
         return f"{text} ({self.op} {shown(self.threshold)})" if self.op and self.threshold is not None else text
 
 
-def shown(value: Value) -> str:
-    """A value for people: cosines keep what tells them from 1."""
+def shown(value: Value, *, share: bool = True) -> str:
+    """A value for people; a `share` or a cosine keeps what tells it from 1."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, str):
         return value
     if not math.isfinite(value):
         return str(value)
-    if 0.9 <= value < 1:
+    if share and 0.9 <= value < 1:
         return f"{value:.7f}".rstrip("0").rstrip(".")
     if value and abs(value) < 0.01:
         return f"{value:.1e}"
