@@ -23,6 +23,7 @@ import embedstore
 from benchmarks import gpu
 from benchmarks._gpu import data
 from benchmarks._gpu.metadata import write_metadata
+from benchmarks._gpu.rates import steady
 from benchmarks._gpu.run import LINES, ROWS, Run, shown
 from benchmarks._gpu.search import compared, reference
 
@@ -137,6 +138,12 @@ def test_cosines_are_shown_as_far_as_they_differ_from_one() -> None:
     assert [shown(value) for value in (0.9998765, 0.99999999, 1.0, 12345.6, 2.345, 3e-7, float("nan"), False)] == [
         "0.9998765", "1", "1", "12,346", "2.35", "3.0e-07", "nan", "no",
     ]  # fmt: skip
+    assert shown(0.9848283, share=False) == "0.98"
+
+
+def test_a_rate_without_the_start_is_that_of_the_difference() -> None:
+    assert steady((100, 3.0), (400, 6.0)) == 100
+    assert steady((100, 3.0), (400, 2.0)) == 200
 
 
 class TestData:
@@ -203,4 +210,4 @@ def test_the_shell_script_runs_it(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "| E | machine |" in done.stdout
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"gpu.json", "gpu.jsonl", "log"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"gpu.json", "gpu.jsonl", "gpu.md", "log"}

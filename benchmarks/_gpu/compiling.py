@@ -22,7 +22,7 @@ from embedstore.encoders import load_encoder
 from embedstore.encoders.runtimes import pytorch
 from embedstore.encoders.runtimes.base import agreement
 
-LIMIT = 40.0
+LIMIT = 60.0
 """Seconds of a process on a machine that it has to itself."""
 PATIENCE = 5
 """A tiny run may have to share one."""

@@ -20,6 +20,7 @@ from typing import Any
 
 ROWS = "gpu.jsonl"
 DOCUMENT = "gpu.json"
+TABLE = "gpu.md"
 LINES = 60
 """Of the table."""
 HOLDS: dict[str, Callable[[Any, Any], bool]] = {"≥": operator.ge, "≤": operator.le, "=": operator.eq}
@@ -63,19 +64,19 @@ class Row:
     at: float = 0.0
 
     def __str__(self) -> str:
-        text = f"{self.case} {shown(self.value)}{self.unit}".strip()
+        text = f"{self.case} {shown(self.value, share=not self.unit)}{self.unit}".strip()
         return f"{text} ({self.op} {shown(self.threshold)})" if self.op and self.threshold is not None else text
 
 
-def shown(value: Value) -> str:
-    """A value for people: cosines keep what tells them from 1."""
+def shown(value: Value, *, share: bool = True) -> str:
+    """A value for people; a `share` or a cosine keeps what tells it from 1."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, str):
         return value
     if not math.isfinite(value):
         return str(value)
-    if 0.9 <= value < 1:
+    if share and 0.9 <= value < 1:
         return f"{value:.7f}".rstrip("0").rstrip(".")
     if value and abs(value) < 0.01:
         return f"{value:.1e}"
@@ -88,7 +89,7 @@ class Run:
     Parameters
     ----------
     out : Path
-        A folder for `ROWS` and `DOCUMENT`.
+        A folder for `ROWS`, `DOCUMENT` and `TABLE`.
     seconds : float
         How long the run may take: a phase that would take longer than what is left is skipped.
     overtime : float
@@ -172,9 +173,10 @@ class Run:
         return [*head, *kept, *more]
 
     def close(self) -> None:
-        """Write every row into one document."""
+        """Write every row into one document, and the table."""
         rows = [asdict(row) for row in self.rows]
         (self._out / DOCUMENT).write_text(json.dumps({"failed": self.failed, "rows": rows}, indent=1), encoding="utf-8")
+        (self._out / TABLE).write_text("\n".join([*self.lines(), ""]), encoding="utf-8")
 
     def _add(self, row: Row) -> None:
         row = Row(**{**asdict(row), "at": round(time.monotonic() - self._start, 1)})

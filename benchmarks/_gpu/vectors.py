@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from benchmarks._gpu import data
 from benchmarks._gpu.run import Run
-from benchmarks._gpu.world import Make, World, encoded
+from benchmarks._gpu.world import Make, World, encoded, pillow_only
 from embedstore.encoders.base import Encoder
 from embedstore.encoders.runtimes.base import agreement
 
@@ -30,7 +30,7 @@ def vectors(world: World, run: Run) -> None:
     given.append((f"{sizes.base} texts", lambda device, precision: world.clip("text", device, precision), texts))
     given.append(("MiniLM", world.minilm, texts))
     for name, make, payloads in given:
-        with run.attempt(name):
+        with run.attempt(name), pillow_only():  # of decoders on the device tells C3
             _compared(world, run, name, make, payloads)
 
 
