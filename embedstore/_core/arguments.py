@@ -80,9 +80,10 @@ def as_type(value: Any, annotation: Any, name: str) -> Any:
 
 
 @lru_cache
-def _fields(options: type) -> list[tuple[str, Any, Any]]:
+def _fields(options: type) -> tuple[tuple[str, Any, Any], ...]:
     """Name, default and annotation of each field that is checked by its annotation."""
-    return [(field.name, field.default, field.type) for field in dataclasses.fields(options) if not isinstance(field.type, str)]
+    every = dataclasses.fields(options)
+    return tuple((field.name, field.default, field.type) for field in every if not isinstance(field.type, str))
 
 
 _NOTHING = object()
@@ -127,6 +128,7 @@ def _converted(value: Any, kind: Any) -> Any:
 
 
 def _several(value: Any, of: Any) -> Any:
+    """`value` as a sequence of something."""
     if of is Any:  # columns of any kind, as they are
         if isinstance(value, str | bytes) or not isinstance(value, Iterable):
             raise TypeError
@@ -140,6 +142,7 @@ def _several(value: Any, of: Any) -> Any:
 
 
 def _element(value: Any, annotation: Any) -> Any:
+    """One value of a sequence or mapping."""
     for kind in _members(annotation):
         try:
             return _converted(value, kind)
@@ -159,7 +162,7 @@ _WORDS: dict[Any, tuple[str, str]] = {
 """Types as they are called, one and several."""
 
 
-def _described(kinds: Iterable[Any], several: bool = False) -> str:
+def _described(kinds: Iterable[Any], *, several: bool = False) -> str:
     """What an argument may be; that it may be left out goes without saying."""
     words = []
     for kind in kinds:
