@@ -172,11 +172,15 @@ def absent(path: str) -> str:
         return f"{path} does not exist."
     if os.path.islink(path):
         return f"{path} is a link to nothing."
-    folder, name = os.path.split(os.path.abspath(path))
-    if not os.path.isdir(folder):
-        return f"{path} does not exist: there is no folder {folder}."
+    lacking = wanted = os.path.abspath(path)
+    while not os.path.isdir(os.path.dirname(lacking)):
+        lacking = os.path.dirname(lacking)
+    if os.path.exists(lacking):
+        return f"{path} does not exist: {lacking} is a file."
+    why = "" if lacking == wanted else f": there is no folder {lacking}"
+    folder, name = os.path.split(lacking)
     near = _names_like(name, folder)
-    return f"{path} does not exist." + (f" Similar names in {folder}: {', '.join(near)}." if near else "")
+    return f"{path} does not exist{why}." + (f" Similar names in {folder}: {', '.join(near)}." if near else "")
 
 
 def _names_like(name: str, folder: str) -> list[str]:

@@ -333,6 +333,11 @@ ODD: dict[str, list[Callable[[Any], Any]]] = {
     "The vector should be numbers of shape (dim,): setting an array element": [
         lambda store: es.search(store, vector=[[1], [1, 2]])
     ],
+    "k must be a whole number. Got '3' instead.": [lambda store: VectorIndex().fit(np.eye(4)).search(np.eye(4), k="3")],
+    "report must be what find_duplicates returned. Got 3 instead.": [lambda store: es.remove_duplicates(store, 3)],
+    "Input 'x' should be numbers of shape (n, d): could not convert string": [
+        lambda store: es.make_head("ridge").fit("x", [0, 1])
+    ],
     "vectors must be an array (n, dim), or be read in blocks. Got 3 instead.": [lambda store: VectorIndex().fit(3)],
 }
 
