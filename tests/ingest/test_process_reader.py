@@ -34,6 +34,8 @@ TRANSFORM = ImageTransform((8, 8), "shortest", 8, "bicubic", (0.5,) * 3, (0.5,) 
 class FirstBytes(HashEncoder):
     """The vector is the first bytes."""
 
+    outside: Outside | None = None
+
     def __init__(self, *, processes: bool = True, factory: str = "outside_factories:first_bytes", batch_size: int = 4) -> None:
         super().__init__(WIDTH, "image", "first-bytes")
         self.batch_size = batch_size
