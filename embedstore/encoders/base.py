@@ -12,9 +12,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from embedstore._core.device_errors import device_failure
 from embedstore._core.slabs import Pin
 from embedstore.encoders.names import EncoderName
-from embedstore.encoders.runtimes.device_errors import device_failure
 from embedstore.errors import EmbedstoreError, EncoderError, EncoderOutOfMemoryError, PayloadError, UsageError, one_line
 from embedstore.spec import EncoderSpec
 
