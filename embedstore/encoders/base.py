@@ -12,9 +12,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from embedstore._core.device_errors import device_failure
 from embedstore._core.slabs import Pin
 from embedstore.encoders.names import EncoderName
-from embedstore.encoders.runtimes.device_errors import device_failure
 from embedstore.errors import EmbedstoreError, EncoderError, EncoderOutOfMemoryError, PayloadError, UsageError, one_line
 from embedstore.spec import EncoderSpec
 
@@ -130,8 +130,13 @@ class Encoder(Protocol):
     payloads other processes can prepare has ``outside``, an `Outside`, or None where they would not be faster. One that can
     begin a batch before the last one is done may have ``start(batch)``, which begins it and returns a function that waits for
     what `encode` would return; until it has returned, nothing in the batch is to change. ``lanes`` is how many batches may
-    then be under way besides the one that is begun (default: 1). Each of these counts only as far as no subclass overrides
-    `prepare` or `encode` alone. One that puts something else before a query than before an item has ``queries``, the encoder
+    then be under way besides the one that is begun (default: 1).
+
+    Each of these counts only as far as no subclass overrides `prepare` or `encode` alone. So that this can be told, one that is
+    set on an instance is declared by its class too, as in ``outside: Outside | None = None``; else it counts only where
+    `prepare`, or `encode`, is set on the instance as well.
+
+    One that puts something else before a query than before an item has ``queries``, the encoder
     of queries; one that knows under which licence its weights are has ``license``, a string; one whose vectors may be cut has
     ``matryoshka``, where its model says so, or the empty text.
     `prepare` is called from many threads at once, `encode` from one. Models are loaded when `encode` first needs them,
@@ -172,8 +177,15 @@ class Encoder(Protocol):
 
 
 def stands_for(encoder: Encoder, faster: str, plain: str) -> bool:
-    """Whether the encoder has `faster`, and nothing overrides `plain` alone."""
-    places = [getattr(encoder, "__dict__", {}), *map(vars, type(encoder).__mro__)]
+    """Whether the encoder has `faster`, and nothing overrides `plain` alone.
+
+    The classes tell which of the two was defined last. What is set on an instance does not tell which class set it, so it
+    counts as its class's own.
+    """
+    own = getattr(encoder, "__dict__", {})
+    if plain in own:
+        return faster in own
+    places = [vars(kind) for kind in type(encoder).__mro__]
     first, other = (next((i for i, names in enumerate(places) if name in names), len(places)) for name in (faster, plain))
     return first < len(places) and first <= other
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore._core.unit import unit_rows
-from embedstore.encoders.base import Encoder, EncoderRequest, Outside, Vectors, outside_of, prepare_all
+from embedstore.encoders.base import Encoder, EncoderRequest, Outside, Vectors, outside_of, prepare_all, stands_for
 from embedstore.errors import UsageError
 
 SAMPLE = 2000
@@ -169,7 +169,7 @@ def shortened(encoder: Encoder, request: EncoderRequest, dim: int | None) -> Enc
         dim = getattr(encoder, "keeps", None)
     if dim is None or dim >= encoder.spec.dim:
         return encoder
-    return (StartingCut if hasattr(encoder, "start") else Cut)(encoder, dim)
+    return (StartingCut if stands_for(encoder, "start", "encode") else Cut)(encoder, dim)
 
 
 def _check(request: EncoderRequest, full: int, dim: int, declared: tuple[int, ...] | None) -> None:

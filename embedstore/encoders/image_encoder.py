@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -14,7 +14,7 @@ from embedstore.encoders.payloads.images import ImageTransform, Pixels
 from embedstore.encoders.payloads.jpegs import Jpeg
 from embedstore.encoders.payloads.preparation import Preparation
 from embedstore.encoders.runtimes.base import Array, Model, Network, Pending
-from embedstore.encoders.runtimes.choose import batch_size_of, on_gpu, open_model
+from embedstore.encoders.runtimes.choose import batch_size_of, gpu_of, on_gpu, open_model
 from embedstore.encoders.runtimes.streams import page_locked
 from embedstore.errors import EmbedstoreError, EncoderError, one_line
 from embedstore.registry import version
@@ -103,7 +103,8 @@ class ImageEncoder:
         if not self._on_gpu:
             return None
         factory, shape = f"{Preparation.__module__}:preparation", (*self.transform.size, 4)
-        return Outside(factory, lambda: self._preparing().arguments(), shape, _kept, page_locked)
+        pin = partial(page_locked, device=gpu_of(self._request))
+        return Outside(factory, lambda: self._preparing().arguments(), shape, _kept, pin)
 
     @cached_property
     def _preparation(self) -> Preparation:

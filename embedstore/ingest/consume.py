@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from embedstore._core.device_errors import device_failure, without_frames
 from embedstore.encoders.base import stands_for
 from embedstore.encoders.runtimes.base import Pending
-from embedstore.encoders.runtimes.device_errors import device_failure, without_frames
 from embedstore.errors import EmbedstoreError, EncoderError, EncoderOutOfMemoryError, PayloadError, one_line
 from embedstore.ingest.carry import carried, recorded_failures
 from embedstore.ingest.claims import SpaceState

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from embedstore.encoders.runtimes.device_errors import device_failure, without_frames
+from embedstore._core.device_errors import device_failure, without_frames
 from embedstore.encoders.runtimes.pytorch import TorchRuntime
 from embedstore.errors import EncoderError, EncoderOutOfMemoryError
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 import embedstore as es
 from embedstore.encoders import image_encoder, load_encoder
-from embedstore.encoders.payloads import device_jpegs, jpeg_decoders
+from embedstore.encoders.payloads import device_jpegs, jpeg_decoders, jpegs
 from embedstore.encoders.payloads.images import ImageTransform
 from embedstore.encoders.payloads.jpeg_decoders import NvImageCodec, TorchCodec
 from embedstore.encoders.payloads.jpegs import Jpeg
@@ -131,6 +131,44 @@ def test_what_the_decoder_alone_refuses_is_decoded_by_pillow(
     refuse = lambda self, some: [RuntimeError("no") if i == 2 else one for i, one in enumerate(decode(self, some))]  # noqa: E731
     monkeypatch.setattr(decoder, "decode", refuse)
     assert agreement(encoder.encode(prepared), expected) >= 0.9999
+
+
+def test_example_files_are_small_enough_to_be_decoded(
+    encoder: Any, decoder: Any, sampling: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model of large pictures is compared with as many files as any: at a lower quality, where a file would be too large."""
+    compared: list[tuple[int, int]] = []
+    agree = device_jpegs.agreement
+    monkeypatch.setattr(device_jpegs, "agreement", lambda a, b: compared.append((len(a), len(b))) or agree(a, b))
+    monkeypatch.setattr(jpegs, "MOST_BYTES", 50_000)  # at quality 90 they have up to 80,000
+    assert isinstance(encoder.prepare(jpeg(photo(0, (120, 90)), subsampling=sampling)), Jpeg)
+    assert compared == [(image_encoder.EXAMPLES, image_encoder.EXAMPLES)]
+
+
+def test_the_same_files_are_compared_both_ways(
+    encoder: Any, decoder: Any, sampling: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where some of them are too large at any quality."""
+    compared: list[tuple[int, int]] = []
+    agree = device_jpegs.agreement
+    monkeypatch.setattr(device_jpegs, "agreement", lambda a, b: compared.append((len(a), len(b))) or agree(a, b))
+    monkeypatch.setattr(device_jpegs, "QUALITIES", (90,))
+    monkeypatch.setattr(jpegs, "MOST_BYTES", 50_000)
+    assert isinstance(encoder.prepare(jpeg(photo(0, (120, 90)), subsampling=sampling)), Jpeg)
+    ((ours, theirs),) = compared
+    assert 0 < ours == theirs < image_encoder.EXAMPLES
+
+
+def test_a_decoder_that_no_example_can_be_shown_to_is_not_taken(
+    encoder: Any, decoder: Any, sampling: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(jpegs, "MOST_BYTES", 1000)
+    assert isinstance(encoder.prepare(jpeg(photo(0, (120, 90)), subsampling=sampling)), np.ndarray)
+    (record,) = caplog.records
+    assert record.message == (
+        f"JPEGs are decoded on the CPU, although a GPU is there: {decoder.package} cannot be tried (example files for "
+        "images of 224 x 224 are too large)."
+    )
 
 
 def test_a_decoder_that_never_works_is_not_taken(

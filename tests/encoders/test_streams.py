@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -136,6 +137,25 @@ def test_memory_that_is_page_locked_is_not_copied_on_the_host(monkeypatch: pytes
     slab = np.ones((3, 2), np.float32)
     np.testing.assert_array_equal(model(slab), slab * 2)
     assert "page-locked" not in ORDER
+
+
+@pytest.mark.usefixtures("computing")
+@pytest.mark.parametrize("stacked", [False, True])
+def test_read_only_inputs_reach_the_device_without_a_warning(stacked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    from_numpy = torch.from_numpy
+
+    def checked(array: Any) -> torch.Tensor:  # torch warns once a process alone
+        assert array.flags.writeable
+        return from_numpy(array)
+
+    monkeypatch.setattr(torch, "from_numpy", checked)
+    whole = np.ones((3, 2), np.float32)
+    whole.flags.writeable = False
+    model = TorchModel(TorchRuntime("cuda", "float32"), Kernel())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = model([whole[0], whole[1], whole[2].copy()] if stacked else whole)
+    np.testing.assert_array_equal(found, whole * 2)
 
 
 @pytest.mark.usefixtures("computing")

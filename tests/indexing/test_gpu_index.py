@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from embedstore._core.unit import unit_rows
-from embedstore.errors import UsageError
+from embedstore.errors import EncoderError, UsageError
 from embedstore.indexing import build, exact, gpu
 from embedstore.indexing.base import Base, Setting
 from embedstore.indexing.entries import Entries
@@ -153,6 +153,93 @@ def test_a_query_that_does_not_fit_is_one_line(monkeypatch: pytest.MonkeyPatch) 
     Memory(monkeypatch, most=0)
     with pytest.raises(UsageError, match=r"A query of 1,500 vectors needs more memory than cpu has left\. Use --device cpu\."):
         FlatOnGpu(read_only(points(0, N)), "cpu").search(unit_rows(points(1, 3)), 10)
+
+
+FULL = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.00 GiB"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+]
+
+
+@pytest.mark.parametrize("full", FULL, ids=["memory", "cublas"])
+def test_a_subset_is_copied_in_pieces_where_memory_runs_out(full: RuntimeError, monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors, queries, subset = read_only(points(0, N)), unit_rows(points(1, 5)), np.arange(0, N, 3)
+    expected = FlatOnGpu(vectors, "cpu").search(queries, 10, subset)
+    tried: list[int] = []
+    copied = FlatOnGpu._copied
+
+    def limited(flat: FlatOnGpu, chosen: Array) -> Any:
+        tried.append(len(chosen))
+        if len(chosen) > 200:
+            raise full
+        return copied(flat, chosen)
+
+    monkeypatch.setattr(FlatOnGpu, "_copied", limited)
+    flat = FlatOnGpu(vectors, "cpu")
+    scores, positions = flat.search(queries, 10, subset)
+    np.testing.assert_allclose(scores, expected[0], atol=1e-6)
+    np.testing.assert_array_equal(positions, expected[1])
+    assert tried == [500, 250, 125, 125, 125, 125]
+    tried.clear()
+    flat.search(queries, 10, subset[:130])
+    assert tried == [125, 5]  # fewer than are asked for, too
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("at_once", [1, 7, 500])
+def test_pieces_of_a_subset_change_no_answer(dtype: type, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors, queries, subset = points(0, N).astype(dtype), unit_rows(points(1, 5)), np.arange(0, N, 3)
+    monkeypatch.setattr(gpu, "PICKED", at_once * DIM)
+    scores, positions = FlatOnGpu(read_only(vectors), "cpu").search(queries, 10, subset)
+    truth = queries.astype(np.float64) @ unit_rows(vectors[subset], np.float64).T
+    np.testing.assert_allclose(scores, -np.sort(-truth, axis=1)[:, :10], atol=1e-6)
+    np.testing.assert_allclose(np.take_along_axis(truth, np.searchsorted(subset, positions), 1), scores, atol=1e-6)
+    assert (scores.dtype, positions.dtype) == (np.float32, np.int64)
+
+
+@pytest.mark.parametrize("full", FULL, ids=["memory", "cublas"])
+def test_a_vector_that_does_not_fit_is_one_line(full: RuntimeError, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(flat: FlatOnGpu, chosen: Array) -> Any:
+        raise full
+
+    monkeypatch.setattr(FlatOnGpu, "_copied", refused)
+    flat = FlatOnGpu(read_only(points(0, N)), "cpu")
+    with pytest.raises(UsageError, match=r"^Looking at a part of the vectors needs more memory than cpu has left\. Use"):
+        flat.search(unit_rows(points(1, 3)), 10, np.arange(90))
+
+
+def test_fewer_queries_are_asked_where_cublas_has_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+    products = FlatOnGpu._products
+
+    def limited(flat: FlatOnGpu, queries: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        tried.append(len(queries))
+        if len(queries) > 2:
+            raise FULL[1]
+        return products(flat, queries, rows)
+
+    monkeypatch.setattr(FlatOnGpu, "_products", limited)
+    FlatOnGpu(read_only(points(0, N)), "cpu").search(unit_rows(points(1, 4)), 10)
+    assert tried == [4, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "said"),
+    [
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), EncoderError, "^cpu failed .CUDA error: an ill"),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), RuntimeError, "^mat1"),
+    ],
+    ids=["device", "ours"],
+)
+def test_what_is_no_want_of_memory_is_not_tried_again(
+    fault: Exception, kind: type, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*given: Any) -> Any:
+        raise fault
+
+    monkeypatch.setattr(FlatOnGpu, "_products", fails)
+    with pytest.raises(kind, match=said):
+        FlatOnGpu(read_only(points(0, N)), "cpu").search(unit_rows(points(1, 4)), 10)
 
 
 class Config:

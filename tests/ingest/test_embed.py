@@ -7,6 +7,7 @@ import itertools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -515,6 +516,44 @@ def test_a_class_that_changes_encode_or_prepare_alone_is_asked_that(tmp_path: Pa
     assert [prepare_all(encoder, [b"a"]) for encoder in made] == [[b"a"], [b"a"], [b"a!"]]
     cut = Cut(made[2], 4)
     assert (outside_of(cut), prepare_all(cut, [b"a"])) == (None, [b"a!"])
+
+
+def test_what_an_instance_has_outranks_no_subclass() -> None:
+    given = Outside("no:where", {}, (1,))
+
+    class Declared(HashEncoder):
+        outside: Outside | None = None
+
+        def __init__(self) -> None:
+            super().__init__(8, "image")
+            self.outside = given
+
+        def prepare(self, payload: bytes) -> Any:
+            return payload
+
+    class Undeclared(HashEncoder):
+        def __init__(self) -> None:
+            super().__init__(8, "image")
+            self.outside = given
+
+    class Changed(Declared):
+        def prepare(self, payload: bytes) -> Any:
+            return payload[::-1]
+
+    class Both(HashEncoder):
+        def __init__(self) -> None:
+            super().__init__(8, "image")
+            self.prepare = bytes.strip  # type: ignore[assignment, method-assign]
+            self.outside = given
+
+    class Alone(Declared):
+        def __init__(self) -> None:
+            super().__init__()
+            del self.outside
+            self.prepare = bytes.strip  # type: ignore[method-assign]
+
+    made = [Declared(), Undeclared(), Changed(), Both(), Alone()]
+    assert [outside_of(encoder) for encoder in made] == [given, None, None, given, None]
 
 
 def test_texts_are_encoded_by_length_and_come_back_in_order(tmp_path: Path) -> None:

@@ -37,6 +37,8 @@ TRANSFORM = ImageTransform((8, 8), "shortest", 8, "bicubic", (0.5,) * 3, (0.5,) 
 class FirstBytes(HashEncoder):
     """The vector is the first bytes."""
 
+    outside: Outside | None = None
+
     def __init__(
         self,
         *,

@@ -34,6 +34,8 @@ GROUP_PIXELS = MOST_PIXELS
 """Of the files that are decoded at once, or of what they are scaled to; three bytes each on the device."""
 RESIZED_PIXELS = 1 << 24
 """Of images of one size that are resized at once; twelve bytes each on the device, before and after."""
+QUALITIES = (90, 75, 50, 25)
+"""Of the example files: pictures of many pixels are small files at a low one."""
 ON_CPU = "JPEGs are decoded on the CPU"
 
 
@@ -195,9 +197,14 @@ def open_jpegs(
 def _opened(model: TorchModel, transform: ImageTransform, examples: Pixels, max_pixels: int) -> DeviceJpegs | None:
     refused = []
     for kind in installed():
+        files = list(_files(examples, transform, kind.samplings))
+        if not files:
+            height, width = transform.size
+            refused.append(f"{kind.package} cannot be tried (example files for images of {height} x {width} are too large)")
+            continue
         try:
             decoder = kind(model.runtime.device)
-            cosine = _agreement(decoder, model.in_float32(), transform, examples)
+            cosine = _agreement(decoder, model.in_float32(), transform, files)
         except (RuntimeError, ImportError, OSError, EncoderOutOfMemoryError) as error:
             refused.append(f"{kind.package} fails ({one_line(error)})")
             continue
@@ -221,30 +228,35 @@ def _say(refused: Sequence[str], kind: type[JpegDecoder]) -> None:
     LOG.log(level, "%s unless they are 4:4:4 or grey, which %s decodes on the GPU: %s.", ON_CPU, kind.package, why)
 
 
-def _agreement(decoder: JpegDecoder, model: TorchModel, transform: ImageTransform, examples: Pixels) -> float:
-    """The least cosine between vectors of files that the decoder may be given, and of what Pillow makes of them.
+def _agreement(decoder: JpegDecoder, model: TorchModel, transform: ImageTransform, files: Sequence[Jpeg]) -> float:
+    """The least cosine between vectors of files as the decoder reads them, and of what Pillow makes of the same files.
 
     Raises
     ------
     RuntimeError
         The decoder refuses one of them.
     """
-    files = list(_files(examples, decoder.samplings))
-    ours = [file for payload in files if (file := taken(payload, transform, MOST_PIXELS, samplings=decoder.samplings))]
     jpegs = DeviceJpegs(decoder, model, transform, MOST_PIXELS)
-    jpegs.refuse_any(ours)
-    theirs = model(np.stack([transform(payload, max_pixels=MOST_PIXELS) for payload in files]))
-    return agreement(jpegs.start(ours)(), theirs)
+    jpegs.refuse_any(files)
+    theirs = model(np.stack([transform(bytes(file.payload), max_pixels=MOST_PIXELS) for file in files]))
+    return agreement(jpegs.start(files)(), theirs)
 
 
-def _files(images: Pixels, samplings: Sequence[int]) -> Iterator[bytes]:
-    """JPEG files as cameras write them, larger than the images and not square, of each sampling; the last one is grey."""
+def _files(images: Pixels, transform: ImageTransform, samplings: Sequence[int]) -> Iterator[Jpeg]:
+    """JPEG files as cameras write them, larger than the images and not square, of each sampling; the last one is grey.
+
+    Each is of the best quality with which it may be left to a device; where there is none, it is left out.
+    """
     from PIL import Image
 
     for i, pixels in enumerate(images):
         height, width = pixels.shape[:2]
         image = Image.fromarray(pixels).resize((2 * width, height * 3 // 2), Image.Resampling.BICUBIC)
-        file = io.BytesIO()
-        grey = i == len(images) - 1
-        (image.convert("L") if grey else image).save(file, "JPEG", quality=90, subsampling=samplings[-1 - i % len(samplings)])
-        yield file.getvalue()
+        image = image.convert("L") if i == len(images) - 1 else image
+        for quality in QUALITIES:
+            buffer = io.BytesIO()
+            image.save(buffer, "JPEG", quality=quality, subsampling=samplings[-1 - i % len(samplings)])
+            file = taken(buffer.getvalue(), transform, MOST_PIXELS, samplings=samplings)
+            if file is not None:
+                yield file
+                break

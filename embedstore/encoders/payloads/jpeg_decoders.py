@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Union
 
 import numpy as np
 
+from embedstore._core.device_errors import device_failure, without_frames
 from embedstore.encoders.payloads.jpegs import ALL_SAMPLINGS, UNSAMPLED
-from embedstore.encoders.runtimes.device_errors import device_failure, without_frames
 from embedstore.registry import version
 
 if TYPE_CHECKING:

@@ -66,6 +66,11 @@ def on_gpu(request: EncoderRequest) -> bool:
     return request.device.startswith("cuda") or (request.device == "auto" and request.runtime != "openvino" and has_cuda())
 
 
+def gpu_of(request: EncoderRequest) -> str:
+    """The first of the GPUs that `on_gpu` puts a network on."""
+    return "cuda" if request.device == "auto" else request.devices[0]
+
+
 def has_cuda() -> bool:
     """Whether torch sees a CUDA device (ROCm's have that name too); it is asked only where there is a device file of one."""
     if not any(Path(file).exists() for file in DEVICE_FILES):

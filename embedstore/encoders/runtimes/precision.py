@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from embedstore._core.device_errors import without_frames
 from embedstore.encoders.base import Vectors
 from embedstore.encoders.runtimes.base import agreement
-from embedstore.encoders.runtimes.device_errors import without_frames
 from embedstore.errors import EncoderError, EncoderOutOfMemoryError, one_line
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 
 import numpy as np
 
+from embedstore._core.device_errors import device_failure, without_frames
 from embedstore.encoders.base import PRECISIONS, Vectors
 from embedstore.encoders.runtimes.base import CPU_PADDING, Array, Network, Pending, agreement, cpu_has_bfloat16
-from embedstore.encoders.runtimes.device_errors import device_failure, without_frames
 from embedstore.encoders.runtimes.precision import AGREEMENT as AGREEMENT
 from embedstore.encoders.runtimes.precision import FLOAT32, Arithmetic, Chosen, candidates, choose, converted
 from embedstore.encoders.runtimes.streams import Copies

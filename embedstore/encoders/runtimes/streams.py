@@ -40,13 +40,13 @@ class Copies:
         """An array on the device for the current stream, or arrays of one shape stacked there.
 
         Memory that is not page-locked is copied to some that is first. Page-locked memory of the caller is not to change, nor
-        to be freed, until the vectors made of it are there.
+        to be freed, until the vectors made of it are there. None of it is written to: it may be read-only.
         """
         import torch
 
         with torch.cuda.device(self._device):  # page-locked memory would else open a context on the first GPU
             pieces = [given] if isinstance(given, np.ndarray) else list(runs(given))
-            tensors = [torch.from_numpy(piece) for piece in pieces]
+            tensors = [torch.from_numpy(writeable(piece)) for piece in pieces]
             sources = [tensor if tensor.is_pinned() else tensor.pin_memory() for tensor in tensors]
             computing = torch.cuda.current_stream(self._device)
             with torch.cuda.stream(self._inputs):
@@ -93,21 +93,38 @@ def _behind(first: Array, second: Array) -> bool:
     return one and whole and second.ctypes.data == first.ctypes.data + first.nbytes
 
 
-def page_locked(memory: Array) -> Callable[[], None]:
+class _Writeable:
+    """What NumPy takes for memory that may be written to; it holds `array`, whose memory it is."""
+
+    def __init__(self, array: Array) -> None:
+        self.array = array
+        self.__array_interface__ = {**array.__array_interface__, "data": (array.ctypes.data, False)}
+
+
+def writeable(array: Array) -> Array:
+    """`array`, or a view of it that is not read-only, for a tensor that is only read: torch warns of memory that is."""
+    return array if array.flags.writeable else np.asarray(_Writeable(array))
+
+
+def page_locked(memory: Array, device: str) -> Callable[[], None]:
     """Lock memory (n,) uint8 that lies at a page's start, so that GPUs copy from it beside computing; returns what undoes it.
 
-    Where the system allows no more of it, it stays as it is, and is copied to some that is locked when it is needed.
+    Where the system allows no more of it, it stays as it is, and is copied to some that is locked when it is needed. CUDA is
+    asked on `device`, on whichever thread this is called: it would else open a context on the first GPU.
     """
     import torch
 
-    runtime = torch.cuda.cudart()  # type: ignore[no-untyped-call]
     address = memory.ctypes.data
-    if int(refused := runtime.cudaHostRegister(address, memory.nbytes, PORTABLE)):
+    with torch.cuda.device(device):
+        runtime = torch.cuda.cudart()  # type: ignore[no-untyped-call]
+        refused = runtime.cudaHostRegister(address, memory.nbytes, PORTABLE)
+    if int(refused):
         LOG.info("Shared memory cannot be page-locked (%s); it is copied once more.", refused)
         return lambda: None
 
     def let_go() -> None:
-        runtime.cudaHostUnregister(address)
+        with torch.cuda.device(device):
+            runtime.cudaHostUnregister(address)
         del kept[:]
 
     kept = [memory]  # not to be unmapped before
