@@ -132,13 +132,13 @@ class Encoder(Protocol):
     what `encode` would return; until it has returned, nothing in the batch is to change. ``lanes`` is how many batches may
     then be under way besides the one that is begun (default: 1).
 
-    Each of these counts only as far as no subclass overrides `prepare` or `encode` alone. So that this can be told, one that is
-    set on an instance is declared by its class too, as in ``outside: Outside | None = None``; else it counts only where
-    `prepare`, or `encode`, is set on the instance as well.
+    Each of these counts only as far as no subclass overrides `prepare` or `encode` alone. What is set on an instance does not
+    show which class set it: the class that sets it declares it too, as in ``outside: Outside | None = None``. One that no class
+    declares counts only where `prepare`, or `encode`, is set on the instance as well; whoever replaces that replaces both.
 
-    One that puts something else before a query than before an item has ``queries``, the encoder
-    of queries; one that knows under which licence its weights are has ``license``, a string; one whose vectors may be cut has
-    ``matryoshka``, where its model says so, or the empty text.
+    One that puts something else before a query than before an item has ``queries``, the encoder of queries; one that knows
+    under which licence its weights are has ``license``, a string; one whose vectors may be cut has ``matryoshka``, where its
+    model says so, or the empty text.
     `prepare` is called from many threads at once, `encode` from one. Models are loaded when `encode` first needs them,
     so that `spec` stays cheap where it can.
     """
