@@ -274,7 +274,7 @@ def test_a_batch_is_decoded_beside_the_caller(encoder: Any, sampling: int) -> No
 
 def test_other_processes_leave_the_same_files_to_the_device(encoder: Any, decoder: Any, sampling: int) -> None:
     made = encoder.outside
-    prepare = preparation(**json.loads(json.dumps(made.arguments)))
+    prepare = preparation(**json.loads(json.dumps(made.arguments())))
     files = [jpeg(photo(0, (300, 200)), subsampling=sampling), jpeg(photo(1, (60, 50)).convert("CMYK"))]
     if sampling == 0:
         files.append(jpeg(photo(0, (300, 200)), subsampling=2))
