@@ -160,12 +160,18 @@ def print_training(report: TrainReport) -> None:
     classes = f"{counted(report.classes, 'class', 'classes')}; " if report.classes else ""
     say(
         f"{classes}{report.evaluation}; fitted on {sizes}{_learned(report.learned)}; "
-        f"fit {report.fit_seconds:.1f} s, {report.seconds:.1f} s with baselines and scores. Saved as head {report.head!r}."
+        f"fit {report.fit_seconds:.1f} s, {report.seconds:.1f} s with baselines{_crossed(report.out_of_fold)} and scores. "
+        f"Saved as head {report.head!r}."
     )
     if len(report.seeds) > 1:
         low, high, mean = min(report.seeds), max(report.seeds), sum(report.seeds) / len(report.seeds)
         say(f"over {len(report.seeds)} seeds: {next(iter(report.metrics))} {mean:.3f}, from {low:.3f} to {high:.3f}")
     _print_notes(report.notes, report.report)
+
+
+def _crossed(kept: Mapping[str, Any]) -> str:
+    """What the out-of-fold predictions cost, in words; nothing where cross-validation made them anyway."""
+    return f", {kept['folds']} folds kept ({kept['seconds']:.1f} s)" if kept.get("seconds") else ""
 
 
 def print_evaluation(report: EvaluationReport) -> None:

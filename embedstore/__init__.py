@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from embedstore.store import Store, View
     from embedstore.store.verify import verify
     from embedstore.training.evaluate import evaluate
+    from embedstore.training.out_of_fold import OutOfFold, out_of_fold
     from embedstore.training.predict import predict
     from embedstore.training.train import train
 
@@ -46,6 +47,7 @@ _HOMES = {
     "ImportReport": "embedstore.ingest.import_vectors",
     "IndexReport": "embedstore.retrieval.index",
     "LinearHead": "embedstore.heads",
+    "OutOfFold": "embedstore.training.out_of_fold",
     "QueryVector": "embedstore.retrieval.queries",
     "SearchEvaluation": "embedstore.retrieval.eval_search",
     "SearchResult": "embedstore.retrieval.search_result",
@@ -62,6 +64,7 @@ _HOMES = {
     "import_vectors": "embedstore.ingest.import_vectors",
     "index": "embedstore.retrieval.index",
     "make_head": "embedstore.heads",
+    "out_of_fold": "embedstore.training.out_of_fold",
     "predict": "embedstore.training.predict",
     "remove_duplicates": "embedstore.duplicates.find",
     "repair": "embedstore.ingest.repair",
@@ -84,6 +87,7 @@ __all__ = [
     "ImportReport",
     "IndexReport",
     "LinearHead",
+    "OutOfFold",
     "QueryVector",
     "SearchEvaluation",
     "SearchResult",
@@ -100,6 +104,7 @@ __all__ = [
     "import_vectors",
     "index",
     "make_head",
+    "out_of_fold",
     "predict",
     "remove_duplicates",
     "repair",

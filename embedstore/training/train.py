@@ -15,7 +15,7 @@ from embedstore.evaluation.copies import EVERY
 from embedstore.evaluation.ladder import Step
 from embedstore.evaluation.metrics import Score, scores_to_dict
 from embedstore.heads import AutoHead, Head
-from embedstore.heads.io import PAGE, SPLIT, HeadRecord, refuse_alignment, replaced_note, save_head, split_file
+from embedstore.heads.io import OUT_OF_FOLD, PAGE, SPLIT, HeadRecord, refuse_alignment, replaced_note, save_head, split_file
 from embedstore.reports.page import render_html
 from embedstore.store import Store, View
 from embedstore.store.format import check_name
@@ -62,6 +62,9 @@ class TrainReport:
         The head alone, once.
     report : str
         The HTML file, if one was written.
+    out_of_fold : mapping
+        How many items have a prediction of a model that did not see them (``items``), by how many folds, and what that cost in
+        seconds beside the rest; empty where none are kept. See `embedstore.out_of_fold`.
     """
 
     head: str
@@ -84,6 +87,7 @@ class TrainReport:
     without_copies: Score | None = None
     notes: list[str] = field(default_factory=list)
     report: str = ""
+    out_of_fold: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The document of ``embedstore train --json``."""
@@ -112,6 +116,7 @@ def train(
     name: str | None = TrainOptions.name,
     seed: int = TrainOptions.seed,
     seeds: int = TrainOptions.seeds,
+    out_of_fold: int = TrainOptions.out_of_fold,
     device: str = TrainOptions.device,
     report: bool = TrainOptions.report,
     plots: str | Path | None = TrainOptions.plots,
@@ -147,6 +152,10 @@ def train(
         Of the hashed split, the folds and the bootstrap.
     seeds : int
         How often a head that depends on its seed is fitted, to show how much that matters.
+    out_of_fold : int
+        In how many folds the items that the head is fitted on are predicted by heads that did not see them: these predictions
+        are kept with the head. It takes that many fits, in which nothing is chosen again; with `cv` its folds serve and cost
+        nothing more. 0: none are kept.
     device : str
         Where to fit: ``"cpu"``, ``"auto"``, or a torch device.
     report : bool
@@ -173,6 +182,7 @@ def train(
         name=name,
         seed=seed,
         seeds=seeds,
+        out_of_fold=out_of_fold,
         device=device,
         report=report,
         plots=plots,
@@ -210,8 +220,11 @@ def _saved(
     if page is not None:
         result = replace(result, report=str(folder / PAGE))
     record = HeadRecord(result.head, result.target, view.specs, judged.head, result.to_dict(), view.columns)
+    extra = {SPLIT: split_file(view.rows, view.ids, judged.split)}
+    if judged.out_of_fold is not None:
+        extra[OUT_OF_FOLD] = judged.out_of_fold.to_parquet()
     try:
-        save_head(folder, record, {SPLIT: split_file(view.rows, view.ids, judged.split)}, page=page)
+        save_head(folder, record, extra, page=page)
     except OSError as error:
         raise HeadError(f"The head could not be saved under {folder}: {reason_of(error)}.{next_step(error)}") from error
     return result
@@ -239,7 +252,16 @@ def _summary(view: View, judged: Judged, name: str, options: TrainOptions, secon
         copies=judged.copies.to_dict(),
         without_copies=judged.without_copies(view, options.seed),
         notes=_notes(view, judged),
+        out_of_fold=_counted(judged),
     )
+
+
+def _counted(judged: Judged) -> dict[str, Any]:
+    kept = judged.out_of_fold
+    if kept is None:
+        return {}
+    folds = set(kept.fold[kept.crossed].tolist())
+    return {"items": int(kept.crossed.sum()), "folds": len(folds), "seconds": round(judged.out_of_fold_seconds, 3)}
 
 
 def _device(name: str) -> str:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from embedstore._core.splits import grouped_folds, hashed_fraction, stratified_folds
+from embedstore._core.splits import hashed_fraction
 from embedstore.errors import HeadError
-from embedstore.evaluation.copies import Copies, find_copies
+from embedstore.evaluation.copies import Copies, find_copies, same_items
 from embedstore.heads import HEADS, AutoHead, Head
+from embedstore.heads.held_out import TEST, OutOfFold
+from embedstore.heads.settled import settled
 from embedstore.store import View
-from embedstore.training.tasks.base import HEAD, KNN, Codes, Float, Judged, Task
+from embedstore.training.folds import made_folds
+from embedstore.training.tasks.base import HEAD, KNN, Array, Codes, Float, Judged, Task
 from embedstore.training.train_options import TrainOptions
 
 Say = Callable[[str], None]
@@ -45,6 +48,8 @@ class Trial:
         self._fit_seconds = 0.0
         self._notes: list[str] = []
         self._hashes = {name: space.hash_of(view.rows) for name, space in view.spaces.items()}
+        self._same = same_items(self._hashes, view.present, view.groups)
+        self._alone: dict[str, Head] = {}
 
     def _make(self, kind: str, seed: int) -> Head:
         return self._task.make_head(kind, device=self._options.device, seed=seed)
@@ -53,8 +58,9 @@ class Trial:
         """Everything is chosen on the validation split, and judged on the test split."""
         fit, val, test = self._three_way()
         head, outputs = self._fold(fit, val, test, "")
+        every = np.sort(np.concatenate([fit, val]))
+        kept, kept_seconds = self._cross_fit(head, every, test, outputs)
         self._say("copies across the split")
-        every = np.concatenate([fit, val])
         by = "column 'split'" if self._view.split_column else f"hashed {self._view.group_name or 'id'}"
         return Judged(
             self._task,
@@ -71,15 +77,14 @@ class Trial:
             fit_seconds=self._fit_seconds,
             witness=(head, every, test),
             notes=self._notes,
+            out_of_fold=kept,
+            out_of_fold_seconds=kept_seconds,
         )
 
     def cross_validate(self, k: int) -> Judged:
         """All items, each judged by heads that did not see its fold; and a head fitted on all."""
         view, every = self._view, np.arange(len(self.labels))
-        if view.groups is None:
-            folds = stratified_folds(self._task.strata(self.labels), view.ids.tolist(), k, seed=self._seed)
-        else:
-            folds = grouped_folds(self._task.strata(self.labels), view.groups, k, seed=self._seed)
+        folds = self._folds(every, k, self._seed)
         outputs: dict[str, Float] = {}
         copies: Copies | None = None
         parts = []
@@ -111,6 +116,7 @@ class Trial:
             fit_seconds=self._fit_seconds,
             witness=witness,
             notes=self._notes,
+            out_of_fold=self._kept(folds.astype(str), outputs) if self._options.out_of_fold else None,
         )
 
     def _fold(self, fit: Codes, val: Codes, test: Codes, where: str) -> tuple[Head, dict[str, Float]]:
@@ -128,8 +134,61 @@ class Trial:
         outputs[KNN] = self._predict(knn, test, names)
         for name in names if len(names) > 1 else ():
             self._say(f"{name} alone{where}")
-            outputs[name] = self._predict(self._fit(self._task.plain_linear(), fit, val, [name]), test, [name])
+            self._alone[name] = self._fit(self._task.plain_linear(), fit, val, [name])
+            outputs[name] = self._predict(self._alone[name], test, [name])
         return head, outputs
+
+    def _folds(self, items: Codes, k: int, seed: int) -> Codes:
+        """Fold (m,) of each of `items`; copies and groups stay together."""
+        strata, view = self._task.strata(self.labels)[items], self._view
+        return made_folds(strata, view.ids[items], self._same[items], k, seed=seed, grouped=view.groups is not None)
+
+    def _cross_fit(self, head: Head, every: Codes, test: Codes, outputs: Mapping[str, Float]) -> tuple[OutOfFold | None, float]:
+        """Predictions of all items, and seconds: of `every` by heads that did not see its fold, of `test` in `outputs` already.
+
+        The heads are like `head`, and choose nothing that it has chosen.
+        """
+        k = min(self._options.out_of_fold, len(set(self._same[every].tolist())))
+        if k < 2 or self._task.kept(outputs[HEAD], self.labels) is None:
+            return None, 0.0
+        start, folds = time.perf_counter(), self._folds(every, k, self._seed + 1)
+        likes = {HEAD: (head, self._view.names), **{name: (plain, [name]) for name, plain in self._alone.items()}}
+        found = {name: np.zeros((len(self.labels), *outputs[name].shape[1:])) for name in likes}
+        try:
+            for fold in range(k):
+                self._say(f"out of fold, {fold + 1} of {k}")
+                fit, val = self._validation(every[folds != fold])
+                if not self._task.learnable(self.labels.take(fit)):
+                    raise HeadError(f"without fold {fold + 1} of {k} there is nothing to learn from")
+                left_out = every[folds == fold]
+                for name, (like, inputs) in likes.items():
+                    found[name][left_out] = self._predict(self._fit(settled(like), fit, val, inputs), left_out, inputs)
+        except HeadError as error:
+            self._notes = [*self._notes, f"no out-of-fold predictions are kept: {error}"]
+            return None, 0.0
+        for name, of_all in found.items():
+            of_all[test] = outputs[name]
+        named = np.full(len(self.labels), TEST, object)
+        named[every] = folds.astype(str)
+        return self._kept(named, found), time.perf_counter() - start
+
+    def _kept(self, folds: Array, outputs: Mapping[str, Float]) -> OutOfFold | None:
+        """`outputs` of all items as they are kept with the head; None where a file cannot hold them."""
+        view, kept = self._view, {name: self._task.kept(found, self.labels) for name, found in outputs.items()}
+        head = kept[HEAD]
+        if head is None:
+            return None
+        alone = {name: kept[name] for name in view.names if name in kept}
+        return OutOfFold(
+            rows=view.rows,
+            ids=view.ids,
+            target=self.labels.values,
+            fold=folds.astype(object),
+            predicted=head.labels,
+            probabilities=head.probabilities.astype(np.float32),
+            classes=head.classes,
+            alone={name: _where(view.present[name], found.labels) for name, found in alone.items() if found is not None},
+        )
 
     def _over_seeds(self, head: Head, first: Float, parts: Sequence[tuple[Codes, Codes, Codes]], judged: Codes) -> list[float]:
         """The main score over `judged` with `seeds` seeds, of which the first is known."""
@@ -182,6 +241,13 @@ class Trial:
             _, key = np.unique(self._view.keys[items].astype(str), return_inverse=True)
             chosen = key % 5 == 0
         return items[~chosen], items[chosen]
+
+
+def _where(present: Array, labels: Array) -> Array:
+    """`labels` (n,), and None where the input is not there."""
+    found = labels.astype(object)
+    found[~present] = None
+    return found
 
 
 def knn_share(train: int, asked: int, width: int) -> tuple[float, list[str]]:

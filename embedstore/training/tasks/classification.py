@@ -78,6 +78,9 @@ class Classification(Task):
     def predicted(self, head: Head, outputs: Float) -> Predicted:
         return Predicted(head.classes_[outputs.argmax(axis=1)], np.exp(outputs), head.classes_)
 
+    def kept(self, outputs: Float, labels: Labels) -> Predicted:
+        return Predicted(labels.classes[outputs.argmax(axis=1)], np.exp(outputs), labels.classes)
+
     def scores(self, truth: Array, outputs: Float, bootstrap: Bootstrap) -> Scores:
         return classification_scores(truth, outputs, bootstrap=bootstrap)
 
