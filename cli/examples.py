@@ -30,6 +30,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "embedstore predict my.store label new-photos/ --out labels.csv",
         'embedstore predict my.store label --where "label is null" --explain',
     ),
+    "labels": (
+        "embedstore labels my.store label --out wrong.csv --report wrong.html",
+        "embedstore labels my.store label -n 50 --disagree",
+    ),
     "align": (
         "embedstore align my.store --from text --to image",
         'embedstore search my.store "red car" --space aligned.image',

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from embedstore.store import Store, View
     from embedstore.store.verify import verify
     from embedstore.training.evaluate import evaluate
+    from embedstore.training.labels import LabelReport, labels
     from embedstore.training.out_of_fold import OutOfFold, out_of_fold
     from embedstore.training.predict import predict
     from embedstore.training.train import train
@@ -46,6 +47,7 @@ _HOMES = {
     "Head": "embedstore.heads",
     "ImportReport": "embedstore.ingest.import_vectors",
     "IndexReport": "embedstore.retrieval.index",
+    "LabelReport": "embedstore.training.labels",
     "LinearHead": "embedstore.heads",
     "OutOfFold": "embedstore.training.out_of_fold",
     "QueryVector": "embedstore.retrieval.queries",
@@ -63,6 +65,7 @@ _HOMES = {
     "find_duplicates": "embedstore.duplicates.find",
     "import_vectors": "embedstore.ingest.import_vectors",
     "index": "embedstore.retrieval.index",
+    "labels": "embedstore.training.labels",
     "make_head": "embedstore.heads",
     "out_of_fold": "embedstore.training.out_of_fold",
     "predict": "embedstore.training.predict",
@@ -86,6 +89,7 @@ __all__ = [
     "Head",
     "ImportReport",
     "IndexReport",
+    "LabelReport",
     "LinearHead",
     "OutOfFold",
     "QueryVector",
@@ -103,6 +107,7 @@ __all__ = [
     "find_duplicates",
     "import_vectors",
     "index",
+    "labels",
     "make_head",
     "out_of_fold",
     "predict",

@@ -22,6 +22,7 @@ from benchmarks import (
     filtered,
     heads,
     importing,
+    labels,
     logistic,
     memory,
     missing,
@@ -55,6 +56,12 @@ def test_heads(capsys: pytest.CaptureFixture[str]) -> None:
     scores = heads.main(["--tiny", "--heads", "linear,knn"])
     assert {"linear", "knn", "linear, image alone"} <= scores.keys()
     assert "| knn |" in capsys.readouterr().out
+
+
+def test_labels(capsys: pytest.CaptureFixture[str]) -> None:
+    found = labels.main(["--tiny"])
+    assert {"labels", "confident mistakes", "scikit-learn and cleanlab by hand"} == found.keys()
+    assert "| labels |" in capsys.readouterr().out
 
 
 def test_logistic() -> None:
