@@ -1,11 +1,11 @@
 """Which planted label errors are found, and how high do they rank?
 
-``python -m benchmarks.labels [--tiny] [--draws 20] [--head linear] STORE``. The store has a column ``label``. In each draw 5 % of
-the labels are swapped for another class at random; a head is trained on them, and the items are ranked three ways: by `labels`
-(cleanlab on the kept out-of-fold probabilities), by the confidence of mistakes on the same probabilities, and by cleanlab called
-by hand on `cross_val_predict` of scikit-learn's logistic regression over the concatenated inputs. Precision among the first n,
-where n is how many were swapped (there it is also the recall), recall among twice as many, and the errors held for wrong. What is
-wrong in the data as it came counts as right, so no way can reach 1. Intervals: over draws, 95 %.
+``python -m benchmarks.labels [--tiny] [--draws 20] [--head linear] STORE``. The store has a column ``label``. In each draw 5 %
+of the labels are swapped for another class at random; a head is trained on them, and the items are ranked three ways: by
+`labels` (cleanlab on the kept out-of-fold probabilities), by the confidence of mistakes on the same probabilities, and by
+cleanlab called by hand on `cross_val_predict` of scikit-learn's logistic regression over the concatenated inputs. Precision
+among the first n, where n is how many were swapped (there it is also the recall), recall among twice as many, and the errors
+held for wrong. What is wrong in the data as it came counts as right, so no way can reach 1. Intervals: over draws, 95 %.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from benchmarks import (
     busy,
     checks,
     clip_retrieval,
+    conformal,
     dedup,
     dinotool,
     extract,
@@ -56,6 +57,12 @@ def test_heads(capsys: pytest.CaptureFixture[str]) -> None:
     scores = heads.main(["--tiny", "--heads", "linear,knn"])
     assert {"linear", "knn", "linear, image alone"} <= scores.keys()
     assert "| knn |" in capsys.readouterr().out
+
+
+def test_conformal(capsys: pytest.CaptureFixture[str]) -> None:
+    found = conformal.main(["--tiny"])
+    assert {"of all, halves", "of each class, halves", "as trained"} == found.keys()
+    assert "| of each class |" in capsys.readouterr().out
 
 
 def test_labels(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +77,12 @@ class OutOfFold:
         """The position in `classes` of each item's label (n,)."""
         code = {label: i for i, label in enumerate(self.classes.tolist())}
         return np.array([code[label] for label in self.target.tolist()], np.int64)
+
+    def take(self, items: Array) -> OutOfFold:
+        """Those of some items: a mask (n,) or positions (m,)."""
+        alone = {name: found[items] for name, found in self.alone.items()}
+        arrays = {name: getattr(self, name)[items] for name in ("rows", "ids", "target", "fold", "predicted", "probabilities")}
+        return replace(self, **arrays, alone=alone)
 
     def to_table(self) -> pa.Table:
         """One row an item: row, id, target, fold, predicted, ``p:CLASS`` of every class, ``only:INPUT`` of every input."""

@@ -100,6 +100,8 @@ class Trial:
         self._say("final fit on all items")
         fit, val = self._validation(every)
         head = self._fit(self._make(self._options.head, self._seed), fit, val, view.names)
+        if self._options.out_of_fold:
+            outputs[HEAD], head.calibration_ = self._task.calibrated(outputs[HEAD], self.labels.truth, folds)
         grouped = f", {view.group_name} kept together" if view.groups is not None else ""
         return Judged(
             self._task,
@@ -143,10 +145,11 @@ class Trial:
         strata, view = self._task.strata(self.labels)[items], self._view
         return made_folds(strata, view.ids[items], self._same[items], k, seed=seed, grouped=view.groups is not None)
 
-    def _cross_fit(self, head: Head, every: Codes, test: Codes, outputs: Mapping[str, Float]) -> tuple[OutOfFold | None, float]:
+    def _cross_fit(self, head: Head, every: Codes, test: Codes, outputs: dict[str, Float]) -> tuple[OutOfFold | None, float]:
         """Predictions of all items, and seconds: of `every` by heads that did not see its fold, of `test` in `outputs` already.
 
-        The heads are like `head`, and choose nothing that it has chosen.
+        The heads are like `head`, and choose nothing that it has chosen. Where these predictions say that another temperature
+        would be more honest, `head` gets it, and what it says of `test` in `outputs` is replaced.
         """
         k = min(self._options.out_of_fold, len(set(self._same[every].tolist())))
         if k < 2 or self._task.kept(outputs[HEAD], self.labels) is None:
@@ -166,6 +169,9 @@ class Trial:
         except HeadError as error:
             self._notes = [*self._notes, f"no out-of-fold predictions are kept: {error}"]
             return None, 0.0
+        found[HEAD][every], head.calibration_ = self._task.calibrated(found[HEAD][every], self.labels.truth[every], folds)
+        if head.calibration_ != 1:
+            outputs[HEAD] = self._predict(head, test, self._view.names)
         for name, of_all in found.items():
             of_all[test] = outputs[name]
         named = np.full(len(self.labels), TEST, object)

@@ -276,6 +276,15 @@ class Task:
         """
         return Predicted(outputs, np.empty((len(outputs), 0)), np.empty(0)) if outputs.ndim == 1 else None
 
+    def calibrated(self, outputs: Float, truth: Array, folds: Array) -> tuple[Float, float]:
+        """Held-out outputs (n, …) made more honest, and what that makes the head's `calibration_`; by default left as they are.
+
+        Parameters
+        ----------
+        truth, folds : (n, …), (n,)
+        """
+        return outputs, 1.0
+
     def columns(self, found: Predicted) -> dict[str, Sequence[Any]]:
         """The columns of a table of predictions, beside the ids."""
         columns: dict[str, Sequence[Any]] = {"prediction": found.labels.tolist()}
