@@ -1,9 +1,9 @@
 """Do conformal sets hold the true class as often as asked, and how large are they?
 
 ``python -m benchmarks.conformal [--tiny] [--splits 200] [--seeds 10] [--coverage 0.9] [--head ridge] STORE``. The store has a
-column ``label``. Out-of-fold predictions of a cross-validated head are halved at random: calibrated on one half, measured on the
-other, over all items and in each class. Then as users have it: with each seed (another test split), calibrated on what is kept
-with the head, measured on the test split. Intervals: over splits or seeds, 95 % of the mean.
+column ``label``. Out-of-fold predictions of a cross-validated head are halved at random: calibrated on one half, measured on
+the other, over all items and in each class. Then as users have it: with each seed (another test split), calibrated on what is
+kept with the head, measured on the test split. Intervals: over splits or seeds, 95 % of the mean.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Array = np.ndarray[Any, Any]
 
 
 def halves(kept: es.OutOfFold, coverage: float, splits: int, *, by_class: bool) -> tuple[list[float], list[float], Array]:
-    """Coverage and mean size of the sets in each split, and the coverage of each class (splits, c), NaN where it has no item."""
+    """Coverage and mean size of the sets in each split, and the coverage of each class (splits, c); NaN: no item."""
     codes, p = kept.codes, kept.probabilities
     covered, sizes, classes = [], [], []
     for split in range(splits):

@@ -119,8 +119,8 @@ class Predictions:
     def save(self, path: str | Path) -> Path:
         """Write one row an item to a ``.csv``, ``.parquet`` or ``.jsonl`` file.
 
-        Columns: id, prediction, probability, ``p:CLASS`` of every class; with a coverage ``set``, a list (JSON in a ``.csv``), or
-        ``low`` and ``high``; missing, the inputs that an item lacked, if any did; with explanations ``contribution:INPUT``
+        Columns: id, prediction, probability, ``p:CLASS`` of every class; with a coverage ``set``, a list (JSON in a ``.csv``),
+        or ``low`` and ``high``; missing, the inputs that an item lacked, if any did; with explanations ``contribution:INPUT``
         and nearest. Unusable items have an id and a reason in the column ``unusable``.
 
         Raises

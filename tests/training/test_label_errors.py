@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ import embedstore as es
 from embedstore.errors import HeadError, MissingDependencyError, UsageError
 from embedstore.evaluation.label_errors import label_quality
 from embedstore.sources import MemorySource
-from embedstore.training.labels_options import RANKINGS, LabelsOptions
+from embedstore.training.labels_options import RANKINGS
 
 N, SHARE = 400, 0.05
 
@@ -160,14 +159,3 @@ def test_what_cannot_be_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         monkeypatch.delitem(sys.modules, module)
     with pytest.raises(MissingDependencyError, match=r"pip install 'embedstore\[labels\]'"):
         es.labels(store, "label")
-
-
-def test_the_command_has_the_options() -> None:
-    import typer
-    from embedstore_cli.main import app
-
-    typed = {param.name: param for param in typer.main.get_command(app).commands["labels"].params}  # type: ignore[attr-defined]
-    for field in fields(LabelsOptions):
-        assert field.name in typed
-        if "help" in field.metadata:
-            assert typed[field.name].help == field.metadata["help"]
