@@ -28,7 +28,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "predict": (
         "embedstore predict my.store label new-photos/ --out labels.csv",
-        'embedstore predict my.store label --where "label is null" --explain',
+        'embedstore predict my.store label --where "label is null" --explain --coverage 0.9',
+    ),
+    "labels": (
+        "embedstore labels my.store label --out wrong.csv --report wrong.html",
+        "embedstore labels my.store label -n 50 --disagree",
     ),
     "compare": (
         "embedstore compare my.store label",

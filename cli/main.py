@@ -24,6 +24,7 @@ from .examples import epilog
 from .import_ import import_vectors
 from .index import index
 from .info import info
+from .labels import labels
 from .metavars import PlainHelp, with_metavars
 from .plugin_help import WithDatasets, WithHeads
 from .predict import predict
@@ -50,7 +51,7 @@ app = typer.Typer(
 )
 
 COMMANDS = (
-    *(demo, embed, import_vectors, info, index, search, train, evaluate, predict, compare, align),
+    *(demo, embed, import_vectors, info, index, search, train, evaluate, predict, compare, labels, align),
     *(eval_search, dedup, verify, repair, remove, compact, encoders),
 )
 """In the order in which help lists them; each parses, calls the library and prints, and imports what it needs inside."""

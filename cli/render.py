@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from embedstore.ingest.embed import EmbedReport
     from embedstore.ingest.report import ProgressCallback
     from embedstore.retrieval.search_result import SearchResult
+    from embedstore.training.certainty import Certainty
     from embedstore.training.compare import CompareReport
     from embedstore.training.evaluate import EvaluationReport
     from embedstore.training.predict import Predictions
@@ -161,12 +162,26 @@ def print_training(report: TrainReport) -> None:
     classes = f"{counted(report.classes, 'class', 'classes')}; " if report.classes else ""
     say(
         f"{classes}{report.evaluation}; fitted on {sizes}{_learned(report.learned)}; "
-        f"fit {report.fit_seconds:.1f} s, {report.seconds:.1f} s with baselines and scores. Saved as head {report.head!r}."
+        f"fit {report.fit_seconds:.1f} s, {report.seconds:.1f} s with baselines{_crossed(report.out_of_fold)} and scores. "
+        f"Saved as head {report.head!r}."
     )
     if len(report.seeds) > 1:
         low, high, mean = min(report.seeds), max(report.seeds), sum(report.seeds) / len(report.seeds)
         say(f"over {len(report.seeds)} seeds: {next(iter(report.metrics))} {mean:.3f}, from {low:.3f} to {high:.3f}")
+    _print_certainty(report.certainty)
     _print_notes(report.notes, report.report)
+
+
+def _print_certainty(found: Certainty | None) -> None:
+    if found is not None:
+        what = "classes in a set" if found.classes else "wide"
+        each = " in each class" if found.per_class else ""
+        say(f"coverage {found.target:g}{each}: measured {found.coverage}; {found.size} {what} on average")
+
+
+def _crossed(kept: Mapping[str, Any]) -> str:
+    """What the out-of-fold predictions cost, in words; nothing where cross-validation made them anyway."""
+    return f", {kept['folds']} folds kept ({kept['seconds']:.1f} s)" if kept.get("seconds") else ""
 
 
 def print_evaluation(report: EvaluationReport) -> None:
@@ -174,6 +189,7 @@ def print_evaluation(report: EvaluationReport) -> None:
     _print_scores(f"{report.kind} ({report.head})", report.metrics, report.baselines, report.gain, report.task)
     print_table(["metric", "value [95 %]"], [(name, str(score)) for name, score in report.metrics.items()])
     say(f"{report.evaluation}; {report.seconds:.1f} s.")
+    _print_certainty(report.certainty)
     _print_notes(report.notes, report.report)
 
 
@@ -268,7 +284,9 @@ def print_predictions(predictions: Predictions) -> None:
     lacking = any(predictions.missing)
     for row in predictions.to_rows():
         sure = [f"{row['probability']:.3f}"] if "probability" in row else []
-        cells = [row["id"], row["prediction"], *sure, *([", ".join(row.get("missing", ()))] if lacking else [])]
+        certain = [", ".join(map(str, row["set"]))] if predictions.sets else []
+        certain += [f"{row['low']:.4g}", f"{row['high']:.4g}"] if predictions.intervals else []
+        cells = [row["id"], row["prediction"], *sure, *certain, *([", ".join(row.get("missing", ()))] if lacking else [])]
         if predictions.explanations:
             cells += [", ".join(f"{name} {value:+.2f}" for name, value in row["contributions"].items())]
             cells += [", ".join(f"{near['id']} ({near['label']})" for near in row["nearest"])]
@@ -276,7 +294,9 @@ def print_predictions(predictions: Predictions) -> None:
     probability = ["probability"] if len(predictions.classes) else []
     more = ["contributions", "nearest training items"] if predictions.explanations else []
     missing = ["missing input"] if lacking else []
-    print_table(["id", "prediction", *probability, *missing, *more], rows, numeric=probability)
+    certainty = [*(["set"] if predictions.sets else []), *(["low", "high"] if predictions.intervals else [])]
+    columns = ["id", "prediction", *probability, *certainty, *missing, *more]
+    print_table(columns, rows, numeric=[*probability, "low", "high"])
     for item, reason in predictions.unusable:
         say(f"unusable: {item}: {reason}", stderr=True)
 

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from embedstore.store.verify import verify
     from embedstore.training.compare import CompareReport, compare
     from embedstore.training.evaluate import evaluate
+    from embedstore.training.labels import LabelReport, labels
+    from embedstore.training.out_of_fold import OutOfFold, out_of_fold
     from embedstore.training.predict import predict
     from embedstore.training.train import train
 
@@ -47,7 +49,9 @@ _HOMES = {
     "Head": "embedstore.heads",
     "ImportReport": "embedstore.ingest.import_vectors",
     "IndexReport": "embedstore.retrieval.index",
+    "LabelReport": "embedstore.training.labels",
     "LinearHead": "embedstore.heads",
+    "OutOfFold": "embedstore.training.out_of_fold",
     "QueryVector": "embedstore.retrieval.queries",
     "SearchEvaluation": "embedstore.retrieval.eval_search",
     "SearchResult": "embedstore.retrieval.search_result",
@@ -64,7 +68,9 @@ _HOMES = {
     "find_duplicates": "embedstore.duplicates.find",
     "import_vectors": "embedstore.ingest.import_vectors",
     "index": "embedstore.retrieval.index",
+    "labels": "embedstore.training.labels",
     "make_head": "embedstore.heads",
+    "out_of_fold": "embedstore.training.out_of_fold",
     "predict": "embedstore.training.predict",
     "remove_duplicates": "embedstore.duplicates.find",
     "repair": "embedstore.ingest.repair",
@@ -87,7 +93,9 @@ __all__ = [
     "Head",
     "ImportReport",
     "IndexReport",
+    "LabelReport",
     "LinearHead",
+    "OutOfFold",
     "QueryVector",
     "SearchEvaluation",
     "SearchResult",
@@ -104,7 +112,9 @@ __all__ = [
     "find_duplicates",
     "import_vectors",
     "index",
+    "labels",
     "make_head",
+    "out_of_fold",
     "predict",
     "remove_duplicates",
     "repair",

@@ -15,6 +15,7 @@ from benchmarks import (
     busy,
     checks,
     clip_retrieval,
+    conformal,
     dedup,
     dinotool,
     extract,
@@ -22,6 +23,7 @@ from benchmarks import (
     filtered,
     heads,
     importing,
+    labels,
     logistic,
     memory,
     missing,
@@ -64,6 +66,18 @@ def test_heads(capsys: pytest.CaptureFixture[str]) -> None:
     scores = heads.main(["--tiny", "--heads", "linear,knn"])
     assert {"linear", "knn", "linear, image alone"} <= scores.keys()
     assert "| knn |" in capsys.readouterr().out
+
+
+def test_conformal(capsys: pytest.CaptureFixture[str]) -> None:
+    found = conformal.main(["--tiny"])
+    assert {"of all, halves", "of each class, halves", "as trained"} == found.keys()
+    assert "| of each class |" in capsys.readouterr().out
+
+
+def test_labels(capsys: pytest.CaptureFixture[str]) -> None:
+    found = labels.main(["--tiny"])
+    assert {"labels", "confident mistakes", "scikit-learn and cleanlab by hand"} == found.keys()
+    assert "| labels |" in capsys.readouterr().out
 
 
 def test_logistic() -> None:

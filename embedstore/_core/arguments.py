@@ -60,6 +60,14 @@ def check_least(options: Any, **least: int) -> None:
             raise UsageError(f"{name} must be at least {bound}. Got {value} instead.")
 
 
+def check_coverage(coverage: float | None, per_class: bool) -> None:
+    """`UsageError` where the options cannot be right."""
+    if coverage is None and per_class:
+        raise UsageError("per_class says of which items a coverage holds; name one: coverage=0.9 (--coverage 0.9).")
+    if coverage is not None and not 0 < coverage < 1:
+        raise UsageError(f"coverage must be above 0 and below 1, such as 0.9. Got {coverage} instead.")
+
+
 def as_type(value: Any, annotation: Any, name: str) -> Any:
     """`value` as one of the types of `annotation`; `UsageError` names the argument where it is none of them.
 

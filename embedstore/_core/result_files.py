@@ -25,7 +25,7 @@ def write_tables(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> N
     """Write `tables` of `schema` one below the other; the file appears when it is complete.
 
     In a ``.csv``, text that a spreadsheet would run begins with an apostrophe, booleans are ``true`` and ``false``, and what
-    is missing is empty.
+    is missing is empty; lists are JSON.
 
     Parameters
     ----------
@@ -97,6 +97,8 @@ def _cells(column: pa.ChunkedArray) -> list[Any]:
 def _cell(value: Any) -> Any:
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, list):
+        return json.dumps(value, ensure_ascii=False)
     return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 

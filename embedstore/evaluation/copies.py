@@ -119,6 +119,40 @@ def find_copies(
     return Copies(test, exact, near, thresholds)
 
 
+def same_items(hashes: Mapping[str, Array], present: Mapping[str, Mask], groups: Array | None = None) -> Positions:
+    """A number for each item (n,), the same for copies of one another and for items of one group.
+
+    Two items are copies where their content is equal in every input that one of them has; the other may have more.
+
+    Parameters
+    ----------
+    hashes, present : mapping of input to (n, 2) uint64 and (n,)
+        Content hashes of the payloads. Inputs without hashes are not looked at.
+    groups : (n,), optional
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    masks = np.stack([present[name] for name in hashes], axis=1)
+    links = [np.empty((2, 0), np.int64)]
+    if groups is not None:
+        links.append(_to_firsts(np.arange(len(masks)), groups.astype(str)))
+    for pattern in np.unique(masks[masks.any(axis=1)], axis=0):
+        has = np.flatnonzero(masks[:, pattern].all(axis=1))
+        keys = _void(np.concatenate([x[has] for x, of in zip(hashes.values(), pattern.tolist(), strict=True) if of], axis=1))
+        shared = np.isin(keys, keys[(masks[has] == pattern).all(axis=1)])
+        links.append(_to_firsts(has[shared], keys[shared]))
+    a, b = np.concatenate(links, axis=1)
+    graph = coo_array((np.ones(len(a), bool), (a, b)), shape=(len(masks), len(masks)))
+    return np.asarray(connected_components(graph, directed=False)[1], np.int64)
+
+
+def _to_firsts(items: Positions, keys: Array) -> Positions:
+    """Links (2, m) from each of `items` (m,) to the first one with the same key."""
+    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    return np.stack([items, items[first][inverse]])
+
+
 def _threshold(x: Array, present: Mask, train: Positions, test: Positions, seed: int) -> float:
     """The cosine above which a training item is a near copy: `NEAR`, or higher where that many are as near by chance.
 
@@ -147,5 +181,10 @@ def _threshold(x: Array, present: Mask, train: Positions, test: Positions, seed:
 
 
 def _equal(hashes: Array, train: Positions, test: Positions) -> Mask:
-    void = np.ascontiguousarray(hashes).view(f"V{hashes.dtype.itemsize * hashes.shape[1]}").ravel()
+    void = _void(hashes)
     return np.isin(void[test], void[train])
+
+
+def _void(rows: Array) -> Array:
+    """Rows (n, k) as values (n,) that can be compared."""
+    return np.ascontiguousarray(rows).view(f"V{rows.dtype.itemsize * rows.shape[1]}").ravel()

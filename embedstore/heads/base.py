@@ -83,6 +83,8 @@ class Head(Params):
     ----------
     classes_ : (c,) labels
     dims_ : dict of input name to width
+    calibration_ : float
+        What the logits are multiplied by, the inverse of a temperature; 1 unless somebody sets it after `fit`.
     """
 
     kind: ClassVar[str]
@@ -96,6 +98,7 @@ class Head(Params):
 
     classes_: Array
     dims_: dict[str, int]
+    calibration_: float = 1.0
 
     @bounded()
     def fit(
@@ -127,7 +130,7 @@ class Head(Params):
         inputs, masks = self._accept(X, present)
         n = len(next(iter(inputs.values())))
         y = checked_labels(y, n)
-        self.dims_ = {name: vectors.shape[-1] for name, vectors in inputs.items()}
+        self.dims_, self.calibration_ = {name: vectors.shape[-1] for name, vectors in inputs.items()}, 1.0
         check_inputs(inputs, masks, self.dims_)
         labels = y
         if validation is not None:
@@ -159,7 +162,7 @@ class Head(Params):
 
     def log_proba(self, data: Data) -> Float:
         """Log-probabilities (n, c) of checked data."""
-        return log_softmax(self._logits(data))
+        return log_softmax(self.calibration_ * self._logits(data))
 
     def left_out(self, data: Data) -> Float | None:
         """Log-probabilities (n, c) of the items just fitted on, each by a head that did not see it; None if not known."""
@@ -201,7 +204,8 @@ class Head(Params):
         """The fitted head, to be saved."""
         own = self._state()
         classes = self.classes_.tolist()
-        return HeadState({**own.config, "classes": classes, "dims": self.dims_}, own.tensors, own.files)
+        calibration = {} if self.calibration_ == 1 else {"calibration": self.calibration_}
+        return HeadState({**own.config, "classes": classes, "dims": self.dims_, **calibration}, own.tensors, own.files)
 
     @classmethod
     def from_state(cls, params: Mapping[str, Any], state: HeadState) -> Self:
@@ -210,6 +214,9 @@ class Head(Params):
         classes = state.config["classes"]
         head.classes_ = as_labels(classes)
         head.dims_ = dict(state.config["dims"])
+        head.calibration_ = float(state.config.get("calibration", 1.0))
+        if not 0 < head.calibration_ < np.inf:
+            raise ValueError(f"its calibration is {head.calibration_}, no number above 0")
         head._restore(state)
         return head
 

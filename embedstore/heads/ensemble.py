@@ -56,7 +56,7 @@ class LateHead(Head):
         self.weights_, self.scale_ = fit_pool(held_out, data)
 
     def _member(self, tuned: Head | None = None) -> Head:
-        return LinearHead(**_as_tuned(tuned), device=self.device)
+        return LinearHead(**as_tuned(tuned), device=self.device)
 
     def _logits(self, data: Data) -> Array:
         parts = {name: member.log_proba(data.only([name])) for name, member in self.members_.items()}
@@ -121,7 +121,7 @@ class EnsembleHead(Head):
         for kind in self.members:
 
             def make(tuned: Head | None = None, kind: str = kind) -> Head:
-                return make_head(kind, **_as_tuned(tuned), device=self.device, seed=self.seed)
+                return make_head(kind, **as_tuned(tuned), device=self.device, seed=self.seed)
 
             log_p[kind], fitted[kind] = out_of_fold(make, data, self.classes_, seed=self.seed)
         equal = dict.fromkeys(self.members, 1 / len(self.members))
@@ -175,7 +175,7 @@ def out_of_fold(
     return out, tuned
 
 
-def _as_tuned(tuned: Head | None) -> dict[str, Any]:
+def as_tuned(tuned: Head | None) -> dict[str, Any]:
     """What a head takes from one that chose its penalty already; fits that only serve to predict a fold may be coarse."""
     alpha = getattr(tuned, "alpha_", None)
     return {} if alpha is None else {"alpha": alpha, "tolerance": 1e-3}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 HEAD = "head.json"
 WEIGHTS = "weights.safetensors"
 SPLIT = "split.parquet"
+OUT_OF_FOLD = "out-of-fold.parquet"
 PAGE = "report.html"
 DEPTH = 2
 """A head's folder is ``heads/NAME`` of a store: below that store no link is followed."""
@@ -151,8 +152,9 @@ def read_generation(
 ) -> Record:
     """What `restore` makes of ``head.json`` and the contents of the files that it names, by role.
 
-    `accept` may refuse the document before. A head may be replaced while it is read: all its files are opened before any is
-    read, and where one is gone already, the head that is there now is read instead.
+    Out-of-fold predictions, which may be larger than all the rest, are not read. `accept` may refuse the document before. A
+    head may be replaced while it is read: all its files are opened before any is read, and where one is gone already, the head
+    that is there now is read instead.
 
     Raises
     ------
@@ -163,7 +165,9 @@ def read_generation(
         document = open_sealed(document, "embedstore-head", str(folder / HEAD), _again(document))
         try:
             accept(folder, document)
-            return restore(folder, document, _contents(folder, document))
+            return restore(
+                folder, document, _contents(folder, document, named_files(document, folder / HEAD).keys() - {OUT_OF_FOLD})
+            )
         except (EmbedstoreError, OSError):
             raise
         except Exception as error:  # whatever a library says of values that no head has
@@ -171,6 +175,21 @@ def read_generation(
             raise CorruptStoreError(f"{folder / HEAD} is damaged ({said}). {_again(document)}") from error
 
     return of_one_generation(lambda: read_head(folder), restored)
+
+
+def read_files(folder: Path, roles: Collection[str]) -> dict[str, bytes]:
+    """The contents of those files of a head that play one of `roles`, by role; a role that no file plays is left out.
+
+    Raises
+    ------
+    CorruptStoreError
+    """
+
+    def contents(document: Mapping[str, Any]) -> dict[str, bytes]:
+        document = open_sealed(document, "embedstore-head", str(folder / HEAD), _again(document))
+        return _contents(folder, document, roles)
+
+    return of_one_generation(lambda: read_head(folder), contents)
 
 
 def read_head(folder: Path) -> dict[str, Any]:
@@ -183,9 +202,9 @@ def _again(document: Mapping[str, Any]) -> str:
     return "Align the spaces again." if document.get("kind") == ALIGN else "Train the head again."
 
 
-def _contents(folder: Path, document: Mapping[str, Any]) -> dict[str, bytes]:
-    """The contents of a head's files by role, each compared with its digest."""
-    files = named_files(document, folder / HEAD)
+def _contents(folder: Path, document: Mapping[str, Any], roles: Collection[str]) -> dict[str, bytes]:
+    """The contents of a head's files that play one of `roles`, by role, each compared with its digest."""
+    files = {role: entry for role, entry in named_files(document, folder / HEAD).items() if role in roles}
     with readable(folder), ExitStack() as stack:
         try:
             opened = stack.enter_context(Folder.last(folder, DEPTH))

@@ -114,6 +114,10 @@ class ReportData:
     regression : (true (n,), predicted (n,)), optional
     sections : sequence of Section
         What only this head's task has to show.
+    lead : str
+        What the page is, before the title.
+    mistakes_title, mistakes_note : str
+        Above the mistakes, and how to read them.
     """
 
     title: str
@@ -136,3 +140,8 @@ class ReportData:
     mistakes: Sequence[Mistake] = ()
     regression: tuple[npt.NDArray[Any], npt.NDArray[Any]] | None = None
     sections: Sequence[Section] = ()
+    lead: str = "Evaluation report of the head"
+    mistakes_title: str = "Most confident mistakes"
+    mistakes_note: str = (
+        "Look here first for wrong labels: where the head is sure and the label disagrees, the label may be at fault."
+    )

@@ -6,30 +6,26 @@ Wiring of view, evaluation and thumbnails; knows no page.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from embedstore.encoders.payloads.thumbnail import small_jpeg
-from embedstore.errors import PayloadError
 from embedstore.evaluation.bootstrap import Bootstrap
 from embedstore.evaluation.contributions import missing_curves, permutation_drops, shapley_of
 from embedstore.evaluation.metrics import Score, per_class, reliability
-from embedstore.evaluation.nearest import nearest_items
 from embedstore.heads.base import Data
 from embedstore.heads.solvers.design_matrix import Standardizer
 from embedstore.heads.solvers.gram import Gram, predict_subsets
 from embedstore.reports.data import Mistake
 from embedstore.store import View
+from embedstore.training.item_cards import cards
 from embedstore.training.tasks.base import HEAD, Array, Codes, Judged
 
-MISTAKES, NEAREST = 12, 3
+MISTAKES = 12
 MAX_SUBSET_INPUTS = 5
 MAX_LOOKED_AT = 20_000
 PENALTIES = tuple(float(x) for x in np.logspace(0, 6, 13))
-THUMBNAIL = 200
 
 
 def classifier_sections(view: View, judged: Judged, seed: int) -> dict[str, Any]:
@@ -103,33 +99,10 @@ def _mistakes(view: View, judged: Judged, classes: Sequence[str]) -> list[Mistak
     predicted, confidence = log_p.argmax(axis=1), np.exp(log_p.max(axis=1))
     wrong = np.flatnonzero(predicted != judged.truth)
     wrong = wrong[np.argsort(-confidence[wrong], kind="stable")][:MISTAKES]
-    if not len(wrong):
-        return []
-    items = judged.test[wrong]
-    columns = set(view.store.items.column_types())
-    shown = view.select(items).metadata([name for name in ("image", "text") if name in columns]).to_pydict()
-    among = view.select(judged.fitted_on)
-    seen = view.select(items)
-    near = nearest_items(seen.inputs, seen.present, among.inputs, among.present, NEAREST, never=(items, judged.fitted_on))
-    return [
-        Mistake(
-            id=str(view.ids[item]),
-            true=classes[judged.truth[at]],
-            predicted=classes[predicted[at]],
-            probability=float(confidence[at]),
-            text=shown["text"][i] if "text" in shown else None,
-            thumbnail=_thumbnail(shown["image"][i]) if "image" in shown else None,
-            nearest=[str(among.ids[other]) for other in near[i]],
-        )
-        for i, (item, at) in enumerate(zip(items.tolist(), wrong.tolist(), strict=True))
-    ]
-
-
-def _thumbnail(uri: str | None) -> bytes | None:
-    """A small JPEG of an image file, if it can still be read."""
-    if not uri or not Path(uri).is_file():
-        return None
-    try:
-        return small_jpeg(Path(uri).read_bytes(), THUMBNAIL, quality=80)
-    except (OSError, PayloadError):
-        return None
+    return cards(
+        view.select(judged.test[wrong]),
+        view.select(judged.fitted_on),
+        labelled=[classes[k] for k in judged.truth[wrong]],
+        predicted=[classes[k] for k in predicted[wrong]],
+        probability=confidence[wrong],
+    )

@@ -14,11 +14,14 @@ from embedstore._core.atomic_files import write_bytes
 from embedstore._core.result_files import writing
 from embedstore._core.threads import bounded
 from embedstore.errors import HeadError
+from embedstore.evaluation.bootstrap import Bootstrap
 from embedstore.evaluation.copies import EVERY, Copies, find_copies
 from embedstore.evaluation.metrics import Score, scores_to_dict
+from embedstore.heads.held_out import OutOfFold, load_out_of_fold
 from embedstore.heads.io import HeadRecord
 from embedstore.reports.page import render_html
 from embedstore.store import Store, View
+from embedstore.training.certainty import Certainty, measured
 from embedstore.training.evaluate_options import EvaluateOptions
 from embedstore.training.label_notes import left_out_notes
 from embedstore.training.report import report_data
@@ -45,6 +48,8 @@ class EvaluationReport:
     evaluation : str
         What the scores were measured on.
     task : str
+    certainty : Certainty, optional
+        How often sets or intervals hold the truth, where a coverage was asked for.
     """
 
     head: str
@@ -60,11 +65,13 @@ class EvaluationReport:
     notes: list[str] = field(default_factory=list)
     report: str = ""
     task: str = ""
+    certainty: Certainty | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The document of ``embedstore evaluate --json``, which tells the scores and not the task."""
         return {
-            **{name: value for name, value in vars(self).items() if name != "task"},
+            **{name: value for name, value in vars(self).items() if name not in ("task", "certainty")},
+            **({} if self.certainty is None else {"certainty": self.certainty.to_dict()}),
             "metrics": scores_to_dict(self.metrics),
             "baselines": {name: scores_to_dict(scores) for name, scores in self.baselines.items()},
             "gain": {"over": self.gain[0], **self.gain[1].to_dict()},
@@ -79,6 +86,8 @@ def evaluate(
     where: str | None = EvaluateOptions.where,
     group: str | None = EvaluateOptions.group,
     seen: bool = EvaluateOptions.seen,
+    coverage: float | None = EvaluateOptions.coverage,
+    per_class: bool = EvaluateOptions.per_class,
     report: str | os.PathLike[str] | None = EvaluateOptions.report,
     seed: int = EvaluateOptions.seed,
 ) -> EvaluationReport:
@@ -95,6 +104,10 @@ def evaluate(
         Metadata column; the bootstrap draws its values instead of items.
     seen : bool
         Whether items that the head was fitted on count too. Their scores flatter.
+    coverage : float, optional
+        Measure how often the sets of classes, or the intervals, that `predict` gives with this coverage hold the truth.
+    per_class : bool
+        Whether the coverage is to hold in each class.
     report : path, optional
         Where to write an HTML report.
     seed : int
@@ -106,11 +119,14 @@ def evaluate(
         No item is left that the head did not see, or that has a known class.
     UsageError, FingerprintError
     """
-    options = EvaluateOptions(where=where, group=group, seen=seen, report=report, seed=seed)
+    options = EvaluateOptions(
+        where=where, group=group, seen=seen, coverage=coverage, per_class=per_class, report=report, seed=seed
+    )
     started = time.perf_counter()
     opened = store if isinstance(store, Store) else Store.open(store)
     trained_in, record = find_head(opened, head)
     task = task_of(record)
+    kept = None if coverage is None else load_out_of_fold(trained_in.path / "heads" / record.name)
     check_fingerprints(record, specs_for(record, opened), str(opened.path))
     view = labelled_view(record, opened, where=where, group=group)
     fitted = fitted_ids(record)
@@ -138,13 +154,19 @@ def evaluate(
         copies=judged.copies.to_dict(),
         notes=_notes(view, judged, int(was_seen[test].sum())),
         task=task.name,
+        certainty=None if kept is None else _certainty(kept, judged, bootstrap, options),
     )
     if report is None:
         return result
-    html = render_html(report_data(view, judged, result, seed=options.seed))
+    html = render_html(report_data(view, judged, result, seed=options.seed, certainty=result.certainty))
     with writing(Path(report)):
         write_bytes(Path(report), html.encode())
     return replace(result, report=str(report))
+
+
+def _certainty(kept: OutOfFold, judged: Judged, bootstrap: Bootstrap, options: EvaluateOptions) -> Certainty:
+    outputs, classes, share = judged.outputs[HEAD], judged.labels.classes, options.coverage or 0.0
+    return measured(kept, outputs, judged.truth, classes, bootstrap, coverage=share, per_class=options.per_class)
 
 
 def _judge(task: Task, view: View, record: HeadRecord, train: View, *, test: Codes, fitted: Codes, fitted_count: int) -> Judged:

@@ -20,11 +20,13 @@ from embedstore.encoders import Encoder, reload_encoder
 from embedstore.errors import HeadError, UsageError
 from embedstore.evaluation.contributions import EXACT_INPUTS, explain
 from embedstore.evaluation.nearest import nearest_items
+from embedstore.heads.held_out import OutOfFold, load_out_of_fold
 from embedstore.heads.io import HeadRecord
 from embedstore.ingest.embed import embed
 from embedstore.ingest.typed_batches import Known
 from embedstore.sources import Source, open_source
 from embedstore.store import Store, View
+from embedstore.training.certainty import intervals_of, sets_of
 from embedstore.training.predict_options import PredictOptions
 from embedstore.training.saved import check_fingerprints, find_head, specs_for, task_of, trained_on
 from embedstore.training.tasks.base import Predicted, Task
@@ -77,6 +79,10 @@ class Predictions:
         The head's inputs that each item lacked: it was predicted from the others.
     task : Task
         What they are predictions for, which says how they are written.
+    sets : list of list of classes
+        With a coverage: the classes, the likeliest first, one of which is the true one as often as was asked. May be empty.
+    intervals : list of (low, high)
+        The same for numbers.
     """
 
     ids: Array
@@ -87,6 +93,8 @@ class Predictions:
     explanations: list[Explanation] = field(default_factory=list)
     missing: list[tuple[str, ...]] = field(default_factory=list)
     task: Task = field(default_factory=Task, repr=False)
+    sets: list[list[Any]] = field(default_factory=list)
+    intervals: list[tuple[float, float]] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """The document of ``embedstore predict --json``."""
@@ -97,6 +105,10 @@ class Predictions:
         rows = [{"id": i, **row} for i, row in zip(self.ids.tolist(), self.task.rows(self._predicted()), strict=True)]
         for row, lacked in zip(rows, self.missing, strict=False):
             row |= {"missing": list(lacked)} if lacked else {}
+        for row, among in zip(rows, self.sets, strict=False):
+            row["set"] = among
+        for row, (low, high) in zip(rows, self.intervals, strict=False):
+            row |= {"low": low, "high": high}
         for row, explanation in zip(rows, self.explanations, strict=False):
             row.update(explanation.to_dict())
         return rows
@@ -107,8 +119,9 @@ class Predictions:
     def save(self, path: str | Path) -> Path:
         """Write one row an item to a ``.csv``, ``.parquet`` or ``.jsonl`` file.
 
-        Columns: id, prediction, probability, ``p:CLASS`` of every class; missing, the inputs that an item lacked, if any did;
-        with explanations ``contribution:INPUT`` and nearest. Unusable items have an id and a reason in the column ``unusable``.
+        Columns: id, prediction, probability, ``p:CLASS`` of every class; with a coverage ``set``, a list (JSON in a ``.csv``),
+        or ``low`` and ``high``; missing, the inputs that an item lacked, if any did; with explanations ``contribution:INPUT``
+        and nearest. Unusable items have an id and a reason in the column ``unusable``.
 
         Raises
         ------
@@ -130,6 +143,10 @@ class Predictions:
         n, gone = len(self.ids), [None] * len(self.unusable)
         columns: dict[str, Any] = {"id": [*self.ids.tolist(), *(i for i, _ in self.unusable)]}
         columns |= {name: [*values, *gone] for name, values in self.task.columns(self._predicted()).items()}
+        if self.sets:
+            columns["set"] = pa.array([*self.sets, *gone], pa.list_(pa.array(self.classes.tolist()).type))
+        if self.intervals:
+            columns |= {name: [*(pair[k] for pair in self.intervals), *gone] for k, name in enumerate(("low", "high"))}
         if any(self.missing):
             lacked = [", ".join(names) or None for names in self.missing]
             columns["missing"] = pa.array([*lacked, *gone], pa.string())
@@ -151,6 +168,8 @@ def predict(
     where: str | None = PredictOptions.where,
     columns: Mapping[str, str] | None = PredictOptions.columns,
     explained: bool = PredictOptions.explained,
+    coverage: float | None = PredictOptions.coverage,
+    per_class: bool = PredictOptions.per_class,
     device: str = PredictOptions.device,
 ) -> Predictions:
     """Predict with a saved head.
@@ -169,6 +188,11 @@ def predict(
         Of the dataset: ``"id"`` or modality → column name, as for `embed`.
     explained : bool
         Whether to say what each input contributed, and which training items are nearest.
+    coverage : float, optional
+        Answer with sets of classes too, or with an interval around each number, that hold the truth of this share of items
+        (split conformal prediction by MAPIE, calibrated on the out-of-fold predictions that are kept with the head).
+    per_class : bool
+        Whether the coverage is to hold in each class (Mondrian).
     device : str
         For encoding the dataset.
 
@@ -178,7 +202,9 @@ def predict(
     FingerprintError
         The store's vectors, or the encoders on this machine, are not those the head was trained on.
     """
-    options = PredictOptions(ids=ids, where=where, columns=columns, explained=explained, device=device)
+    options = PredictOptions(
+        ids=ids, where=where, columns=columns, explained=explained, coverage=coverage, per_class=per_class, device=device
+    )
     opened = store if isinstance(store, Store) else Store.open(store)
     home, record = find_head(opened, head)
     task = task_of(record)
@@ -187,18 +213,19 @@ def predict(
             f"Explanations are exact for up to {EXACT_INPUTS} inputs; head {record.name!r} has {len(record.head.dims_)}."
         )
     training = replace(trained_on(record, home), columns=None) if explained else None  # nearest are told by vectors alone
+    kept = None if coverage is None else load_out_of_fold(home.path / "heads" / record.name)
     if dataset is None:
         if columns is not None:
             raise UsageError("columns name those of a dataset; leave them out for stored items.")
         check_fingerprints(record, specs_for(record, opened), str(opened.path))
         rows = _stored_rows(record, opened, options.ids, where)
-        return _predict_rows(task, record, opened, rows, training, [])
+        return _certain(_predict_rows(task, record, opened, rows, training, []), kept, options)
     if ids is not None or where is not None:
         raise UsageError("ids and where choose stored items; leave them out when a dataset is given.")
     with tempfile.TemporaryDirectory(prefix="embedstore-") as temporary:
         new = _embed_new(record, home, open_source(dataset, columns), Path(temporary) / "new.store", device)
         rows, unusable = _usable_rows(new)
-        return _predict_rows(task, record, new, rows, training, unusable)
+        return _certain(_predict_rows(task, record, new, rows, training, unusable), kept, options)
 
 
 def _stored_rows(record: HeadRecord, store: Store, ids: Sequence[str] | None, where: str | None) -> npt.NDArray[np.int64]:
@@ -264,6 +291,20 @@ def _predict_rows(
     predicted = task.predicted(head, np.concatenate(found))
     ids = np.array(store.items.take(rows, ["id"]).column("id").to_pylist(), dtype=object)
     return Predictions(ids, predicted.labels, predicted.probabilities, predicted.classes, unusable, explanations, missing, task)
+
+
+def _certain(found: Predictions, kept: OutOfFold | None, options: PredictOptions) -> Predictions:
+    """Predictions with sets or intervals, if a coverage was asked for."""
+    if kept is None or options.coverage is None:
+        return found
+    if not len(kept.classes):
+        pairs = intervals_of(kept, found.labels.astype(float), options.coverage, per_class=options.per_class)
+        return replace(found, intervals=[(low, high) for low, high in pairs.tolist()])
+    classes = found.classes.tolist()
+    among = sets_of(kept, found.probabilities, classes, options.coverage, per_class=options.per_class)
+    order = np.argsort(-found.probabilities, axis=1, kind="stable")
+    sets = [[classes[k] for k in row if has[k]] for row, has in zip(order.tolist(), among.tolist(), strict=True)]
+    return replace(found, sets=sets)
 
 
 def _missing(present: Mapping[str, Array]) -> list[tuple[str, ...]]:

@@ -6,7 +6,7 @@ Defaults and help of the command come from here, so nothing heavy is imported.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from embedstore._core.arguments import DEVICES, check_types, option
+from embedstore._core.arguments import DEVICES, check_coverage, check_types, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,14 +16,19 @@ class PredictOptions:
     Raises
     ------
     UsageError
-        A value of another type.
+        A value that cannot be right, whatever the store.
     """
 
     ids: Sequence[str] | None = option(None, "A stored item; may be repeated. Default: all.", list[str] | None, flag="--id")
     where: str | None = None
     columns: Mapping[str, str] | None = None
     explained: bool = option(False, "What each input contributed, and the nearest items.", flag="--explain")
+    coverage: float | None = option(
+        None, "Answer with sets of classes, or intervals, that hold the truth so often, such as 0.9.", metavar="SHARE"
+    )
+    per_class: bool = option(False, "The coverage is to hold in each class.")
     device: str = option("auto", DEVICES)
 
     def __post_init__(self) -> None:
         check_types(self)
+        check_coverage(self.coverage, self.per_class)

@@ -17,6 +17,7 @@ from embedstore.evaluation.metrics import Score
 from embedstore.heads import AutoHead, Head
 from embedstore.reports.data import ReportData
 from embedstore.store import View
+from embedstore.training.certainty import Certainty, section
 from embedstore.training.tasks.base import Judged, Scores, Task
 
 __all__ = ["Result", "report_data", "save_plots"]
@@ -53,6 +54,7 @@ def report_data(
     seed: int,
     learned: Mapping[str, Any] | None = None,
     ladder: Sequence[Step] = (),
+    certainty: Certainty | None = None,
 ) -> ReportData:
     """Everything that the report shows.
 
@@ -63,6 +65,8 @@ def report_data(
         What the head chose.
     ladder : sequence of Step
         How it was found.
+    certainty : Certainty, optional
+        How often its sets or intervals hold the truth.
     """
     task = judged.task
     facts = {
@@ -87,8 +91,15 @@ def report_data(
         ladder=ladder,
         seeds=judged.seeds,
         history=_history(judged.head),
-        **task.sections(view, judged, seed),
+        **_sections(task.sections(view, judged, seed), certainty),
     )
+
+
+def _sections(own: Mapping[str, Any], certainty: Certainty | None) -> dict[str, Any]:
+    """What a task shows, and one section more if it was asked how certain the head is."""
+    if certainty is None:
+        return dict(own)
+    return {**own, "sections": [*own.get("sections", ()), section(certainty)]}
 
 
 def save_plots(data: ReportData, folder: str | Path) -> list[Path]:

@@ -11,17 +11,19 @@ from typing import Any
 from embedstore._core.arguments import strings
 from embedstore._core.threads import bounded
 from embedstore.errors import HeadError, UsageError, next_step, reason_of
+from embedstore.evaluation.bootstrap import Bootstrap
 from embedstore.evaluation.copies import EVERY
 from embedstore.evaluation.ladder import Step
 from embedstore.evaluation.metrics import Score, scores_to_dict
 from embedstore.heads import AutoHead, Head
-from embedstore.heads.io import PAGE, SPLIT, HeadRecord, refuse_alignment, replaced_note, save_head, split_file
+from embedstore.heads.io import OUT_OF_FOLD, PAGE, SPLIT, HeadRecord, refuse_alignment, replaced_note, save_head, split_file
 from embedstore.reports.page import render_html
 from embedstore.store import Store, View
 from embedstore.store.format import check_name
+from embedstore.training.certainty import Certainty, measured, measured_across
 from embedstore.training.label_notes import left_out_notes
 from embedstore.training.report import report_data, save_plots
-from embedstore.training.tasks.base import Judged, Scores, task_called, task_for
+from embedstore.training.tasks.base import HEAD, Judged, Scores, task_called, task_for
 from embedstore.training.train_options import TrainOptions
 from embedstore.training.trial import Trial
 
@@ -62,6 +64,11 @@ class TrainReport:
         The head alone, once.
     report : str
         The HTML file, if one was written.
+    out_of_fold : mapping
+        How many items have a prediction of a model that did not see them (``items``), by how many folds, and what that cost in
+        seconds beside the rest; empty where none are kept. See `embedstore.out_of_fold`.
+    certainty : Certainty, optional
+        How often sets or intervals hold the truth on the test items, where a coverage was asked for.
     """
 
     head: str
@@ -84,11 +91,15 @@ class TrainReport:
     without_copies: Score | None = None
     notes: list[str] = field(default_factory=list)
     report: str = ""
+    out_of_fold: dict[str, Any] = field(default_factory=dict)
+    certainty: Certainty | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The document of ``embedstore train --json``."""
+        certainty = {} if self.certainty is None else {"certainty": self.certainty.to_dict()}
         return {
-            **vars(self),
+            **{name: value for name, value in vars(self).items() if name != "certainty"},
+            **certainty,
             "metrics": scores_to_dict(self.metrics),
             "baselines": {name: scores_to_dict(scores) for name, scores in self.baselines.items()},
             "gain": {"over": self.gain[0], **self.gain[1].to_dict()},
@@ -112,6 +123,9 @@ def train(
     name: str | None = TrainOptions.name,
     seed: int = TrainOptions.seed,
     seeds: int = TrainOptions.seeds,
+    out_of_fold: int = TrainOptions.out_of_fold,
+    coverage: float | None = TrainOptions.coverage,
+    per_class: bool = TrainOptions.per_class,
     device: str = TrainOptions.device,
     report: bool = TrainOptions.report,
     plots: str | Path | None = TrainOptions.plots,
@@ -147,6 +161,15 @@ def train(
         Of the hashed split, the folds and the bootstrap.
     seeds : int
         How often a head that depends on its seed is fitted, to show how much that matters.
+    out_of_fold : int
+        In how many folds the items that the head is fitted on are predicted by heads that did not see them: these predictions
+        are kept with the head. It takes that many fits, in which nothing is chosen again; with `cv` its folds serve and cost
+        nothing more. 0: none are kept. Probabilities get the temperature that these predictions ask for, where it surely helps.
+    coverage : float, optional
+        Measure, on items that nothing was fitted or calibrated on, how often the sets of classes, or the intervals, that
+        `predict` gives with this coverage hold the truth.
+    per_class : bool
+        Whether the coverage is to hold in each class.
     device : str
         Where to fit: ``"cpu"``, ``"auto"``, or a torch device.
     report : bool
@@ -173,6 +196,9 @@ def train(
         name=name,
         seed=seed,
         seeds=seeds,
+        out_of_fold=out_of_fold,
+        coverage=coverage,
+        per_class=per_class,
         device=device,
         report=report,
         plots=plots,
@@ -203,15 +229,19 @@ def _saved(
     page = None
     if options.report or options.plots is not None:
         say("report")
-        data = report_data(view, judged, result, seed=options.seed, learned=result.learned, ladder=result.ladder)
+        learned, ladder, certainty = result.learned, result.ladder, result.certainty
+        data = report_data(view, judged, result, seed=options.seed, learned=learned, ladder=ladder, certainty=certainty)
         page = render_html(data).encode() if options.report else None
         if options.plots is not None:
             save_plots(data, options.plots)
     if page is not None:
         result = replace(result, report=str(folder / PAGE))
     record = HeadRecord(result.head, result.target, view.specs, judged.head, result.to_dict(), view.columns)
+    extra = {SPLIT: split_file(view.rows, view.ids, judged.split)}
+    if judged.out_of_fold is not None:
+        extra[OUT_OF_FOLD] = judged.out_of_fold.to_parquet()
     try:
-        save_head(folder, record, {SPLIT: split_file(view.rows, view.ids, judged.split)}, page=page)
+        save_head(folder, record, extra, page=page)
     except OSError as error:
         raise HeadError(f"The head could not be saved under {folder}: {reason_of(error)}.{next_step(error)}") from error
     return result
@@ -239,7 +269,29 @@ def _summary(view: View, judged: Judged, name: str, options: TrainOptions, secon
         copies=judged.copies.to_dict(),
         without_copies=judged.without_copies(view, options.seed),
         notes=_notes(view, judged),
+        out_of_fold=_counted(judged),
+        certainty=_certainty(judged, bootstrap, options),
     )
+
+
+def _certainty(judged: Judged, bootstrap: Bootstrap, options: TrainOptions) -> Certainty | None:
+    if options.coverage is None:
+        return None
+    kept, per_class = judged.out_of_fold, options.per_class
+    if kept is None:
+        raise HeadError("A coverage is calibrated on out-of-fold predictions, and none are kept of these items; leave it out.")
+    if options.cv is not None:
+        return measured_across(kept, bootstrap, coverage=options.coverage, per_class=per_class)
+    outputs, classes = judged.outputs[HEAD], judged.labels.classes
+    return measured(kept, outputs, judged.truth, classes, bootstrap, coverage=options.coverage, per_class=per_class)
+
+
+def _counted(judged: Judged) -> dict[str, Any]:
+    kept = judged.out_of_fold
+    if kept is None:
+        return {}
+    folds = set(kept.fold[kept.crossed].tolist())
+    return {"items": int(kept.crossed.sum()), "folds": len(folds), "seconds": round(judged.out_of_fold_seconds, 3)}
 
 
 def device_there(name: str) -> str:
@@ -270,7 +322,8 @@ def _open(store: Store | str | Path | View, target: str | None, options: TrainOp
 
 
 def _learned(head: Head) -> dict[str, Any]:
-    return {name.rstrip("_"): getattr(head, name) for name in LEARNED if hasattr(head, name)}
+    learned = {name.rstrip("_"): getattr(head, name) for name in LEARNED if hasattr(head, name)}
+    return learned if head.calibration_ == 1 else {**learned, "calibration": head.calibration_}
 
 
 def _notes(view: View, judged: Judged) -> list[str]:

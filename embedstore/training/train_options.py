@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from embedstore._core.arguments import check_least, check_types, option
+from embedstore._core.arguments import check_coverage, check_least, check_types, option
+from embedstore.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,10 +31,20 @@ class TrainOptions:
     name: str | None = option(None, "Name of the saved head; default the target.")
     seed: int = option(0, "Of splits, folds and bootstrap.")
     seeds: int = option(5, "How often a head that depends on its seed is fitted.")
+    out_of_fold: int = option(5, "Folds of the out-of-fold predictions kept with the head; 0: none.", metavar="K")
+    coverage: float | None = option(
+        None, "Measure sets or intervals that hold the truth so often, for the report.", metavar="SHARE"
+    )
+    per_class: bool = option(False, "The coverage is to hold in each class.")
     device: str = option("cpu", "cpu, auto, cuda or cuda:N.")
     report: bool = True
     plots: str | Path | None = option(None, "Folder for the report's figures as PNG files.", Path | None)
 
     def __post_init__(self) -> None:
         check_types(self)
-        check_least(self, seed=0, seeds=1)
+        check_coverage(self.coverage, self.per_class)
+        check_least(self, seed=0, seeds=1, out_of_fold=0)
+        if self.out_of_fold == 1:
+            raise UsageError("out_of_fold must be 0 or at least 2. Got 1 instead.")
+        if self.coverage is not None and not self.out_of_fold:
+            raise UsageError("coverage is calibrated on out-of-fold predictions; leave out_of_fold above 0.")

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from embedstore._core.splits import grouped_folds, hashed_fraction, stratified_folds
+from embedstore._core.splits import hashed_fraction
 from embedstore.errors import HeadError
-from embedstore.evaluation.copies import Copies, find_copies
+from embedstore.evaluation.copies import Copies, find_copies, same_items
 from embedstore.heads import AutoHead, Head
+from embedstore.heads.held_out import TEST, OutOfFold
+from embedstore.heads.settled import settled
 from embedstore.registry import heads_for
 from embedstore.store import View
-from embedstore.training.tasks.base import HEAD, KNN, Codes, Float, Judged, Task
+from embedstore.training.folds import made_folds
+from embedstore.training.tasks.base import HEAD, KNN, Array, Codes, Float, Judged, Task
 from embedstore.training.train_options import TrainOptions
 
 Say = Callable[[str], None]
@@ -46,6 +49,8 @@ class Trial:
         self._fit_seconds = 0.0
         self._notes: list[str] = []
         self._hashes = {name: space.hash_of(view.rows) for name, space in view.spaces.items()}
+        self._same = same_items(self._hashes, view.present, view.groups)
+        self._alone: dict[str, Head] = {}
 
     def _make(self, kind: str, seed: int) -> Head:
         return self._task.make_head(kind, device=self._options.device, seed=seed)
@@ -54,8 +59,9 @@ class Trial:
         """Everything is chosen on the validation split, and judged on the test split."""
         fit, val, test = self._three_way()
         head, outputs = self._fold(fit, val, test, "")
+        every = np.sort(np.concatenate([fit, val]))
+        kept, kept_seconds = self._cross_fit(head, every, test, outputs)
         self._say("copies across the split")
-        every = np.concatenate([fit, val])
         return Judged(
             self._task,
             self.labels,
@@ -71,12 +77,14 @@ class Trial:
             fit_seconds=self._fit_seconds,
             witness=(head, every, test),
             notes=self._notes,
+            out_of_fold=kept,
+            out_of_fold_seconds=kept_seconds,
         )
 
     def cross_validate(self, k: int) -> Judged:
         """All items, each judged by heads that did not see its fold; and a head fitted on all."""
         view, every = self._view, np.arange(len(self.labels))
-        folds = self._folds(k)
+        folds = self._folds(every, k, self._seed)
         outputs: dict[str, Float] = {}
         copies: Copies | None = None
         parts = []
@@ -92,6 +100,8 @@ class Trial:
         self._say("final fit on all items")
         fit, val = self._validation(every)
         head = self._fit(self._make(self._options.head, self._seed), fit, val, view.names)
+        if self._options.out_of_fold:
+            outputs[HEAD], head.calibration_ = self._task.calibrated(outputs[HEAD], self.labels.truth, folds)
         return Judged(
             self._task,
             self.labels,
@@ -107,6 +117,7 @@ class Trial:
             fit_seconds=self._fit_seconds,
             witness=witness,
             notes=self._notes,
+            out_of_fold=self._kept(folds.astype(str), outputs) if self._options.out_of_fold else None,
         )
 
     def parts(self, k: int | None) -> tuple[list[tuple[Codes, Codes, Codes]], str]:
@@ -114,7 +125,8 @@ class Trial:
         if k is None:
             parts = [self._three_way()]
             return parts, f"{len(parts[0][-1]):,} test items, split by {self._split_by}"
-        every, folds = np.arange(len(self.labels)), self._folds(k)
+        every = np.arange(len(self.labels))
+        folds = self._folds(every, k, self._seed)
         found = [(*self._validation(every[folds != fold]), every[folds == fold]) for fold in range(k)]
         return found, f"{k}-fold cross-validation over {len(every):,} items{self._together}"
 
@@ -127,13 +139,6 @@ class Trial:
             seconds = time.perf_counter() - start
             found.append(self._predict(head, test, names))
         return np.concatenate(found), seconds
-
-    def _folds(self, k: int) -> Codes:
-        """The fold (n,) of each item."""
-        strata, view = self._task.strata(self.labels), self._view
-        if view.groups is None:
-            return stratified_folds(strata, view.ids.tolist(), k, seed=self._seed)
-        return grouped_folds(strata, view.groups, k, seed=self._seed)
 
     @property
     def _split_by(self) -> str:
@@ -158,8 +163,65 @@ class Trial:
         outputs[KNN] = self._predict(knn, test, names)
         for name in names if len(names) > 1 else ():
             self._say(f"{name} alone{where}")
-            outputs[name] = self._predict(self._fit(self._task.plain_linear(), fit, val, [name]), test, [name])
+            self._alone[name] = self._fit(self._task.plain_linear(), fit, val, [name])
+            outputs[name] = self._predict(self._alone[name], test, [name])
         return head, outputs
+
+    def _folds(self, items: Codes, k: int, seed: int) -> Codes:
+        """Fold (m,) of each of `items`; copies and groups stay together."""
+        strata, view = self._task.strata(self.labels)[items], self._view
+        return made_folds(strata, view.ids[items], self._same[items], k, seed=seed, grouped=view.groups is not None)
+
+    def _cross_fit(self, head: Head, every: Codes, test: Codes, outputs: dict[str, Float]) -> tuple[OutOfFold | None, float]:
+        """Predictions of all items, and seconds: of `every` by heads that did not see its fold, of `test` in `outputs` already.
+
+        The heads are like `head`, and choose nothing that it has chosen. Where these predictions say that another temperature
+        would be more honest, `head` gets it, and what it says of `test` in `outputs` is replaced.
+        """
+        k = min(self._options.out_of_fold, len(set(self._same[every].tolist())))
+        if k < 2 or self._task.kept(outputs[HEAD], self.labels) is None:
+            return None, 0.0
+        start, folds = time.perf_counter(), self._folds(every, k, self._seed + 1)
+        likes = {HEAD: (head, self._view.names), **{name: (plain, [name]) for name, plain in self._alone.items()}}
+        found = {name: np.zeros((len(self.labels), *outputs[name].shape[1:])) for name in likes}
+        try:
+            for fold in range(k):
+                self._say(f"out of fold, {fold + 1} of {k}")
+                fit, val = self._validation(every[folds != fold])
+                if not self._task.learnable(self.labels.take(fit)):
+                    raise HeadError(f"without fold {fold + 1} of {k} there is nothing to learn from")
+                left_out = every[folds == fold]
+                for name, (like, inputs) in likes.items():
+                    found[name][left_out] = self._predict(self._fit(settled(like), fit, val, inputs), left_out, inputs)
+        except HeadError as error:
+            self._notes = [*self._notes, f"no out-of-fold predictions are kept: {error}"]
+            return None, 0.0
+        found[HEAD][every], head.calibration_ = self._task.calibrated(found[HEAD][every], self.labels.truth[every], folds)
+        if head.calibration_ != 1:
+            outputs[HEAD] = self._predict(head, test, self._view.names)
+        for name, of_all in found.items():
+            of_all[test] = outputs[name]
+        named = np.full(len(self.labels), TEST, object)
+        named[every] = folds.astype(str)
+        return self._kept(named, found), time.perf_counter() - start
+
+    def _kept(self, folds: Array, outputs: Mapping[str, Float]) -> OutOfFold | None:
+        """`outputs` of all items as they are kept with the head; None where a file cannot hold them."""
+        view, kept = self._view, {name: self._task.kept(found, self.labels) for name, found in outputs.items()}
+        head = kept[HEAD]
+        if head is None:
+            return None
+        alone = {name: kept[name] for name in view.names if name in kept}
+        return OutOfFold(
+            rows=view.rows,
+            ids=view.ids,
+            target=self.labels.values,
+            fold=folds.astype(object),
+            predicted=head.labels,
+            probabilities=head.probabilities.astype(np.float32),
+            classes=head.classes,
+            alone={name: _where(view.present[name], found.labels) for name, found in alone.items() if found is not None},
+        )
 
     def _over_seeds(self, head: Head, first: Float, parts: Sequence[tuple[Codes, Codes, Codes]], judged: Codes) -> list[float]:
         """The main score over `judged` with `seeds` seeds, of which the first is known."""
@@ -212,6 +274,13 @@ class Trial:
             _, key = np.unique(self._view.keys[items].astype(str), return_inverse=True)
             chosen = key % 5 == 0
         return items[~chosen], items[chosen]
+
+
+def _where(present: Array, labels: Array) -> Array:
+    """`labels` (n,), and None where the input is not there."""
+    found = labels.astype(object)
+    found[~present] = None
+    return found
 
 
 def knn_share(train: int, asked: int, width: int) -> tuple[float, list[str]]:

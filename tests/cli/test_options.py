@@ -33,6 +33,7 @@ from embedstore.retrieval.index_options import IndexOptions
 from embedstore.retrieval.search_options import BATCHED, SearchOptions
 from embedstore.sources import MemorySource
 from embedstore.training.evaluate_options import EvaluateOptions
+from embedstore.training.labels_options import LabelsOptions
 from embedstore.training.predict_options import PredictOptions
 from embedstore.training.train_options import TrainOptions
 
@@ -95,6 +96,7 @@ VERBS = [
         {"ids": ["--id"], "explained": ["--explain"]},
     ),
     Verb("evaluate", es.evaluate, EvaluateOptions, {"store", "head"}, {"where": "where"}),
+    Verb("labels", es.labels, LabelsOptions, {"store", "head"}, {"where": "where"}, {"n": ["-n"]}),
     Verb(
         "repair",
         repair,
@@ -245,6 +247,8 @@ def test_a_value_of_another_type_is_a_usage_error(options: type, name: str) -> N
         (IndexOptions, {"recall": "0.9"}, "recall must be a number. Got '0.9' instead."),
         (ImportOptions, {"ids": 3}, "ids must be the name of a column, a path, or strings. Got 3 instead."),
         (CompactOptions, {"force": 1}, "force must be True or False. Got 1 instead."),
+        (PredictOptions, {"coverage": "0.9"}, "coverage must be a number. Got '0.9' instead."),
+        (LabelsOptions, {"n": 2.5}, "n must be a whole number. Got 2.5 instead."),
         (PredictOptions, {"ids": 3}, "ids must be strings. Got 3 instead."),
     ],
 )

@@ -368,7 +368,7 @@ def test_a_thumbnail_shows_what_the_encoder_sees(tmp_path: Path) -> None:
     """Transparency on white, upright; nothing where the file is gone or is no picture."""
     from PIL import Image
 
-    from embedstore.training.closer_look import _thumbnail
+    from embedstore.training.item_cards import _thumbnail
 
     clear, turned = tmp_path / "clear.png", tmp_path / "turned.jpg"
     Image.new("RGBA", (40, 30), (0, 0, 0, 0)).save(clear)

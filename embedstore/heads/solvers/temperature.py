@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embedstore.heads.base import Codes, log_softmax, nll
+from embedstore.evaluation.bootstrap import Bootstrap
+from embedstore.heads.base import Codes, Float, log_softmax, nll
 
 EXACT = 1e-3
 """How far t may be off; the loss is flat around its least, so that it tells no difference."""
@@ -29,3 +30,24 @@ def fit_scale(scores: npt.NDArray[Any], codes: Codes, *, low: float = -4.0, high
 
     found = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": EXACT})
     return float(np.exp(found.x))
+
+
+def certain_scale(log_p: Float, codes: Codes, folds: npt.NDArray[Any]) -> tuple[Float, float]:
+    """The scale of held-out log-probabilities (n, c), and what they are with it; 1, and as they are, unless it surely helps.
+
+    The scale of each fold is fitted on the other folds. It helps where the 95 % interval of the loss that it saves, paired by
+    item, lies above 0.
+
+    Parameters
+    ----------
+    codes, folds : (n,), (n,)
+        The class and the fold of each item.
+    """
+    scaled, items = log_p.copy(), np.arange(len(codes))
+    for fold in sorted(set(folds.tolist())):
+        mine = folds == fold
+        scaled[mine] = log_softmax(fit_scale(log_p[~mine], codes[~mine]) * log_p[mine])
+    saved = (scaled - log_p)[items, codes]
+    if not Bootstrap.of(len(codes)).mean(saved).certain_gain:
+        return log_p, 1.0
+    return scaled, fit_scale(log_p, codes)

@@ -21,6 +21,7 @@ from embedstore.evaluation.bootstrap import Bootstrap
 from embedstore.evaluation.copies import EVERY, LEAST_JUDGED, Copies
 from embedstore.evaluation.metrics import Score
 from embedstore.heads import Head, make_head
+from embedstore.heads.held_out import OutOfFold
 from embedstore.heads.io import HeadRecord
 from embedstore.registry import TASKS
 from embedstore.store import View
@@ -90,6 +91,10 @@ class Judged:
         Of the head alone.
     notes : sequence of str
         What people should know about the baselines.
+    out_of_fold : OutOfFold, optional
+        What is kept with the head.
+    out_of_fold_seconds : float
+        What it cost beside the rest.
     """
 
     task: Task
@@ -106,6 +111,8 @@ class Judged:
     seeds: Sequence[float] = ()
     fit_seconds: float = 0.0
     notes: Sequence[str] = ()
+    out_of_fold: OutOfFold | None = None
+    out_of_fold_seconds: float = 0.0
 
     @cached_property
     def truth(self) -> Array:
@@ -261,6 +268,22 @@ class Task:
     def predicted(self, head: Head, outputs: Float) -> Predicted:
         """The predictions in the head's own outputs (n, …)."""
         return Predicted(outputs, np.empty((len(outputs), 0)), np.empty(0))
+
+    def kept(self, outputs: Float, labels: Labels) -> Predicted | None:
+        """The predictions in `outputs` (n, …), which are in the order of the classes of `labels`, to be kept with a head.
+
+        None where a row of the file of `OutOfFold` cannot hold them.
+        """
+        return Predicted(outputs, np.empty((len(outputs), 0)), np.empty(0)) if outputs.ndim == 1 else None
+
+    def calibrated(self, outputs: Float, truth: Array, folds: Array) -> tuple[Float, float]:
+        """Held-out outputs (n, …) made more honest, and what that makes the head's `calibration_`; by default left as they are.
+
+        Parameters
+        ----------
+        truth, folds : (n, …), (n,)
+        """
+        return outputs, 1.0
 
     def columns(self, found: Predicted) -> dict[str, Sequence[Any]]:
         """The columns of a table of predictions, beside the ids."""

@@ -16,6 +16,7 @@ from embedstore.evaluation.metrics import classification_scores, label_scores
 from embedstore.heads import Head, KnnHead, LinearHead
 from embedstore.heads.base import Inputs, as_labels
 from embedstore.heads.io import HeadRecord
+from embedstore.heads.solvers.temperature import certain_scale
 from embedstore.store import View
 from embedstore.training.closer_look import classifier_sections
 from embedstore.training.label_notes import FEW, label_notes
@@ -77,6 +78,12 @@ class Classification(Task):
 
     def predicted(self, head: Head, outputs: Float) -> Predicted:
         return Predicted(head.classes_[outputs.argmax(axis=1)], np.exp(outputs), head.classes_)
+
+    def kept(self, outputs: Float, labels: Labels) -> Predicted:
+        return Predicted(labels.classes[outputs.argmax(axis=1)], np.exp(outputs), labels.classes)
+
+    def calibrated(self, outputs: Float, truth: Array, folds: Array) -> tuple[Float, float]:
+        return certain_scale(outputs, truth, folds)
 
     def scores(self, truth: Array, outputs: Float, bootstrap: Bootstrap) -> Scores:
         return classification_scores(truth, outputs, bootstrap=bootstrap)
