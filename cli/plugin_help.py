@@ -29,4 +29,9 @@ class WithDatasets(_PluginHelp):
 
 
 class WithHeads(_PluginHelp):
-    seams: ClassVar[Mapping[str, str]] = {"Tasks": "TASKS", "Heads": "HEADS", "Heads for numbers": "REGRESSORS"}
+    seams: ClassVar[Mapping[str, str]] = {
+        "Tasks": "TASKS",
+        "Heads": "HEADS",
+        "Heads for numbers": "REGRESSORS",
+        "Heads for several labels": "LABELLERS",
+    }

@@ -101,7 +101,11 @@ HEADS = Registry("embedstore.heads", "head", order=(*_SIMPLEST_FIRST, "ensemble"
 REGRESSORS = Registry("embedstore.heads.regression", "head for numbers", order=("linear", "ridge", "knn", "gbdt"))
 """Subclasses of `embedstore.heads.Regressor`, by the kind that stands for them where the target is a number."""
 
-TASKS = Registry("embedstore.tasks", "task", order=("classification", "regression"))
+_LABELLERS = ("linear", "knn", "weighted", "gated", "bilinear", "attention", "gbdt", "auto")
+LABELLERS = Registry("embedstore.heads.multilabel", "head for several labels", order=_LABELLERS)
+"""Subclasses of `embedstore.heads.Labeller`, by the kind that stands for them where an item has any number of labels."""
+
+TASKS = Registry("embedstore.tasks", "task", order=("classification", "regression", "multilabel"))
 """Subclasses of `embedstore.training.tasks.base.Task`; those in the order may claim a target for which no task was named."""
 
 SOURCES = Registry(

@@ -16,7 +16,16 @@ BINS = 15
 RANKED_RESAMPLES, RANKED_WORK = 200, 40_000_000
 """Resamples for the intervals of AUROC and AUPRC, and items × classes × resamples that they may cost; fewer beyond."""
 
-__all__ = ["Score", "classification_scores", "label_scores", "per_class", "regression_scores", "reliability", "scores_to_dict"]
+__all__ = [
+    "Score",
+    "average_precision",
+    "classification_scores",
+    "label_scores",
+    "per_class",
+    "regression_scores",
+    "reliability",
+    "scores_to_dict",
+]
 
 
 def classification_scores(true: Codes, log_p: Float, *, bootstrap: Bootstrap) -> dict[str, Score]:
@@ -110,6 +119,11 @@ def _area(positive: npt.NDArray[np.bool_], score: Float, weights: npt.NDArray[np
         auroc = (hit * (all_misses[:, None] - misses + miss / 2)).sum(axis=1) / (all_hits * all_misses)
         precision = np.where(hits + misses > 0, hits / (hits + misses), 0)
         return np.stack([auroc, (hit * precision).sum(axis=1) / all_hits])
+
+
+def average_precision(positive: npt.NDArray[np.bool_], score: Float, weights: npt.NDArray[np.float32]) -> Float:
+    """Average precision (r,) of scores (n,) under item weights (r, n); ties are one threshold, NaN without a positive."""
+    return np.asarray(_area(positive, score, weights)[1])
 
 
 def _in_bins(p: Float) -> Float:

@@ -6,19 +6,20 @@ from typing import Any
 
 from embedstore.errors import UsageError
 from embedstore.heads.base import Head
-from embedstore.registry import HEADS, REGRESSORS
+from embedstore.registry import HEADS, LABELLERS, REGRESSORS
 
-_SERVING = {"classification": HEADS, "regression": REGRESSORS}
+_SERVING = {"classification": HEADS, "regression": REGRESSORS, "multilabel": LABELLERS}
 """The heads that a kind stands for, by their `Head.task`."""
 
 
 def head_class(kind: str) -> type[Head]:
     """The class of heads called `kind`; `UsageError` lists those there are."""
     if kind not in HEADS:
-        for name in REGRESSORS:
-            regressor: type[Head] = REGRESSORS.get(name)
-            if kind == regressor.kind:
-                return regressor
+        for others in (REGRESSORS, LABELLERS):
+            for name in others:
+                other: type[Head] = others.get(name)
+                if kind == other.kind:
+                    return other
     found: type[Head] = HEADS.get(kind)
     return found
 
@@ -34,7 +35,8 @@ def make_head(kind: str, *, task: str = "classification", **params: Any) -> Head
     serving = _SERVING.get(task, HEADS)
     if kind not in serving:
         HEADS.get(kind)  # where there is no such head at all, this says so
-        raise UsageError(f"Head {kind!r} predicts classes. For numbers there are: {', '.join(serving)}.")
+        wanted = "numbers" if serving is REGRESSORS else "any number of labels"
+        raise UsageError(f"Head {kind!r} predicts classes. For {wanted} there are: {', '.join(serving)}.")
     made: type[Head] = serving.get(kind)
     known = made().get_params()
     return made(**{name: value for name, value in params.items() if name in known})

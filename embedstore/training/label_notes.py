@@ -22,20 +22,25 @@ NEARLY_ALL = 0.99
 SHOWN = 5
 
 
-def label_notes(labels: Array, train: Mask, val: Mask, *, few: int = FEW) -> list[str]:
-    """Notes about classes (n,), learned from the items `train` (n,) and chosen by the items `val` (n,)."""
+def label_notes(
+    labels: Array, train: Mask, val: Mask, *, few: int = FEW, words: tuple[str, str] = ("class has", "classes have")
+) -> list[str]:
+    """Notes about classes (n,), learned from the items `train` (n,) and chosen by the items `val` (n,).
+
+    `words` are what one of them, and several, are called.
+    """
     counts = Counter(labels.tolist())
     learned, chosen = (set(labels[mask].tolist()) for mask in (train, val))
     notes = []
     if unknown := [label for label in counts if label not in learned | chosen]:
         n = sum(counts[label] for label in unknown)
         notes.append(
-            f"{_number(unknown, 'class has', 'classes have')} no training item and can never be predicted "
+            f"{_number(unknown, *words)} no training item and can never be predicted "
             f"({n:,} items to be judged): {_listed(unknown, counts)}"
         )
     if unlearned := [label for label in counts if label in chosen - learned]:
         notes.append(
-            f"{_number(unlearned, 'class has', 'classes have')} items for validation but none for training, "
+            f"{_number(unlearned, *words)} items for validation but none for training, "
             f"and can hardly be learned: "
             f"{_listed(unlearned, counts)}"
         )
@@ -48,7 +53,7 @@ def label_notes(labels: Array, train: Mask, val: Mask, *, few: int = FEW) -> lis
     if most >= NEARLY_ALL * len(labels):
         notes.append(f"{_share(most, len(labels))} of the items are {label!r}: go by balanced accuracy and macro F1")
     if rare := [label for label in sorted(counts, key=str) if counts[label] < few]:
-        notes.append(f"{_number(rare, 'class has', 'classes have')} fewer than {few} items: {_listed(rare, counts)}")
+        notes.append(f"{_number(rare, *words)} fewer than {few} items: {_listed(rare, counts)}")
     return notes
 
 

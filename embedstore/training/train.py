@@ -14,14 +14,15 @@ from embedstore.errors import HeadError, UsageError, next_step, reason_of
 from embedstore.evaluation.copies import EVERY
 from embedstore.evaluation.ladder import Step
 from embedstore.evaluation.metrics import Score, scores_to_dict
-from embedstore.heads import AutoHead, Head
+from embedstore.heads import AutoHead, AutoLabeller, Head
 from embedstore.heads.io import PAGE, SPLIT, HeadRecord, refuse_alignment, replaced_note, save_head, split_file
 from embedstore.reports.page import render_html
 from embedstore.store import Store, View
 from embedstore.store.format import check_name
 from embedstore.training.label_notes import left_out_notes
 from embedstore.training.report import report_data, save_plots
-from embedstore.training.tasks.base import Judged, Scores, task_called, task_for
+from embedstore.training.tasks.base import MULTILABEL, Judged, Scores, Task, task_called, task_for
+from embedstore.training.tasks.label_columns import refuse_joined, separated
 from embedstore.training.train_options import TrainOptions
 from embedstore.training.trial import Trial
 
@@ -62,6 +63,8 @@ class TrainReport:
         The head alone, once.
     report : str
         The HTML file, if one was written.
+    separator : str or None
+        What stood between labels in a target of text.
     """
 
     head: str
@@ -84,6 +87,7 @@ class TrainReport:
     without_copies: Score | None = None
     notes: list[str] = field(default_factory=list)
     report: str = ""
+    separator: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The document of ``embedstore train --json``."""
@@ -107,6 +111,7 @@ def train(
     where: str | None = TrainOptions.where,
     columns: Sequence[str] | None = TrainOptions.columns,
     task: str | None = TrainOptions.task,
+    separator: str | None = TrainOptions.separator,
     group: str | None = TrainOptions.group,
     cv: int | None = TrainOptions.cv,
     name: str | None = TrainOptions.name,
@@ -135,7 +140,11 @@ def train(
         Metadata columns, numeric or categorical, to be one more input, ``"metadata"``.
     task : str, optional
         ``"classification"``, ``"regression"``, or one of the entry-point group ``embedstore.tasks``; default: regression for a
-        target of numbers with fractions, or with many different values. Regression has the heads linear, ridge, knn and gbdt.
+        target of numbers with fractions, or with many different values, multilabel for a target of lists. Regression has the
+        heads linear, ridge, knn and gbdt; multilabel linear, knn, the networks, gbdt and auto.
+    separator : str, optional
+        What stands between the labels in a target of text, such as ``";"``: each item has any number of them (multilabel). A
+        target of lists needs none.
     group : str, optional
         Metadata column; items with the same value stay together in the split, the folds and the bootstrap of the scores. What
         heads do inside (leave-one-out, the ladder's folds) takes items singly.
@@ -169,6 +178,7 @@ def train(
         columns=columns,
         cv=cv,
         task=task,
+        separator=separator,
         group=group,
         name=name,
         seed=seed,
@@ -182,7 +192,7 @@ def train(
     view = _open(store, target, options)
     if columns:
         view = view.with_columns(strings(columns, "columns"))
-    asked = task_called(task) if task else task_for(view)
+    view, asked = _asked(view, options)
     asked.make_head(head)
     name = check_name(name or str(view.target_name), "head")
     folder = view.store.path / "heads" / name
@@ -234,12 +244,25 @@ def _summary(view: View, judged: Judged, name: str, options: TrainOptions, secon
         learned=_learned(judged.head),
         seconds=round(seconds, 3),
         fit_seconds=round(judged.fit_seconds, 3),
-        ladder=judged.head.ladder_ if isinstance(judged.head, AutoHead) else [],
+        ladder=judged.head.ladder_ if isinstance(judged.head, AutoHead | AutoLabeller) else [],
         seeds=[*judged.seeds],
         copies=judged.copies.to_dict(),
         without_copies=judged.without_copies(view, options.seed),
         notes=_notes(view, judged),
+        separator=options.separator,
     )
+
+
+def _asked(view: View, options: TrainOptions) -> tuple[View, Task]:
+    """The view with its target as it is meant, and its task."""
+    if options.separator is not None:
+        view = separated(view, options.separator)
+    elif options.task is None:
+        refuse_joined(view)
+    task = task_called(options.task) if options.task else task_for(view)
+    if options.separator is not None and task.name != MULTILABEL:
+        raise UsageError(f"separator makes several labels of a text, which are for the task {MULTILABEL}, not {task.name}.")
+    return view, task
 
 
 def _device(name: str) -> str:

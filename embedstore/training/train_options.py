@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from embedstore._core.arguments import check_least, check_types, option
+from embedstore.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,7 @@ class TrainOptions:
     columns: Sequence[str] | None = option(None, "Metadata columns to use as one more input.", str | None)
     cv: int | None = option(None, "Score by K-fold cross-validation.")
     task: str | None = option(None, "One of the tasks below; default by the target.", metavar="NAME")
+    separator: str | None = option(None, "What stands between the labels in a target of text.", metavar="TEXT")
     group: str | None = option(None, "Column; items with one value stay together in splits.")
     name: str | None = option(None, "Name of the saved head; default the target.")
     seed: int = option(0, "Of splits, folds and bootstrap.")
@@ -37,3 +39,5 @@ class TrainOptions:
     def __post_init__(self) -> None:
         check_types(self)
         check_least(self, seed=0, seeds=1)
+        if self.separator is not None and not self.separator.strip():
+            raise UsageError(f"separator must be text that is not blank, such as ';'. Got {self.separator!r} instead.")

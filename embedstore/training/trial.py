@@ -11,7 +11,7 @@ import numpy as np
 from embedstore._core.splits import grouped_folds, hashed_fraction, stratified_folds
 from embedstore.errors import HeadError
 from embedstore.evaluation.copies import Copies, find_copies
-from embedstore.heads import HEADS, AutoHead, Head
+from embedstore.heads import HEADS, AutoHead, AutoLabeller, Head
 from embedstore.store import View
 from embedstore.training.tasks.base import HEAD, KNN, Codes, Float, Judged, Task
 from embedstore.training.train_options import TrainOptions
@@ -133,7 +133,7 @@ class Trial:
 
     def _over_seeds(self, head: Head, first: Float, parts: Sequence[tuple[Codes, Codes, Codes]], judged: Codes) -> list[float]:
         """The main score over `judged` with `seeds` seeds, of which the first is known."""
-        kind = head.chosen_ if isinstance(head, AutoHead) else self._options.head
+        kind = head.chosen_ if isinstance(head, AutoHead | AutoLabeller) else self._options.head
         if kind not in HEADS or not self._make(kind, self._seed).stochastic:
             return []
         truth = self.labels.truth[judged]

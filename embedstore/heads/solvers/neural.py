@@ -113,21 +113,33 @@ class NeuralHead(Head):
             for index in torch.split(torch.randperm(n, device=codes.device), self.batch_size):
                 masks = _hide_some({k: m[index] for k, m in train[1].items()}, self.modality_dropout)
                 logits = self._net({k: x[index] for k, x in train[0].items()}, masks)
-                loss = torch.nn.functional.cross_entropy(logits, codes[index], label_smoothing=self.label_smoothing)
+                loss = self._loss(logits, codes[index])
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 schedule.step()
                 total += loss.item() * len(index)
             logits = self._forward(*val)
-            v_loss = torch.nn.functional.cross_entropy(logits, v_codes).item()
-            accuracy = (logits.argmax(1) == v_codes).float().mean().item()
+            v_loss, accuracy = self._checked(logits, v_codes)
             self.history_.append({"train_loss": total / n, "val_loss": v_loss, "val_accuracy": accuracy})
             if v_loss < best - 1e-4:
                 best, best_state, waited = v_loss, copy.deepcopy(self._net.state_dict()), 0
             elif (waited := waited + 1) >= self.patience:
                 break
         self._net.load_state_dict(best_state)
+
+    def _loss(self, logits: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+        """What a step lowers: the mean loss of logits (b, c)."""
+        import torch
+
+        return torch.nn.functional.cross_entropy(logits, codes, label_smoothing=self.label_smoothing)
+
+    def _checked(self, logits: torch.Tensor, codes: torch.Tensor) -> tuple[float, float]:
+        """The loss and the accuracy of the validation items."""
+        import torch
+
+        loss = torch.nn.functional.cross_entropy(logits, codes).item()
+        return loss, (logits.argmax(1) == codes).float().mean().item()
 
     def _forward(self, inputs: Tensors, masks: Tensors) -> torch.Tensor:
         import torch

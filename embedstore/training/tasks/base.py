@@ -33,6 +33,8 @@ Scores = dict[str, Score]
 HEAD, KNN, MAJORITY = "head", "knn", "majority"
 """Names of what is judged: the head, a plain kNN, and the baseline of classifiers that always says the most frequent class."""
 
+MULTILABEL = "multilabel"
+"""The task of targets that were split into labels."""
 DEFAULT = "classification"
 """The task of a target that no other one claims."""
 
