@@ -12,13 +12,13 @@ from embedstore.heads.base import Array, Codes, Data, Float, class_folds
 from embedstore.heads.boosted import LEAST_ROUNDS, MOST_TREES, Boosted
 from embedstore.heads.knn import ALL_PAIRS, KnnHead, vote_weights
 from embedstore.heads.label_sets import Labeller, log_odds_of, rarest
-from embedstore.heads.linear import LinearHead
+from embedstore.heads.linear import ALPHAS, LinearHead
 from embedstore.heads.solvers.design_matrix import Standardizer
 from embedstore.heads.solvers.logistic import OneVsRestProblem, Solution
 
-FOLDS = 5
-COARSE = 1e-3
-"""Tolerance of fits that only serve to decide thresholds."""
+FOLDS = 3
+COARSE = 1e-2
+"""Tolerance of fits that only serve to choose a penalty, or to decide thresholds."""
 
 
 class LinearLabeller(Labeller, LinearHead):
@@ -41,7 +41,7 @@ class LinearLabeller(Labeller, LinearHead):
         features = standardizer.transform(validation)
         problem = self._problem(train, standardizer)
         best, best_loss = None, np.inf
-        for solution in problem.walk(self.alphas, tolerance=1e-2):
+        for solution in problem.walk(self.alphas, tolerance=COARSE):
             log_odds = features @ solution.weight[:, known] + solution.bias[known]
             loss = label_loss(log_odds, validation.codes[:, known])
             if best is not None and loss >= best_loss:
@@ -54,12 +54,15 @@ class LinearLabeller(Labeller, LinearHead):
     def _held_out(self, train: Data, validation: Data) -> tuple[Float, Array]:
         every = train if validation is train else train + validation
         folds = class_folds(rarest(every.codes), min(FOLDS, len(every)), seed=1)
+        path = [*(alpha for alpha in ALPHAS if alpha > self.alpha_), self.alpha_]  # sooner there than from zero
         out = np.zeros(every.codes.shape)
+        problem = None
         for fold in np.unique(folds):
             inside, outside = every.take(folds != fold), every.take(folds == fold)
             if len(inside):
                 standardizer = Standardizer().fit(inside)
-                solution = self._problem(inside, standardizer).solve(self.alpha_, tolerance=COARSE)
+                problem = self._problem(inside, standardizer, problem)
+                *_, solution = problem.walk(path, tolerance=COARSE)
                 out[folds == fold] = standardizer.transform(outside) @ solution.weight + solution.bias
         return out, every.codes
 
