@@ -165,6 +165,7 @@ def print_training(report: TrainReport) -> None:
     if len(report.seeds) > 1:
         low, high, mean = min(report.seeds), max(report.seeds), sum(report.seeds) / len(report.seeds)
         say(f"over {len(report.seeds)} seeds: {next(iter(report.metrics))} {mean:.3f}, from {low:.3f} to {high:.3f}")
+    _print_changes(report.balance)
     _print_notes(report.notes, report.report)
 
 
@@ -208,6 +209,20 @@ def _print_ladder(ladder: Sequence[Step], task_name: str) -> None:
     print_table(
         ["step", f"{METRIC_NAMES.get(lead, lead)}, out of fold", "gain over the step kept", "s", ""], rows, numeric=["s"]
     )
+
+
+def _print_changes(balance: Mapping[str, Any] | None) -> None:
+    """What helping rare classes changed, beside the same head without it."""
+    if balance is None:
+        return
+    from embedstore.evaluation.metrics import Score
+    from embedstore.reports.data import METRIC_NAMES
+
+    kinds = ("without", "with", "change")
+    rows = [(METRIC_NAMES.get(name, name.replace("_", " ")), found) for name, found in balance["metrics"].items()]
+    rows += [(f"recall of {name}", found) for name, found in balance["recall"].items()]
+    table = [(name, *(str(Score.from_dict(found[kind])) for kind in kinds)) for name, found in rows]
+    print_table([f"balance: {balance['how']}", "without [95 %]", "with [95 %]", "change, paired [95 %]"], table)
 
 
 def _print_notes(notes: Sequence[str], report: str) -> None:

@@ -105,6 +105,9 @@ _LABELLERS = ("linear", "knn", "weighted", "gated", "bilinear", "attention", "gb
 LABELLERS = Registry("embedstore.heads.multilabel", "head for several labels", order=_LABELLERS)
 """Subclasses of `embedstore.heads.Labeller`, by the kind that stands for them where an item has any number of labels."""
 
+WRAPPERS = Registry("embedstore.heads.wrapping", "head around a head")
+"""Heads that an option of training puts around another one: no kind that a user asks for."""
+
 TASKS = Registry("embedstore.tasks", "task", order=("classification", "regression", "multilabel"))
 """Subclasses of `embedstore.training.tasks.base.Task`; those in the order may claim a target for which no task was named."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from embedstore.heads.auto import AutoHead
 from embedstore.heads.auto_labels import AutoLabeller
+from embedstore.heads.balanced import BalancedHead
 from embedstore.heads.base import Head
 from embedstore.heads.boosted import GbdtHead
 from embedstore.heads.ensemble import EnsembleHead, LateHead
@@ -27,6 +28,7 @@ __all__ = [
     "AttentionLabeller",
     "AutoHead",
     "AutoLabeller",
+    "BalancedHead",
     "BilinearHead",
     "BilinearLabeller",
     "EnsembleHead",

@@ -15,14 +15,20 @@ if TYPE_CHECKING:
 class _LabelNetwork(Labeller, NeuralHead):
     """Binary cross-entropy of every label; `label_smoothing` moves its targets towards the label's share of the batch."""
 
-    def _loss(self, logits: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+    takes_weights = False
+
+    def _loss(self, logits: torch.Tensor, codes: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
         import torch
 
         targets = codes.to(logits.dtype)
         smooth = torch.lerp(targets, targets.mean(0).expand_as(targets), self.label_smoothing)
-        return torch.nn.functional.binary_cross_entropy_with_logits(logits, smooth)
+        losses = torch.nn.functional.binary_cross_entropy_with_logits(logits, smooth, reduction="none")
+        if self.focal > 0:
+            p = logits.sigmoid()
+            losses = losses * torch.where(codes > 0, 1 - p, p) ** self.focal
+        return losses.mean()
 
-    def _checked(self, logits: torch.Tensor, codes: torch.Tensor) -> tuple[float, float]:
+    def _checked(self, logits: torch.Tensor, codes: torch.Tensor, counts: torch.Tensor) -> tuple[float, float]:
         import torch
 
         loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, codes.to(logits.dtype)).item()

@@ -28,6 +28,7 @@ class LinearLabeller(Labeller, LinearHead):
     """
 
     kind = "linear_multilabel"
+    takes_weights = False
 
     def _problem(self, data: Data, standardizer: Standardizer, like: Any = None) -> OneVsRestProblem:
         return OneVsRestProblem(standardizer.transform(data), data.codes, device=self.device, like=like)

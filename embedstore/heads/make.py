@@ -6,7 +6,7 @@ from typing import Any
 
 from embedstore.errors import UsageError
 from embedstore.heads.base import Head
-from embedstore.registry import HEADS, LABELLERS, REGRESSORS
+from embedstore.registry import HEADS, LABELLERS, REGRESSORS, WRAPPERS
 
 _SERVING = {"classification": HEADS, "regression": REGRESSORS, "multilabel": LABELLERS}
 """The heads that a kind stands for, by their `Head.task`."""
@@ -15,7 +15,7 @@ _SERVING = {"classification": HEADS, "regression": REGRESSORS, "multilabel": LAB
 def head_class(kind: str) -> type[Head]:
     """The class of heads called `kind`; `UsageError` lists those there are."""
     if kind not in HEADS:
-        for others in (REGRESSORS, LABELLERS):
+        for others in (REGRESSORS, LABELLERS, WRAPPERS):
             for name in others:
                 other: type[Head] = others.get(name)
                 if kind == other.kind:

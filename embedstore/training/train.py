@@ -15,13 +15,15 @@ from embedstore.evaluation.copies import EVERY
 from embedstore.evaluation.ladder import Step
 from embedstore.evaluation.metrics import Score, scores_to_dict
 from embedstore.heads import AutoHead, AutoLabeller, Head
+from embedstore.heads.balanced import check_balance
 from embedstore.heads.io import PAGE, SPLIT, HeadRecord, refuse_alignment, replaced_note, save_head, split_file
 from embedstore.reports.page import render_html
 from embedstore.store import Store, View
 from embedstore.store.format import check_name
+from embedstore.training.balance_changes import changes_to_dict
 from embedstore.training.label_notes import left_out_notes
 from embedstore.training.report import report_data, save_plots
-from embedstore.training.tasks.base import MULTILABEL, Judged, Scores, Task, task_called, task_for
+from embedstore.training.tasks.base import CLASSES, MULTILABEL, Judged, Scores, Task, task_called, task_for
 from embedstore.training.tasks.label_columns import refuse_joined, separated
 from embedstore.training.train_options import TrainOptions
 from embedstore.training.trial import Trial
@@ -65,6 +67,9 @@ class TrainReport:
         The HTML file, if one was written.
     separator : str or None
         What stood between labels in a target of text.
+    balance : mapping or None
+        How rare classes were helped, and what that changed of accuracy, balanced accuracy, macro F1 and the recall of each
+        class: without, with, and the paired change.
     """
 
     head: str
@@ -88,6 +93,7 @@ class TrainReport:
     notes: list[str] = field(default_factory=list)
     report: str = ""
     separator: str | None = None
+    balance: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The document of ``embedstore train --json``."""
@@ -111,6 +117,7 @@ def train(
     where: str | None = TrainOptions.where,
     columns: Sequence[str] | None = TrainOptions.columns,
     task: str | None = TrainOptions.task,
+    balance: str | None = TrainOptions.balance,
     separator: str | None = TrainOptions.separator,
     group: str | None = TrainOptions.group,
     cv: int | None = TrainOptions.cv,
@@ -142,6 +149,9 @@ def train(
         ``"classification"``, ``"regression"``, or one of the entry-point group ``embedstore.tasks``; default: regression for a
         target of numbers with fractions, or with many different values, multilabel for a target of lists. Regression has the
         heads linear, ridge, knn and gbdt; multilabel linear, knn, the networks, gbdt and auto.
+    balance : str, optional
+        How to help rare classes: ``"weights"``, ``"oversample"``, ``"undersample"``, ``"smote"``, ``"logit-adjust"``,
+        ``"threshold"`` or ``"focal"``; see `embedstore.heads.BalancedHead`. The same head without it is scored beside.
     separator : str, optional
         What stands between the labels in a target of text, such as ``";"``: each item has any number of them (multilabel). A
         target of lists needs none.
@@ -178,6 +188,7 @@ def train(
         columns=columns,
         cv=cv,
         task=task,
+        balance=balance,
         separator=separator,
         group=group,
         name=name,
@@ -194,6 +205,10 @@ def train(
         view = view.with_columns(strings(columns, "columns"))
     view, asked = _asked(view, options)
     asked.make_head(head)
+    if balance is not None:
+        if asked.heads != CLASSES:
+            raise UsageError(f"balance is for classes; target {view.target_name!r} is for the task {asked.name}.")
+        check_balance(head, balance)
     name = check_name(name or str(view.target_name), "head")
     folder = view.store.path / "heads" / name
     refuse_alignment(folder)
@@ -249,6 +264,7 @@ def _summary(view: View, judged: Judged, name: str, options: TrainOptions, secon
         copies=judged.copies.to_dict(),
         without_copies=judged.without_copies(view, options.seed),
         notes=_notes(view, judged),
+        balance=None if options.balance is None else {"how": options.balance, **changes_to_dict(judged, bootstrap)},
         separator=options.separator,
     )
 

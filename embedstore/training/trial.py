@@ -12,8 +12,9 @@ from embedstore._core.splits import grouped_folds, hashed_fraction, stratified_f
 from embedstore.errors import HeadError
 from embedstore.evaluation.copies import Copies, find_copies
 from embedstore.heads import HEADS, AutoHead, AutoLabeller, Head
+from embedstore.heads.balanced import BalancedHead
 from embedstore.store import View
-from embedstore.training.tasks.base import HEAD, KNN, Codes, Float, Judged, Task
+from embedstore.training.tasks.base import HEAD, KNN, UNBALANCED, Codes, Float, Judged, Task
 from embedstore.training.train_options import TrainOptions
 
 Say = Callable[[str], None]
@@ -47,6 +48,12 @@ class Trial:
         self._hashes = {name: space.hash_of(view.rows) for name, space in view.spaces.items()}
 
     def _make(self, kind: str, seed: int) -> Head:
+        """The head that is asked for, helping rare classes if that is asked for too."""
+        if self._options.balance is not None:
+            return BalancedHead(kind, self._options.balance, seed=seed, device=self._options.device)
+        return self._plain(kind, seed)
+
+    def _plain(self, kind: str, seed: int) -> Head:
         return self._task.make_head(kind, device=self._options.device, seed=seed)
 
     def holdout(self) -> Judged:
@@ -122,6 +129,10 @@ class Trial:
         self._fit_seconds = time.perf_counter() - start
         outputs = {HEAD: self._predict(head, test, names)}
         outputs[self._task.constant] = self._task.constant_outputs(self.labels.take(np.concatenate([fit, val])), len(test))
+        if self._options.balance is not None:
+            self._say(f"the same without balance{where}")
+            plain = self._fit(self._plain(self._options.head, self._seed), fit, val, names)
+            outputs[UNBALANCED] = self._predict(plain, test, names)
         self._say(f"kNN{where}")
         share, self._notes = knn_share(len(fit) + len(val), len(test), sum(self._view.inputs[name].shape[-1] for name in names))
         knn = self._fit(self._task.plain_knn(), drawn(fit, share, self._seed), drawn(val, share, self._seed), names)
@@ -134,7 +145,7 @@ class Trial:
     def _over_seeds(self, head: Head, first: Float, parts: Sequence[tuple[Codes, Codes, Codes]], judged: Codes) -> list[float]:
         """The main score over `judged` with `seeds` seeds, of which the first is known."""
         kind = head.chosen_ if isinstance(head, AutoHead | AutoLabeller) else self._options.head
-        if kind not in HEADS or not self._make(kind, self._seed).stochastic:
+        if kind not in HEADS or not self._plain(kind, self._seed).stochastic:
             return []
         truth = self.labels.truth[judged]
         found = [self._task.main_score(truth, first)]

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import torch
 
 Tensors = dict[str, "torch.Tensor"]
+Targets = tuple["torch.Tensor", "torch.Tensor"]
+"""Class codes (n,), or what stands for them, and what the items count (n,)."""
 
 SLOW, SLOW_RATE = "encoder.", 0.02
 """Transformer blocks learn at a fiftieth of the rate: at the full one they overfit a few thousand items in three epochs."""
@@ -41,6 +43,8 @@ class NeuralHead(Head):
     batch_size : int
     learning_rate, weight_decay : float
     label_smoothing : float
+    focal : float
+        γ of the focal loss (Lin et al. 2017): items that are predicted well already count (1 - p)^γ; 0 for plain cross-entropy.
     seed : int
     device : str
 
@@ -51,6 +55,7 @@ class NeuralHead(Head):
     """
 
     stochastic = True
+    takes_weights = True
 
     history_: list[dict[str, float]]
     standardizer_: Standardizer
@@ -66,6 +71,7 @@ class NeuralHead(Head):
         learning_rate: float = 2e-3,
         weight_decay: float = 0.05,
         label_smoothing: float = 0.05,
+        focal: float = 0.0,
         seed: int = 0,
         device: str = "cpu",
     ) -> None:
@@ -78,6 +84,7 @@ class NeuralHead(Head):
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.label_smoothing = label_smoothing
+        self.focal = focal
         self.seed = seed
         self.device = device
 
@@ -91,12 +98,20 @@ class NeuralHead(Head):
         with torch.random.fork_rng(devices=[]), bounded():  # again: fitting the first one imports torch
             torch.manual_seed(self.seed)
             self._net = self._module(self.dims_, len(self.classes_)).to(self.device)
-            self._run(self._tensors(train), self._tensors(validation), train.codes, validation.codes)
+            self._run(self._tensors(train), self._tensors(validation), self._targets(train), self._targets(validation))
 
-    def _run(self, train: tuple[Tensors, Tensors], val: tuple[Tensors, Tensors], y: Array, v_y: Array) -> None:
+    def _targets(self, data: Data) -> Targets:
         import torch
 
-        codes, v_codes = (torch.from_numpy(np.asarray(c)).to(self.device) for c in (y, v_y))
+        weights = np.ones(len(data)) if data.weights is None else data.weights
+        arrays = np.asarray(data.codes), weights.astype(np.float32)
+        codes, counts = (torch.from_numpy(array).to(self.device) for array in arrays)
+        return codes, counts
+
+    def _run(self, train: tuple[Tensors, Tensors], val: tuple[Tensors, Tensors], targets: Targets, v_targets: Targets) -> None:
+        import torch
+
+        codes, counts = targets
         n = len(codes)
         steps = max(1, math.ceil(n / self.batch_size))
         groups = [
@@ -113,14 +128,14 @@ class NeuralHead(Head):
             for index in torch.split(torch.randperm(n, device=codes.device), self.batch_size):
                 masks = _hide_some({k: m[index] for k, m in train[1].items()}, self.modality_dropout)
                 logits = self._net({k: x[index] for k, x in train[0].items()}, masks)
-                loss = self._loss(logits, codes[index])
+                loss = self._loss(logits, codes[index], counts[index])
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 schedule.step()
                 total += loss.item() * len(index)
             logits = self._forward(*val)
-            v_loss, accuracy = self._checked(logits, v_codes)
+            v_loss, accuracy = self._checked(logits, *v_targets)
             self.history_.append({"train_loss": total / n, "val_loss": v_loss, "val_accuracy": accuracy})
             if v_loss < best - 1e-4:
                 best, best_state, waited = v_loss, copy.deepcopy(self._net.state_dict()), 0
@@ -128,18 +143,22 @@ class NeuralHead(Head):
                 break
         self._net.load_state_dict(best_state)
 
-    def _loss(self, logits: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
-        """What a step lowers: the mean loss of logits (b, c)."""
+    def _loss(self, logits: torch.Tensor, codes: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+        """What a step lowers: the mean loss of logits (b, c), items times what they count (b,)."""
         import torch
 
-        return torch.nn.functional.cross_entropy(logits, codes, label_smoothing=self.label_smoothing)
+        losses = torch.nn.functional.cross_entropy(logits, codes, label_smoothing=self.label_smoothing, reduction="none")
+        if self.focal > 0:
+            own = logits.log_softmax(1).gather(1, codes[:, None])[:, 0].exp()
+            losses = losses * (1 - own) ** self.focal
+        return (losses * counts).mean()
 
-    def _checked(self, logits: torch.Tensor, codes: torch.Tensor) -> tuple[float, float]:
+    def _checked(self, logits: torch.Tensor, codes: torch.Tensor, counts: torch.Tensor) -> tuple[float, float]:
         """The loss and the accuracy of the validation items."""
         import torch
 
-        loss = torch.nn.functional.cross_entropy(logits, codes).item()
-        return loss, (logits.argmax(1) == codes).float().mean().item()
+        losses = torch.nn.functional.cross_entropy(logits, codes, reduction="none")
+        return (losses * counts).mean().item(), (logits.argmax(1) == codes).float().mean().item()
 
     def _forward(self, inputs: Tensors, masks: Tensors) -> torch.Tensor:
         import torch

@@ -7,13 +7,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embedstore.heads.base import Codes, log_softmax, nll
+from embedstore.heads.base import Codes, Float, log_softmax, nll
 
 EXACT = 1e-3
 """How far t may be off; the loss is flat around its least, so that it tells no difference."""
 
 
-def fit_scale(scores: npt.NDArray[Any], codes: Codes, *, low: float = -4.0, high: float = 6.0) -> float:
+def fit_scale(
+    scores: npt.NDArray[Any], codes: Codes, weights: Float | None = None, *, low: float = -4.0, high: float = 6.0
+) -> float:
     """exp(t) that minimises the log-loss of softmax(exp(t) · scores) over t in [low, high], which has one minimum.
 
     Parameters
@@ -21,11 +23,13 @@ def fit_scale(scores: npt.NDArray[Any], codes: Codes, *, low: float = -4.0, high
     scores : (n, c)
         Held-out scores; the scale is meaningless on training scores.
     codes : (n,)
+    weights : (n,), optional
+        What each item counts.
     """
     from scipy.optimize import minimize_scalar
 
     def loss(t: float) -> float:
-        return nll(log_softmax(np.exp(t) * scores), codes)
+        return nll(log_softmax(np.exp(t) * scores), codes, weights)
 
     found = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": EXACT})
     return float(np.exp(found.x))
