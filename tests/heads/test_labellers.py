@@ -169,6 +169,21 @@ def test_labels_fitted_together_are_those_fitted_alone() -> None:
     np.testing.assert_allclose(two.weight[:, 1] - two.weight[:, 0], one.weight[:, 0], atol=2e-3)
 
 
+def test_the_solver_is_the_same_on_torch() -> None:
+    """What a GPU computes, here by torch on the CPU."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((150, 6)).astype(np.float32)
+    y = (x @ rng.standard_normal((6, 3)) > 0.5).astype(np.uint8)
+    by_numpy, by_torch = (OneVsRestProblem(x, y, device=device).solve(0.05, tolerance=1e-9) for device in ("cpu", "cpu:0"))
+    np.testing.assert_allclose(by_numpy.weight, by_torch.weight, atol=1e-4)
+    weights, codes = rng.random(150), y[:, 0].astype(np.int64)
+    weights /= weights.mean()
+    by_numpy, by_torch = (
+        LogisticProblem(x, codes, 2, weights=weights, device=device).solve(0.05, tolerance=1e-9) for device in ("cpu", "cpu:0")
+    )
+    np.testing.assert_allclose(by_numpy.weight, by_torch.weight, atol=1e-4)
+
+
 def test_thresholds_have_the_best_f1_and_few_positives_share_one() -> None:
     rng = np.random.default_rng(1)
     truth = (rng.random((400, 3)) < [0.3, 0.1, 0.005]).astype(np.uint8)

@@ -24,7 +24,7 @@ from embedstore.sources import MemorySource
 def store(tmp_path_factory: pytest.TempPathFactory) -> es.Store:
     rng = np.random.default_rng(0)
     y = rng.random(700) < 0.04
-    x = np.stack([y * 1.0, -y * 1.0, y * 0.5], axis=1) + rng.normal(0, 0.6, (700, 3))
+    x = np.outer(y, [1.0, -1.0, 0.5]) + rng.normal(0, 0.6, (700, 3))
     data = {
         "id": [f"i{i}" for i in range(700)],
         "text": [" ".join(f"{v:.3f}" for v in row) for row in x],

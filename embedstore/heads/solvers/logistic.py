@@ -152,21 +152,22 @@ class LogisticProblem:
     ) -> Pair | None:
         """A direction by conjugate gradients, until the squared preconditioned residual is `enough` of what it was."""
         residual = (-gradient[0], -gradient[1])
-        direction, rz = z, decrement
+        direction, rz = z, self._inner(residual, z)
         step = (0 * z[0], 0 * z[1])
         for i in range(MAX_CG):
             curved = self._hessian_product(alpha, p, direction)
-            curvature = self._dot(direction, curved)
-            if not curvature > 0:  # flat, as far as float32 can tell
+            curvature = self._inner(direction, curved)
+            if not _total(curvature) > 0:  # flat, as far as float32 can tell
                 return None if i == 0 else step
-            size = rz / curvature
+            size = self._ratio(rz, curvature)
             step = (step[0] + size * direction[0], step[1] + size * direction[1])
             residual = (residual[0] - size * curved[0], residual[1] - size * curved[1])
             z = precondition(residual)
-            rz, last = self._dot(residual, z), rz
-            if not rz > enough * decrement:
+            rz, last = self._inner(residual, z), rz
+            if not _total(rz) > enough * decrement:
                 break
-            direction = (z[0] + rz / last * direction[0], z[1] + rz / last * direction[1])
+            kept = self._ratio(rz, last)
+            direction = (z[0] + kept * direction[0], z[1] + kept * direction[1])
         return step
 
     def _line_search(self, alpha: float, point: _Point, step: Pair, slope: float) -> _Point | None:
@@ -200,7 +201,15 @@ class LogisticProblem:
         """Values (n, c) times what their items count."""
         return values if self._weights is None else values * self._weights
 
-    # What the probabilities are: of one class an item
+    # What the probabilities are: of one class an item, so that all classes are one problem
+
+    def _inner(self, a: Pair, b: Pair) -> XpArray:
+        """Inner products of conjugate gradients: one number, or one for each of several problems (c,)."""
+        return self._dot(a, b)
+
+    def _ratio(self, a: XpArray, b: XpArray) -> XpArray:
+        """Quotients of such numbers."""
+        return a / b
 
     def _prepared(self, codes: npt.NDArray[Any], n_classes: int) -> tuple[Float, npt.NDArray[Any]]:
         """The intercepts (c,) that the solver begins at, and the targets as the other methods take them."""
@@ -278,6 +287,12 @@ class OneVsRestProblem(LogisticProblem):
         padded = np.pad(codes.astype(np.float32), ((0, 0), (0, self._padding)))
         return np.log(counts / (len(codes) - counts)).astype(np.float32), padded
 
+    def _inner(self, a: Pair, b: Pair) -> XpArray:
+        return self._xp.sum(a[0] * b[0], axis=0) + a[1] * b[1]
+
+    def _ratio(self, a: XpArray, b: XpArray) -> XpArray:
+        return self._xp.where(b > 0, a, 0 * a) / self._xp.where(b > 0, b, 0 * b + 1)  # 0 for a label that is solved
+
     def _loss(self, logits: XpArray) -> tuple[XpArray, XpArray]:
         xp = self._xp
         small = xp.exp(-xp.abs(logits))
@@ -295,6 +310,10 @@ class OneVsRestProblem(LogisticProblem):
 
 Pair = tuple[XpArray, XpArray]
 """Something shaped like the weights (d, c) and like the intercept (c,)."""
+
+
+def _total(numbers: XpArray) -> float:
+    return float(numbers.sum()) if hasattr(numbers, "sum") else float(numbers)
 
 
 def _on_device(array: npt.NDArray[Any], device: str) -> XpArray:
