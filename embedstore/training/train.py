@@ -24,7 +24,7 @@ from embedstore.training.balance_changes import changes_to_dict
 from embedstore.training.label_notes import left_out_notes
 from embedstore.training.report import report_data, save_plots
 from embedstore.training.tasks.base import CLASSES, MULTILABEL, Judged, Scores, Task, task_called, task_for
-from embedstore.training.tasks.label_columns import refuse_joined, separated
+from embedstore.training.tasks.label_columns import refuse_joined, separated, with_frequent
 from embedstore.training.train_options import TrainOptions
 from embedstore.training.trial import Trial
 
@@ -67,6 +67,8 @@ class TrainReport:
         The HTML file, if one was written.
     separator : str or None
         What stood between labels in a target of text.
+    least_items : int
+        Labels of fewer items were left out.
     balance : mapping or None
         How rare classes were helped, and what that changed of accuracy, balanced accuracy, macro F1 and the recall of each
         class: without, with, and the paired change.
@@ -93,6 +95,7 @@ class TrainReport:
     notes: list[str] = field(default_factory=list)
     report: str = ""
     separator: str | None = None
+    least_items: int = 1
     balance: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -119,6 +122,7 @@ def train(
     task: str | None = TrainOptions.task,
     balance: str | None = TrainOptions.balance,
     separator: str | None = TrainOptions.separator,
+    least_items: int = TrainOptions.least_items,
     group: str | None = TrainOptions.group,
     cv: int | None = TrainOptions.cv,
     name: str | None = TrainOptions.name,
@@ -155,6 +159,8 @@ def train(
     separator : str, optional
         What stands between the labels in a target of text, such as ``";"``: each item has any number of them (multilabel). A
         target of lists needs none.
+    least_items : int
+        Labels of fewer items are left out, where an item has any number of labels; the items stay. A note counts them.
     group : str, optional
         Metadata column; items with the same value stay together in the split, the folds and the bootstrap of the scores. What
         heads do inside (leave-one-out, the ladder's folds) takes items singly.
@@ -190,6 +196,7 @@ def train(
         task=task,
         balance=balance,
         separator=separator,
+        least_items=least_items,
         group=group,
         name=name,
         seed=seed,
@@ -203,7 +210,7 @@ def train(
     view = _open(store, target, options)
     if columns:
         view = view.with_columns(strings(columns, "columns"))
-    view, asked = _asked(view, options)
+    view, asked, left_out = _asked(view, options)
     asked.make_head(head)
     if balance is not None:
         if asked.heads != CLASSES:
@@ -216,8 +223,8 @@ def train(
     judged = trial.holdout() if cv is None else trial.cross_validate(cv)
     say("scores")
     result = _summary(view, judged, name, options, time.perf_counter() - started)
-    if note := replaced_note(folder):
-        result = replace(result, notes=[*result.notes, note])
+    more = [*left_out, *([note] if (note := replaced_note(folder)) else [])]
+    result = replace(result, notes=[*result.notes, *more])
     return _saved(view, judged, result, folder, options, say)
 
 
@@ -266,11 +273,12 @@ def _summary(view: View, judged: Judged, name: str, options: TrainOptions, secon
         notes=_notes(view, judged),
         balance=None if options.balance is None else {"how": options.balance, **changes_to_dict(judged, bootstrap)},
         separator=options.separator,
+        least_items=options.least_items,
     )
 
 
-def _asked(view: View, options: TrainOptions) -> tuple[View, Task]:
-    """The view with its target as it is meant, and its task."""
+def _asked(view: View, options: TrainOptions) -> tuple[View, Task, list[str]]:
+    """The view with its target as it is meant, its task, and a note where rare labels were left out."""
     if options.separator is not None:
         view = separated(view, options.separator)
     elif options.task is None:
@@ -278,7 +286,12 @@ def _asked(view: View, options: TrainOptions) -> tuple[View, Task]:
     task = task_called(options.task) if options.task else task_for(view)
     if options.separator is not None and task.name != MULTILABEL:
         raise UsageError(f"separator makes several labels of a text, which are for the task {MULTILABEL}, not {task.name}.")
-    return view, task
+    if options.least_items == 1:
+        return view, task, []
+    if task.name != MULTILABEL:
+        raise UsageError(f"least_items leaves out labels, which are for the task {MULTILABEL}, not {task.name}.")
+    view, note = with_frequent(view, options.least_items)
+    return view, task, note
 
 
 def _device(name: str) -> str:

@@ -30,6 +30,7 @@ class TrainOptions:
     task: str | None = option(None, "One of the tasks below; default by the target.", metavar="NAME")
     balance: str | None = option(None, f"Help rare classes: {', '.join(BALANCES)}.", metavar="HOW")
     separator: str | None = option(None, "What stands between the labels in a target of text.", metavar="TEXT")
+    least_items: int = option(1, "Of several labels an item, leave out those of fewer items.")
     group: str | None = option(None, "Column; items with one value stay together in splits.")
     name: str | None = option(None, "Name of the saved head; default the target.")
     seed: int = option(0, "Of splits, folds and bootstrap.")
@@ -40,7 +41,7 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         check_types(self)
-        check_least(self, seed=0, seeds=1)
+        check_least(self, seed=0, seeds=1, least_items=1)
         if self.balance is not None and self.balance not in BALANCES:
             raise UsageError(f"balance must be one of {', '.join(BALANCES)}. Got {self.balance!r} instead.")
         if self.separator is not None and not self.separator.strip():

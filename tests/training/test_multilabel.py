@@ -168,6 +168,24 @@ def test_labels_named_twice_and_items_without_labels_are_noted(tmp_path: Path) -
     assert "10 of 120 items have no label" in notes
 
 
+def test_rare_labels_are_left_out_where_that_is_asked(tmp_path: Path) -> None:
+    tags = [["x"] if i % 2 else ["x", "y"] if i % 4 else [f"once {i}"] for i in range(120)]
+    made = make_store(tmp_path / "s", 120, tags=tags)
+    result = es.train(made, "tags", least_items=30, report=False)
+    assert (result.classes, result.least_items) == (2, 30)
+    assert "30 of 32 labels have fewer than 30 items and were left out" in result.notes
+    assert "30 of 120 items have no label" in result.notes
+    found = es.evaluate(made, "tags")
+    assert not any("does not know" in note for note in found.notes)
+    assert found.metrics["macro_ap"].value == pytest.approx(result.metrics["macro_ap"].value, rel=1e-4)
+    with pytest.raises(HeadError, match="No label of target 'tags' has 1,000 items; the most frequent one has 90"):
+        es.train(made, "tags", least_items=1000, report=False)
+    with pytest.raises(
+        UsageError, match="least_items leaves out labels, which are for the task multilabel, not classification"
+    ):
+        es.train(made, "kind", least_items=2, report=False)
+
+
 def test_another_store_of_other_types(store: es.Store, tmp_path: Path) -> None:
     """A head of text labels on a store of lists; whole numbers on text; labels that it does not know."""
     es.train(store, "joined", separator=";", name="joined", report=False)

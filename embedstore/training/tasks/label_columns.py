@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -77,6 +78,25 @@ def sets_of(view: View) -> list[list[Any]]:
                     "numbers."
                 )
     return sets
+
+
+def with_frequent(view: View, least: int) -> tuple[View, list[str]]:
+    """The view without labels of fewer than `least` items, and a note about them.
+
+    Raises
+    ------
+    HeadError
+        No label has as many.
+    """
+    sets = sets_of(view)
+    counts = Counter(label for labels in sets for label in set(labels))
+    rare = {label for label, items in counts.items() if items < least}
+    if len(rare) == len(counts):
+        most = max(counts.values(), default=0)
+        raise HeadError(f"No label of target {view.target_name!r} has {least:,} items; the most frequent one has {most:,}.")
+    kept = np.fromiter(([label for label in labels if label not in rare] for labels in sets), object, len(sets))
+    note = f"{len(rare):,} of {len(counts):,} labels have fewer than {least:,} items and were left out"
+    return replace(view, target=kept), [note] if rare else []
 
 
 def repeated_note(sets: Iterable[Sequence[Any]]) -> list[str]:

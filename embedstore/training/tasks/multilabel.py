@@ -61,8 +61,11 @@ class Multilabel(Task):
         return _labels(sets, labels_of(sets))
 
     def evaluation_labels(self, record: HeadRecord, views: Sequence[View]) -> list[Labels]:
-        """Their labels are those of the head and those that the items have beyond them."""
+        """Their labels are those of the head and those that the items have beyond them, unless it left rare ones out."""
         found = [_as_learned(record, view) for view in views]
+        if record.report.get("least_items", 1) > 1:
+            known = {*record.head.classes_.tolist()}
+            found = [[[label for label in labels if label in known] for labels in sets] for sets in found]
         every = {*record.head.classes_.tolist(), *(label for sets in found for labels in sets for label in labels)}
         classes = as_labels(sorted(every))
         return [_labels(sets, classes) for sets in found]
