@@ -105,7 +105,7 @@ def test_odd_lists_name_the_item(tmp_path: Path) -> None:
         es.train(odd, "tags", cv=3, report=False)
     with pytest.raises(HeadError, match=r"'numbers' of item 'i0' holds 0\.5"):
         es.train(odd, "numbers", cv=3, report=False)
-    with pytest.raises(HeadError, match="an empty list for all 30 items"):
+    with pytest.raises(HeadError, match=r"is \[\] for all 30 items; there is nothing to learn"):
         es.train(
             make_store(
                 tmp_path / "e",

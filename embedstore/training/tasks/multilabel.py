@@ -51,10 +51,8 @@ class Multilabel(Task):
 
     def labels(self, view: View) -> Labels:
         sets = sets_of(view)
-        if not any(sets):
-            raise HeadError(
-                f"Target {view.target_name!r} is an empty list for all {len(sets)} items; there is no label to learn."
-            )
+        if all(set(labels) == set(sets[0]) for labels in sets):
+            raise HeadError(f"Target {view.target_name!r} is {sets[0]!r} for all {len(sets)} items; there is nothing to learn.")
         kinds = {type(label).__name__ for labels in sets for label in labels}
         if len(kinds) > 1:
             raise HeadError(f"Target {view.target_name!r} holds labels of several kinds: {', '.join(sorted(kinds))}.")
