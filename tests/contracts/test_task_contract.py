@@ -191,7 +191,8 @@ def test_train_evaluate_predict_report(
     assert len(predicted.to_rows()) == 80
     with predicted.save(tmp_path / "p.csv").open(encoding="utf-8") as file:
         table = list(csv.DictReader(file))
-    assert [row["prediction"] for row in table[:5]] == [str(label) for label in predicted.labels[:5].tolist()]
+    written = [json.dumps(label) if isinstance(label, list) else str(label) for label in predicted.labels[:5].tolist()]
+    assert [row["prediction"] for row in table[:5]] == written
     assert {"contribution:a", "contribution:b", "nearest"} < table[0].keys()
     assert es.verify(trained_on).clean
 
