@@ -153,7 +153,7 @@ def told(space: Mapping[str, Any]) -> str:
 def print_training(report: TrainReport) -> None:
     """Scores of the head beside its baselines, and the ladder if there is one."""
     if report.ladder:
-        _print_ladder(report.ladder)
+        _print_ladder(report.ladder, report.task)
     inputs = " + ".join(report.inputs)
     chosen = f": {report.learned['chosen']}" if "chosen" in report.learned else ""
     alone = {f"linear ({name})" if name in report.inputs else name: scores for name, scores in report.baselines.items()}
@@ -169,6 +169,7 @@ def print_training(report: TrainReport) -> None:
         low, high, mean = min(report.seeds), max(report.seeds), sum(report.seeds) / len(report.seeds)
         say(f"over {len(report.seeds)} seeds: {next(iter(report.metrics))} {mean:.3f}, from {low:.3f} to {high:.3f}")
     _print_certainty(report.certainty)
+    _print_changes(report.balance)
     _print_notes(report.notes, report.report)
 
 
@@ -232,12 +233,32 @@ def _print_scores(
     say(f"gain in {METRIC_NAMES.get(task.lead, task.lead)} over {gain[0]}, paired: {gain[1]}{verdict}")
 
 
-def _print_ladder(ladder: Sequence[Step]) -> None:
+def _print_ladder(ladder: Sequence[Step], task_name: str) -> None:
+    from embedstore.reports.data import METRIC_NAMES
+    from embedstore.training.tasks.base import task_called
+
+    lead = task_called(task_name).lead
     rows = []
     for step in ladder:
         gain = "" if step.gain is None else f"{step.gain.value:+z.3f} [{step.gain.low:+z.3f}, {step.gain.high:+z.3f}]"
         rows.append((step.name, str(step.score), gain, f"{step.seconds:.1f}", "kept" if step.kept else step.note))
-    print_table(["step", "accuracy, out of fold", "gain over the step kept", "s", ""], rows, numeric=["s"])
+    print_table(
+        ["step", f"{METRIC_NAMES.get(lead, lead)}, out of fold", "gain over the step kept", "s", ""], rows, numeric=["s"]
+    )
+
+
+def _print_changes(balance: Mapping[str, Any] | None) -> None:
+    """What helping rare classes changed, beside the same head without it."""
+    if balance is None:
+        return
+    from embedstore.evaluation.metrics import Score
+    from embedstore.reports.data import METRIC_NAMES
+
+    kinds = ("without", "with", "change")
+    rows = [(METRIC_NAMES.get(name, name.replace("_", " ")), found) for name, found in balance["metrics"].items()]
+    rows += [(f"recall of {name}", found) for name, found in balance["recall"].items()]
+    table = [(name, *(str(Score.from_dict(found[kind])) for kind in kinds)) for name, found in rows]
+    print_table([f"balance: {balance['how']}", "without [95 %]", "with [95 %]", "change, paired [95 %]"], table)
 
 
 def _print_notes(notes: Sequence[str], report: str) -> None:
@@ -282,16 +303,18 @@ def print_predictions(predictions: Predictions) -> None:
     """One line an item."""
     rows: list[tuple[Any, ...]] = []
     lacking = any(predictions.missing)
-    for row in predictions.to_rows():
+    found = predictions.to_rows()
+    probability = ["probability"] if any("probability" in row for row in found) else []
+    for row in found:
         sure = [f"{row['probability']:.3f}"] if "probability" in row else []
         certain = [", ".join(map(str, row["set"]))] if predictions.sets else []
         certain += [f"{row['low']:.4g}", f"{row['high']:.4g}"] if predictions.intervals else []
-        cells = [row["id"], row["prediction"], *sure, *certain, *([", ".join(row.get("missing", ()))] if lacking else [])]
+        said = ", ".join(map(str, row["prediction"])) if isinstance(row["prediction"], list) else row["prediction"]
+        cells = [row["id"], said, *sure, *certain, *([", ".join(row.get("missing", ()))] if lacking else [])]
         if predictions.explanations:
             cells += [", ".join(f"{name} {value:+.2f}" for name, value in row["contributions"].items())]
             cells += [", ".join(f"{near['id']} ({near['label']})" for near in row["nearest"])]
         rows.append(tuple(cells))
-    probability = ["probability"] if len(predictions.classes) else []
     more = ["contributions", "nearest training items"] if predictions.explanations else []
     missing = ["missing input"] if lacking else []
     certainty = [*(["set"] if predictions.sets else []), *(["low", "high"] if predictions.intervals else [])]

@@ -24,8 +24,8 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")
 def write_tables(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> None:
     """Write `tables` of `schema` one below the other; the file appears when it is complete.
 
-    In a ``.csv``, text that a spreadsheet would run begins with an apostrophe, booleans are ``true`` and ``false``, and what
-    is missing is empty; lists are JSON.
+    In a ``.csv``, text that a spreadsheet would run begins with an apostrophe, booleans are ``true`` and ``false``, lists
+    are JSON, and what is missing is empty.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def _cell(value: Any) -> Any:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, list):
-        return json.dumps(value, ensure_ascii=False)
+        return json.dumps(value, ensure_ascii=False, default=str)
     return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 

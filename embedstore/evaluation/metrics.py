@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,18 @@ BINS = 15
 RANKED_RESAMPLES, RANKED_WORK = 200, 40_000_000
 """Resamples for the intervals of AUROC and AUPRC, and items × classes × resamples that they may cost; fewer beyond."""
 
-__all__ = ["Score", "classification_scores", "label_scores", "per_class", "regression_scores", "reliability", "scores_to_dict"]
+__all__ = [
+    "Score",
+    "average_precision",
+    "classification_scores",
+    "label_scores",
+    "paired_label_scores",
+    "paired_recalls",
+    "per_class",
+    "regression_scores",
+    "reliability",
+    "scores_to_dict",
+]
 
 
 def classification_scores(true: Codes, log_p: Float, *, bootstrap: Bootstrap) -> dict[str, Score]:
@@ -54,6 +65,39 @@ def label_scores(true: Codes, predicted: Codes, n_classes: int, *, bootstrap: Bo
     one = Bootstrap(np.zeros(len(true), np.int64), np.ones((1, 1), np.float32))
     point, many = (_label_metrics(true, predicted, n_classes, b) for b in (one, bootstrap))
     return {name: Score.of(float(value[0]), many[name]) for name, value in point.items()}
+
+
+def paired_label_scores(
+    true: Codes, before: Codes, after: Codes, n_classes: int, *, bootstrap: Bootstrap
+) -> dict[str, tuple[Score, Score, Score]]:
+    """Those of `label_scores` by two predictions (n,) of the same items, and the change from one to the other, paired."""
+    return _paired(lambda predicted, b: _label_metrics(true, predicted, n_classes, b), before, after, bootstrap)
+
+
+def paired_recalls(
+    true: Codes, before: Codes, after: Codes, n_classes: int, *, bootstrap: Bootstrap
+) -> list[tuple[Score, Score, Score]]:
+    """The recall of each class by two predictions (n,) of the same items, and its change, paired; NaN for an absent class."""
+
+    def recalls(predicted: Codes, b: Bootstrap) -> dict[str, Float]:
+        actual, hits = b.class_counts(true, n_classes), b.class_counts(true, n_classes, true == predicted)
+        found = np.divide(hits, actual, out=np.full_like(hits, np.nan), where=actual > 0)
+        return {str(k): found[:, k] for k in range(n_classes)}
+
+    return list(_paired(recalls, before, after, bootstrap).values())
+
+
+def _paired(
+    metrics: Callable[[Codes, Bootstrap], dict[str, Float]], before: Codes, after: Codes, bootstrap: Bootstrap
+) -> dict[str, tuple[Score, Score, Score]]:
+    one = Bootstrap(np.zeros(len(before), np.int64), np.ones((1, 1), np.float32))
+    points = [metrics(predicted, one) for predicted in (before, after)]
+    many = [metrics(predicted, bootstrap) for predicted in (before, after)]
+    found = {}
+    for name in points[0]:
+        (a,), (b,) = (point[name] for point in points)
+        found[name] = Score.of(a, many[0][name]), Score.of(b, many[1][name]), Score.of(b - a, many[1][name] - many[0][name])
+    return found
 
 
 def _label_metrics(true: Codes, predicted: Codes, n_classes: int, bootstrap: Bootstrap) -> dict[str, Float]:
@@ -110,6 +154,11 @@ def _area(positive: npt.NDArray[np.bool_], score: Float, weights: npt.NDArray[np
         auroc = (hit * (all_misses[:, None] - misses + miss / 2)).sum(axis=1) / (all_hits * all_misses)
         precision = np.where(hits + misses > 0, hits / (hits + misses), 0)
         return np.stack([auroc, (hit * precision).sum(axis=1) / all_hits])
+
+
+def average_precision(positive: npt.NDArray[np.bool_], score: Float, weights: npt.NDArray[np.float32]) -> Float:
+    """Average precision (r,) of scores (n,) under item weights (r, n); ties are one threshold, NaN without a positive."""
+    return np.asarray(_area(positive, score, weights)[1])
 
 
 def _in_bins(p: Float) -> Float:

@@ -3,38 +3,54 @@
 from __future__ import annotations
 
 from embedstore.heads.auto import AutoHead
+from embedstore.heads.auto_labels import AutoLabeller
+from embedstore.heads.balanced import BalancedHead
 from embedstore.heads.base import Head
 from embedstore.heads.boosted import GbdtHead
 from embedstore.heads.ensemble import EnsembleHead, LateHead
 from embedstore.heads.kernel import KernelHead
 from embedstore.heads.knn import KnnHead
+from embedstore.heads.label_networks import AttentionLabeller, BilinearLabeller, GatedLabeller, WeightedLabeller
+from embedstore.heads.label_sets import Labeller
+from embedstore.heads.labellers import GbdtLabeller, KnnLabeller, LinearLabeller
 from embedstore.heads.linear import LinearHead
 from embedstore.heads.make import head_class, make_head, params_of
 from embedstore.heads.networks import AttentionHead, BilinearHead, GatedHead, WeightedHead
 from embedstore.heads.regressors import GbdtRegressor, KnnRegressor, Regressor, RidgeRegressor
 from embedstore.heads.ridge import RidgeHead
-from embedstore.registry import HEADS, REGRESSORS
+from embedstore.registry import HEADS, LABELLERS, REGRESSORS
 
 __all__ = [
     "HEADS",
+    "LABELLERS",
     "REGRESSORS",
     "AttentionHead",
+    "AttentionLabeller",
     "AutoHead",
+    "AutoLabeller",
+    "BalancedHead",
     "BilinearHead",
+    "BilinearLabeller",
     "EnsembleHead",
     "GatedHead",
+    "GatedLabeller",
     "GbdtHead",
+    "GbdtLabeller",
     "GbdtRegressor",
     "Head",
     "KernelHead",
     "KnnHead",
+    "KnnLabeller",
     "KnnRegressor",
+    "Labeller",
     "LateHead",
     "LinearHead",
+    "LinearLabeller",
     "Regressor",
     "RidgeHead",
     "RidgeRegressor",
     "WeightedHead",
+    "WeightedLabeller",
     "head_class",
     "make_head",
     "params_of",

@@ -38,11 +38,14 @@ class Data:
     present : mapping of input name to (n,) bool
     codes : (n,) int64
         Class codes; -1 for a class that the head does not know (in validation data only). The targets, of a regressor.
+    weights : (n,) float64 or None
+        What each item counts, for heads that take it (`Head.takes_weights`); 1, if None.
     """
 
     inputs: Mapping[str, Array]
     present: Mapping[str, Mask]
     codes: Array
+    weights: Float | None = None
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -53,17 +56,19 @@ class Data:
             {name: x[index] for name, x in self.inputs.items()},
             {name: mask[index] for name, mask in self.present.items()},
             self.codes[index],
+            None if self.weights is None else self.weights[index],
         )
 
     def only(self, names: Sequence[str]) -> Data:
         """The same items with some of the inputs."""
-        return Data({n: self.inputs[n] for n in names}, {n: self.present[n] for n in names}, self.codes)
+        return Data({n: self.inputs[n] for n in names}, {n: self.present[n] for n in names}, self.codes, self.weights)
 
     def __add__(self, other: Data) -> Data:
         return Data(
             {name: np.concatenate([x, other.inputs[name]]) for name, x in self.inputs.items()},
             {name: np.concatenate([mask, other.present[name]]) for name, mask in self.present.items()},
             np.concatenate([self.codes, other.codes]),
+            None if self.weights is None or other.weights is None else np.concatenate([self.weights, other.weights]),
         )
 
 
@@ -93,6 +98,8 @@ class Head(Params):
     """Whether `left_out` is known once the head is fitted."""
     stochastic: ClassVar[bool] = False
     """Whether another seed makes another model."""
+    takes_weights: ClassVar[bool] = False
+    """Whether it heeds `Data.weights`."""
     takes_sequences: ClassVar[bool] = False
     """Whether an input may have several vectors an item, (n, f, d); other heads get their mean."""
 
@@ -359,6 +366,6 @@ def log_softmax(logits: Array) -> Float:
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
 
 
-def nll(log_p: Float, codes: Codes) -> float:
-    """Mean negative log-likelihood of `codes` (n,) under log-probabilities (n, c)."""
-    return float(-log_p[np.arange(len(codes)), codes].mean())
+def nll(log_p: Float, codes: Codes, weights: Float | None = None) -> float:
+    """Mean negative log-likelihood of `codes` (n,) under log-probabilities (n, c), items weighted."""
+    return float(-np.average(log_p[np.arange(len(codes)), codes], weights=weights))

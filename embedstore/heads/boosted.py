@@ -60,8 +60,10 @@ class Boosted(Head):
             if self.components is not None and self.components < x.shape[1]:
                 self.components_[name] = _principal(x[train.present[name]], self.components)
         threads = idle()
-        matrix = xgboost.QuantileDMatrix(self._features(train), train.codes, nthread=threads)
-        checked = xgboost.QuantileDMatrix(self._features(validation), validation.codes, ref=matrix, nthread=threads)
+        matrix = xgboost.QuantileDMatrix(self._features(train), train.codes, weight=train.weights, nthread=threads)
+        checked = xgboost.QuantileDMatrix(
+            self._features(validation), validation.codes, weight=validation.weights, ref=matrix, nthread=threads
+        )
         params = {
             **objective,
             "tree_method": "hist",
@@ -141,6 +143,7 @@ class GbdtHead(Boosted):
     """
 
     kind = "gbdt"
+    takes_weights = True
 
     def _fit(self, train: Data, validation: Data) -> None:
         known = np.isin(validation.codes, train.codes)

@@ -86,9 +86,12 @@ class KnnHead(Head):
         for weights in tried:
             found = self._nearest(queries, dict(zip(self.vectors_, weights, strict=True)), max(self.ks), never=sample)
             for k, temperature in product(self.ks, self.temperatures):
-                log_p = log_softmax(self._vote(*found, int(k), float(temperature)))
-                losses[weights, int(k), float(temperature)] = nll(log_p, queries.codes)
+                votes = self._vote(*found, int(k), float(temperature))
+                losses[weights, int(k), float(temperature)] = self._vote_loss(votes, queries.codes)
         return min(losses, key=lambda candidate: losses[candidate])
+
+    def _vote_loss(self, votes: Float, codes: Codes) -> float:
+        return nll(log_softmax(votes), codes)
 
     def left_out(self, data: Data) -> Float | None:
         return log_softmax(self._neighbours_vote(data, others=True)) if len(data) <= ALL_PAIRS else None
@@ -119,8 +122,7 @@ class KnnHead(Head):
 
     def _vote(self, near: Codes, similarity: npt.NDArray[np.float32], k: int, temperature: float) -> Float:
         """Log of the first k neighbours' votes (q, c), with a little of every class so that none is impossible."""
-        with np.errstate(invalid="ignore"):
-            weight = np.nan_to_num(np.exp((similarity[:, :k] - similarity[:, :1]).astype(np.float64) / temperature))
+        weight = vote_weights(similarity[:, :k], temperature)
         n, c = len(near), len(self.classes_)
         cells = np.arange(n)[:, None] * c + self.codes_[near[:, :k]]
         votes = np.bincount(cells.ravel(), weight.ravel(), n * c).reshape(n, c)
@@ -153,6 +155,12 @@ class KnnHead(Head):
         self.vectors_ = {name: state.tensors[f"vectors.{name}"] for name in self.dims_}
         self.codes_ = state.tensors["codes"]
         self.standardizer_ = Standardizer.from_tensors(state.tensors, list(self.dims_))
+
+
+def vote_weights(similarity: npt.NDArray[np.float32], temperature: float) -> Float:
+    """What neighbours' votes weigh (q, k), the nearest one's 1; 0 where nothing is known of an item."""
+    with np.errstate(invalid="ignore"):
+        return np.nan_to_num(np.exp((similarity - similarity[:, :1]).astype(np.float64) / temperature))
 
 
 def nearest(

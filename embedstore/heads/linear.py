@@ -41,6 +41,7 @@ class LinearHead(Head):
     """
 
     kind = "linear"
+    takes_weights = True
 
     alpha_: float
     weight_: npt.NDArray[np.float32]
@@ -76,7 +77,7 @@ class LinearHead(Head):
 
     def _problem(self, data: Data, standardizer: Standardizer, like: LogisticProblem | None = None) -> LogisticProblem:
         features = standardizer.transform(data)
-        return LogisticProblem(features, data.codes, len(self.classes_), device=self.device, like=like)
+        return LogisticProblem(features, data.codes, len(self.classes_), weights=data.weights, device=self.device, like=like)
 
     def _choose_alpha(self, train: Data, validation: Data) -> tuple[LogisticProblem, Solution]:
         """The training solution with the lowest validation loss; items of classes that training lacks are left out."""
@@ -89,7 +90,7 @@ class LinearHead(Head):
         problem = self._problem(train, standardizer)
         best, best_loss = None, np.inf
         for solution in problem.walk(self.alphas, tolerance=1e-2):
-            loss = nll(log_softmax(features @ solution.weight + solution.bias), validation.codes)
+            loss = nll(log_softmax(features @ solution.weight + solution.bias), validation.codes, validation.weights)
             if best is not None and loss >= best_loss:
                 break  # weaker penalties only overfit more
             best, best_loss = solution, loss

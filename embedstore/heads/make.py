@@ -6,13 +6,13 @@ from typing import Any
 
 from embedstore.errors import UsageError
 from embedstore.heads.base import Head
-from embedstore.registry import HEADS, Registry, heads_for, kinds_of_heads
+from embedstore.registry import HEADS, WRAPPERS, Registry, heads_for, kinds_of_heads
 
 
 def head_class(kind: str) -> type[Head]:
     """The class of heads called `kind`; `UsageError` lists those there are."""
     if kind not in HEADS:
-        for others in kinds_of_heads():
+        for others in (*kinds_of_heads(), WRAPPERS):
             for made in (others.get(name) for name in others if others is not HEADS):
                 if kind == made.kind:
                     return made  # type: ignore[no-any-return]

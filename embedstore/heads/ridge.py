@@ -37,6 +37,7 @@ class RidgeHead(Head):
 
     kind = "ridge"
     leaves_one_out = True
+    takes_weights = True
 
     lambda_: float
     scale_: float
@@ -50,7 +51,8 @@ class RidgeHead(Head):
     def _fit(self, train: Data, validation: Data) -> None:
         data = train if validation is train else train + validation
         self.standardizer_ = Standardizer().fit(data)
-        fit = LooRidge.fit(self.standardizer_.transform(data), data.codes, len(self.classes_), self.lambdas)
+        x = self.standardizer_.transform(data)
+        fit = LooRidge.fit(x, data.codes, len(self.classes_), self.lambdas, weights=data.weights)
         self.lambda_, self.scale_, self._left_out = fit.penalty, fit.scale, fit.left_out
         self.weight_, self.bias_ = fit.weight.astype(np.float32), fit.bias.astype(np.float32)
 

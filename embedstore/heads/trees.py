@@ -61,7 +61,8 @@ def check_model(model: bytes) -> None:
     boosted = learner["gradient_booster"]
     if boosted["name"] != "gbtree":
         raise ValueError(f"its booster is {boosted['name']!r}, not gbtree")
-    features, classes = (int(learner["learner_model_param"][name]) for name in ("num_feature", "num_class"))
+    shape = learner["learner_model_param"]
+    features, classes = int(shape["num_feature"]), max(int(shape["num_class"]), int(shape.get("num_target", 1)))
     trees, info, ends = (boosted["model"][name] for name in ("trees", "tree_info", "iteration_indptr"))
     if len(info) != len(trees) or not all(0 <= group < max(classes, 1) for group in info):
         raise ValueError(f"its trees belong to no class of {classes}")

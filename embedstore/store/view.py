@@ -220,9 +220,7 @@ def _groups(values: list[Any], ids: Array) -> Array:
 
 def _objects(values: list[Any]) -> Array:
     """Values as (n,) object, whatever they are."""
-    array = np.empty(len(values), dtype=object)
-    array[:] = values
-    return array
+    return np.fromiter(values, object, len(values))  # lists of one length would become more than one dimension
 
 
 def _is_null(value: object) -> bool:

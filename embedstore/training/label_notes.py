@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from embedstore.store import View
 
-__all__ = ["label_notes", "left_out_notes", "number_notes"]
+__all__ = ["imbalance_note", "label_notes", "left_out_notes", "number_notes"]
 
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
@@ -20,22 +20,29 @@ Mask = npt.NDArray[np.bool_]
 FEW = 5
 NEARLY_ALL = 0.99
 SHOWN = 5
+RARE = 0.05
+"""Share of the training items below which a class is rare, where an equal share would be twice as much."""
 
 
-def label_notes(labels: Array, train: Mask, val: Mask, *, few: int = FEW) -> list[str]:
-    """Notes about classes (n,), learned from the items `train` (n,) and chosen by the items `val` (n,)."""
+def label_notes(
+    labels: Array, train: Mask, val: Mask, *, few: int = FEW, words: tuple[str, str] = ("class has", "classes have")
+) -> list[str]:
+    """Notes about classes (n,), learned from the items `train` (n,) and chosen by the items `val` (n,).
+
+    `words` are what one of them, and several, are called.
+    """
     counts = Counter(labels.tolist())
     learned, chosen = (set(labels[mask].tolist()) for mask in (train, val))
     notes = []
     if unknown := [label for label in counts if label not in learned | chosen]:
         n = sum(counts[label] for label in unknown)
         notes.append(
-            f"{_number(unknown, 'class has', 'classes have')} no training item and can never be predicted "
+            f"{_number(unknown, *words)} no training item and can never be predicted "
             f"({n:,} items to be judged): {_listed(unknown, counts)}"
         )
     if unlearned := [label for label in counts if label in chosen - learned]:
         notes.append(
-            f"{_number(unlearned, 'class has', 'classes have')} items for validation but none for training, "
+            f"{_number(unlearned, *words)} items for validation but none for training, "
             f"and can hardly be learned: "
             f"{_listed(unlearned, counts)}"
         )
@@ -48,8 +55,22 @@ def label_notes(labels: Array, train: Mask, val: Mask, *, few: int = FEW) -> lis
     if most >= NEARLY_ALL * len(labels):
         notes.append(f"{_share(most, len(labels))} of the items are {label!r}: go by balanced accuracy and macro F1")
     if rare := [label for label in sorted(counts, key=str) if counts[label] < few]:
-        notes.append(f"{_number(rare, 'class has', 'classes have')} fewer than {few} items: {_listed(rare, counts)}")
+        notes.append(f"{_number(rare, *words)} fewer than {few} items: {_listed(rare, counts)}")
     return notes
+
+
+def imbalance_note(labels: Array) -> list[str]:
+    """A note where a class has few of the items (n,) that a head was fitted on, by itself and beside an equal share."""
+    counts = Counter(labels.tolist())
+    least = min(RARE, 0.5 / max(len(counts), 1)) * len(labels)
+    rare = [label for label, _ in sorted(counts.items(), key=lambda entry: (entry[1], str(entry[0]))) if counts[label] < least]
+    if not rare:
+        return []
+    few, least_share = _number(rare, "class has", "classes have"), f"{100 * least / len(labels):.3g} %"
+    return [
+        f"{few} under {least_share} of the training items ({rare[0]!r}: {_share(counts[rare[0]], len(labels))}): --balance may "
+        "help, with weights for example, and shows what it changes"
+    ]
 
 
 def left_out_notes(view: View) -> list[str]:

@@ -45,8 +45,8 @@ class Explanation:
     Parameters
     ----------
     contributions : mapping of input to float
-        Its Shapley value for the log-probability of the predicted class, or for the predicted number; they add up to that
-        less what the head says of an item of which nothing is known.
+        Its Shapley value for the log-probability of the predicted class, for the predicted number, or for the log-odds of the
+        most probable of several labels; they add up to that less what the head says of an item of which nothing is known.
     nearest : list of (id, label)
         The training items nearest to it by mean cosine over the head's inputs.
     """
@@ -357,7 +357,11 @@ def _explain(
     return [
         Explanation(
             {name: float(value[i]) for name, value in values.items()},
-            [(str(view.ids[j]), str(labels[j])) for j in others],
+            [(str(view.ids[j]), _in_words(labels[j])) for j in others],
         )
         for i, others in enumerate(near)
     ]
+
+
+def _in_words(label: Any) -> str:
+    return ", ".join(map(str, label)) if isinstance(label, list) else str(label)

@@ -15,15 +15,18 @@ from embedstore.evaluation.bootstrap import Bootstrap
 from embedstore.evaluation.copies import EVERY
 from embedstore.evaluation.ladder import Step
 from embedstore.evaluation.metrics import Score, scores_to_dict
-from embedstore.heads import AutoHead, Head
+from embedstore.heads import AutoHead, AutoLabeller, Head
+from embedstore.heads.balanced import check_balance
 from embedstore.heads.io import OUT_OF_FOLD, PAGE, SPLIT, HeadRecord, refuse_alignment, replaced_note, save_head, split_file
 from embedstore.reports.page import render_html
 from embedstore.store import Store, View
 from embedstore.store.format import check_name
+from embedstore.training.balance_changes import changes_to_dict
 from embedstore.training.certainty import Certainty, measured, measured_across
 from embedstore.training.label_notes import left_out_notes
 from embedstore.training.report import report_data, save_plots
-from embedstore.training.tasks.base import HEAD, Judged, Scores, task_called, task_for
+from embedstore.training.tasks.base import CLASSES, HEAD, MULTILABEL, Judged, Scores, Task, task_called, task_for
+from embedstore.training.tasks.label_columns import refuse_joined, separated, with_frequent
 from embedstore.training.train_options import TrainOptions
 from embedstore.training.trial import Trial
 
@@ -69,6 +72,13 @@ class TrainReport:
         seconds beside the rest; empty where none are kept. See `embedstore.out_of_fold`.
     certainty : Certainty, optional
         How often sets or intervals hold the truth on the test items, where a coverage was asked for.
+    separator : str or None
+        What stood between labels in a target of text.
+    least_items : int
+        Labels of fewer items were left out.
+    balance : mapping or None
+        How rare classes were helped, and what that changed of accuracy, balanced accuracy, macro F1 and the recall of each
+        class: without, with, and the paired change.
     """
 
     head: str
@@ -93,6 +103,9 @@ class TrainReport:
     report: str = ""
     out_of_fold: dict[str, Any] = field(default_factory=dict)
     certainty: Certainty | None = None
+    separator: str | None = None
+    least_items: int = 1
+    balance: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The document of ``embedstore train --json``."""
@@ -118,6 +131,9 @@ def train(
     where: str | None = TrainOptions.where,
     columns: Sequence[str] | None = TrainOptions.columns,
     task: str | None = TrainOptions.task,
+    balance: str | None = TrainOptions.balance,
+    separator: str | None = TrainOptions.separator,
+    least_items: int = TrainOptions.least_items,
     group: str | None = TrainOptions.group,
     cv: int | None = TrainOptions.cv,
     name: str | None = TrainOptions.name,
@@ -149,7 +165,16 @@ def train(
         Metadata columns, numeric or categorical, to be one more input, ``"metadata"``.
     task : str, optional
         ``"classification"``, ``"regression"``, or one of the entry-point group ``embedstore.tasks``; default: regression for a
-        target of numbers with fractions, or with many different values. Regression has the heads linear, ridge, knn and gbdt.
+        target of numbers with fractions, or with many different values, multilabel for a target of lists. Regression has the
+        heads linear, ridge, knn and gbdt; multilabel linear, knn, the networks, gbdt and auto.
+    balance : str, optional
+        How to help rare classes: ``"weights"``, ``"oversample"``, ``"undersample"``, ``"smote"``, ``"logit-adjust"``,
+        ``"threshold"`` or ``"focal"``; see `embedstore.heads.BalancedHead`. The same head without it is scored beside.
+    separator : str, optional
+        What stands between the labels in a target of text, such as ``";"``: each item has any number of them (multilabel). A
+        target of lists needs none.
+    least_items : int
+        Labels of fewer items are left out, where an item has any number of labels; the items stay. A note counts them.
     group : str, optional
         Metadata column; items with the same value stay together in the split, the folds and the bootstrap of the scores. What
         heads do inside (leave-one-out, the ladder's folds) takes items singly.
@@ -192,6 +217,9 @@ def train(
         columns=columns,
         cv=cv,
         task=task,
+        balance=balance,
+        separator=separator,
+        least_items=least_items,
         group=group,
         name=name,
         seed=seed,
@@ -208,8 +236,12 @@ def train(
     view = _open(store, target, options)
     if columns:
         view = view.with_columns(strings(columns, "columns"))
-    asked = task_called(task) if task else task_for(view)
+    view, asked, left_out = _asked(view, options)
     asked.make_head(head)
+    if balance is not None:
+        if asked.heads != CLASSES:
+            raise UsageError(f"balance is for classes; target {view.target_name!r} is for the task {asked.name}.")
+        check_balance(head, balance)
     name = check_name(name or str(view.target_name), "head")
     folder = view.store.path / "heads" / name
     refuse_alignment(folder)
@@ -217,8 +249,8 @@ def train(
     judged = trial.holdout() if cv is None else trial.cross_validate(cv)
     say("scores")
     result = _summary(view, judged, name, options, time.perf_counter() - started)
-    if note := replaced_note(folder):
-        result = replace(result, notes=[*result.notes, note])
+    more = [*left_out, *([note] if (note := replaced_note(folder)) else [])]
+    result = replace(result, notes=[*result.notes, *more])
     return _saved(view, judged, result, folder, options, say)
 
 
@@ -264,13 +296,16 @@ def _summary(view: View, judged: Judged, name: str, options: TrainOptions, secon
         learned=_learned(judged.head),
         seconds=round(seconds, 3),
         fit_seconds=round(judged.fit_seconds, 3),
-        ladder=judged.head.ladder_ if isinstance(judged.head, AutoHead) else [],
+        ladder=judged.head.ladder_ if isinstance(judged.head, AutoHead | AutoLabeller) else [],
         seeds=[*judged.seeds],
         copies=judged.copies.to_dict(),
         without_copies=judged.without_copies(view, options.seed),
         notes=_notes(view, judged),
         out_of_fold=_counted(judged),
         certainty=_certainty(judged, bootstrap, options),
+        balance=None if options.balance is None else {"how": options.balance, **changes_to_dict(judged, bootstrap)},
+        separator=options.separator,
+        least_items=options.least_items,
     )
 
 
@@ -292,6 +327,23 @@ def _counted(judged: Judged) -> dict[str, Any]:
         return {}
     folds = set(kept.fold[kept.crossed].tolist())
     return {"items": int(kept.crossed.sum()), "folds": len(folds), "seconds": round(judged.out_of_fold_seconds, 3)}
+
+
+def _asked(view: View, options: TrainOptions) -> tuple[View, Task, list[str]]:
+    """The view with its target as it is meant, its task, and a note where rare labels were left out."""
+    if options.separator is not None:
+        view = separated(view, options.separator)
+    elif options.task is None:
+        refuse_joined(view)
+    task = task_called(options.task) if options.task else task_for(view)
+    if options.separator is not None and task.name != MULTILABEL:
+        raise UsageError(f"separator makes several labels of a text, which are for the task {MULTILABEL}, not {task.name}.")
+    if options.least_items == 1:
+        return view, task, []
+    if task.name != MULTILABEL:
+        raise UsageError(f"least_items leaves out labels, which are for the task {MULTILABEL}, not {task.name}.")
+    view, note = with_frequent(view, options.least_items)
+    return view, task, note
 
 
 def device_there(name: str) -> str:

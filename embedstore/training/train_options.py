@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from embedstore._core.arguments import check_coverage, check_least, check_types, option
+from embedstore._core.balances import BALANCES
 from embedstore.errors import UsageError
 
 
@@ -27,6 +28,9 @@ class TrainOptions:
     columns: Sequence[str] | None = option(None, "Metadata columns to use as one more input.", str | None)
     cv: int | None = option(None, "Score by K-fold cross-validation.")
     task: str | None = option(None, "One of the tasks below; default by the target.", metavar="NAME")
+    balance: str | None = option(None, f"Help rare classes: {', '.join(BALANCES)}.", metavar="HOW")
+    separator: str | None = option(None, "What stands between the labels in a target of text.", metavar="TEXT")
+    least_items: int = option(1, "Of several labels an item, leave out those of fewer items.")
     group: str | None = option(None, "Column; items with one value stay together in splits.")
     name: str | None = option(None, "Name of the saved head; default the target.")
     seed: int = option(0, "Of splits, folds and bootstrap.")
@@ -43,8 +47,12 @@ class TrainOptions:
     def __post_init__(self) -> None:
         check_types(self)
         check_coverage(self.coverage, self.per_class)
-        check_least(self, seed=0, seeds=1, out_of_fold=0)
+        check_least(self, seed=0, seeds=1, out_of_fold=0, least_items=1)
         if self.out_of_fold == 1:
             raise UsageError("out_of_fold must be 0 or at least 2. Got 1 instead.")
         if self.coverage is not None and not self.out_of_fold:
             raise UsageError("coverage is calibrated on out-of-fold predictions; leave out_of_fold above 0.")
+        if self.balance is not None and self.balance not in BALANCES:
+            raise UsageError(f"balance must be one of {', '.join(BALANCES)}. Got {self.balance!r} instead.")
+        if self.separator is not None and not self.separator.strip():
+            raise UsageError(f"separator must be text that is not blank, such as ';'. Got {self.separator!r} instead.")

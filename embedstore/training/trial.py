@@ -11,13 +11,14 @@ import numpy as np
 from embedstore._core.splits import hashed_fraction
 from embedstore.errors import HeadError
 from embedstore.evaluation.copies import Copies, find_copies, same_items
-from embedstore.heads import AutoHead, Head
+from embedstore.heads import AutoHead, AutoLabeller, Head
+from embedstore.heads.balanced import BalancedHead
 from embedstore.heads.held_out import TEST, OutOfFold
 from embedstore.heads.settled import settled
 from embedstore.registry import heads_for
 from embedstore.store import View
 from embedstore.training.folds import made_folds
-from embedstore.training.tasks.base import HEAD, KNN, Array, Codes, Float, Judged, Task
+from embedstore.training.tasks.base import HEAD, KNN, UNBALANCED, Array, Codes, Float, Judged, Task
 from embedstore.training.train_options import TrainOptions
 
 Say = Callable[[str], None]
@@ -53,6 +54,12 @@ class Trial:
         self._alone: dict[str, Head] = {}
 
     def _make(self, kind: str, seed: int) -> Head:
+        """The head that is asked for, helping rare classes if that is asked for too."""
+        if self._options.balance is not None:
+            return BalancedHead(kind, self._options.balance, seed=seed, device=self._options.device)
+        return self._plain(kind, seed)
+
+    def _plain(self, kind: str, seed: int) -> Head:
         return self._task.make_head(kind, device=self._options.device, seed=seed)
 
     def holdout(self) -> Judged:
@@ -157,6 +164,10 @@ class Trial:
         self._fit_seconds = time.perf_counter() - start
         outputs = {HEAD: self._predict(head, test, names)}
         outputs[self._task.constant] = self._task.constant_outputs(self.labels.take(np.concatenate([fit, val])), len(test))
+        if self._options.balance is not None:
+            self._say(f"the same without balance{where}")
+            plain = self._fit(self._plain(self._options.head, self._seed), fit, val, names)
+            outputs[UNBALANCED] = self._predict(plain, test, names)
         self._say(f"kNN{where}")
         share, self._notes = knn_share(len(fit) + len(val), len(test), sum(self._view.inputs[name].shape[-1] for name in names))
         knn = self._fit(self._task.plain_knn(), drawn(fit, share, self._seed), drawn(val, share, self._seed), names)
@@ -225,8 +236,8 @@ class Trial:
 
     def _over_seeds(self, head: Head, first: Float, parts: Sequence[tuple[Codes, Codes, Codes]], judged: Codes) -> list[float]:
         """The main score over `judged` with `seeds` seeds, of which the first is known."""
-        kind = head.chosen_ if isinstance(head, AutoHead) else self._options.head
-        if kind not in heads_for(self._task.heads) or not self._make(kind, self._seed).stochastic:
+        kind = head.chosen_ if isinstance(head, AutoHead | AutoLabeller) else self._options.head
+        if kind not in heads_for(self._task.heads) or not self._plain(kind, self._seed).stochastic:
             return []
         truth = self.labels.truth[judged]
         found = [self._task.main_score(truth, first)]

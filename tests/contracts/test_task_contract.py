@@ -21,9 +21,9 @@ from embedstore.sources import MemorySource
 from embedstore.training.saved import fitted_ids, task_of
 from embedstore.training.tasks.base import Labels, Predicted, Task, task_called, task_for
 
-TARGETS = {"classification": "label", "regression": "price", "levels": "stars"}
+TARGETS = {"classification": "label", "regression": "price", "multilabel": "tags", "levels": "stars"}
 """A column for each task."""
-UNFIT = {"classification": "name", "regression": "label", "levels": "price"}
+UNFIT = {"classification": "name", "regression": "label", "multilabel": "label", "levels": "price"}
 """And one that it refuses."""
 HALVES = {"a": slice(0, 5), "b": slice(5, 10)}
 
@@ -45,6 +45,7 @@ def make_store(path: Path, n: int, seed: int) -> es.Store:
             "price": (score + 0.2 * rng.standard_normal(n)).tolist(),
             "stars": np.clip(np.rint(score), -2, 2).astype(int).tolist(),
             "name": [f"name {i}" for i in range(n)],
+            "tags": [[name for name, k in (("p", 0), ("q", 3), ("r", 7)) if row[k] > 0.5] for row in x],
         }
     )
     es.embed(source, path, text={name: Half(5, "text", name) for name in HALVES})
@@ -64,7 +65,7 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> es.Store:
 @pytest.fixture(autouse=True)
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A package with an entry point of the group, as pip would leave it; the registry looks again, and forgets it after."""
-    assert TASKS.names() == ["classification", "regression"]
+    assert TASKS.names() == ["classification", "regression", "multilabel"]
     folder = tmp_path / "installed" / "toy-1.0.dist-info"
     folder.mkdir(parents=True)
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: toy\nVersion: 1.0\n")
@@ -190,7 +191,8 @@ def test_train_evaluate_predict_report(
     assert len(predicted.to_rows()) == 80
     with predicted.save(tmp_path / "p.csv").open(encoding="utf-8") as file:
         table = list(csv.DictReader(file))
-    assert [row["prediction"] for row in table[:5]] == [str(label) for label in predicted.labels[:5].tolist()]
+    written = [json.dumps(label) if isinstance(label, list) else str(label) for label in predicted.labels[:5].tolist()]
+    assert [row["prediction"] for row in table[:5]] == written
     assert {"contribution:a", "contribution:b", "nearest"} < table[0].keys()
     assert es.verify(trained_on).clean
 
@@ -202,7 +204,12 @@ def test_train_evaluate_predict_report(
 
 def test_a_target_has_one_task(trained_on: es.Store) -> None:
     """A task that is installed from outside is asked for by name."""
-    for target, expected in {"label": "classification", "price": "regression", "stars": "classification"}.items():
+    for target, expected in {
+        "label": "classification",
+        "price": "regression",
+        "tags": "multilabel",
+        "stars": "classification",
+    }.items():
         assert task_for(trained_on.view(inputs=["a"], target=target)).name == expected
 
 

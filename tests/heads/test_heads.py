@@ -246,7 +246,8 @@ def test_damaged_weights_are_refused(tmp_path: Path) -> None:
     [
         (["same"] * 200, "is 'same' for all"),
         ([f"v{i}" for i in range(200)], "has 200 distinct values over 200 items"),
-        ([[1, 2]] * 200, "holds list values"),
+        ([[1, 2]] * 200, r"is \[1, 2\] for all 200 items; there is nothing to learn"),
+        ([{"a": 1}] * 200, "holds dict values"),
         ([""] * 200, "none of them a value in 'odd'"),
     ],
 )

@@ -42,6 +42,9 @@ def test_the_command_has_the_options_with_their_defaults_and_help() -> None:
         ({"cv": 2.5}, r"cv must be a whole number\. Got 2\.5 instead\."),
         ({"seed": -1}, r"seed must be at least 0\. Got -1 instead\."),
         ({"seeds": 0}, r"seeds must be at least 1\. Got 0 instead\."),
+        ({"least_items": 0}, r"least_items must be at least 1\. Got 0 instead\."),
+        ({"balance": "no"}, r"balance must be one of weights, oversample, .*\. Got 'no' instead\."),
+        ({"separator": " "}, r"separator must be text that is not blank, such as ';'\. Got ' ' instead\."),
     ],
 )
 def test_they_are_checked_when_they_are_made(given: dict[str, Any], words: str) -> None:

@@ -1,6 +1,7 @@
-"""Multinomial logistic regression by truncated Newton, full batch, on numpy (CPU) or torch (CUDA).
+"""Multinomial and one-vs-rest logistic regression by truncated Newton, full batch, on numpy (CPU) or torch (CUDA).
 
-Objective: mean cross-entropy + alpha/2 · ‖W‖², the intercept not penalised; scikit-learn's with C = 1/(alpha·n).
+Objective: mean cross-entropy + alpha/2 · ‖W‖², the intercept not penalised; scikit-learn's with C = 1/(alpha·n). One-vs-rest is
+the sum over labels of that objective for each label alone, so all labels are fitted at once and each gets its own minimum.
 
 Newton's equations are solved by conjugate gradients only as exactly as the step deserves (Dembo, Eisenstat & Steihaug 1982).
 The Hessian of class k is close to mean(p_k (1 - p_k)) · XᵀX/n + alpha: its inverse preconditions, exact on the leading
@@ -58,6 +59,8 @@ class LogisticProblem:
     features : (n, d) float32
     codes : (n,) int64 in 0…c-1
     n_classes : int
+    weights : (n,), optional
+        What each item counts, with mean 1; default 1.
     device : str
         ``"cpu"`` computes with numpy; others with torch.
     like : LogisticProblem, optional
@@ -71,19 +74,21 @@ class LogisticProblem:
         codes: npt.NDArray[np.int64],
         n_classes: int,
         *,
+        weights: npt.NDArray[Any] | None = None,
         device: str = "cpu",
         like: LogisticProblem | None = None,
     ) -> None:
         from array_api_compat import array_namespace
 
-        x, y = _on_device(np.asarray(features, np.float32), device), _on_device(codes, device)
+        x = _on_device(np.asarray(features, np.float32), device)
         self._xp = array_namespace(x)
         self._mean = self._xp.mean(x, axis=0)
         self._z = x - self._mean
-        self._y = y
-        self._counts = np.bincount(codes, minlength=n_classes)
         self._padding = -n_classes % LANES if n_classes < FEW else 0
+        self._start, targets = self._prepared(codes, n_classes)
+        self._y = _on_device(targets, device)
         self._items = _on_device(np.arange(len(codes)), device)
+        self._weights = None if weights is None else _on_device(np.asarray(weights, np.float32)[:, None], device)
         self._spectrum: tuple[XpArray, XpArray, float] = (
             like._spectrum if like is not None else self._principal(min(DIRECTIONS, *features.shape), device)
         )
@@ -96,9 +101,9 @@ class LogisticProblem:
 
     def walk(self, alphas: Sequence[float], *, tolerance: float = 1e-6, start: Solution | None = None) -> Iterator[Solution]:
         """Solutions from the strongest of `alphas` to the weakest, each begun at the one before."""
-        classes, pad = len(self._counts), self._padding
+        classes, pad = len(self._start), self._padding
         w = np.zeros((self._z.shape[1], classes), np.float32) if start is None else start.weight
-        b = np.log(np.maximum(self._counts, 0.5) / len(self._y)).astype(np.float32) if start is None else start.bias
+        b = self._start if start is None else start.bias
         weight = _on_device(np.pad(w, ((0, 0), (0, pad))), self._device)
         bias = _on_device(np.pad(b, (0, pad), constant_values=NEVER), self._device)
         if start is not None:
@@ -116,7 +121,7 @@ class LogisticProblem:
         first = None
         for _ in range(MAX_NEWTON):
             gradient = self._gradient(alpha, point)
-            curvature = self._xp.mean(point.p * (1 - point.p), axis=0)
+            curvature = self._xp.mean(self._weighted(point.p * (1 - point.p)), axis=0)
             precondition = self._preconditioner(alpha, curvature)
             z = precondition((-gradient[0], -gradient[1]))
             decrement = -self._dot(gradient, z)
@@ -147,21 +152,22 @@ class LogisticProblem:
     ) -> Pair | None:
         """A direction by conjugate gradients, until the squared preconditioned residual is `enough` of what it was."""
         residual = (-gradient[0], -gradient[1])
-        direction, rz = z, decrement
+        direction, rz = z, self._inner(residual, z)
         step = (0 * z[0], 0 * z[1])
         for i in range(MAX_CG):
             curved = self._hessian_product(alpha, p, direction)
-            curvature = self._dot(direction, curved)
-            if not curvature > 0:  # flat, as far as float32 can tell
+            curvature = self._inner(direction, curved)
+            if not _total(curvature) > 0:  # flat, as far as float32 can tell
                 return None if i == 0 else step
-            size = rz / curvature
+            size = self._ratio(rz, curvature)
             step = (step[0] + size * direction[0], step[1] + size * direction[1])
             residual = (residual[0] - size * curved[0], residual[1] - size * curved[1])
             z = precondition(residual)
-            rz, last = self._dot(residual, z), rz
-            if not rz > enough * decrement:
+            rz, last = self._inner(residual, z), rz
+            if not _total(rz) > enough * decrement:
                 break
-            direction = (z[0] + rz / last * direction[0], z[1] + rz / last * direction[1])
+            kept = self._ratio(rz, last)
+            direction = (z[0] + kept * direction[0], z[1] + kept * direction[1])
         return step
 
     def _line_search(self, alpha: float, point: _Point, step: Pair, slope: float) -> _Point | None:
@@ -175,29 +181,63 @@ class LogisticProblem:
         return None
 
     def _evaluate(self, alpha: float, weight: XpArray, bias: XpArray) -> _Point:
-        xp = self._xp
         self.passes += 1
-        logits = self._z @ weight + bias
-        logits -= xp.max(logits, axis=1, keepdims=True)
-        own = logits[self._items, self._y]
-        p = xp.exp(logits)
-        total = xp.sum(p, axis=1, keepdims=True)
-        loss = xp.mean(xp.astype(xp.log(total[:, 0]), xp.float64) - own)
-        penalty = xp.sum(xp.astype(weight, xp.float64) ** 2)
-        p /= total
+        loss, p = self._loss(self._z @ weight + bias)
+        penalty = self._xp.sum(self._xp.astype(weight, self._xp.float64) ** 2)
         return _Point(weight, bias, float(loss + 0.5 * alpha * penalty), p)
 
     def _gradient(self, alpha: float, point: _Point) -> Pair:
-        residual = point.p / len(self._y)
-        residual[self._items, self._y] -= 1 / len(self._y)
+        residual = self._weighted(self._residual(point.p))
+        residual /= len(self._y)
         return (residual.T @ self._z).T + alpha * point.weight, self._xp.sum(residual, axis=0)
 
     def _hessian_product(self, alpha: float, p: XpArray, direction: Pair) -> Pair:
         self.passes += 1
-        u = self._z @ direction[0] + direction[1]
-        u -= self._xp.sum(p * u, axis=1, keepdims=True)
-        u *= p / len(self._y)
+        u = self._weighted(self._curved(p, self._z @ direction[0] + direction[1]))
+        u /= len(self._y)
         return (u.T @ self._z).T + alpha * direction[0], self._xp.sum(u, axis=0)
+
+    def _weighted(self, values: XpArray) -> XpArray:
+        """Values (n, c) times what their items count."""
+        return values if self._weights is None else values * self._weights
+
+    # What the probabilities are: of one class an item, so that all classes are one problem
+
+    def _inner(self, a: Pair, b: Pair) -> XpArray:
+        """Inner products of conjugate gradients: one number, or one for each of several problems (c,)."""
+        return self._dot(a, b)
+
+    def _ratio(self, a: XpArray, b: XpArray) -> XpArray:
+        """Quotients of such numbers."""
+        return a / b
+
+    def _prepared(self, codes: npt.NDArray[Any], n_classes: int) -> tuple[Float, npt.NDArray[Any]]:
+        """The intercepts (c,) that the solver begins at, and the targets as the other methods take them."""
+        counts = np.bincount(codes, minlength=n_classes)
+        return np.log(np.maximum(counts, 0.5) / len(codes)).astype(np.float32), codes
+
+    def _loss(self, logits: XpArray) -> tuple[XpArray, XpArray]:
+        """The mean loss, float64, and the probabilities (n, c) of logits that may be written to."""
+        xp = self._xp
+        logits -= xp.max(logits, axis=1, keepdims=True)
+        own = logits[self._items, self._y]
+        p = xp.exp(logits)
+        total = xp.sum(p, axis=1, keepdims=True)
+        losses = xp.astype(xp.log(total[:, 0]), xp.float64) - own
+        p /= total
+        return xp.mean(losses if self._weights is None else losses * self._weights[:, 0]), p
+
+    def _residual(self, p: XpArray) -> XpArray:
+        """The derivative (n, c) of each item's loss by its logits."""
+        residual = 1 * p
+        residual[self._items, self._y] -= 1
+        return residual
+
+    def _curved(self, p: XpArray, u: XpArray) -> XpArray:
+        """Each item's second derivative times u (n, c), which may be written to."""
+        u -= self._xp.sum(p * u, axis=1, keepdims=True)
+        u *= p
+        return u
 
     def _preconditioner(self, alpha: float, curvature: XpArray) -> Callable[[Pair], Pair]:
         """Nearly the inverse Hessian: exact for its class-diagonal part on the leading axes, constant beside them."""
@@ -229,8 +269,51 @@ class LogisticProblem:
         return values, axes @ vectors, max(rest, 0.0)
 
 
+class OneVsRestProblem(LogisticProblem):
+    """The same for labels of which an item has any number: `codes` (n, c) are 0 and 1, and each label's loss is its own."""
+
+    def __init__(
+        self,
+        features: Float,
+        codes: npt.NDArray[Any],
+        *,
+        device: str = "cpu",
+        like: LogisticProblem | None = None,
+    ) -> None:
+        super().__init__(features, codes, codes.shape[1], device=device, like=like)
+
+    def _prepared(self, codes: npt.NDArray[Any], n_classes: int) -> tuple[Float, npt.NDArray[Any]]:
+        counts = np.clip(codes.sum(axis=0), 0.5, len(codes) - 0.5)
+        padded = np.pad(codes.astype(np.float32), ((0, 0), (0, self._padding)))
+        return np.log(counts / (len(codes) - counts)).astype(np.float32), padded
+
+    def _inner(self, a: Pair, b: Pair) -> XpArray:
+        return self._xp.sum(a[0] * b[0], axis=0) + a[1] * b[1]
+
+    def _ratio(self, a: XpArray, b: XpArray) -> XpArray:
+        return self._xp.where(b > 0, a, 0 * a) / self._xp.where(b > 0, b, 0 * b + 1)  # 0 for a label that is solved
+
+    def _loss(self, logits: XpArray) -> tuple[XpArray, XpArray]:
+        xp = self._xp
+        small = xp.exp(-xp.abs(logits))
+        losses = xp.log1p(small) + xp.where(logits > 0, logits, 0 * logits) - self._y * logits
+        p = xp.where(logits >= 0, 1 / (1 + small), small / (1 + small))
+        return xp.sum(xp.sum(xp.astype(losses, xp.float64), axis=0)) / len(self._y), p
+
+    def _residual(self, p: XpArray) -> XpArray:
+        return p - self._y
+
+    def _curved(self, p: XpArray, u: XpArray) -> XpArray:
+        u *= p * (1 - p)
+        return u
+
+
 Pair = tuple[XpArray, XpArray]
 """Something shaped like the weights (d, c) and like the intercept (c,)."""
+
+
+def _total(numbers: XpArray) -> float:
+    return float(numbers.sum()) if hasattr(numbers, "sum") else float(numbers)
 
 
 def _on_device(array: npt.NDArray[Any], device: str) -> XpArray:

@@ -15,9 +15,10 @@ from embedstore.heads.solvers.temperature import fit_scale
 
 @dataclass(frozen=True)
 class LooRidge:
-    """min Σ ‖y - xw - b‖² + penalty · n · ‖w‖² at the penalty with the lowest leave-one-out log-loss.
+    """min Σ v ‖y - xw - b‖² + penalty · n · ‖w‖² at the penalty with the lowest leave-one-out log-loss.
 
-    Leave-one-out residuals are r / (1 - h) (Allen's PRESS), so one eigendecomposition serves every penalty.
+    v, of mean 1, is what each item counts. Leave-one-out residuals are r / (1 - h) (Allen's PRESS), so one eigendecomposition
+    serves every penalty.
 
     Parameters
     ----------
@@ -40,21 +41,31 @@ class LooRidge:
     left_out: Float
 
     @classmethod
-    def fit(cls, x: npt.NDArray[Any], codes: Codes, n_classes: int, penalties: Sequence[float]) -> LooRidge:
+    def fit(
+        cls,
+        x: npt.NDArray[Any],
+        codes: Codes,
+        n_classes: int,
+        penalties: Sequence[float],
+        *,
+        weights: Float | None = None,
+    ) -> LooRidge:
         """Fit features (n, D) and class codes (n,), ±1 indicators of which are the targets."""
-        x = x.astype(np.float64)
+        x, n = x.astype(np.float64), len(x)
         y = 2 * np.eye(n_classes)[codes] - 1
-        x_mean, y_mean = x.mean(axis=0), y.mean(axis=0)
-        u, s, vt = decompose(x - x_mean)
-        uy, n, squared = u.T @ (y - y_mean), len(x), u**2
+        v = np.ones(n) if weights is None else weights * (n / weights.sum())
+        root = np.sqrt(v)[:, None]  # weighted least squares is the plain one on rows times this
+        x_mean, y_mean = (np.average(a, axis=0, weights=v) for a in (x, y))
+        u, s, vt = decompose((x - x_mean) * root)
+        uy, squared = u.T @ ((y - y_mean) * root), u**2
         best: tuple[float, float, float, Float] | None = None
         for penalty in penalties:
             shrink = s**2 / (s**2 + penalty * n)
-            fitted = u @ (shrink[:, None] * uy) + y_mean
-            leverage = np.minimum(squared @ shrink + 1 / n, 1 - 1e-9)
+            fitted = u @ (shrink[:, None] * uy) / root + y_mean
+            leverage = np.minimum(squared @ shrink + v / n, 1 - 1e-9)
             left_out = y - (y - fitted) / (1 - leverage)[:, None]
-            scale = fit_scale(left_out, codes)
-            loss = nll(log_softmax(scale * left_out), codes)
+            scale = fit_scale(left_out, codes, weights)
+            loss = nll(log_softmax(scale * left_out), codes, weights)
             if best is None or loss < best[0]:
                 best = loss, float(penalty), scale, left_out * scale
         if best is None:

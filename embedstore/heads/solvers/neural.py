@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import torch
 
 Tensors = dict[str, "torch.Tensor"]
+Targets = tuple["torch.Tensor", "torch.Tensor"]
+"""Class codes (n,), or what stands for them, and what the items count (n,)."""
 
 SLOW, SLOW_RATE = "encoder.", 0.02
 """Transformer blocks learn at a fiftieth of the rate: at the full one they overfit a few thousand items in three epochs."""
@@ -42,6 +44,8 @@ class NeuralHead(Head):
     batch_size : int
     learning_rate, weight_decay : float
     label_smoothing : float
+    focal : float
+        γ of the focal loss (Lin et al. 2017): items that are predicted well already count (1 - p)^γ; 0 for plain cross-entropy.
     seed : int
     device : str
 
@@ -52,6 +56,7 @@ class NeuralHead(Head):
     """
 
     stochastic = True
+    takes_weights = True
 
     history_: list[dict[str, float]]
     standardizer_: Standardizer
@@ -67,6 +72,7 @@ class NeuralHead(Head):
         learning_rate: float = 2e-3,
         weight_decay: float = 0.05,
         label_smoothing: float = 0.05,
+        focal: float = 0.0,
         seed: int = 0,
         device: str = "cpu",
     ) -> None:
@@ -79,6 +85,7 @@ class NeuralHead(Head):
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.label_smoothing = label_smoothing
+        self.focal = focal
         self.seed = seed
         self.device = device
 
@@ -92,7 +99,7 @@ class NeuralHead(Head):
         with self._own_random_numbers(), bounded():  # again: fitting the first one imports torch
             torch.manual_seed(self.seed)
             self._net = self._module(self.dims_, len(self.classes_)).to(self.device)
-            self._run(self._tensors(train), self._tensors(validation), train.codes, validation.codes)
+            self._run(self._tensors(train), self._tensors(validation), self._targets(train), self._targets(validation))
 
     def _own_random_numbers(self) -> AbstractContextManager[None]:
         """Within it torch's generators, the device's too, may be seeded; then they are as they were."""
@@ -101,10 +108,18 @@ class NeuralHead(Head):
         device = torch.device(self.device)
         return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
-    def _run(self, train: tuple[Tensors, Tensors], val: tuple[Tensors, Tensors], y: Array, v_y: Array) -> None:
+    def _targets(self, data: Data) -> Targets:
         import torch
 
-        codes, v_codes = (torch.from_numpy(np.asarray(c)).to(self.device) for c in (y, v_y))
+        weights = np.ones(len(data)) if data.weights is None else data.weights
+        arrays = np.asarray(data.codes), weights.astype(np.float32)
+        codes, counts = (torch.from_numpy(array).to(self.device) for array in arrays)
+        return codes, counts
+
+    def _run(self, train: tuple[Tensors, Tensors], val: tuple[Tensors, Tensors], targets: Targets, v_targets: Targets) -> None:
+        import torch
+
+        codes, counts = targets
         n = len(codes)
         steps = max(1, math.ceil(n / self.batch_size))
         groups = [
@@ -122,22 +137,38 @@ class NeuralHead(Head):
             for index in batches:
                 masks = _hide_some({k: m[index] for k, m in train[1].items()}, self.modality_dropout)
                 logits = self._net({k: x[index] for k, x in train[0].items()}, masks)
-                loss = torch.nn.functional.cross_entropy(logits, codes[index], label_smoothing=self.label_smoothing)
+                loss = self._loss(logits, codes[index], counts[index])
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 schedule.step()
                 losses.append(loss.detach())
             logits = self._forward(*val)
-            losses.append(torch.nn.functional.cross_entropy(logits, v_codes))
-            *t_losses, v_loss, accuracy = torch.stack([*losses, (logits.argmax(1) == v_codes).float().mean()]).tolist()
-            total = sum(one * len(index) for one, index in zip(t_losses, batches, strict=True))
+            v_loss, accuracy = self._checked(logits, *v_targets)
+            total = sum(one * len(index) for one, index in zip(torch.stack(losses).tolist(), batches, strict=True))
             self.history_.append({"train_loss": total / n, "val_loss": v_loss, "val_accuracy": accuracy})
             if v_loss < best - 1e-4:
                 best, best_state, waited = v_loss, copy.deepcopy(self._net.state_dict()), 0
             elif (waited := waited + 1) >= self.patience:
                 break
         self._net.load_state_dict(best_state)
+
+    def _loss(self, logits: torch.Tensor, codes: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+        """What a step lowers: the mean loss of logits (b, c), items times what they count (b,)."""
+        import torch
+
+        losses = torch.nn.functional.cross_entropy(logits, codes, label_smoothing=self.label_smoothing, reduction="none")
+        if self.focal > 0:
+            own = logits.log_softmax(1).gather(1, codes[:, None])[:, 0].exp()
+            losses = losses * (1 - own) ** self.focal
+        return (losses * counts).mean()
+
+    def _checked(self, logits: torch.Tensor, codes: torch.Tensor, counts: torch.Tensor) -> tuple[float, float]:
+        """The loss and the accuracy of the validation items."""
+        import torch
+
+        losses = torch.nn.functional.cross_entropy(logits, codes, reduction="none")
+        return (losses * counts).mean().item(), (logits.argmax(1) == codes).float().mean().item()
 
     def _forward(self, inputs: Tensors, masks: Tensors) -> torch.Tensor:
         import torch

@@ -14,7 +14,9 @@ EXACT = 1e-3
 """How far t may be off; the loss is flat around its least, so that it tells no difference."""
 
 
-def fit_scale(scores: npt.NDArray[Any], codes: Codes, *, low: float = -4.0, high: float = 6.0) -> float:
+def fit_scale(
+    scores: npt.NDArray[Any], codes: Codes, weights: Float | None = None, *, low: float = -4.0, high: float = 6.0
+) -> float:
     """exp(t) that minimises the log-loss of softmax(exp(t) · scores) over t in [low, high], which has one minimum.
 
     Parameters
@@ -22,11 +24,13 @@ def fit_scale(scores: npt.NDArray[Any], codes: Codes, *, low: float = -4.0, high
     scores : (n, c)
         Held-out scores; the scale is meaningless on training scores.
     codes : (n,)
+    weights : (n,), optional
+        What each item counts.
     """
     from scipy.optimize import minimize_scalar
 
     def loss(t: float) -> float:
-        return nll(log_softmax(np.exp(t) * scores), codes)
+        return nll(log_softmax(np.exp(t) * scores), codes, weights)
 
     found = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": EXACT})
     return float(np.exp(found.x))

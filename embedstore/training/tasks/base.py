@@ -34,6 +34,12 @@ Scores = dict[str, Score]
 HEAD, KNN, MAJORITY = "head", "knn", "majority"
 """Names of what is judged: the head, a plain kNN, and the baseline of classifiers that always says the most frequent class."""
 
+CLASSES = "classification"
+"""What `Task.heads` is where heads say one class of an item."""
+UNBALANCED = "unbalanced"
+"""The name of the same head without what helps rare classes."""
+MULTILABEL = "multilabel"
+"""The task of targets that were split into labels."""
 DEFAULT = "classification"
 """The task of a target that no other one claims."""
 

@@ -14,13 +14,15 @@ from embedstore.errors import HeadError
 from embedstore.evaluation.bootstrap import Bootstrap
 from embedstore.evaluation.metrics import classification_scores, label_scores
 from embedstore.heads import Head, KnnHead, LinearHead
+from embedstore.heads.balanced import BalancedHead
 from embedstore.heads.base import Inputs, as_labels
 from embedstore.heads.io import HeadRecord
 from embedstore.heads.solvers.temperature import certain_scale
 from embedstore.store import View
+from embedstore.training.balance_changes import balance_sections
 from embedstore.training.closer_look import classifier_sections
-from embedstore.training.label_notes import FEW, label_notes
-from embedstore.training.tasks.base import MAJORITY, Array, Float, Judged, Labels, Predicted, Scores, Task
+from embedstore.training.label_notes import FEW, imbalance_note, label_notes
+from embedstore.training.tasks.base import MAJORITY, UNBALANCED, Array, Float, Judged, Labels, Predicted, Scores, Task
 
 IMPOSSIBLE = -30.0
 """The log-probability of a class that a head does not know."""
@@ -35,7 +37,7 @@ class Classification(Task):
     headlines: ClassVar[Mapping[str, str]] = {"accuracy": "accuracy", "macro_f1": "macro F1"}
     compared = ("accuracy", "macro_f1", "balanced_accuracy")
     constant = MAJORITY
-    titles: ClassVar[Mapping[str, str]] = {MAJORITY: "majority class"}
+    titles: ClassVar[Mapping[str, str]] = {MAJORITY: "majority class", UNBALANCED: "the same without balance"}
     reports_without_copies = True
 
     def labels(self, view: View) -> Labels:
@@ -105,7 +107,8 @@ class Classification(Task):
         fitted[judged.fitted_on] = True
         val = fitted & (judged.split == "val")
         folds = len(set(judged.split.tolist()) - set(SPLITS))  # 0 for a split
-        return label_notes(judged.labels.values, fitted & ~val, val, few=max(FEW, folds))
+        notes = label_notes(judged.labels.values, fitted & ~val, val, few=max(FEW, folds))
+        return notes if isinstance(judged.head, BalancedHead) else [*notes, *imbalance_note(judged.labels.values[fitted])]
 
     def evaluation_notes(self, judged: Judged) -> list[str]:
         classes = judged.labels.classes
@@ -117,7 +120,7 @@ class Classification(Task):
         return [f"{count:,} items are of classes that the head does not know: {strange}"]
 
     def sections(self, view: View, judged: Judged, seed: int) -> dict[str, Any]:
-        return classifier_sections(view, judged, seed)
+        return {**classifier_sections(view, judged, seed), **balance_sections(judged, judged.bootstrap(view, seed))}
 
 
 def class_labels(view: View) -> Array:
