@@ -32,6 +32,7 @@ from embedstore.retrieval.eval_search_options import EvalSearchOptions
 from embedstore.retrieval.index_options import IndexOptions
 from embedstore.retrieval.search_options import BATCHED, SearchOptions
 from embedstore.sources import MemorySource
+from embedstore.training.compare_options import CompareOptions
 from embedstore.training.evaluate_options import EvaluateOptions
 from embedstore.training.labels_options import LabelsOptions
 from embedstore.training.predict_options import PredictOptions
@@ -105,6 +106,7 @@ VERBS = [
         {"columns": "id_column", "allow_models": "allow_model"},
     ),
     Verb("compact", es.compact, CompactOptions, {"store", "on_progress"}),
+    Verb("compare", es.compare, CompareOptions, {"store", "target", "on_progress"}, {"where": "where"}),
 ]
 every_verb = pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.command)
 
