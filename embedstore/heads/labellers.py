@@ -79,7 +79,9 @@ class KnnLabeller(Labeller, KnnHead):
     def _vote(self, near: Codes, similarity: npt.NDArray[np.float32], k: int, temperature: float) -> Float:
         """Log-odds (q, c) of the first k neighbours' votes, with a little of every label so that none is impossible."""
         weight = vote_weights(similarity[:, :k], temperature)
-        votes = np.einsum("qk,qkc->qc", weight, self.codes_[near[:, :k]])
+        votes = np.zeros((len(near), len(self.classes_)))
+        for ballot, neighbour in zip(weight.T, near.T, strict=False):  # one at a time: (q, k, c) may not fit into memory
+            votes += ballot[:, None] * self.codes_[neighbour]
         total = weight.sum(axis=1, keepdims=True)
         prior = self.codes_.mean(axis=0)
         shares = np.where(total > 0, votes / np.maximum(total, 1e-300), prior)

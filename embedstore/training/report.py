@@ -14,7 +14,7 @@ from embedstore._version import __version__
 from embedstore.errors import UsageError, next_step, reason_of
 from embedstore.evaluation.ladder import Step
 from embedstore.evaluation.metrics import Score
-from embedstore.heads import AutoHead, AutoLabeller, Head
+from embedstore.heads import AutoHead, AutoLabeller, BalancedHead, Head
 from embedstore.reports.data import ReportData
 from embedstore.store import View
 from embedstore.training.certainty import Certainty, section
@@ -129,6 +129,8 @@ def _title(baseline: str, task: Task, view: View) -> str:
 
 
 def _history(head: Head) -> list[dict[str, float]]:
+    if isinstance(head, BalancedHead):
+        head = head.member_
     if isinstance(head, AutoHead | AutoLabeller) and len(head.members_) == 1:
         head = next(iter(head.members_.values()))
     return list(getattr(head, "history_", []))

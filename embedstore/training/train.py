@@ -16,7 +16,7 @@ from embedstore.evaluation.copies import EVERY
 from embedstore.evaluation.ladder import Step
 from embedstore.evaluation.metrics import Score, scores_to_dict
 from embedstore.heads import AutoHead, AutoLabeller, Head
-from embedstore.heads.balanced import check_balance
+from embedstore.heads.balanced import BalancedHead, check_balance
 from embedstore.heads.io import OUT_OF_FOLD, PAGE, SPLIT, HeadRecord, refuse_alignment, replaced_note, save_head, split_file
 from embedstore.reports.page import render_html
 from embedstore.store import Store, View
@@ -281,6 +281,7 @@ def _saved(
 
 def _summary(view: View, judged: Judged, name: str, options: TrainOptions, seconds: float) -> TrainReport:
     bootstrap = judged.bootstrap(view, options.seed)
+    fitted = judged.head.member_ if isinstance(judged.head, BalancedHead) else judged.head
     return TrainReport(
         head=name,
         task=judged.task.name,
@@ -293,10 +294,10 @@ def _summary(view: View, judged: Judged, name: str, options: TrainOptions, secon
         baselines=judged.baselines(bootstrap),
         gain=judged.gain(bootstrap),
         evaluation=judged.evaluation,
-        learned=_learned(judged.head),
+        learned=_learned(fitted),
         seconds=round(seconds, 3),
         fit_seconds=round(judged.fit_seconds, 3),
-        ladder=judged.head.ladder_ if isinstance(judged.head, AutoHead | AutoLabeller) else [],
+        ladder=fitted.ladder_ if isinstance(fitted, AutoHead | AutoLabeller) else [],
         seeds=[*judged.seeds],
         copies=judged.copies.to_dict(),
         without_copies=judged.without_copies(view, options.seed),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from embedstore.heads.base import Data, HeadState
 from embedstore.heads.io import HeadRecord, load_head, save_head
 from embedstore.heads.label_sets import best_thresholds, indicators, rarest
 from embedstore.heads.solvers.logistic import LogisticProblem, OneVsRestProblem
+from embedstore.heads.trees import check_model
 
 QUICK: dict[str, dict[str, Any]] = {
     "weighted": {"epochs": 30, "batch_size": 32, "learning_rate": 0.02},
@@ -225,3 +227,16 @@ def test_a_state_with_other_thresholds_is_damaged(tmp_path: Path) -> None:
     save_head(tmp_path / "heads" / "h", HeadRecord("h", "tags", specs, head, {}), {})
     with pytest.raises(CorruptStoreError, match="3 thresholds for 4 labels"):
         load_head(tmp_path / "heads" / "h")
+
+
+def test_trees_of_several_labels_are_looked_at_before_they_are_used() -> None:
+    """A model that another machine made: each tree belongs to one of the labels."""
+    X, y, present = drawn(120)
+    model = make("gbdt").fit(X, y, present=present).state().files["model.ubj"]
+    check_model(model)
+    xgboost = pytest.importorskip("xgboost")
+    text = bytes(xgboost.Booster(model_file=bytearray(model)).save_raw("json")).decode()
+    document = json.loads(text)
+    document["learner"]["gradient_booster"]["model"]["tree_info"][0] = 4
+    with pytest.raises((ValueError, xgboost.core.XGBoostError), match=r"belong to no class of 4|tree_info|group"):
+        check_model(json.dumps(document).encode())

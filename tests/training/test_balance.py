@@ -65,6 +65,7 @@ def test_what_changed_stands_beside_the_head_without_it(store: es.Store, how: st
     page = Path(found.report).read_text("utf-8")
     assert "What balancing changed" in page
     assert "recall of rare" in page
+    assert found.learned["alpha"] > 0
     head = load_head(store.path / "heads" / how).head
     assert isinstance(head, BalancedHead)
     assert (head.head, head.balance) == ("linear", how)
