@@ -28,11 +28,11 @@ class _LabelNetwork(Labeller, NeuralHead):
             losses = losses * torch.where(codes > 0, 1 - p, p) ** self.focal
         return losses.mean()
 
-    def _checked(self, logits: torch.Tensor, codes: torch.Tensor, counts: torch.Tensor) -> tuple[float, float]:
+    def _checked(self, logits: torch.Tensor, codes: torch.Tensor, counts: torch.Tensor) -> list[torch.Tensor]:
         import torch
 
-        loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, codes.to(logits.dtype)).item()
-        return loss, ((logits > 0) == (codes > 0)).float().mean().item()
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, codes.to(logits.dtype))
+        return [loss, ((logits > 0) == (codes > 0)).float().mean()]
 
 
 class WeightedLabeller(_LabelNetwork, WeightedHead):

@@ -141,7 +141,7 @@ def test_what_is_no_label_set_is_refused() -> None:
         LinearLabeller().fit(X, y[:3])
     with pytest.raises(HeadError, match="no order among them"):
         LinearLabeller().fit(X, [["a"], [1]] * 10)
-    with pytest.raises(UsageError, match="any number of labels there are: linear, knn, weighted"):
+    with pytest.raises(UsageError, match="several labels there are: linear, knn, weighted"):
         make_head("ridge", task="multilabel")
 
 

@@ -91,7 +91,7 @@ def test_what_looks_joined_is_asked_about(store: es.Store) -> None:
         ("kind", {"separator": ";", "task": "classification"}, "for the task multilabel, not classification"),
         ("kind", {"task": "multilabel"}, "several labels need a list, or a separator: --separator ';'"),
         ("tags", {"task": "classification"}, "'tags' holds list values"),
-        ("tags", {"head": "ridge"}, "For any number of labels there are: linear, knn"),
+        ("tags", {"head": "ridge"}, "For several labels there are: linear, knn"),
     ],
 )
 def test_what_does_not_fit_is_refused(store: es.Store, target: str, options: dict[str, Any], words: str) -> None:

@@ -144,8 +144,8 @@ class NeuralHead(Head):
                 schedule.step()
                 losses.append(loss.detach())
             logits = self._forward(*val)
-            v_loss, accuracy = self._checked(logits, *v_targets)
-            total = sum(one * len(index) for one, index in zip(torch.stack(losses).tolist(), batches, strict=True))
+            *t_losses, v_loss, accuracy = torch.stack([*losses, *self._checked(logits, *v_targets)]).tolist()
+            total = sum(one * len(index) for one, index in zip(t_losses, batches, strict=True))
             self.history_.append({"train_loss": total / n, "val_loss": v_loss, "val_accuracy": accuracy})
             if v_loss < best - 1e-4:
                 best, best_state, waited = v_loss, copy.deepcopy(self._net.state_dict()), 0
@@ -163,12 +163,12 @@ class NeuralHead(Head):
             losses = losses * (1 - own) ** self.focal
         return (losses * counts).mean()
 
-    def _checked(self, logits: torch.Tensor, codes: torch.Tensor, counts: torch.Tensor) -> tuple[float, float]:
+    def _checked(self, logits: torch.Tensor, codes: torch.Tensor, counts: torch.Tensor) -> list[torch.Tensor]:
         """The loss and the accuracy of the validation items."""
         import torch
 
         losses = torch.nn.functional.cross_entropy(logits, codes, reduction="none")
-        return (losses * counts).mean().item(), (logits.argmax(1) == codes).float().mean().item()
+        return [(losses * counts).mean(), (logits.argmax(1) == codes).float().mean()]
 
     def _forward(self, inputs: Tensors, masks: Tensors) -> torch.Tensor:
         import torch
