@@ -34,6 +34,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "embedstore labels my.store label --out wrong.csv --report wrong.html",
         "embedstore labels my.store label -n 50 --disagree",
     ),
+    "compare": (
+        "embedstore compare my.store label",
+        "embedstore compare my.store label --inputs image --inputs text --inputs image,text --cv 5",
+    ),
     "align": (
         "embedstore align my.store --from text --to image",
         'embedstore search my.store "red car" --space aligned.image',

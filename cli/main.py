@@ -13,6 +13,7 @@ import typer
 from . import interrupts, streams
 from .align import align
 from .compact import compact
+from .compare import compare
 from .dedup import dedup
 from .demo import demo
 from .embed import embed
@@ -24,6 +25,7 @@ from .import_ import import_vectors
 from .index import index
 from .info import info
 from .labels import labels
+from .metavars import PlainHelp, with_metavars
 from .plugin_help import WithDatasets, WithHeads
 from .predict import predict
 from .remove import remove
@@ -49,7 +51,7 @@ app = typer.Typer(
 )
 
 COMMANDS = (
-    *(demo, embed, import_vectors, info, index, search, train, evaluate, predict, labels, align),
+    *(demo, embed, import_vectors, info, index, search, train, evaluate, predict, compare, labels, align),
     *(eval_search, dedup, verify, repair, remove, compact, encoders),
 )
 """In the order in which help lists them; each parses, calls the library and prints, and imports what it needs inside."""
@@ -58,9 +60,9 @@ PLUGINS = {embed: WithDatasets, train: WithHeads}
 
 for _command in COMMANDS:
     _name = _command.__name__.replace("_", "-")
-    app.command(_name, cls=PLUGINS.get(_command), no_args_is_help=_command not in (demo, encoders), epilog=epilog(_name))(
-        _command
-    )
+    app.command(
+        _name, cls=PLUGINS.get(_command, PlainHelp), no_args_is_help=_command not in (demo, encoders), epilog=epilog(_name)
+    )(with_metavars(_command, _name))
 
 
 def _print_version(asked: bool) -> None:

@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
-from typer.core import TyperCommand
+from .metavars import PlainHelp
+
+if TYPE_CHECKING:
+    from embedstore.registry import Registry
 
 
-class _PluginHelp(TyperCommand):
+class _PluginHelp(PlainHelp):
     """Looks plugins up when help is shown, and imports none of them."""
 
-    seams: ClassVar[Mapping[str, str]]
-    """Title of a section → name of a registry in `embedstore.registry`."""
+    def sections(self) -> dict[str, Registry]:
+        """The plugins to list, by their title."""
+        raise NotImplementedError
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        from embedstore import registry
-
         super().format_options(ctx, formatter)
-        for title, seam in self.seams.items():
-            plugins: registry.Registry = getattr(registry, seam)
+        for title, plugins in self.sections().items():
             with formatter.section(title):
                 formatter.write_dl([(name, plugins.summary(name)) for name in plugins])
 
 
 class WithDatasets(_PluginHelp):
-    seams: ClassVar[Mapping[str, str]] = {"Kinds of DATASET": "SOURCES"}
+    def sections(self) -> dict[str, Registry]:
+        from embedstore.registry import SOURCES
+
+        return {"Kinds of DATASET": SOURCES}
 
 
 class WithHeads(_PluginHelp):
-    seams: ClassVar[Mapping[str, str]] = {"Tasks": "TASKS", "Heads": "HEADS", "Heads for numbers": "REGRESSORS"}
+    def sections(self) -> dict[str, Registry]:
+        from embedstore.registry import TASKS, kinds_of_heads
+
+        return {"Tasks": TASKS, **{heads.kind.replace("head", "Heads", 1): heads for heads in kinds_of_heads()}}

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from embedstore.ingest.report import ProgressCallback
     from embedstore.retrieval.search_result import SearchResult
     from embedstore.training.certainty import Certainty
+    from embedstore.training.compare import CompareReport
     from embedstore.training.evaluate import EvaluationReport
     from embedstore.training.predict import Predictions
     from embedstore.training.train import TrainReport
@@ -190,6 +191,25 @@ def print_evaluation(report: EvaluationReport) -> None:
     say(f"{report.evaluation}; {report.seconds:.1f} s.")
     _print_certainty(report.certainty)
     _print_notes(report.notes, report.report)
+
+
+def print_comparison(report: CompareReport) -> None:
+    """Candidates, the best first."""
+    from embedstore.training.tasks.base import task_called
+
+    task = task_called(report.task)
+    rows: list[tuple[Any, ...]] = []
+    for one in report.candidates:
+        scores = (str(one.metrics[name]) for name in task.headlines)
+        behind = "best" if one.behind is None else f"{one.behind}" + ("" if one.behind.certain_gain else ", not certain")
+        searched = [str(one.search["map"]) if one.search else ""] if any(c.search for c in report.candidates) else []
+        rows.append((one.name, *scores, behind, *searched, "?" if one.ms is None else f"{one.ms:.1f}", f"{one.bytes:,}"))
+    search = ["search, mAP [95 %]"] if any(c.search for c in report.candidates) else []
+    lead = f"behind, in {task.lead}"
+    titles = [f"{title} [95 %]" for title in task.headlines.values()]
+    print_table(["inputs", *titles, lead, *search, "ms/item", "bytes/item"], rows, numeric=["ms/item", "bytes/item"])
+    say(f"{report.head} heads on {report.items:,} items; {report.evaluation}; {report.seconds:.1f} s.")
+    _print_notes(report.notes, "")
 
 
 def _print_scores(

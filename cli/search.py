@@ -76,9 +76,13 @@ def search(
 def _text(words: list[str]) -> list[str]:
     """Words that were typed one after the other, as one text; none where there are none."""
     from embedstore.errors import UsageError
+    from embedstore.sources.base import MODALITY_OF
+    from embedstore.sources.files import absent
 
     if len(words) == 1 and Path(words[0]).is_file():
         raise UsageError(f"{words[0]} is a file. Search by it: --image {words[0]}. Search by its name: --text {words[0]}")
+    if len(words) == 1 and Path(words[0]).suffix.lower() in MODALITY_OF:
+        raise UsageError(f"{absent(words[0])} Search by its name: --text {words[0]}")
     return [" ".join(words)] if words else []
 
 

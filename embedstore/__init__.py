@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from embedstore.spec import EncoderSpec
     from embedstore.store import Store, View
     from embedstore.store.verify import verify
+    from embedstore.training.compare import CompareReport, compare
     from embedstore.training.evaluate import evaluate
     from embedstore.training.labels import LabelReport, labels
     from embedstore.training.out_of_fold import OutOfFold, out_of_fold
@@ -40,6 +41,7 @@ _HOMES = {
     "AlignReport": "embedstore.retrieval.align",
     "BatchReport": "embedstore.retrieval.batch",
     "CompactReport": "embedstore.retrieval.compact",
+    "CompareReport": "embedstore.training.compare",
     "DuplicateReport": "embedstore.duplicates.report",
     "EmbedReport": "embedstore.ingest.embed",
     "EmbedstoreError": "embedstore.errors",
@@ -59,6 +61,7 @@ _HOMES = {
     "View": "embedstore.store",
     "align": "embedstore.retrieval.align",
     "compact": "embedstore.retrieval.compact",
+    "compare": "embedstore.training.compare",
     "embed": "embedstore.ingest.embed",
     "eval_search": "embedstore.retrieval.eval_search",
     "evaluate": "embedstore.training.evaluate",
@@ -82,6 +85,7 @@ __all__ = [
     "AlignReport",
     "BatchReport",
     "CompactReport",
+    "CompareReport",
     "DuplicateReport",
     "EmbedReport",
     "EmbedstoreError",
@@ -101,6 +105,7 @@ __all__ = [
     "View",
     "align",
     "compact",
+    "compare",
     "embed",
     "eval_search",
     "evaluate",

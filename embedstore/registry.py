@@ -101,6 +101,24 @@ HEADS = Registry("embedstore.heads", "head", order=(*_SIMPLEST_FIRST, "ensemble"
 REGRESSORS = Registry("embedstore.heads.regression", "head for numbers", order=("linear", "ridge", "knn", "gbdt"))
 """Subclasses of `embedstore.heads.Regressor`, by the kind that stands for them where the target is a number."""
 
+_OTHER_HEADS: dict[str, Registry] = {}
+
+
+def heads_for(task: str) -> Registry:
+    """The heads that a task takes, by its `heads`: those of a task that none of ours serves are ``embedstore.heads.TASK``."""
+    if task in ("classification", "regression"):
+        return HEADS if task == "classification" else REGRESSORS
+    return _OTHER_HEADS.setdefault(task, Registry(f"{HEADS.group}.{task}", f"head for {task}"))
+
+
+def kinds_of_heads() -> Iterator[Registry]:
+    """Every registry of heads: for classes, for numbers, then for what other packages bring heads for, which are looked up."""
+    yield from (HEADS, REGRESSORS)
+    prefix = f"{HEADS.group}."
+    found = {group.removeprefix(prefix) for group in entry_points().groups if group.startswith(prefix)}
+    yield from (heads_for(task) for task in sorted({*found, *_OTHER_HEADS} - {"regression"}))
+
+
 TASKS = Registry("embedstore.tasks", "task", order=("classification", "regression"))
 """Subclasses of `embedstore.training.tasks.base.Task`; those in the order may claim a target for which no task was named."""
 

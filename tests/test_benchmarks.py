@@ -27,6 +27,7 @@ from benchmarks import (
     logistic,
     memory,
     missing,
+    pipeline,
     ridge,
     search,
     store,
@@ -51,6 +52,14 @@ def test_extract(capsys: pytest.CaptureFixture[str]) -> None:
     ratios = extract.main(["--tiny"])
     assert ratios.keys() == {"image", "text"}
     assert all(ratio > 0 for found in ratios.values() for ratio in found.values())
+
+
+@pytest.mark.slow
+def test_pipeline(capsys: pytest.CaptureFixture[str]) -> None:
+    rates = pipeline.main(["--tiny", "--files", "64", "--workers", "1"])
+    assert len(rates) == 6
+    assert all(rate > 0 for rate in rates.values())
+    assert "| device | processes | 1 |" in capsys.readouterr().out
 
 
 def test_heads(capsys: pytest.CaptureFixture[str]) -> None:

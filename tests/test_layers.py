@@ -28,7 +28,7 @@ LAYERS = [
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 
-LATER = 18
+LATER = 15
 """Imports of embedstore's own modules inside its functions. Each is to put off a heavy library, such as torch."""
 
 HEAVY = (

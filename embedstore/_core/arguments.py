@@ -8,6 +8,7 @@ import operator
 import os
 import types
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from types import NoneType
 from typing import Any, Union, get_args, get_origin
@@ -46,9 +47,10 @@ def check_types(options: Any) -> None:
     UsageError
         Naming the first option that is of another type.
     """
-    for field in dataclasses.fields(options):
-        if not isinstance(field.type, str):
-            object.__setattr__(options, field.name, as_type(getattr(options, field.name), field.type, field.name))
+    for name, default, annotation in _fields(type(options)):  # type: ignore[arg-type]
+        value = getattr(options, name)
+        if value is not default:  # a search has twenty options, and fractions of a millisecond
+            object.__setattr__(options, name, as_type(value, annotation, name))
 
 
 def check_least(options: Any, **least: int) -> None:
@@ -85,6 +87,13 @@ def as_type(value: Any, annotation: Any, name: str) -> Any:
     raise UsageError(f"{name} must be {_described(kinds)}. Got {got}.")
 
 
+@lru_cache
+def _fields(options: type) -> tuple[tuple[str, Any, Any], ...]:
+    """Name, default and annotation of each field that is checked by its annotation."""
+    every = dataclasses.fields(options)
+    return tuple((field.name, field.default, field.type) for field in every if not isinstance(field.type, str))
+
+
 _NOTHING = object()
 
 
@@ -95,6 +104,7 @@ class _OddElementError(TypeError):
         self.element = element
 
 
+@lru_cache
 def _members(annotation: Any) -> tuple[Any, ...]:
     """The types of a union, or the one type."""
     return get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
@@ -102,6 +112,8 @@ def _members(annotation: Any) -> tuple[Any, ...]:
 
 def _converted(value: Any, kind: Any) -> Any:
     """`value` as a `kind`, which is no union; `TypeError` where it is none."""
+    if type(value) is kind:
+        return value
     origin = get_origin(kind) or kind
     if origin is Sequence:
         return _several(value, *get_args(kind))
@@ -124,6 +136,7 @@ def _converted(value: Any, kind: Any) -> Any:
 
 
 def _several(value: Any, of: Any) -> Any:
+    """`value` as a sequence of something."""
     if of is Any:  # columns of any kind, as they are
         if isinstance(value, str | bytes) or not isinstance(value, Iterable):
             raise TypeError
@@ -137,6 +150,7 @@ def _several(value: Any, of: Any) -> Any:
 
 
 def _element(value: Any, annotation: Any) -> Any:
+    """One value of a sequence or mapping."""
     for kind in _members(annotation):
         try:
             return _converted(value, kind)
@@ -156,7 +170,7 @@ _WORDS: dict[Any, tuple[str, str]] = {
 """Types as they are called, one and several."""
 
 
-def _described(kinds: Iterable[Any], several: bool = False) -> str:
+def _described(kinds: Iterable[Any], *, several: bool = False) -> str:
     """What an argument may be; that it may be left out goes without saying."""
     words = []
     for kind in kinds:
@@ -185,6 +199,8 @@ def strings(given: str | Iterable[str], what: str) -> list[str]:
     UsageError
         Something in it is not a string.
     """
+    if isinstance(given, bytes | Mapping) or not isinstance(given, Iterable):
+        raise UsageError(f"{what} must be strings. Got {shown(given)} ({type(given).__name__}) instead.")
     found = [given] if isinstance(given, str) else list(given)
     for value in found:
         if not isinstance(value, str):

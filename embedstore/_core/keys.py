@@ -28,7 +28,7 @@ _ENTRY_BYTES = KEY_BYTES + 8
 SEGMENT = 65536
 
 
-def hash_payload(payload: bytes) -> bytes:
+def hash_payload(payload: bytes | memoryview) -> bytes:
     """BLAKE2b of `payload`, 16 bytes: the content hash used everywhere."""
     return hashlib.blake2b(payload, digest_size=KEY_BYTES).digest()
 

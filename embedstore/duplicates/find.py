@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from embedstore._core.arguments import shown
 from embedstore._core.distinct import distinct
 from embedstore._core.threads import bounded
 from embedstore.duplicates.dedup_options import THRESHOLD, DedupOptions
@@ -141,6 +142,8 @@ def remove_duplicates(store: Store, report: DuplicateReport) -> Store:
     StoreError
         The report is of another store, or the store has changed since: an item may no longer be what it was.
     """
+    if not isinstance(report, DuplicateReport):
+        raise UsageError(f"report must be what find_duplicates returned. Got {shown(report)} instead.")
     now = store.refresh()
     if report.store.resolve() != now.path.resolve():
         raise StoreError(f"The report is of {report.store}, not of {now.path}. Find the duplicates of this store first.")

@@ -5,15 +5,17 @@ Knows nothing of stores and pipelines: payloads in, vectors out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from embedstore._core.device_errors import device_failure
+from embedstore._core.slabs import Pin
 from embedstore.encoders.names import EncoderName
-from embedstore.errors import EncoderError, UsageError, one_line
+from embedstore.errors import EmbedstoreError, EncoderError, EncoderOutOfMemoryError, PayloadError, UsageError, one_line
 from embedstore.spec import EncoderSpec
 
 Vectors = npt.NDArray[np.float32]
@@ -26,6 +28,7 @@ LOCAL = {
 """How weights on this machine are named."""
 
 RUNTIMES = ("auto", "torch", "compile", "openvino")
+PRECISIONS = ("auto", "float32", "float16", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -40,10 +43,11 @@ class EncoderRequest:
         What follows the first colon, without ``@POOLING``, ``@DIMENSIONS`` and ``+windows``.
     modality : str
     device : str
-        ``"auto"`` or a torch device.
+        ``"auto"`` or a torch device; several, such as ``"cuda:0,cuda:1"``, take turns.
     precision : str
-        ``"auto"``, ``"float32"`` or ``"bfloat16"``: the arithmetic, not the stored dtype. Auto is bfloat16 on CUDA; on a CPU it
-        is float32, or bfloat16 where the processor has it and OpenVINO's vectors still are those of float32.
+        One of `PRECISIONS`: the arithmetic, not the stored dtype. Auto is float16 on CUDA where the network's vectors of its
+        examples stay those of float32 (cosine of 0.9999 or more), else float32; on a CPU it is float32, or bfloat16 where the
+        processor has it and OpenVINO's vectors still are those of float32.
     runtime : str
         One of `RUNTIMES`. Auto is OpenVINO on a CPU where it is installed and gives torch's vectors. Compile is torch with
         ``torch.compile``, which takes up to a minute before the first batch.
@@ -77,15 +81,64 @@ class EncoderRequest:
     recorded: EncoderSpec | None = None
     force: bool = False
 
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The devices that `device` names.
+
+        Raises
+        ------
+        UsageError
+        """
+        named = tuple(self.device.split(","))
+        if len(named) > 1 and ("auto" in named or "" in named or len(set(named)) < len(named)):
+            raise UsageError(f"--device {self.device!r} should name each device once, as in cuda:0,cuda:1.")
+        return named
+
+
+@dataclass(frozen=True)
+class Outside:
+    """How other processes do what `Encoder.prepare` does, outside of Python's lock.
+
+    Parameters
+    ----------
+    factory : str
+        ``"module:name"`` of a callable that makes, of `arguments`, a function from a payload's bytes to what `prepare` gives:
+        an array of `shape`, or something else that JSON can say.
+    arguments : callable
+        Gives the keyword arguments, which JSON can say; asked for before the first payload is prepared.
+    shape : tuple of int
+        Of the arrays, uint8.
+    kept : callable, optional
+        What `prepare` would have given, of the payload (bytes, or a view of shared memory) and of what was said instead.
+    pin : callable, optional
+        See `embedstore._core.slabs.Pin`: makes the memory of arrays known to the device of the model.
+    """
+
+    factory: str
+    arguments: Callable[[], Mapping[str, Any]]
+    shape: tuple[int, ...]
+    kept: Callable[[Any, Any], Any] = lambda payload, said: said
+    pin: Pin | None = None
+
 
 class Encoder(Protocol):
     """Turns payloads of one modality into vectors.
 
     An encoder of texts may also have ``cost(prepared) -> int``: texts of like cost are encoded together (default: `len`).
-    One that can begin a batch before the last one is done may have ``start(batch)``, which begins it and returns a function
-    that waits for what `encode` would return. One that puts something else before a query than before an item has ``queries``,
-    the encoder of queries; one that knows under which licence its weights are has ``license``, a string; one whose vectors may
-    be cut has ``matryoshka``, where its model says so, or the empty text.
+    One that prepares many payloads in less time than one by one may have ``prepare_batch(payloads)``: a list of what `prepare`
+    gives for each, with a `PayloadError` in the place of a payload that it costs; `prepare_all` calls either. One whose
+    payloads other processes can prepare has ``outside``, an `Outside`, or None where they would not be faster. One that can
+    begin a batch before the last one is done may have ``start(batch)``, which begins it and returns a function that waits for
+    what `encode` would return; until it has returned, nothing in the batch is to change. ``lanes`` is how many batches may
+    then be under way besides the one that is begun (default: 1).
+
+    Each of these counts only as far as no subclass overrides `prepare` or `encode` alone. So that this can be told, one that is
+    set on an instance is declared by its class too, as in ``outside: Outside | None = None``; else it counts only where
+    `prepare`, or `encode`, is set on the instance as well.
+
+    One that puts something else before a query than before an item has ``queries``, the encoder
+    of queries; one that knows under which licence its weights are has ``license``, a string; one whose vectors may be cut has
+    ``matryoshka``, where its model says so, or the empty text.
     `prepare` is called from many threads at once, `encode` from one. Models are loaded when `encode` first needs them,
     so that `spec` stays cheap where it can.
     """
@@ -121,6 +174,56 @@ class Encoder(Protocol):
 
     def provenance(self) -> Mapping[str, str]:
         """Library versions and device; for people, never compared."""
+
+
+def stands_for(encoder: Encoder, faster: str, plain: str) -> bool:
+    """Whether the encoder has `faster`, and nothing overrides `plain` alone.
+
+    The classes tell which of the two was defined last. What is set on an instance does not tell which class set it, so it
+    counts as its class's own.
+    """
+    own = getattr(encoder, "__dict__", {})
+    if plain in own:
+        return faster in own
+    places = [vars(kind) for kind in type(encoder).__mro__]
+    first, other = (next((i for i, names in enumerate(places) if name in names), len(places)) for name in (faster, plain))
+    return first < len(places) and first <= other
+
+
+def outside_of(encoder: Encoder) -> Outside | None:
+    """How other processes prepare for the encoder, if they can and it asks for that."""
+    if not stands_for(encoder, "outside", "prepare"):
+        return None
+    given: Outside | None = encoder.outside  # type: ignore[attr-defined]
+    return given
+
+
+def prepare_all(encoder: Encoder, payloads: Sequence[bytes]) -> list[Any]:
+    """What `encoder` makes of each payload, or the `PayloadError` that it costs; in one go where the encoder can."""
+    if stands_for(encoder, "prepare_batch", "prepare"):
+        return list(encoder.prepare_batch(payloads))  # type: ignore[attr-defined]
+    return [prepare_one(encoder, payload) for payload in payloads]
+
+
+def prepare_one(encoder: Encoder, payload: bytes) -> Any:
+    """The prepared payload, or the `PayloadError` that it costs.
+
+    Raises
+    ------
+    EmbedstoreError
+        It is the encoder's, and not this payload's.
+    """
+    try:
+        return encoder.prepare(payload)
+    except PayloadError as error:
+        return error
+    except EmbedstoreError:
+        raise
+    except Exception as error:  # an encoder's own, or one of a library: it costs this payload alone
+        failure = device_failure(error)
+        if failure is not None and not isinstance(failure, EncoderOutOfMemoryError):
+            raise failure from error
+        return PayloadError("decode", one_line(error))
 
 
 def refuse_modality(request: EncoderRequest, known: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore._core.unit import unit_rows
-from embedstore.encoders.base import Encoder, EncoderRequest, Vectors
+from embedstore.encoders.base import Encoder, EncoderRequest, Outside, Vectors, outside_of, prepare_all, stands_for
 from embedstore.errors import UsageError
 
 SAMPLE = 2000
@@ -66,8 +66,15 @@ class Cut:
         asked: Encoder = getattr(self.encoder, "queries", self.encoder)
         return self if asked is self.encoder else type(self)(asked, self.spec.dim, Sample(0))
 
+    @property
+    def outside(self) -> Outside | None:
+        return outside_of(self.encoder)
+
     def prepare(self, payload: bytes) -> Any:
         return self.encoder.prepare(payload)
+
+    def prepare_batch(self, payloads: Sequence[bytes]) -> list[Any]:
+        return prepare_all(self.encoder, payloads)
 
     def cost(self, prepared: Any) -> int:
         cost: int = getattr(self.encoder, "cost", len)(prepared)
@@ -86,6 +93,10 @@ class Cut:
 
 class StartingCut(Cut):
     """One of an encoder that can begin a batch before the last one is done."""
+
+    @property
+    def lanes(self) -> int:
+        return getattr(self.encoder, "lanes", 1)
 
     def start(self, batch: Sequence[Any]) -> Any:
         begun = self.encoder.start(batch)  # type: ignore[attr-defined]
@@ -158,7 +169,7 @@ def shortened(encoder: Encoder, request: EncoderRequest, dim: int | None) -> Enc
         dim = getattr(encoder, "keeps", None)
     if dim is None or dim >= encoder.spec.dim:
         return encoder
-    return (StartingCut if hasattr(encoder, "start") else Cut)(encoder, dim)
+    return (StartingCut if stands_for(encoder, "start", "encode") else Cut)(encoder, dim)
 
 
 def _check(request: EncoderRequest, full: int, dim: int, declared: tuple[int, ...] | None) -> None:

@@ -6,8 +6,10 @@ PRETRAINED is a tag of open_clip (its weights come from the hub) or a local file
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -18,17 +20,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedstore._core.hub import hub
-from embedstore.encoders.base import EncoderRequest, Vectors, not_loadable, refuse_modality
+from embedstore.encoders.base import EncoderRequest, Vectors, not_loadable, prepare_one, refuse_modality
 from embedstore.encoders.cards import Card, hub_card
 from embedstore.encoders.image_encoder import ImageEncoder
 from embedstore.encoders.names import SCHEMES
 from embedstore.encoders.payloads.images import ImageTransform
-from embedstore.encoders.payloads.texts import EXAMPLE_TEXTS, decode_text
+from embedstore.encoders.payloads.texts import EXAMPLE_TEXTS, decode_text, decode_texts
 from embedstore.encoders.runtimes.base import Array, Model, Network, Pending
 from embedstore.encoders.runtimes.choose import batch_size_of, open_model
-from embedstore.encoders.runtimes.pytorch import fill, state_digest
 from embedstore.encoders.trust import no_code
-from embedstore.errors import EncoderError, UsageError
+from embedstore.encoders.weights import fill, state_digest
+from embedstore.errors import EncoderError, PayloadError, UsageError
 from embedstore.registry import version
 from embedstore.spec import EncoderSpec
 
@@ -58,9 +60,11 @@ class ClipTextEncoder:
         self.spec = _spec(clip, request, {"tokenizer": clip.tokenizer}, clip.context_length)
         self.license = clip.license
         self.batch_size = batch_size_of(request)
+        self.lanes = len(request.devices)
         self.truncated = 0
         self._clip = clip
         self._request = request
+        self._tokenizing = threading.Lock()
 
     @property
     def network(self) -> Network:
@@ -71,26 +75,37 @@ class ClipTextEncoder:
     def model(self) -> Model:
         return open_model(self.network, self._request)
 
-    def prepare(self, payload: bytes) -> str:
-        return decode_text(payload)
+    def prepare(self, payload: bytes) -> Array:
+        return self._counted(decode_text(payload))
 
-    def tokens(self, batch: Sequence[str]) -> Array:
-        """What `model` takes: (n, context length) int64."""
-        return np.asarray(self._clip.tokenize(list(batch)).numpy(), np.int64)
+    def prepare_batch(self, payloads: Sequence[bytes]) -> list[Array | PayloadError]:
+        texts, errors = decode_texts(payloads)
+        try:
+            tokens = self.tokens(list(texts.values()))
+        except Exception:  # tokenizers raise many kinds; one by one it says which text it is
+            return [prepare_one(self, payload) for payload in payloads]
+        prepared = {i: self._counted(texts[i], row) for i, row in zip(texts, tokens, strict=True)}
+        return [prepared[i] if i in prepared else errors[i] for i in range(len(payloads))]
 
-    def start(self, batch: Sequence[str]) -> Pending:
-        tokens = self.tokens(batch)
-        begun = self.model.start(tokens)
+    def tokens(self, texts: Sequence[str]) -> Array:
+        """Token ids (n, context length) int64, padded with zeros."""
+        with self._tokenizing:  # those of Hugging Face refuse a second thread
+            return np.asarray(self._clip.tokenize(list(texts)).numpy(), np.int64)
 
-        def wait() -> Vectors:
-            vectors = begun()
-            full = np.flatnonzero(tokens[:, -1] != 0).tolist()  # no padding left: cut, or exactly as long
-            self.truncated += sum(_token_count(self._clip.tokenize, batch[i]) > self._clip.context_length for i in full)
-            return vectors
+    def _counted(self, text: str, tokens: Array | None = None) -> Array:
+        """Token ids (context length,) int64 of `text`, which counts as truncated if it has more."""
+        if tokens is None:
+            tokens = self.tokens([text])[0]
+        if tokens[-1] != 0:  # no padding left: cut, or exactly as long
+            with self._tokenizing:
+                length = _token_count(self._clip.tokenize, text)
+                self.truncated += length > self._clip.context_length
+        return tokens
 
-        return wait
+    def start(self, batch: Sequence[Array]) -> Pending:
+        return self.model.start(np.stack(batch))
 
-    def encode(self, batch: Sequence[str]) -> Vectors:
+    def encode(self, batch: Sequence[Array]) -> Vectors:
         return self.start(batch)()
 
     def provenance(self) -> Mapping[str, str]:
@@ -102,7 +117,14 @@ class ClipTextEncoder:
     def _module(self) -> torch.nn.Module:
         from embedstore.encoders.runtimes.wrapped import ClipTexts
 
-        return ClipTexts(self._clip.model)
+        return ClipTexts(_tower(self._clip.model, visual=False))
+
+
+def _tower(model: Any, *, visual: bool) -> Any:
+    """`model` with the modules of one tower alone: the other is not to be placed on a GPU, nor converted, with it."""
+    tower = copy.copy(model)
+    tower._modules = {name: part for name, part in model._modules.items() if (name == "visual") == visual}
+    return tower
 
 
 def _token_count(tokenizer: Any, text: str) -> int:
@@ -138,7 +160,7 @@ def load(request: EncoderRequest) -> ImageEncoder | ClipTextEncoder:
     encoder = ImageEncoder(
         _spec(clip, request, clip.transform.to_dict(), None),
         clip.transform,
-        lambda: clip.model,
+        lambda: _tower(clip.model, visual=True),
         request,
         library="open_clip_torch",
         forward=lambda model, images: model.encode_image(images, normalize=True),

@@ -16,10 +16,13 @@ from embedstore._core.atomic_files import sha256_file
 from embedstore._core.hub import hub
 from embedstore.encoders.base import EncoderRequest, Vectors, not_loadable, refuse_modality
 from embedstore.encoders.cards import Card, matryoshka, read_config
+from embedstore.encoders.image_encoder import pictures
 from embedstore.encoders.payloads.images import decode_rgb
-from embedstore.encoders.payloads.texts import decode_text
+from embedstore.encoders.payloads.texts import EXAMPLE_TEXTS, decode_text
 from embedstore.encoders.prompts import ITEMS, QUERIES, chosen_prompts, known_prompts
 from embedstore.encoders.runtimes.choose import batch_size_of
+from embedstore.encoders.runtimes.precision import Arithmetic, Chosen
+from embedstore.encoders.runtimes.pytorch import TorchRuntime
 from embedstore.encoders.text_encoder import OVERLAP, TextEncoder
 from embedstore.encoders.trust import no_code
 from embedstore.errors import EmbedstoreError, EncoderError, UsageError
@@ -73,14 +76,30 @@ class SentenceEncoder:
         return SentenceEncoder(replace(self.spec, prompt=self.spec.query_prompt), self._model, self._request, task)
 
     @cached_property
-    def runtime(self) -> Any:
-        from embedstore.encoders.runtimes.pytorch import TorchRuntime
+    def runtime(self) -> TorchRuntime:
+        return TorchRuntime(self._request.devices[0], self._request.precision)
 
-        return TorchRuntime(self._request.device, self._request.precision)
+    @cached_property
+    def _chosen(self) -> Chosen:
+        """What it computes in; weights stay as they are, for what the library makes of payloads is float32 in parts."""
+
+        def vectors(arithmetic: Arithmetic) -> list[Vectors]:
+            return [self._vectors(self._features(batch), arithmetic) for batch in self._examples()]
+
+        return self.runtime.chosen(self.spec.name, self.spec.fingerprint, vectors, converts=False)
+
+    def _examples(self) -> list[list[Any]]:
+        if self.spec.modality == "text":
+            return [list(EXAMPLE_TEXTS), list(EXAMPLE_TEXTS[2:3])]
+        from PIL import Image
+
+        images = [Image.fromarray(pixels) for pixels in pictures(224, 224)]
+        return [images, images[:1]]
 
     @cached_property
     def model(self) -> Any:
-        return self._model.to(self.runtime.device)
+        with self.runtime.memory_errors():
+            return self._model.to(self.runtime.device)
 
     def prepare(self, payload: bytes) -> Any:
         if self.spec.modality == "image":
@@ -88,13 +107,23 @@ class SentenceEncoder:
         return decode_text(payload)
 
     def encode(self, batch: Sequence[Any]) -> Vectors:
-        features = self.model.preprocess(list(batch), prompt=self.spec.prompt or None, **self._task)
-        features = {k: v.to(self.runtime.device) if hasattr(v, "to") else v for k, v in features.items()}
+        features = self._features(batch)
         if self.spec.modality == "text" and self.spec.max_length:
             lengths = features["attention_mask"].sum(1).cpu().numpy()
             self._count_truncated([batch[i] for i in np.flatnonzero(lengths >= self.spec.max_length).tolist()])
-        vectors: Vectors = self.runtime.run(lambda: self.model(features, **self._task)["sentence_embedding"])
-        return vectors
+        return self._vectors(features, self._chosen.arithmetic)
+
+    def _features(self, batch: Sequence[Any]) -> Mapping[str, Any]:
+        features: Mapping[str, Any] = self.model.preprocess(list(batch), prompt=self.spec.prompt or None, **self._task)
+        return features
+
+    def _vectors(self, features: Mapping[str, Any], arithmetic: Arithmetic) -> Vectors:
+        def forward() -> torch.Tensor:
+            placed = {k: v.to(self.runtime.device) if hasattr(v, "to") else v for k, v in features.items()}
+            found: torch.Tensor = self.model(placed, **self._task)["sentence_embedding"]
+            return found
+
+        return self.runtime.run(forward, arithmetic)
 
     def _count_truncated(self, texts: list[str]) -> None:
         if texts:
@@ -104,7 +133,7 @@ class SentenceEncoder:
 
     def provenance(self) -> Mapping[str, str]:
         library = require("sentence_transformers", extra="st")
-        return {**self.runtime.provenance(), "sentence_transformers": library.__version__}
+        return {**self.runtime.provenance(self._chosen), "sentence_transformers": library.__version__}
 
 
 def load(request: EncoderRequest) -> SentenceEncoder | TextEncoder:

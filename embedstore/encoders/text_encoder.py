@@ -13,11 +13,11 @@ import numpy.typing as npt
 
 from embedstore._core.atomic_files import read_json
 from embedstore._core.unit import unit_rows
-from embedstore.encoders.base import EncoderRequest, Vectors
-from embedstore.encoders.payloads.texts import EXAMPLE_TEXTS, decode_text
+from embedstore.encoders.base import EncoderRequest, Vectors, prepare_one
+from embedstore.encoders.payloads.texts import EXAMPLE_TEXTS, decode_text, decode_texts
 from embedstore.encoders.runtimes.base import Array, Model, Network, Pending
 from embedstore.encoders.runtimes.choose import batch_size_of, open_model
-from embedstore.errors import EncoderError, UsageError, one_line
+from embedstore.errors import EncoderError, PayloadError, UsageError, one_line
 from embedstore.registry import require, version
 from embedstore.spec import EncoderSpec
 
@@ -84,6 +84,7 @@ class TextEncoder:
     ) -> None:
         self.spec = spec
         self.batch_size = batch_size_of(request)
+        self.lanes = len(request.devices)
         self.truncated = 0
         self._folder = folder
         self._load = load
@@ -111,8 +112,23 @@ class TextEncoder:
         return TextEncoder(spec, self._folder, self._load, self._request, self._packed, pooled_prompt=pooled)
 
     def prepare(self, payload: bytes) -> Windows:
-        encoding = self._tokenizer.encode(self.spec.prompt + decode_text(payload))
-        self.truncated += bool(encoding.overflowing)
+        return self._counted(self._tokenizer.encode(self.spec.prompt + decode_text(payload)))
+
+    def prepare_batch(self, payloads: Sequence[bytes]) -> list[Windows | PayloadError]:
+        """What `prepare` gives for each, or the error that it costs; tokenized on all cores, outside Python's lock."""
+        texts, errors = decode_texts(payloads)
+        tokenizer = self._tokenizer
+        try:  # the fast way leaves out where tokens lie in the text, which windows alone ask for
+            encode = tokenizer.encode_batch_fast if self._windows is None else tokenizer.encode_batch
+            encodings = encode([self.spec.prompt + text for text in texts.values()])
+        except Exception:  # the tokenizer's own has no other type; one by one it says which text it is
+            return [prepare_one(self, payload) for payload in payloads]
+        prepared = {i: self._counted(encoding) for i, encoding in zip(texts, encodings, strict=True)}
+        return [prepared[i] if i in prepared else errors[i] for i in range(len(payloads))]
+
+    def _counted(self, encoding: Any) -> Windows:
+        if encoding.overflowing:
+            self.truncated += 1
         return self._in_windows(encoding)
 
     def _in_windows(self, encoding: Any) -> Windows:

@@ -18,7 +18,7 @@ from embedstore.encoders.cards import Card, hub_card
 from embedstore.encoders.image_encoder import ImageEncoder
 from embedstore.encoders.names import SCHEMES
 from embedstore.encoders.payloads.images import ImageTransform
-from embedstore.encoders.runtimes.pytorch import fill, state_digest
+from embedstore.encoders.weights import fill, state_digest
 from embedstore.errors import UsageError, one_line
 from embedstore.spec import EncoderSpec
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from embedstore._core.distinct import distinct
 from embedstore._core.threads import bounded
-from embedstore.errors import HeadError
+from embedstore.errors import HeadError, one_line
 from embedstore.heads.params import Params
 
 Array = npt.NDArray[Any]
@@ -271,7 +271,7 @@ def as_inputs(X: Mapping[str, Array] | Array, present: Mapping[str, Mask] | None
     given = X if isinstance(X, Mapping) else {"x": X}
     if not given:
         raise HeadError("X holds no input; it should map at least one name to an array (n, d).")
-    inputs = {name: np.asarray(x, np.float32) for name, x in given.items()}
+    inputs = {name: _as_numbers(x, name) for name, x in given.items()}
     for name, vectors in inputs.items():
         if vectors.ndim not in (2, 3):
             raise HeadError(f"Input {name!r} should have shape (n, d) or (n, f, d). Got {vectors.shape} instead.")
@@ -283,6 +283,14 @@ def as_inputs(X: Mapping[str, Array] | Array, present: Mapping[str, Mask] | None
         wider = inputs[name].ndim == 3 and mask.ndim == 1
         masks[name] = np.repeat(mask[:, None], inputs[name].shape[1], axis=1) if wider else mask
     return inputs, masks
+
+
+def _as_numbers(x: Array, name: str) -> npt.NDArray[np.float32]:
+    """An input as float32, of any shape."""
+    try:
+        return np.asarray(x, np.float32)
+    except (TypeError, ValueError) as error:
+        raise HeadError(f"Input {name!r} should be numbers of shape (n, d): {one_line(error, 120)}") from error
 
 
 def pooled(inputs: Mapping[str, Array], masks: Mapping[str, Mask]) -> tuple[dict[str, Array], dict[str, Mask]]:

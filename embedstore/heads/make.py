@@ -6,19 +6,16 @@ from typing import Any
 
 from embedstore.errors import UsageError
 from embedstore.heads.base import Head
-from embedstore.registry import HEADS, REGRESSORS
-
-_SERVING = {"classification": HEADS, "regression": REGRESSORS}
-"""The heads that a kind stands for, by their `Head.task`."""
+from embedstore.registry import HEADS, Registry, heads_for, kinds_of_heads
 
 
 def head_class(kind: str) -> type[Head]:
     """The class of heads called `kind`; `UsageError` lists those there are."""
     if kind not in HEADS:
-        for name in REGRESSORS:
-            regressor: type[Head] = REGRESSORS.get(name)
-            if kind == regressor.kind:
-                return regressor
+        for others in kinds_of_heads():
+            for made in (others.get(name) for name in others if others is not HEADS):
+                if kind == made.kind:
+                    return made  # type: ignore[no-any-return]
     found: type[Head] = HEADS.get(kind)
     return found
 
@@ -26,18 +23,30 @@ def head_class(kind: str) -> type[Head]:
 def make_head(kind: str, *, task: str = "classification", **params: Any) -> Head:
     """A new head of `kind` for a task; parameters that it does not have (a device, a seed) are left out.
 
+    Parameters
+    ----------
+    task : str
+        What it has to serve: its `Head.task`.
+
     Raises
     ------
     UsageError
-        No such head, or none for that task.
+        No such head, or none for that task; lists those that it has.
     """
-    serving = _SERVING.get(task, HEADS)
+    serving = heads_for(task)
     if kind not in serving:
-        HEADS.get(kind)  # where there is no such head at all, this says so
-        raise UsageError(f"Head {kind!r} predicts classes. For numbers there are: {', '.join(serving)}.")
+        for others in kinds_of_heads():
+            if kind in others:
+                known = ", ".join(serving) or "none"
+                raise UsageError(f"Head {kind!r} predicts {_given_by(others)}. For {_given_by(serving)} there are: {known}.")
     made: type[Head] = serving.get(kind)
-    known = made().get_params()
-    return made(**{name: value for name, value in params.items() if name in known})
+    known_params = made().get_params()
+    return made(**{name: value for name, value in params.items() if name in known_params})
+
+
+def _given_by(heads: Registry) -> str:
+    """What heads predict, in a word."""
+    return "classes" if heads is HEADS else heads.kind.removeprefix("head for ")
 
 
 def params_of(head: Head) -> dict[str, Any]:

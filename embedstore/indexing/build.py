@@ -37,14 +37,15 @@ def build(
 ) -> tuple[Any, Recipe, Entries | None]:
     """A FAISS index over the vectors where `wanted` (n,), and what it became. A GPU builds graphs of float32 codes.
 
-    Labels count the wanted vectors in order. A graph that was built on the CPU comes with entries.
+    Labels count the wanted vectors in order. A graph comes with entries: FAISS by itself would begin walks through one that
+    a GPU built at the nearest of some vertices drawn at random (by its version, anew for every query), far from what is asked.
     """
     faiss = require("faiss", extra="cpu")
     faiss.omp_set_num_threads(threads)
     if recipe.kind == "hnsw" and device.startswith("cuda"):
         say("graph on the GPU")
         graph = cagra_graph(np.concatenate(list(blocks_of(vectors, wanted))), recipe.size, device)
-        return graph, recipe, None
+        return graph, recipe, _entries(vectors, wanted, seed)
     if recipe.kind == "hnsw":
         return _graph(recipe, vectors, wanted, say), recipe, _entries(vectors, wanted, seed)
     index = _lists(recipe, vectors, wanted, seed, say)

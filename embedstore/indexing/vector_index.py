@@ -6,7 +6,6 @@ and blocks in, positions out; knows no store.
 
 from __future__ import annotations
 
-import operator
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -148,7 +147,7 @@ class VectorIndex:
         Answer
             min(k, n) columns; those beyond a query's last result are empty.
         """
-        k = operator.index(k)
+        k = as_type(k, int, "k")
         queries = np.asarray(queries)
         queries = queries[None] if queries.ndim == 1 else queries
         if keep is None and (answer := self._planner.one(queries, k, recall)) is not None:
@@ -162,7 +161,7 @@ class VectorIndex:
             bad = int(np.flatnonzero(~np.isfinite(unit[:, 0]))[0])
             raise UsageError(f"The query at position {bad} holds NaN or infinity.")
         if k < 1:
-            raise UsageError(f"k should be 1 or more. Got {k!r} instead.")
+            raise UsageError(f"k must be at least 1. Got {k} instead.")
         if keep is not None and keep.shape != (len(self.vectors_),):
             raise UsageError(f"keep should have shape ({len(self.vectors_)},). Got {keep.shape} instead.")
         return self._planner.search(unit, k, keep, recall)

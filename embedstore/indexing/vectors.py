@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from embedstore._core.arguments import shown
 from embedstore.errors import UsageError
 
 Array = npt.NDArray[Any]
@@ -70,7 +71,11 @@ class ArrayVectors:
 
 def as_vectors(given: Array | Vectors) -> Vectors:
     """`given`, or an array wrapped as `Vectors`."""
-    return ArrayVectors(given) if isinstance(given, np.ndarray) else given
+    if isinstance(given, np.ndarray):
+        return ArrayVectors(given)
+    if not hasattr(given, "take"):
+        raise UsageError(f"vectors must be an array (n, dim), or be read in blocks. Got {shown(given)} instead.")
+    return given
 
 
 class Takes(Protocol):

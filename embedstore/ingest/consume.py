@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from embedstore.encoders.base import Encoder
+from embedstore._core.device_errors import device_failure, without_frames
+from embedstore.encoders.base import stands_for
 from embedstore.encoders.runtimes.base import Pending
 from embedstore.errors import EmbedstoreError, EncoderError, EncoderOutOfMemoryError, PayloadError, one_line
 from embedstore.ingest.carry import carried, recorded_failures
@@ -41,30 +42,52 @@ ENCODING_ERRORS = (*CONTENT_ERRORS, EncoderOutOfMemoryError)
 
 
 def encode_batch(batch: Batch) -> None:
-    """Encode a batch; on out-of-memory in halves (and smaller from then on), on another error one by one."""
+    """Encode a batch; on an error in halves, until what is at fault is alone; smaller from then on where memory ran out."""
     state, prepared = batch.state, batch.prepared
     if len(prepared) > state.batch_size:  # made before the size was halved
         _in_pieces(batch, state.batch_size)
         return
-    try:
-        state.put(batch.claims, state.encoder.encode(prepared))
-    except EncoderOutOfMemoryError:
+    error = _attempted(batch, partial(state.encoder.encode, prepared))
+    if error is None:
+        return
+    if isinstance(error, EncoderOutOfMemoryError):
         if len(prepared) == 1:
-            raise
+            raise error
         state.batch_size = len(prepared) // 2
         _in_pieces(batch, state.batch_size)
-    except CONTENT_ERRORS as error:
-        if isinstance(error, EmbedstoreError) and not isinstance(error, PayloadError):
+    elif len(prepared) > 1:
+        _in_pieces(batch, -(-len(prepared) // 2))
+    else:
+        failure = error if isinstance(error, PayloadError) else PayloadError("encode", one_line(error))
+        state.fail(int(batch.claims[0]), failure)
+
+
+def _attempted(batch: Batch, vectors: Pending) -> Exception | None:
+    """Put the vectors of `batch` into its space; what went wrong if a smaller batch, or another payload, may go better.
+
+    The error comes without the frames it was raised in. They hold what the encoder had made of the batch so far: a retry
+    would find no more memory than the attempt.
+
+    Raises
+    ------
+    EmbedstoreError
+        It is the encoder's, or the device's, and not a payload's.
+    """
+    try:
+        batch.state.put(batch.claims, vectors())
+    except ENCODING_ERRORS as error:
+        if isinstance(error, EmbedstoreError) and not isinstance(error, PayloadError | EncoderOutOfMemoryError):
             raise  # of the encoder, not of a payload
-        if len(prepared) > 1:
-            _in_pieces(batch, 1)
-        else:
-            failure = error if isinstance(error, PayloadError) else PayloadError("encode", one_line(error))
-            state.fail(int(batch.claims[0]), failure)
+        failed = device_failure(error) or error
+        if not isinstance(failed, ENCODING_ERRORS):
+            raise failed from error
+        without_frames(error)
+        return failed
+    return None
 
 
 class Encoding:
-    """Encodes batches and closes chunks in the order of events; the next batch is begun before the last one is waited for.
+    """Encodes batches and closes chunks in the order of events; the next batch is begun before the last ones are waited for.
 
     Parameters
     ----------
@@ -89,7 +112,7 @@ class Encoding:
             self.finish()
             raise
         self._waiting.append((event, begun))
-        self._finish(1)
+        self._finish(getattr(event.state.encoder, "lanes", 1))
 
     def finish(self) -> None:
         """Wait for all of it."""
@@ -117,29 +140,18 @@ def _begun(batch: Batch) -> Pending | None:
 
     `encode_batch` then runs it synchronously.
     """
-    if not _starts(batch.state.encoder) or len(batch.prepared) > batch.state.batch_size:
+    if not stands_for(batch.state.encoder, "start", "encode") or len(batch.prepared) > batch.state.batch_size:
         return None
     try:
         return batch.state.encoder.start(batch.prepared)  # type: ignore[attr-defined,no-any-return]
-    except ENCODING_ERRORS:
+    except ENCODING_ERRORS as error:
+        without_frames(error)  # what it holds is not to be in the way of the batch before, which is still computed
         return None
 
 
-def _starts(encoder: Encoder) -> bool:
-    """Whether the encoder has `start`, and none of its classes overrides `encode` alone."""
-    classes = type(encoder).__mro__
-    start, encode = (next((i for i, c in enumerate(classes) if name in vars(c)), len(classes)) for name in ("start", "encode"))
-    return start < len(classes) and start <= encode
-
-
 def _finished(batch: Batch, begun: Pending | None) -> None:
-    if begun is not None:
-        try:
-            batch.state.put(batch.claims, begun())
-            return
-        except ENCODING_ERRORS:
-            pass  # what to do about it, `encode_batch` knows
-    encode_batch(batch)
+    if begun is None or _attempted(batch, begun) is not None:
+        encode_batch(batch)  # which knows what to do about an error
 
 
 def _in_pieces(batch: Batch, size: int) -> None:

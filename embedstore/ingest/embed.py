@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,7 +34,7 @@ from embedstore.sources import (
 )
 from embedstore.sources.manifests import Manifest
 from embedstore.spec import EncoderSpec
-from embedstore.store import Store, StoreReader
+from embedstore.store import Store, StoreReader, path_of
 from embedstore.store.access import Access
 from embedstore.store.writer import StoreWriter
 
@@ -160,7 +159,7 @@ def embed(
     known = types if isinstance(types, Known) else Known({})
     said = declared(types or {}) if not isinstance(types, Known) else {}
     source = open_source(dataset, columns, timeout=timeout, root=options.confined)
-    made = not isinstance(store, Store) and not (Path(store) / "store.json").exists()
+    made = not isinstance(store, Store) and not (path_of(store) / "store.json").exists()
     opened = store if isinstance(store, Store) else Store.open(store, create=True, allow_models=options.allow_models)
     started = time.perf_counter()
     with opened.writer(discard_if_empty=made) as writer:

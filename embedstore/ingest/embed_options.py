@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from embedstore._core.arguments import DEVICES, TIMEOUT, as_type, check_least, check_types, option, shown
+from embedstore._core.arguments import TIMEOUT, as_type, check_least, check_types, option, shown
 from embedstore.errors import UsageError
 from embedstore.spec import MODALITIES
 
@@ -37,8 +37,8 @@ class EmbedOptions:
     columns: Mapping[str, str] | None = None
     types: "Mapping[str, str] | Known | None" = None
     dtype: str | None = option(None, "float16 (default) or float32, for new spaces.")
-    device: str = option("auto", DEVICES)
-    precision: str = option("auto", "auto, float32 or bfloat16.")
+    device: str = option("auto", "auto, cpu, cuda, cuda:N, or several GPUs: cuda:0,cuda:1.")
+    precision: str = option("auto", "auto (float16 on a GPU if the vectors agree), float32, float16 or bfloat16.")
     runtime: str = option("auto", "auto (OpenVINO on a CPU if installed), torch, compile or openvino.")
     workers: int | None = option(None, "Threads that read and decode; default one a CPU.")
     max_pixels: int | None = option(None, "Larger images are failures.")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,7 @@ from embedstore.sources.vectors.arrays import Matrix
 from embedstore.sources.vectors.open import open_vectors
 from embedstore.sources.vectors.source import VectorSource
 from embedstore.spec import MODALITIES, UNNAMED, EncoderSpec
-from embedstore.store import Store, StoreReader
+from embedstore.store import Store, StoreReader, path_of
 from embedstore.store.space import Space
 from embedstore.store.writer import StoreWriter
 
@@ -120,7 +119,7 @@ def import_vectors(
     )
     said = declared(types or {})
     found = open_vectors(source, ids=ids, metadata=metadata, vector_column=vector_column)
-    made = not isinstance(store, Store) and not (Path(store) / "store.json").exists()
+    made = not isinstance(store, Store) and not (path_of(store) / "store.json").exists()
     opened = store if isinstance(store, Store) else Store.open(store, create=True)
     report = ImportReport(items=found.count, notes=[*found.notes])
     with opened.writer(discard_if_empty=made) as writer:

@@ -1,12 +1,13 @@
 """The reading half of the pipeline: chunks of a source in, batches of prepared payloads out, in order.
 
-Runs in one thread of its own, with a pool of workers that read, hash and decode.
+Runs in one thread of its own, with a pool of workers. Payloads are read and hashed, then claimed in order, and prepared where
+no identical payload was claimed before; each step is begun so far ahead of the next that workers do not wait, not at the end of
+a chunk either.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -14,27 +15,30 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embedstore._core.keys import hash_payload, keys_from_bytes
-from embedstore._core.ordered import ordered_map
-from embedstore.errors import EmbedstoreError, PayloadError, one_line
+from embedstore._core.keys import Keys, hash_payload, keys_from_bytes
+from embedstore._core.ordered import ahead
+from embedstore.encoders.base import prepare_all
+from embedstore.errors import PayloadError
 from embedstore.ingest.chunks import LEAST_ROWS, LEAST_TEXTS, LEAST_WITH_TEXTS, chunks
 from embedstore.ingest.claims import SpaceState
 from embedstore.ingest.embed_options import EmbedOptions
 from embedstore.ingest.plan import Chunk, Planner, SpaceWork
+from embedstore.ingest.readers import Group, Payload, Reader, ToRead
 from embedstore.ingest.stages import Clock
 from embedstore.ingest.typed_batches import Typed
 from embedstore.sources.base import Source
-from embedstore.sources.files import read_payload
+from embedstore.store.items import SIZE
 from embedstore.store.parts import row_numbers
 
 Positions = npt.NDArray[np.intp]
-ReadPayload = tuple[bytes, npt.NDArray[np.uint64]] | PayloadError
-"""A payload and its content hash (2,), or why it could not be read."""
+Wanted = dict[str, npt.NDArray[np.bool_]]
 
 SORTED_TEXTS = 2048
 """Are prepared before the first of them are encoded: more have less padding, fewer keep a fast device waiting less."""
-GROUP, GROUP_BYTES = 32, 16 << 20
-"""So many files, or files of so many bytes, are claimed at once."""
+GROUP, GROUP_BYTES = 32, 4 << 20
+"""So many files, or files of so many bytes, are read, claimed and prepared at once."""
+USUAL_BYTES = 1 << 16
+"""Of a payload that counts as one of those that are prepared ahead."""
 
 
 @dataclass
@@ -54,6 +58,44 @@ class ChunkEnd:
     claims: dict[str, int]
 
 
+@dataclass
+class _Reading:
+    """Payloads of the items of a chunk at `positions`, which are being read."""
+
+    chunk: Chunk
+    modality: str
+    wanted: Wanted
+    positions: list[int]
+    future: Future[Group]
+
+
+@dataclass
+class _Preparing:
+    """Payloads of `size` bytes with the numbers `claims` (n,) in `state`, which are being prepared."""
+
+    state: SpaceState
+    claims: npt.NDArray[np.int64]
+    size: int
+    future: Future[list[Any]]
+
+
+@dataclass
+class _Texts:
+    """The texts of a chunk's items `to_read`."""
+
+    chunk: Chunk
+    wanted: Wanted
+    to_read: Positions
+
+
+@dataclass
+class _FilesEnd:
+    """All of a chunk's payloads of one modality came before."""
+
+    chunk: Chunk
+    modality: str
+
+
 class Producer:
     """Reads a source for several spaces.
 
@@ -66,6 +108,8 @@ class Producer:
     states : sequence of SpaceState
     pool : ThreadPoolExecutor
         Of as many threads as the options say.
+    reader : Reader
+        Reads and prepares, called by the pool's threads.
     clock : Clock
     options : EmbedOptions
     """
@@ -77,6 +121,7 @@ class Producer:
         planner: Planner,
         states: Sequence[SpaceState],
         pool: ThreadPoolExecutor,
+        reader: Reader,
         clock: Clock,
         options: EmbedOptions,
     ) -> None:
@@ -85,19 +130,34 @@ class Producer:
         self._planner = planner
         self._states = list(states)
         self._pool = pool
+        self._reader = reader
         self._clock = clock
-        self._options = options
+        self._threads = options.threads
         self._settled = {} if options.retry_failed else {state.name: _settled_failures(state) for state in states}
 
     def events(self) -> Iterator[Batch | ChunkEnd]:
+        most = max([2 * self._threads * GROUP, *(2 * state.batch_size for state in self._states)])
+        read = ahead(self._read(), 2 * self._threads + 2, lambda entry: int(isinstance(entry, _Reading)))
+        prepared = ahead(self._claimed(read), most, _weight)
+        batchers = {state.name: _Batcher(state) for state in self._states}
+        for entry in prepared:
+            if isinstance(entry, _Preparing):
+                yield from batchers[entry.state.name].add(entry.claims, entry.future.result())
+            elif isinstance(entry, _FilesEnd):
+                for batcher in batchers.values():
+                    yield from batcher.flush()
+            else:
+                yield entry
+
+    def _read(self) -> Iterator[_Reading | _Texts | _FilesEnd | ChunkEnd]:
+        """Plan chunk after chunk, and begin to read their payloads; the claims of a `ChunkEnd` are not known here."""
         for start, table in chunks(self._typed.batches(self._source.batches()), self._least_rows()):
             with self._clock.measure("compare"):
                 chunk = self._planner.plan(table, start)
             del table  # it holds the payloads, which are let go as soon as they are read
             for modality in chunk.missing:
                 yield from self._modality(chunk, modality)
-                chunk.payloads.pop(modality, None)
-            yield ChunkEnd(chunk, {state.name: state.claims for state in self._states})
+            yield ChunkEnd(chunk, {})
 
     def _least_rows(self) -> int:
         modalities = {state.encoder.spec.modality for state in self._states}
@@ -105,22 +165,25 @@ class Producer:
             return LEAST_ROWS
         return LEAST_WITH_TEXTS if len(modalities) > 1 else LEAST_TEXTS
 
-    def _modality(self, chunk: Chunk, modality: str) -> Iterator[Batch]:
+    def _modality(self, chunk: Chunk, modality: str) -> Iterator[_Reading | _Texts | _FilesEnd]:
         n = len(chunk)
         chunk.hashes[modality] = np.zeros((n, 2), np.uint64)
         chunk.was_read[modality] = np.zeros(n, bool)
-        states = [state for state in self._states if state.encoder.spec.modality == modality]
-        if not states:
-            return
-        wanted = {state.name: self._wanted(chunk, state) for state in states}
-        for state in states:
-            chunk.work[state.name] = SpaceWork.empty(n)
-        to_read = np.flatnonzero(np.logical_or.reduce(list(wanted.values())))
-        to_read = to_read[~np.isin(to_read, list(chunk.read_failures[modality]))]
-        if modality == "text":
-            yield from self._texts(chunk, states, wanted, to_read)
-        else:
-            yield from self._files(chunk, states, wanted, to_read, modality)
+        if states := self._of(modality):
+            wanted = {state.name: self._wanted(chunk, state) for state in states}
+            for state in states:
+                chunk.work[state.name] = SpaceWork.empty(n)
+            to_read = np.flatnonzero(np.logical_or.reduce(list(wanted.values())))
+            to_read = to_read[~np.isin(to_read, list(chunk.read_failures[modality]))]
+            if modality == "text":
+                yield _Texts(chunk, wanted, to_read)
+            else:
+                for positions, work in _groups(chunk, modality, to_read, max(1, min(GROUP, len(to_read) // self._threads))):
+                    yield _Reading(chunk, modality, wanted, positions, self._pool.submit(self._timed_read, work))
+        yield _FilesEnd(chunk, modality)
+
+    def _of(self, modality: str) -> list[SpaceState]:
+        return [state for state in self._states if state.encoder.spec.modality == modality]
 
     def _wanted(self, chunk: Chunk, state: SpaceState) -> npt.NDArray[np.bool_]:
         """Items (n,) whose payload this space has to look at."""
@@ -131,97 +194,85 @@ class Producer:
             done |= (chunk.old_row >= 0) & np.isin(chunk.old_row, self._settled[state.name])
         return ~chunk.missing[modality] & (chunk.suspect[modality] | ~done)
 
-    def _texts(
-        self, chunk: Chunk, states: list[SpaceState], wanted: dict[str, npt.NDArray[np.bool_]], to_read: Positions
-    ) -> Iterator[Batch]:
+    def _claimed(
+        self, entries: Iterator[_Reading | _Texts | _FilesEnd | ChunkEnd]
+    ) -> Iterator[_Preparing | Batch | _FilesEnd | ChunkEnd]:
+        """Claim what was read, in order, and begin to prepare it."""
+        for entry in entries:
+            if isinstance(entry, _Reading):
+                yield from self._files(entry)
+            elif isinstance(entry, _Texts):
+                yield from self._texts(entry)
+            elif isinstance(entry, _FilesEnd):
+                entry.chunk.payloads.pop(entry.modality, None)
+                yield entry
+            else:
+                yield ChunkEnd(entry.chunk, {state.name: state.claims for state in self._states})
+
+    def _texts(self, texts: _Texts) -> Iterator[Batch]:
         """Texts: hashed in one go, encoded in order of length, by bytes roughly and by what the encoder says exactly."""
         import pyarrow as pa
 
+        chunk, to_read = texts.chunk, texts.to_read
         with self._clock.measure("read"):
             column = chunk.table.column("text").take(pa.array(to_read))
             payloads = [text.encode() for text in column.to_pylist()]
             hashes = keys_from_bytes(b"".join(map(hash_payload, payloads)))
         chunk.hashes["text"][to_read] = hashes
         chunk.was_read["text"][to_read] = True
-        for state in states:
-            mine = np.flatnonzero(wanted[state.name][to_read])
-            with self._clock.measure("compare"):
-                claim, copy, first = state.claim(hashes[mine])
-            work = chunk.work[state.name]
-            work.claim[to_read[mine]], work.copy[to_read[mine]] = claim, copy
+        for state in self._of("text"):
+            mine = np.flatnonzero(texts.wanted[state.name][to_read])
+            claim, first = self._claim(chunk, state, to_read[mine], hashes[mine])
             lengths = np.fromiter((len(payloads[i]) for i in mine[first]), np.int64, len(first))
             order = first[np.argsort(lengths, kind="stable")]
             step = max(SORTED_TEXTS, state.batch_size)
             for lo in range(0, len(order), step):
                 some = order[lo : lo + step]
                 with self._clock.measure("decode"):
-                    prepared = [_prepare(state, payloads[i]) for i in mine[some]]
-                for i in [i for i, p in enumerate(prepared) if isinstance(p, PayloadError)]:
-                    state.fail(int(claim[some[i]]), prepared[i])
-                good = [i for i, p in enumerate(prepared) if not isinstance(p, PayloadError)]
-                good.sort(key=lambda i: state.cost(prepared[i]))
+                    found = prepare_all(state.encoder, [payloads[i] for i in mine[some]])
+                for i in [i for i, p in enumerate(found) if isinstance(p, PayloadError)]:
+                    state.fail(int(claim[some[i]]), found[i])
+                good = [i for i, p in enumerate(found) if not isinstance(p, PayloadError)]
+                good.sort(key=lambda i: state.cost(found[i]))
                 while good:
                     size = state.batch_size  # read once: the thread that encodes may halve it at any time
                     batch, good = good[:size], good[size:]
-                    yield Batch(state, claim[some[batch]], [prepared[i] for i in batch])
+                    yield Batch(state, claim[some[batch]], [found[i] for i in batch])
 
-    def _files(
-        self,
-        chunk: Chunk,
-        states: list[SpaceState],
-        wanted: dict[str, npt.NDArray[np.bool_]],
-        to_read: Positions,
-        modality: str,
-    ) -> Iterator[Batch]:
-        """Files: read and hashed by the workers, decoded by them where no identical payload was claimed before."""
-        reads = ordered_map(self._pool, self._read, _to_read(chunk, modality, to_read), window=4 * self._options.threads + 4)
-        batchers = {state.name: _Batcher(state) for state in states}
-        for positions, payloads in self._groups(chunk, modality, zip(to_read.tolist(), reads, strict=True)):
-            digests = chunk.hashes[modality][positions]
-            for state in states:
-                mine = [
-                    k
-                    for k, i in enumerate(positions)
-                    if wanted[state.name][i] and not self._has_failed(state, int(chunk.old_row[i]), digests[k])
-                ]
-                if not mine:
-                    continue
-                with self._clock.measure("compare"):
-                    claim, copy, first = state.claim(digests[mine])
-                work = chunk.work[state.name]
-                at = [positions[k] for k in mine]
-                work.claim[at], work.copy[at] = claim, copy
-                for k in first.tolist():
-                    future = self._pool.submit(self._timed_prepare, state, payloads[mine[k]])
-                    yield from batchers[state.name].add(int(claim[k]), future)
-        for batcher in batchers.values():
-            yield from batcher.flush()
-
-    def _groups(
-        self, chunk: Chunk, modality: str, reads: Iterable[tuple[int, ReadPayload]]
-    ) -> Iterator[tuple[list[int], list[bytes]]]:
-        """Positions and bytes of what could be read, a few at a time: to claim one by one takes longer than to read.
-
-        Notes in `chunk` what was read, its hash, and what could not be read.
-        """
-        positions: list[int] = []
-        payloads: list[bytes] = []
-        held = 0
-        for i, result in reads:
-            if isinstance(result, PayloadError):
-                chunk.read_failures[modality][i] = result
+    def _files(self, reading: _Reading) -> Iterator[_Preparing]:
+        """Files: noted in their chunk, claimed, and prepared by the workers where no identical payload was claimed before."""
+        chunk, modality = reading.chunk, reading.modality
+        group = reading.future.result()
+        good = []
+        for k, (i, payload) in enumerate(zip(reading.positions, group.payloads, strict=True)):
+            if isinstance(payload, PayloadError):
+                chunk.read_failures[modality][i] = payload
+            else:
+                good.append(k)
+        positions = np.asarray(reading.positions, np.intp)[good]
+        digests = keys_from_bytes(b"".join(group.digests[k] for k in good))
+        chunk.hashes[modality][positions] = digests
+        chunk.was_read[modality][positions] = True
+        for state in self._of(modality):
+            mine = np.flatnonzero(reading.wanted[state.name][positions])
+            mine = mine[[not self._has_failed(state, int(chunk.old_row[positions[m]]), digests[m]) for m in mine]]
+            if not len(mine):
                 continue
-            payload, digest = result
-            chunk.hashes[modality][i] = digest
-            chunk.was_read[modality][i] = True
-            positions.append(i)
-            payloads.append(payload)
-            held += len(payload)
-            if len(positions) >= GROUP or held >= GROUP_BYTES:
-                yield positions, payloads
-                positions, payloads, held = [], [], 0
-        if positions:
-            yield positions, payloads
+            claim, first = self._claim(chunk, state, positions[mine], digests[mine])
+            if len(first):
+                payloads = [group.payloads[good[m]] for m in mine[first]]
+                size = sum(map(len, payloads))
+                yield _Preparing(state, claim[first], size, self._pool.submit(self._timed_prepare, state, payloads))
+
+    def _claim(
+        self, chunk: Chunk, state: SpaceState, positions: Positions, hashes: Keys
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.intp]]:
+        """Claims (n,) of the items at `positions` (n,), and which of them (m,) are the first of theirs."""
+        with self._clock.measure("compare"):
+            claim, copy, first = state.claim(hashes)
+        work = chunk.work[state.name]
+        work.claim[positions], work.copy[positions] = claim, copy
+        return claim, first
 
     def _has_failed(self, state: SpaceState, row: int, digest: npt.NDArray[np.uint64]) -> bool:
         """Whether the row's recorded failure is of this very payload, and it is not to be tried again."""
@@ -230,72 +281,61 @@ class Producer:
         before = state.space.failures_by_row.get(row)
         return before is not None and before.stage != "read" and before.hash == digest.tobytes()
 
-    def _read(self, work: tuple[str, bytes | None]) -> ReadPayload:
-        uri, payload = work
+    def _timed_read(self, work: list[ToRead]) -> Group:
         with self._clock.measure("read"):
-            try:
-                payload = (
-                    read_payload(uri, timeout=self._options.timeout, root=self._options.confined)
-                    if payload is None
-                    else payload
-                )
-            except PayloadError as error:
-                return error
-            return payload, keys_from_bytes(hash_payload(payload))[0]
+            return self._reader.read(work)
 
-    def _timed_prepare(self, state: SpaceState, payload: bytes) -> Any:
+    def _timed_prepare(self, state: SpaceState, payloads: list[Payload]) -> list[Any]:
         with self._clock.measure("decode"):
-            return _prepare(state, payload)
+            return self._reader.prepare(state.encoder, payloads)
 
 
-def _to_read(chunk: Chunk, modality: str, positions: Positions) -> Iterable[tuple[str, bytes | None]]:
-    """(uri, bytes) of the payloads at `positions`; no bytes: the uri is to be read. Lazily, for each copies its bytes."""
+def _weight(entry: _Preparing | Batch | _FilesEnd | ChunkEnd) -> int:
+    """How much of what may be prepared ahead it takes: payloads, large ones counting as several."""
+    return max(len(entry.claims), entry.size // USUAL_BYTES) if isinstance(entry, _Preparing) else 0
+
+
+def _groups(chunk: Chunk, modality: str, at: Positions, size: int) -> Iterator[tuple[list[int], list[ToRead]]]:
+    """The payloads at the positions `at`, up to `size` or `GROUP_BYTES` at once. Bytes are copied as they are asked for."""
     uris = chunk.table.column(modality).to_pylist()
+    sizes = chunk.table.column(modality + SIZE).to_pylist()
     payloads = chunk.payloads.get(modality)
-    return ((uris[i], payloads[int(i)].as_py() if payloads is not None else None) for i in positions)
-
-
-def _prepare(state: SpaceState, payload: bytes) -> Any:
-    """The prepared payload, or the `PayloadError` that it costs."""
-    try:
-        return state.encoder.prepare(payload)
-    except PayloadError as error:
-        return error
-    except EmbedstoreError:  # of the encoder, not of this payload
-        raise
-    except Exception as error:  # an encoder's own, or one of a library: it costs this payload alone
-        return PayloadError("decode", one_line(error))
+    positions: list[int] = []
+    work: list[ToRead] = []
+    held = 0
+    for i in at.tolist():
+        payload = payloads[i].as_py() if payloads is not None else None
+        one = ToRead(uris[i], payload, sizes[i])
+        positions.append(i)
+        work.append(one)
+        held += len(payload) if payload is not None else one.size or 0
+        if len(work) >= size or held >= GROUP_BYTES:
+            yield positions, work
+            positions, work, held = [], [], 0
+    if work:
+        yield positions, work
 
 
 class _Batcher:
-    """Collects decoded payloads of one space in order; at most two batches are decoded ahead."""
+    """Collects prepared payloads of one space in order."""
 
     def __init__(self, state: SpaceState) -> None:
         self._state = state
-        self._futures: deque[tuple[int, Future[Any]]] = deque()
         self._claims: list[int] = []
         self._prepared: list[Any] = []
 
-    def add(self, claim: int, future: Future[Any]) -> Iterator[Batch]:
-        self._futures.append((claim, future))
-        while self._futures and (len(self._futures) > 2 * self._state.batch_size or self._futures[0][1].done()):
-            yield from self._take()
+    def add(self, claims: npt.NDArray[np.int64], prepared: Sequence[Any]) -> Iterator[Batch]:
+        for claim, one in zip(claims.tolist(), prepared, strict=True):
+            if isinstance(one, PayloadError):
+                self._state.fail(claim, one)
+                continue
+            self._claims.append(claim)
+            self._prepared.append(one)
+            if len(self._claims) >= self._state.batch_size:
+                yield self._batch()
 
     def flush(self) -> Iterator[Batch]:
-        while self._futures:
-            yield from self._take()
         if self._claims:
-            yield self._batch()
-
-    def _take(self) -> Iterator[Batch]:
-        claim, future = self._futures.popleft()
-        prepared = future.result()
-        if isinstance(prepared, PayloadError):
-            self._state.fail(claim, prepared)
-            return
-        self._claims.append(claim)
-        self._prepared.append(prepared)
-        if len(self._claims) >= self._state.batch_size:
             yield self._batch()
 
     def _batch(self) -> Batch:

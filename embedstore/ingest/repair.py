@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from embedstore.ingest.repair_options import RepairOptions
 from embedstore.ingest.report import EmbedReport, ProgressCallback
 from embedstore.sources import Dataset, open_source
 from embedstore.sources.subset import Subset
-from embedstore.store import Store
+from embedstore.store import Store, path_of
 from embedstore.store.pending import end_repair, pending, removed_ids
 from embedstore.store.salvage import Damage, lacks_vectors, take_out
 
@@ -78,7 +77,7 @@ def repair(
         ``store.json`` or a ``space.json`` is damaged: only a backup brings these back.
     """
     options = RepairOptions(columns=columns, device=device, allow_models=allow_models)
-    opened = Store.open(store.path if isinstance(store, Store) else Path(store), check=False)
+    opened = Store.open(path_of(store), check=False)
     with opened.writer() as writer:
         report = RepairReport(take_out(writer))
         declared = [name for name, space in writer.store.spaces.items() if space.spec.declared]
@@ -122,4 +121,4 @@ def _kept(store: Store, removed: list[str] | None) -> Callable[[Sequence[str]], 
 
 
 def _path(store: Store | str | os.PathLike[str]) -> str:
-    return str(store.path if isinstance(store, Store) else store)
+    return str(path_of(store))

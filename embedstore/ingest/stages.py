@@ -9,7 +9,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from types import TracebackType
@@ -93,6 +93,9 @@ class RunAhead(Generic[T]):
                     return
         except BaseException as caught:
             error = caught
+        finally:
+            if isinstance(self._source, Generator):  # here, where it runs: what it has begun for nobody is cancelled
+                self._source.close()
         self._put(_End(error))
 
     def _put(self, item: T | _End) -> bool:

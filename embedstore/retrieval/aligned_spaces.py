@@ -184,7 +184,7 @@ class ProjectedSpace:
         """Where an index over this space lives: beside the aligner."""
         return self.root / HEADS / self.head / f"index-{self.base.name}"
 
-    @cached_property
+    @property
     def raw(self) -> ProjectedRaw:
         """Every vector ever committed, projected, at positions that never change."""
         return ProjectedRaw(self)

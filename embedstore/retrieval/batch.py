@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from embedstore._core.arguments import as_type, shown
 from embedstore._core.result_files import FORMATS, write_tables
 from embedstore._core.threads import bounded
 from embedstore._core.words import counted
@@ -105,6 +107,7 @@ def search_batch(
 
     wanted = SearchOptions(space=space, k=k, where=where, recall=recall, device=device)
     opened = store if isinstance(store, Store) else Store.open(store)
+    out = as_type(out, str | os.PathLike[str] | None, "out")
     if out is None or Path(out).suffix.lower() not in FORMATS:
         raise UsageError(f"Say where to write the neighbours: --out FILE with one of {', '.join(FORMATS)}. Got {out} instead.")
     searcher = Searcher(opened, device=wanted.device, resident=True)
@@ -146,6 +149,8 @@ def search_batch(
 def _blocks(
     searcher: Searcher, queries: str | Path | npt.NDArray[Any], space: str | None, k: int
 ) -> tuple[SearchableSpace, Iterator[Block]]:
+    if not isinstance(queries, np.ndarray | str | os.PathLike):
+        raise UsageError(f"queries must be a .npy file, a space, or an array (m, dim). Got {shown(queries)} instead.")
     if isinstance(queries, (str, Path)) and str(queries) in searcher.queries.spaces:
         asked = searcher.queries.space(str(queries))
         target = searcher.queries.space(space) if space else asked

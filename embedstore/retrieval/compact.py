@@ -16,7 +16,7 @@ from embedstore.retrieval.compact_options import CompactOptions
 from embedstore.retrieval.index import index, open_index
 from embedstore.retrieval.index_options import RECORDED
 from embedstore.retrieval.searcher import Searcher
-from embedstore.store import Store
+from embedstore.store import Store, path_of
 from embedstore.store.indexes import IndexRecord
 from embedstore.store.rewrite import compact_parts, worth_compacting
 
@@ -63,7 +63,7 @@ def compact(
         Rewrite everything.
     """
     force = CompactOptions(force=force).force
-    path = store.path if isinstance(store, Store) else Path(store)
+    path = path_of(store)
     report = CompactReport()
     with Store.open(path).writer() as writer:
         report.reason = worth_compacting(writer.store) or ("asked for" if force else "")

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from embedstore._core.arguments import as_type
 from embedstore._core.atomic_files import of_one_generation
 from embedstore._core.folders import Folder
 from embedstore._core.locks import locked
@@ -188,6 +189,7 @@ def _again(space: SearchableSpace) -> str:
 
 
 def _target(store: Store, spaces: Mapping[str, SearchableSpace], name: str | None) -> SearchableSpace:
+    name = as_type(name, str | None, "space")
     if name is None:
         if len(store.spaces) != 1:
             raise UsageError(f"Say which space to index: {', '.join(spaces) or 'the store has none yet'}.")

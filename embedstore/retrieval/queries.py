@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from embedstore._core.unit import unit_rows
 from embedstore.encoders import reload_encoder
-from embedstore.errors import EmbedstoreError, FingerprintError, SourceError, UsageError
+from embedstore.errors import EmbedstoreError, FingerprintError, PayloadError, SourceError, UsageError, one_line
 from embedstore.retrieval.aligned_spaces import ProjectedSpace, SearchableSpace, query_space, skipped_aligners, spaces_of
-from embedstore.sources.files import read_file
+from embedstore.sources.files import absent, is_url, read_file
 from embedstore.sources.vectors.arrays import read_array, read_member
 from embedstore.spec import UNNAMED, EncoderSpec
 from embedstore.store import Store
@@ -124,14 +124,33 @@ class Resolver:
         raise UsageError(f"{self.store.path} has no space {name!r}. Spaces: {', '.join(self.spaces) or 'none yet'}.")
 
     def payload(self, modality: str, given: str | os.PathLike[str], space: str | None) -> Asked:
-        """A text, or the path of a file of another modality."""
+        """A text, or the path of a file of another modality.
+
+        Raises
+        ------
+        UsageError
+            It is empty, has no direction, or cannot be compared with the space.
+        SourceError
+            The file cannot be read or decoded.
+        """
         if modality == "text" and not str(given).strip():
             raise UsageError("The text to search for is empty.")
         target = self.comparable(modality, space)
-        data = str(given).encode() if modality == "text" else read_file(os.fspath(given))
-        vector = self.encode(target, modality, [data])[0]
+        if modality == "text":
+            vector = self.encode(target, modality, [str(given).encode()])[0]
+        else:
+            vector = self._file(target, modality, os.fspath(given))
         vector = _directed(vector, f"The vector of this {modality}")
         return Asked(target, vector, note=_declared_note(target), aligned=() if space else tuple(self.alignments(modality)))
+
+    def _file(self, target: SearchableSpace, modality: str, path: str) -> Float:
+        """The vector (dim,) of a file."""
+        if not is_url(path) and not os.path.exists(path):
+            raise SourceError(absent(path))
+        try:
+            return np.asarray(self.encode(target, modality, [read_file(path)])[0])
+        except PayloadError as error:
+            raise SourceError(error.reason if path in error.reason else f"{path}: {error.reason}") from error
 
     def encode(self, target: SearchableSpace, modality: str, payloads: Sequence[bytes]) -> Float:
         """Vectors (m, dim) in `target` of raw payloads of one modality."""
@@ -265,7 +284,10 @@ class Resolver:
     def vector(self, vector: QueryVector | npt.NDArray[Any], space: str | None) -> Asked:
         """A vector made elsewhere, whose fingerprint is compared where it has one."""
         query = vector if isinstance(vector, QueryVector) else QueryVector(vector)
-        values = np.asarray(query.values)
+        try:
+            values = np.asarray(query.values)
+        except (TypeError, ValueError) as error:  # rows of different lengths, or a tensor on a GPU
+            raise UsageError(f"The vector should be numbers of shape (dim,): {one_line(error, 120)}") from error
         values = values[0] if values.ndim == 2 and len(values) == 1 else values
         if values.ndim != 1 or values.dtype.kind not in "fiu":
             raise UsageError(f"The vector should be numbers of shape (dim,). Got {values.dtype}{values.shape} instead.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 from typing import Unpack
 
@@ -73,6 +74,7 @@ def search(store: Store | str | Path, **query: Unpack[Question]) -> SearchResult
         return Searcher(Store.open(store), device=wanted.device).answer(wanted)
     searcher = store.kept.get((Searcher, wanted.device))
     if searcher is None or not searcher.current():
-        searcher = Searcher(store, device=wanted.device, exact_bytes=KEPT_BYTES, before=searcher)
+        its_own = weakref.proxy(store)  # or both would live until Python looks for cycles, with their files and memory
+        searcher = Searcher(its_own, device=wanted.device, exact_bytes=KEPT_BYTES, before=searcher)
         store.kept[Searcher, wanted.device] = searcher
     return searcher.answer(wanted)

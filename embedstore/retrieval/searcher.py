@@ -13,7 +13,7 @@ from typing import Any, Unpack
 import numpy as np
 import numpy.typing as npt
 
-from embedstore._core.arguments import strings
+from embedstore._core.arguments import as_type, shown, strings
 from embedstore._core.unit import unit_rows
 from embedstore.errors import UsageError
 from embedstore.indexing.exact import RESIDENT_BYTES
@@ -66,8 +66,11 @@ class Searcher:
         exact_bytes: int = RESIDENT_BYTES,
         before: Searcher | None = None,
     ) -> None:
+        if not isinstance(store, Store):
+            raise UsageError(f"A Searcher is made of a Store: Searcher(Store.open(PATH)). Got {shown(store)} instead.")
         self.store = store
         encoders: dict[tuple[str, ...], Any] = before.queries.encoders if before else {}
+        device = as_type(device, str, "device")
         self.queries: Resolver = Resolver(store, device=device, encoders=encoders)
         self._resident = resident
         self._exact_bytes = exact_bytes

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from embedstore._core.arguments import TIMEOUT
+from embedstore._core.arguments import TIMEOUT, shown
 from embedstore.errors import SourceError
 from embedstore.registry import SOURCES
 from embedstore.sources.arrow import ArrowSource
@@ -81,12 +81,12 @@ def _not_known(asked: SourceRequest) -> str:
         if not asked.is_url and glob.has_magic(asked.text):
             return f"{asked.text}: only tars and Parquet files can be named by a pattern: 'data-*.tar', 'part-*.parquet'."
         return absent(asked.text)
-    *kinds, last = (SOURCES.summary(kind) for kind in SOURCES)
-    expected = f"{', '.join(kinds)}, or {last}"
     if not isinstance(asked.dataset, str | os.PathLike):
-        return f"A dataset cannot be a {type(asked.dataset).__name__}; expected {expected}."
+        return f"A dataset must be a path, a URL, a data frame or a Source. Got {shown(asked.dataset)} instead."
     if not asked.text:
         return "DATASET is empty: name a folder, a table, or another kind of dataset ('.' is this folder)."
+    *kinds, last = (SOURCES.summary(kind) for kind in SOURCES)
+    expected = f"{', '.join(kinds)}, or {last}"
     return f"{asked.text}: expected a file ending in {', '.join(READERS)}, or {expected}."
 
 

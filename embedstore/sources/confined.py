@@ -20,7 +20,7 @@ class Root:
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         if not os.path.isdir(folder):
             raise UsageError(f"--root {os.fspath(folder)} is not a folder.")
-        self._folder = os.path.realpath(folder)
+        self.folder = os.path.realpath(folder)
 
     def inside(self, uri: str) -> str:
         """The file that `uri` names, links resolved.
@@ -34,12 +34,12 @@ class Root:
         if "://" in uri:
             parts = urlsplit(uri)
             if parts.scheme.lower() != "file" or parts.netloc not in ("", "localhost"):
-                raise PayloadError("read", f"{uri} is a URL, and --root {self._folder} allows files below it alone")
+                raise PayloadError("read", f"{uri} is a URL, and --root {self.folder} allows files below it alone")
             path = unquote(parts.path)
         try:
             real = os.path.realpath(path)
         except (OSError, ValueError) as error:
             raise PayloadError("read", f"{uri}: {error}") from error
-        if os.path.commonpath([real, self._folder]) != self._folder:
-            raise PayloadError("read", f"{uri} is not below --root {self._folder}")
+        if os.path.commonpath([real, self.folder]) != self.folder:
+            raise PayloadError("read", f"{uri} is not below --root {self.folder}")
         return real

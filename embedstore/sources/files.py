@@ -12,7 +12,8 @@ import os
 import re
 import stat
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -43,16 +44,37 @@ def read_file(path: str) -> bytes:
     ------
     PayloadError
     """
+    with _readable(path) as file:
+        return file.read()
+
+
+def read_into(path: str, room: memoryview) -> int:
+    """Read a local file into `room` and return how many bytes that were; as many as there is room if it may have more.
+
+    Raises
+    ------
+    PayloadError
+    """
+    with _readable(path) as file:
+        size = 0
+        while size < len(room) and (more := file.readinto(room[size:])):
+            size += more
+        return size
+
+
+@contextmanager
+def _readable(path: str) -> Iterator[io.FileIO]:
+    """A local file, unbuffered; what the system says against it becomes a `PayloadError`."""
     if is_url(path):
         raise PayloadError("read", f"{path} is not a local file; download it first")
     try:
-        status = os.stat(path)
+        status = os.stat(path)  # first: to open a pipe would wait for its other end
         if not stat.S_ISREG(status.st_mode):
             raise PayloadError("read", f"{path} is not a regular file")
         if status.st_size > PAYLOAD_BYTES:
             raise PayloadError("read", f"{path} has {status.st_size:,} bytes, of at most {PAYLOAD_BYTES:,}")
-        with open(path, "rb") as file:
-            return file.read()
+        with open(path, "rb", buffering=0) as file:
+            yield file
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise PayloadError("read", f"{path}: {reason}") from error
@@ -150,11 +172,15 @@ def absent(path: str) -> str:
         return f"{path} does not exist."
     if os.path.islink(path):
         return f"{path} is a link to nothing."
-    folder, name = os.path.split(os.path.abspath(path))
-    if not os.path.isdir(folder):
-        return f"{path} does not exist: there is no folder {folder}."
+    lacking = wanted = os.path.abspath(path)
+    while not os.path.isdir(os.path.dirname(lacking)):
+        lacking = os.path.dirname(lacking)
+    if os.path.exists(lacking):
+        return f"{path} does not exist: {lacking} is a file."
+    why = "" if lacking == wanted else f": there is no folder {lacking}"
+    folder, name = os.path.split(lacking)
     near = _names_like(name, folder)
-    return f"{path} does not exist." + (f" Similar names in {folder}: {', '.join(near)}." if near else "")
+    return f"{path} does not exist{why}." + (f" Similar names in {folder}: {', '.join(near)}." if near else "")
 
 
 def _names_like(name: str, folder: str) -> list[str]:

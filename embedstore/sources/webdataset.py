@@ -11,21 +11,19 @@ from __future__ import annotations
 import json
 import os
 from bisect import bisect_right
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from embedstore._core.arguments import TIMEOUT
-from embedstore._core.atomic_files import parquet_table
-from embedstore._core.column_types import as_text, plain_type
-from embedstore._core.column_values import MisfitError, fitted
-from embedstore.errors import PayloadError, SourceError, UsageError, one_line
+from embedstore._core.column_types import as_text
+from embedstore.errors import PayloadError, SourceError, UsageError
 from embedstore.sources.base import BYTES, EXTENSIONS, ID, free_name, kept_names, renamed
-from embedstore.sources.files import absolute, exists, is_url, read_payload
+from embedstore.sources.files import absolute, is_url, read_payload
 from embedstore.sources.left_out import LeftOut
-from embedstore.sources.records import SNIFFED, JsonColumns, as_batches
+from embedstore.sources.records import SNIFFED, as_batches
 from embedstore.sources.samples import LABEL, Parts, Sample, key_and_extension, label_of, modality_of
+from embedstore.sources.shard_metadata import JSON, metadata_of, sibling
 from embedstore.sources.tar import IS_TAR, members
 from embedstore.sources.text_files import text_fields, text_of, text_values
 
@@ -34,8 +32,6 @@ if TYPE_CHECKING:
 
 SHARD_KEY = "shard/key"
 """What ``--id-column`` takes for keys that are unique within their shard only."""
-
-_JSON, _KEY = "json", "key"
 
 
 class WebDatasetSource:
@@ -76,9 +72,9 @@ class WebDatasetSource:
         self._timeout = timeout
         self._named: dict[str, str] = {}
         self._left_out = LeftOut()
-        first = list(islice((s for shard in self._shards for s in self._samples(shard, {_JSON})), SNIFFED))
+        first = list(islice((s for shard in self._shards for s in self._samples(shard, {JSON})), SNIFFED))
         self._parts = Parts(first)
-        self._metadata = _metadata_of(self._shards[0], first, timeout)
+        self._metadata = metadata_of(self._shards[0], first, timeout)
         self._name_columns(first, columns or {})
         seen = {modality for sample in first for modality in EXTENSIONS if self._extension(sample, modality)}
         self._modalities = tuple(m for m in EXTENSIONS if m in seen or m in self._named)
@@ -99,7 +95,7 @@ class WebDatasetSource:
     def count(self) -> int | None:
         """From the ``_stats.json`` files of img2dataset, where every shard has one."""
         try:
-            return sum(int(json.loads(read_payload(_sibling(s, "_stats.json")))["successes"]) for s in self._local())
+            return sum(int(json.loads(read_payload(sibling(s, "_stats.json")))["successes"]) for s in self._local())
         except (PayloadError, ValueError, KeyError, TypeError):
             return None
 
@@ -128,7 +124,7 @@ class WebDatasetSource:
         return f"They lie in {one} and {other}; --id-column {SHARD_KEY} puts the shard's name before the key."
 
     def _rows(self) -> Iterator[dict[str, Any]]:
-        wanted = {_JSON, LABEL, *self._named.values()}
+        wanted = {JSON, LABEL, *self._named.values()}
         self._starts, position, self._left_out = [], 0, LeftOut()
         self._metadata.start()
         for shard in self._shards:
@@ -200,7 +196,7 @@ class WebDatasetSource:
     def _count_unread(self, sample: Sample) -> None:
         """Members that are neither payloads nor metadata."""
         for extension, name in sample.names.items():
-            if extension not in {_JSON, LABEL, *self._named.values()} and modality_of(extension) is None:
+            if extension not in {JSON, LABEL, *self._named.values()} and modality_of(extension) is None:
                 self._left_out.file(name)
 
     def _count_unused(self, sample: Sample, used: Mapping[str, str | None]) -> None:
@@ -255,146 +251,3 @@ class WebDatasetSource:
         if any(map(is_url, self._shards)):
             raise ValueError("shards at URLs are not asked for their size")
         return self._shards
-
-
-class _Metadata(Protocol):
-    """The metadata of samples, shard by shard."""
-
-    def types(self) -> dict[str, pa.DataType]: ...
-
-    def leave_text(self, names: Iterable[str], name_of: Callable[[str], str]) -> None: ...
-
-    def start(self) -> None: ...
-
-    def open(self, shard: str) -> None: ...
-
-    def values(self, sample: Sample) -> dict[str, Any]: ...
-
-    def notes(self) -> list[str]: ...
-
-
-class _FromJson:
-    def __init__(self, first: Sequence[Sample], keyless: str | None = None) -> None:
-        self._columns = JsonColumns(_parsed(sample) for sample in first)
-        self._keyless = keyless
-
-    def types(self) -> dict[str, pa.DataType]:
-        return self._columns.types()
-
-    def leave_text(self, names: Iterable[str], name_of: Callable[[str], str]) -> None:
-        self._columns.leave_text(names, name_of)
-
-    def start(self) -> None:
-        pass
-
-    def open(self, shard: str) -> None:
-        pass
-
-    def values(self, sample: Sample) -> dict[str, Any]:
-        record = _parsed(sample)
-        self._columns.learn([record])
-        return self._columns.values(record, sample.place)
-
-    def notes(self) -> list[str]:
-        return [f"{self._keyless} has no column {_KEY!r} and was not read."] if self._keyless else []
-
-
-class _FromParquet:
-    """The Parquet file beside each shard; a column's type is that of the first shard that has it."""
-
-    def __init__(self, first: pa.Table, timeout: float) -> None:
-        self._timeout = timeout
-        self._types: dict[str, pa.DataType] = {}
-        self._names: dict[str, None] = {}
-        self._rows: dict[str, dict[str, Any]] = {}
-        self._counts: Counter[str] = Counter()
-        self._learn(first.schema)
-
-    def types(self) -> dict[str, pa.DataType]:
-        return self._types
-
-    def leave_text(self, names: Iterable[str], name_of: Callable[[str], str]) -> None:
-        pass  # Parquet has types
-
-    def start(self) -> None:
-        self._rows, self._counts = {}, Counter()
-
-    def open(self, shard: str) -> None:
-        import pyarrow as pa
-
-        path = _sibling(shard, ".parquet")
-        table = _read_sidecar(path, self._timeout)
-        self._learn(table.schema)
-        self._counts["unused"] += len(self._rows)
-        try:
-            columns = {
-                n: fitted(table[n], t) if n in table.column_names else pa.nulls(len(table), t) for n, t in self._types.items()
-            }
-        except MisfitError as error:
-            raise SourceError(
-                f"{path}: {error}, as its column is in the first shard. Make the columns' types the same."
-            ) from error
-        rows = pa.table(columns).to_pylist() if columns else [{}] * len(table)
-        self._rows = dict(zip(table[_KEY].cast(pa.string()).to_pylist(), rows, strict=True))
-
-    def values(self, sample: Sample) -> dict[str, Any]:
-        self._counts["json"] += _JSON in sample.members
-        if sample.key not in self._rows:
-            self._counts["without"] += 1
-        return self._rows.pop(sample.key, {})
-
-    def notes(self) -> list[str]:
-        empty = [name for name in self._names if name not in self._types]
-        unused = self._counts["unused"] + len(self._rows)
-        counts = self._counts
-        told = {
-            f"{counts['without']:,} samples have no row in the Parquet file beside their shard.": counts["without"],
-            f"{unused:,} rows of the Parquet files beside the shards have no sample.": unused,
-            f"left out: {counts['json']:,} .json (Parquet files beside the shards give the metadata).": counts["json"],
-            f"Columns without a value are not kept: {', '.join(map(repr, empty))}.": len(empty),
-        }
-        return [sentence for sentence, count in told.items() if count]
-
-    def _learn(self, schema: pa.Schema) -> None:
-        """Columns of nothing but nulls have no type yet."""
-        import pyarrow as pa
-
-        self._names |= dict.fromkeys(name for name in schema.names if name != _KEY)
-        new = {f.name: plain_type(f.type) or f.type for f in schema if f.name not in (_KEY, *self._types)}
-        self._types |= {name: kind for name, kind in new.items() if not pa.types.is_null(kind)}
-
-
-def _metadata_of(shard: str, first: Sequence[Sample], timeout: float) -> _Metadata:
-    sidecar = _sibling(shard, ".parquet")
-    if exists(sidecar, timeout=timeout):
-        table = _read_sidecar(sidecar, timeout)
-        if _KEY in table.column_names:
-            return _FromParquet(table, timeout)
-        return _FromJson(first, sidecar)
-    return _FromJson(first)
-
-
-def _read_sidecar(path: str, timeout: float) -> pa.Table:
-    import pyarrow as pa
-
-    try:
-        return parquet_table(read_payload(path, timeout=timeout))
-    except PayloadError as error:
-        raise SourceError(f"{error.reason}. The first shard has such a file, so every shard should.") from error
-    except pa.ArrowException as error:
-        raise SourceError(f"{path} cannot be read as parquet: {one_line(error)}") from error
-
-
-def _parsed(sample: Sample) -> Mapping[str, Any]:
-    content = sample.members.get(_JSON)
-    try:
-        record = json.loads(content) if content else {}
-    except (ValueError, RecursionError) as error:
-        raise SourceError(f"{sample.place}: its json is not JSON ({one_line(error, 120)}).") from error
-    if not isinstance(record, dict):
-        raise SourceError(f"{sample.place}: its json is no object.")
-    return record
-
-
-def _sibling(shard: str, ending: str) -> str:
-    return IS_TAR.sub("", shard) + ending

@@ -1,12 +1,11 @@
 """How a user opened a store: what a filter may take, and which models of it are trusted."""
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from embedstore._core.arguments import check_types
 from embedstore.errors import UsageError
 
 WHERE_TIMEOUT = 60.0
@@ -32,5 +31,6 @@ class Access:
     check: bool = True
 
     def __post_init__(self) -> None:
+        check_types(self)
         if not (self.where_timeout > 0 and math.isfinite(self.where_timeout)):
             raise UsageError(f"--where-timeout should be seconds above 0. Got {self.where_timeout} instead.")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Rows = npt.NDArray[np.int64]
 Key = tuple[int, int, str]
+Column: TypeAlias = "pa.Array | pa.ChunkedArray | None"
 
 ROW, ID = "row", "id"
 MANY = 32
@@ -33,6 +34,9 @@ KEPT_BYTES = 256 << 20
 
 class Lookup:
     """Values of single items; threads may share it.
+
+    A row group is decoded by one thread at a time: one that wants the same group waits for it and finds it decoded, others go
+    on.
 
     Parameters
     ----------
@@ -50,9 +54,12 @@ class Lookup:
         self._first_rows = [part.first_row for part in parts]
         self._edges: dict[int, list[int]] = {}
         self._rows: dict[int, Rows | None] = {}
-        self._kept: OrderedDict[Key, pa.Array | pa.ChunkedArray | None] = OrderedDict()
+        self._kept: OrderedDict[Key, Column] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
+        """Of what is kept; held for no longer than a dictionary takes."""
+        self._decoding: dict[tuple[int, int], threading.Lock] = {}
+        """Of each row group that was ever decoded."""
 
     def __getstate__(self) -> dict[str, Any]:
         """What another process needs; it reads for itself."""
@@ -86,14 +93,14 @@ class Lookup:
         return found
 
     def ids(self) -> Iterator[tuple[Rows, list[str]]]:
-        """Rows (n,) and ids of every row group, removed items included."""
+        """Rows (n,) and ids of every row group, removed items included; what is decoded for it is not kept."""
         for part in range(len(self._parts)):
             edges = self._edges_of(part)
             rows = self._rows_of(part)
             rows = np.arange(edges[-1]) + self._parts[part].first_row if rows is None else rows
             for group, (lo, hi) in enumerate(pairwise(edges)):
-                (names,) = self._columns(part, group, [ID])
-                yield rows[lo:hi], names.to_pylist()  # type: ignore[union-attr]
+                kept = self._kept_columns(part, group, [ID]) or self._read(part, group, [ID])
+                yield rows[lo:hi], kept[ID].to_pylist()  # type: ignore[union-attr]
 
     def _located(self, row: int) -> tuple[int, int, int]:
         """Part, row group and place in it of a row."""
@@ -121,22 +128,39 @@ class Lookup:
             self._rows[part] = None if dense else rows
         return self._rows[part]
 
-    def _columns(self, part: int, group: int, names: Sequence[str]) -> list[pa.Array | pa.ChunkedArray | None]:
+    def _columns(self, part: int, group: int, names: Sequence[str]) -> list[Column]:
         """Columns of one row group; None for those that the part lacks."""
+        found = self._kept_columns(part, group, names)
+        if len(found) < len(names):
+            with self._lock:
+                decoding = self._decoding.setdefault((part, group), threading.Lock())
+            with decoding:
+                found |= self._kept_columns(part, group, [name for name in names if name not in found])  # by another thread
+                if missing := [name for name in names if name not in found]:
+                    read = self._read(part, group, missing)
+                    self._keep(part, group, read)
+                    found |= read
+        return [found[name] for name in names]
+
+    def _kept_columns(self, part: int, group: int, names: Sequence[str]) -> dict[str, Column]:
+        """Those of the columns of one row group that are kept."""
         with self._lock:
-            if missing := [name for name in names if (part, group, name) not in self._kept]:
-                for name, column in self._read(part, group, missing).items():
-                    self._kept[part, group, name] = column
-                    self._bytes += 0 if column is None else column.nbytes
-            for name in names:
+            found = {name: self._kept[part, group, name] for name in names if (part, group, name) in self._kept}
+            for name in found:
                 self._kept.move_to_end((part, group, name))
-            columns = [self._kept[part, group, name] for name in names]
+            return found
+
+    def _keep(self, part: int, group: int, read: Mapping[str, Column]) -> None:
+        """Columns that were not kept; the ones that were asked for longest ago make room."""
+        with self._lock:
+            for name, column in read.items():
+                self._kept[part, group, name] = column
+                self._bytes += 0 if column is None else column.nbytes
             while self._bytes > self._limit:
                 _, dropped = self._kept.popitem(last=False)
                 self._bytes -= 0 if dropped is None else dropped.nbytes
-            return columns
 
-    def _read(self, part: int, group: int, names: list[str]) -> dict[str, pa.Array | pa.ChunkedArray | None]:
+    def _read(self, part: int, group: int, names: list[str]) -> dict[str, Column]:
         table = as_stored(read_table(self._files, self._parts[part], "embedstore-items", names, group=group))
         return {name: _one(table.column(name)) if name in table.column_names else None for name in names}
 

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from embedstore._core.arguments import as_type, strings
+from embedstore._core.arguments import as_type, shown, strings
 from embedstore._core.distinct import distinct
 from embedstore._core.folders import Folder, readable
 from embedstore.errors import StoreError, UsageError, next_step, reason_of
@@ -75,7 +75,7 @@ class StoreReader:
         ------
         StoreError, CorruptStoreError, FormatVersionError
         """
-        root, access = Path(path), Access(where_timeout, tuple(allow_models), check)
+        root, access = path_of(path), Access(where_timeout, allow_models, check)
         try:
             found = is_store(root)
         except OSError as error:
@@ -150,6 +150,7 @@ class StoreReader:
 
     def space(self, name: str) -> Space:
         """The space called `name`; `UsageError` lists those there are."""
+        name = as_type(name, str, "the name of a space")
         if name not in self.spaces:
             known = ", ".join(self.spaces) or "none yet"
             raise UsageError(f"{self.path} has no space {name!r}. Spaces: {known}.")
@@ -193,6 +194,19 @@ class StoreReader:
             "heads": self.heads,
             "generation": self.generation,
         }
+
+
+def path_of(store: StoreReader | str | os.PathLike[str]) -> Path:
+    """The folder of a store, which need not be one yet.
+
+    Raises
+    ------
+    UsageError
+        Neither a store nor a path.
+    """
+    if not isinstance(store, StoreReader | str | os.PathLike):
+        raise UsageError(f"store must be a Store or a path. Got {shown(store)} instead.")
+    return store.path if isinstance(store, StoreReader) else Path(store)
 
 
 def is_store(root: Path) -> bool:

@@ -82,10 +82,18 @@ class Space:
         """Where an index over this space lives."""
         return self.root / "spaces" / self.name / "index"
 
-    @cached_property
+    @property
     def raw(self) -> RawVectors:
         """Every vector ever committed, removed ones included, at positions that never change: what an index is built over."""
         return RawVectors(self)
+
+    @cached_property
+    def _picker(self) -> RowPicker | None:
+        """Reads single vectors; None where a part cannot be read at an offset."""
+        parts = self.parts
+        if not parts or not hasattr(os, "pread") or any(VECTORS not in ref.offsets for ref in parts):
+            return None
+        return RowPicker(self._files, parts, self.dtype, self.dim)
 
     @property
     def raw_rows(self) -> Rows:
@@ -284,21 +292,13 @@ class Space:
 
 
 class RawVectors:
-    """All committed vectors of a space by position, removed or not; fits what an index reads from.
+    """All committed vectors of a space by position, removed or not; fits what an index reads from. The space knows none.
 
     Blocks and picked vectors are plain reads, so that neither walking a space nor picking from it makes it resident.
     """
 
     def __init__(self, space: Space) -> None:
         self._space = space
-
-    @cached_property
-    def _picker(self) -> RowPicker | None:
-        """None where a part cannot be read at an offset."""
-        parts = self._space.parts
-        if not parts or not hasattr(os, "pread") or any(VECTORS not in ref.offsets for ref in parts):
-            return None
-        return RowPicker(self._space.files, parts, self._space.dtype, self.dim)
 
     def __len__(self) -> int:
         return len(self._space.raw_rows)
@@ -317,7 +317,8 @@ class RawVectors:
 
     def take(self, positions: Rows) -> Array:
         """Vectors (m, dim) at `positions` (m,)."""
-        return self._space._at(positions) if self._picker is None else self._picker.take(positions)
+        picker = self._space._picker
+        return self._space._at(positions) if picker is None else picker.take(positions)
 
     def array(self) -> Array:
         """All of them (n, dim), in memory."""

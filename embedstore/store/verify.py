@@ -25,7 +25,7 @@ from embedstore.store.indexes import index_problems
 from embedstore.store.items import ID
 from embedstore.store.part_files import HASH, ROW, SUMS, VECTORS, PartFiles
 from embedstore.store.parts import read_array, read_table, row_numbers
-from embedstore.store.reader import StoreReader
+from embedstore.store.reader import StoreReader, path_of
 from embedstore.store.space import Space
 from embedstore.store.space_info import space_file
 from embedstore.store.writer import orphans
@@ -72,8 +72,7 @@ def verify(store: StoreReader | str | Path, on_progress: Callable[[int], None] |
     on_progress : callable, optional
         Called with the bytes read so far.
     """
-    path = store.path if isinstance(store, StoreReader) else store
-    store = StoreReader.open(path, check=False)  # what was compared before is read again
+    store = StoreReader.open(path_of(store), check=False)  # what was compared before is read again
     report = VerifyReport()
     for ref in store.manifest.refs():
         _check(report, lambda ref=ref: _check_file(store.files, ref, report))  # type: ignore[misc]

@@ -170,11 +170,11 @@ def make_view(
     if not inputs:
         raise UsageError(f"inputs must name at least one space. Spaces: {', '.join(store.spaces) or 'none yet'}.")
     spaces = {name: store.space(name) for name in inputs}
-    rows = store.items.rows if where is None else store.where(where)
-    present = np.zeros(len(rows), dtype=bool)
+    found = store.items.rows if where is None else store.where(where)
+    present = np.zeros(len(found), dtype=bool)
     for space in spaces.values():
-        present |= space.has(rows)
-    rows = rows[present]
+        present |= space.has(found)
+    rows = found[present]
     types = store.items.column_types()
     for name in (target, group):
         if name is not None and name not in store.items.metadata_columns():
@@ -190,6 +190,8 @@ def make_view(
     if "split" in columns:
         split = parse_split(table.column("split").to_pylist(), default=split)
     keep = np.ones(len(rows), bool) if labels is None else np.asarray([not _is_null(v) for v in labels], dtype=bool)
+    if not len(found) and where is not None and not may_be_empty:
+        raise UsageError(f"No item of {store.path} is left: none matches --where {where!r}.")
     if not keep.any() and not may_be_empty:
         raise UsageError(
             f"No item of {store.path} is left: {len(rows):,} have a vector in {', '.join(inputs)}"

@@ -25,7 +25,7 @@ from embedstore.training.certainty import Certainty, measured
 from embedstore.training.evaluate_options import EvaluateOptions
 from embedstore.training.label_notes import left_out_notes
 from embedstore.training.report import report_data
-from embedstore.training.saved import check_fingerprints, find_head, fitted_ids, labelled_view, task_of, trained_on
+from embedstore.training.saved import check_fingerprints, find_head, fitted_ids, labelled_view, specs_for, task_of, trained_on
 from embedstore.training.tasks.base import HEAD, KNN, Codes, Judged, Scores, Task
 from embedstore.training.trial import drawn, knn_share
 
@@ -127,7 +127,7 @@ def evaluate(
     trained_in, record = find_head(opened, head)
     task = task_of(record)
     kept = None if coverage is None else load_out_of_fold(trained_in.path / "heads" / record.name)
-    check_fingerprints(record, {name: opened.space(name).spec for name in record.inputs}, str(opened.path))
+    check_fingerprints(record, specs_for(record, opened), str(opened.path))
     view = labelled_view(record, opened, where=where, group=group)
     fitted = fitted_ids(record)
     same = trained_in.path.resolve() == opened.path.resolve()

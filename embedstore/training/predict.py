@@ -28,7 +28,7 @@ from embedstore.sources import Source, open_source
 from embedstore.store import Store, View
 from embedstore.training.certainty import intervals_of, sets_of
 from embedstore.training.predict_options import PredictOptions
-from embedstore.training.saved import check_fingerprints, find_head, task_of, trained_on
+from embedstore.training.saved import check_fingerprints, find_head, specs_for, task_of, trained_on
 from embedstore.training.tasks.base import Predicted, Task
 
 __all__ = ["Explanation", "Predictions", "predict"]
@@ -217,7 +217,7 @@ def predict(
     if dataset is None:
         if columns is not None:
             raise UsageError("columns name those of a dataset; leave them out for stored items.")
-        check_fingerprints(record, {name: opened.space(name).spec for name in record.inputs}, str(opened.path))
+        check_fingerprints(record, specs_for(record, opened), str(opened.path))
         rows = _stored_rows(record, opened, options.ids, where)
         return _certain(_predict_rows(task, record, opened, rows, training, []), kept, options)
     if ids is not None or where is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -9,15 +10,18 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from embedstore._core.arguments import as_type
 from embedstore.errors import FingerprintError, HeadError, UsageError
 from embedstore.heads.io import HeadRecord, load_head, read_split
 from embedstore.registry import TASKS
+from embedstore.sources.files import absent
 from embedstore.spec import EncoderSpec
 from embedstore.store import Store, View
+from embedstore.store.format import HEADS
 from embedstore.store.view import make_view
 from embedstore.training.tasks.base import Task, task_called
 
-__all__ = ["check_fingerprints", "find_head", "fitted_ids", "labelled_view", "open_head", "task_of", "trained_on"]
+__all__ = ["check_fingerprints", "find_head", "fitted_ids", "labelled_view", "open_head", "specs_for", "task_of", "trained_on"]
 
 
 def find_head(store: Store, head: str | Path) -> tuple[Store, HeadRecord]:
@@ -33,8 +37,11 @@ def find_head(store: Store, head: str | Path) -> tuple[Store, HeadRecord]:
     UsageError
         There is no such head; lists those there are.
     """
-    path = Path(head)
-    home = store.alike(path.parent.parent) if path.parent.name == "heads" and path.is_dir() else store
+    path = Path(as_type(head, str | os.PathLike[str], "head"))
+    elsewhere = path.parent.name == HEADS
+    if elsewhere and not path.is_dir():
+        raise UsageError(absent(str(path)))
+    home = store.alike(path.parent.parent) if elsewhere else store
     name = path.name if home is not store else str(head)
     return home, open_head(home, name)
 
@@ -44,7 +51,7 @@ def open_head(store: Store, name: str) -> HeadRecord:
     if name not in store.heads:
         known = ", ".join(store.heads) or "none yet: embedstore train makes one"
         raise UsageError(f"{store.path} has no head {name!r}. Heads: {known}.")
-    return load_head(store.path / "heads" / name)
+    return load_head(store.path / HEADS / name)
 
 
 def task_of(record: HeadRecord) -> Task:
@@ -85,6 +92,14 @@ def trained_on(record: HeadRecord, store: Store) -> View:
     view = make_view(store, inputs=list(record.inputs), target=record.target, may_be_empty=True)
     view = replace(view, columns=record.columns)
     return view.select(np.isin(view.ids.astype(str), fitted_ids(record)))
+
+
+def specs_for(record: HeadRecord, store: Store) -> dict[str, EncoderSpec]:
+    """The encoders of the spaces of `store` that a head takes; `UsageError` where it lacks one."""
+    if lacking := [name for name in record.inputs if name not in store.spaces]:
+        known = ", ".join(store.spaces) or "none yet"
+        raise UsageError(f"Head {record.name!r} takes space {lacking[0]!r}, which {store.path} has not. Spaces: {known}.")
+    return {name: store.space(name).spec for name in record.inputs}
 
 
 def check_fingerprints(record: HeadRecord, specs: Mapping[str, EncoderSpec], where: str) -> None:

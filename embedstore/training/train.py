@@ -140,7 +140,7 @@ def train(
     target : str
         Metadata column with the labels; items where it is null are left out.
     head : str
-        A kind of `embedstore.heads.HEADS` that serves the task.
+        A kind that serves the task: of `embedstore.registry.heads_for`.
     inputs : sequence of str, optional
         Spaces to use; default: all.
     where : str, optional
@@ -203,7 +203,7 @@ def train(
         report=report,
         plots=plots,
     )
-    options = replace(options, device=_device(device))
+    options = replace(options, device=device_there(device))
     started, say = time.perf_counter(), on_progress or (lambda message: None)
     view = _open(store, target, options)
     if columns:
@@ -294,7 +294,7 @@ def _counted(judged: Judged) -> dict[str, Any]:
     return {"items": int(kept.crossed.sum()), "folds": len(folds), "seconds": round(judged.out_of_fold_seconds, 3)}
 
 
-def _device(name: str) -> str:
+def device_there(name: str) -> str:
     """A torch device that is there; ``"cpu"`` is not asked of torch, which takes seconds to import."""
     if name == "cpu":
         return name

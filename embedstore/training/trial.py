@@ -11,9 +11,10 @@ import numpy as np
 from embedstore._core.splits import hashed_fraction
 from embedstore.errors import HeadError
 from embedstore.evaluation.copies import Copies, find_copies, same_items
-from embedstore.heads import HEADS, AutoHead, Head
+from embedstore.heads import AutoHead, Head
 from embedstore.heads.held_out import TEST, OutOfFold
 from embedstore.heads.settled import settled
+from embedstore.registry import heads_for
 from embedstore.store import View
 from embedstore.training.folds import made_folds
 from embedstore.training.tasks.base import HEAD, KNN, Array, Codes, Float, Judged, Task
@@ -61,7 +62,6 @@ class Trial:
         every = np.sort(np.concatenate([fit, val]))
         kept, kept_seconds = self._cross_fit(head, every, test, outputs)
         self._say("copies across the split")
-        by = "column 'split'" if self._view.split_column else f"hashed {self._view.group_name or 'id'}"
         return Judged(
             self._task,
             self.labels,
@@ -69,7 +69,7 @@ class Trial:
             fitted_on=every,
             test=test,
             outputs=outputs,
-            evaluation=f"{len(test):,} test items, split by {by}",
+            evaluation=f"{len(test):,} test items, split by {self._split_by}",
             sizes={"train": len(fit), "val": len(val), "test": len(test)},
             split=self._view.split,
             seeds=self._over_seeds(head, outputs[HEAD], [(fit, val, test)], test),
@@ -102,7 +102,6 @@ class Trial:
         head = self._fit(self._make(self._options.head, self._seed), fit, val, view.names)
         if self._options.out_of_fold:
             outputs[HEAD], head.calibration_ = self._task.calibrated(outputs[HEAD], self.labels.truth, folds)
-        grouped = f", {view.group_name} kept together" if view.groups is not None else ""
         return Judged(
             self._task,
             self.labels,
@@ -110,7 +109,7 @@ class Trial:
             fitted_on=every,
             test=every,
             outputs=outputs,
-            evaluation=f"{k}-fold cross-validation over {len(every):,} items{grouped}",
+            evaluation=f"{k}-fold cross-validation over {len(every):,} items{self._together}",
             sizes={"train": len(fit), "val": len(val), "test": len(every)},
             split=folds.astype(str),
             seeds=self._over_seeds(head, outputs[HEAD], parts, every),
@@ -120,6 +119,34 @@ class Trial:
             notes=self._notes,
             out_of_fold=self._kept(folds.astype(str), outputs) if self._options.out_of_fold else None,
         )
+
+    def parts(self, k: int | None) -> tuple[list[tuple[Codes, Codes, Codes]], str]:
+        """Items to fit on, to choose on and to judge on: of the split, or of each of `k` folds; and what that is in words."""
+        if k is None:
+            parts = [self._three_way()]
+            return parts, f"{len(parts[0][-1]):,} test items, split by {self._split_by}"
+        every = np.arange(len(self.labels))
+        folds = self._folds(every, k, self._seed)
+        found = [(*self._validation(every[folds != fold]), every[folds == fold]) for fold in range(k)]
+        return found, f"{k}-fold cross-validation over {len(every):,} items{self._together}"
+
+    def tried(self, names: Sequence[str], parts: Sequence[tuple[Codes, Codes, Codes]]) -> tuple[Float, float]:
+        """What heads on some of the inputs say of the items that `parts` judge, in their order; seconds of the last fit."""
+        found, seconds = [], 0.0
+        for fit, val, test in parts:
+            start = time.perf_counter()
+            head = self._fit(self._make(self._options.head, self._seed), fit, val, names)
+            seconds = time.perf_counter() - start
+            found.append(self._predict(head, test, names))
+        return np.concatenate(found), seconds
+
+    @property
+    def _split_by(self) -> str:
+        return "column 'split'" if self._view.split_column else f"hashed {self._view.group_name or 'id'}"
+
+    @property
+    def _together(self) -> str:
+        return f", {self._view.group_name} kept together" if self._view.groups is not None else ""
 
     def _fold(self, fit: Codes, val: Codes, test: Codes, where: str) -> tuple[Head, dict[str, Float]]:
         """The head, and what it and the baselines say of the test items (t, …)."""
@@ -199,7 +226,7 @@ class Trial:
     def _over_seeds(self, head: Head, first: Float, parts: Sequence[tuple[Codes, Codes, Codes]], judged: Codes) -> list[float]:
         """The main score over `judged` with `seeds` seeds, of which the first is known."""
         kind = head.chosen_ if isinstance(head, AutoHead) else self._options.head
-        if kind not in HEADS or not self._make(kind, self._seed).stochastic:
+        if kind not in heads_for(self._task.heads) or not self._make(kind, self._seed).stochastic:
             return []
         truth = self.labels.truth[judged]
         found = [self._task.main_score(truth, first)]

@@ -23,7 +23,7 @@ from embedstore.sources import MemorySource
 
 COMMANDS = (
     *("demo", "embed", "import", "info", "index", "search", "train", "evaluate", "predict", "align", "eval-search", "dedup"),
-    *("verify", "remove", "repair", "compact", "encoders"),
+    *("compare", "labels", "verify", "remove", "repair", "compact", "encoders"),
 )
 
 
@@ -116,6 +116,9 @@ def test_words_are_a_query_and_texts_are_shown(store: es.Store) -> None:
     assert json.loads(unquoted)["results"] == json.loads(typed)["results"]
     picture = store.path.parent / "images" / "1.png"
     assert f"{picture} is a file. Search by it: --image {picture}." in run("search", store.path, picture, code=2).stderr
+    gone = run("search", store.path, "images/pic.png", code=2).stderr
+    assert "images/pic.png does not exist: there is no folder" in gone
+    assert "Search by its name: --text images/pic.png" in gone
     assert "leave out TEXT." in run("search", store.path, "x", "--batch", "text", code=2).stderr
 
 

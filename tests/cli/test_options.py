@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import FrozenInstanceError, dataclass, field, fields
 from pathlib import Path
@@ -13,11 +14,13 @@ import numpy as np
 import pytest
 import typer
 from embedstore_cli.main import app
+from embedstore_cli.metavars import NAMES, OWN
+from typer.testing import CliRunner
 
 import embedstore as es
 from embedstore._core.arguments import as_type
 from embedstore.duplicates.dedup_options import THRESHOLD, DedupOptions
-from embedstore.errors import UsageError
+from embedstore.errors import EmbedstoreError, UsageError
 from embedstore.indexing.vector_index import VectorIndex
 from embedstore.ingest.embed_options import EmbedOptions
 from embedstore.ingest.import_options import ImportOptions
@@ -28,6 +31,8 @@ from embedstore.retrieval.compact_options import CompactOptions
 from embedstore.retrieval.eval_search_options import EvalSearchOptions
 from embedstore.retrieval.index_options import IndexOptions
 from embedstore.retrieval.search_options import BATCHED, SearchOptions
+from embedstore.sources import MemorySource
+from embedstore.training.compare_options import CompareOptions
 from embedstore.training.evaluate_options import EvaluateOptions
 from embedstore.training.labels_options import LabelsOptions
 from embedstore.training.predict_options import PredictOptions
@@ -92,6 +97,7 @@ VERBS = [
         {"ids": ["--id"], "explained": ["--explain"]},
     ),
     Verb("evaluate", es.evaluate, EvaluateOptions, {"store", "head"}, {"where": "where"}),
+    Verb("compare", es.compare, CompareOptions, {"store", "target", "on_progress"}, {"where": "where"}),
     Verb("labels", es.labels, LabelsOptions, {"store", "head"}, {"where": "where"}, {"n": ["-n"]}),
     Verb(
         "repair",
@@ -271,3 +277,80 @@ def test_an_index_without_a_store_refuses_them_too() -> None:
         (name,) = given
         with pytest.raises(UsageError, match=f"{name} must be"):
             VectorIndex(**given).fit(np.eye(4, dtype=np.float32))  # type: ignore[arg-type]
+
+
+COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_calls_values_by_what_is_typed(command: str) -> None:
+    """Never by a type of Python, such as <list[str]>."""
+    for param in COMMANDS[command].params:
+        assert param.metavar or param.is_flag or param.param_type_name == "argument", param.name
+    lines = CliRunner().invoke(app, [command, "--help"]).stdout.splitlines()
+    assert not [line for line in lines if re.search(r"<(list|str|int|float|path)", line)]
+
+
+def test_names_of_values_are_those_of_options() -> None:
+    """No name is kept for an option that is gone."""
+    known = {param.name for command in COMMANDS.values() for param in command.params}
+    assert {name for names in NAMES.values() for name in names} <= known
+    for command, name in OWN:
+        assert name in {param.name for param in COMMANDS[command].params}
+    typed = {name: {param.name: param.metavar for param in command.params} for name, command in COMMANDS.items()}
+    assert [typed[name]["image"] for name in ("embed", "search")] == ["ENCODER", "FILE"]
+    assert (typed["search"]["id"], typed["search"]["k"], typed["search"]["where"]) == ("ID", "NUMBER", "SQL")
+    assert (typed["train"]["head"], typed["train"]["inputs"], typed["train"]["plots"]) == ("KIND", "SPACE,…", "FOLDER")
+
+
+ODD: dict[str, list[Callable[[Any], Any]]] = {
+    "store must be a Store or a path. Got 3 instead.": [
+        lambda store: es.Store.open(3),
+        lambda store: es.search(3, text="a"),
+        lambda store: es.train(3, "label"),
+        lambda store: es.embed(MemorySource({"id": ["a"], "text": ["b"]}), 3, text="hash"),
+        lambda store: es.import_vectors(np.eye(3), 3, modality="text"),
+        lambda store: es.compact(3),
+        lambda store: repair(3),
+        lambda store: es.verify(3),
+    ],
+    "where_timeout must be a number. Got 'a' instead.": [lambda store: es.Store.open(store.path, where_timeout="a")],
+    "allow_models must be paths. Got 3 instead.": [lambda store: es.Store.open(store.path, allow_models=3)],
+    "check must be True or False. Got 'no' instead.": [lambda store: es.Store.open(store.path, check="no")],
+    "inputs must be strings. Got 3 (int) instead.": [lambda store: store.view(inputs=3)],
+    "ids must be strings. Got 3 (int) instead.": [lambda store: store.remove(3), lambda store: store.absent(3)],
+    "the name of a space must be a string. Got ['text'] instead.": [lambda store: store.space(["text"])],
+    "where must be a string. Got 3 instead.": [lambda store: store.where(3)],
+    "space must be a string. Got 3 instead.": [lambda store: es.index(store, 3)],
+    "head must be a path. Got 3 instead.": [lambda store: es.evaluate(store, 3), lambda store: es.predict(store, 3)],
+    "A dataset must be a path, a URL, a data frame or a Source. Got 3 instead.": [lambda store: es.embed(3, store)],
+    "source must be a path or an array (n, dim). Got [[1, 2]] instead.": [
+        lambda store: es.import_vectors([[1, 2]], store, modality="text")
+    ],
+    "queries must be a .npy file, a space, or an array (m, dim). Got 3 instead.": [
+        lambda store: es.search_batch(store, 3, store.path.parent / "found.csv")
+    ],
+    "out must be a path. Got 3 instead.": [lambda store: es.search_batch(store, "text", 3)],
+    "A Searcher is made of a Store: Searcher(Store.open(PATH)). Got 3 instead.": [lambda store: es.Searcher(3)],
+    "device must be a string. Got 3 instead.": [lambda store: es.Searcher(store, device=3)],
+    "A Searcher has a device: Searcher(store, device=…). Leave it out of its searches.": [
+        lambda store: es.Searcher(store).search(text="a", device="cpu")
+    ],
+    "The vector should be numbers of shape (dim,): setting an array element": [
+        lambda store: es.search(store, vector=[[1], [1, 2]])
+    ],
+    "k must be a whole number. Got '3' instead.": [lambda store: VectorIndex().fit(np.eye(4)).search(np.eye(4), k="3")],
+    "report must be what find_duplicates returned. Got 3 instead.": [lambda store: es.remove_duplicates(store, 3)],
+    "Input 'x' should be numbers of shape (n, d): could not convert string": [
+        lambda store: es.make_head("ridge").fit("x", [0, 1])
+    ],
+    "vectors must be an array (n, dim), or be read in blocks. Got 3 instead.": [lambda store: VectorIndex().fit(3)],
+}
+
+
+@pytest.mark.parametrize("words", ODD)
+def test_arguments_beside_the_options_are_checked_too(store: es.Store, words: str) -> None:
+    for call in ODD[words]:
+        with pytest.raises(EmbedstoreError) as told:
+            call(store)
+        assert str(told.value).startswith(words)

@@ -24,6 +24,10 @@ broken = toy_plugins:Nothing
 count = toy_plugins:counting
 [embedstore.encoders]
 digits = toy_plugins:digits
+[embedstore.tasks]
+graded = toy_plugins:Graded
+[embedstore.heads.grades]
+ridge = toy_plugins:RidgeGrades
 """
 SEAMS = [(registry, name) for registry in (ENCODERS, HEADS, REGRESSORS, SOURCES) for name in registry]
 
@@ -36,7 +40,8 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     metadata.mkdir(parents=True)
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: toy-plugins\nVersion: 1.0\n")
     (metadata / "entry_points.txt").write_text(ENTRY_POINTS)
-    shutil.copy(ROOT / "tests" / "contracts" / "toy_plugins.py", folder)
+    for module in ("toy_plugins.py", "toy_task.py"):
+        shutil.copy(ROOT / "tests" / "contracts" / module, folder)
     monkeypatch.setenv("PYTHONPATH", str(folder))
     return folder
 
@@ -61,9 +66,35 @@ def test_a_head_a_source_and_an_encoder_from_outside_are_used(installed: Path, t
     assert labels == ["low"] * 3 + ["high"] * 4
 
 
+def test_a_task_of_another_package_may_have_heads_of_its_own(installed: Path, tmp_path: Path) -> None:
+    """They are chosen among, saved, loaded, seeded and told by the group of their entry points alone."""
+    code = """if True:
+        import json, sys
+        import embedstore as es
+        from embedstore.errors import UsageError
+        es.embed("count:210", sys.argv[1], text="digits")
+        trained = es.train(sys.argv[1], "grade", task="graded", head="ridge", report=False)
+        scores = es.evaluate(sys.argv[1], "grade").metrics["exact"].value
+        again = es.predict(es.Store.open(sys.argv[1]), "grade", "count:7")
+        said = []
+        for head, task in (("gbdt", "graded"), ("nope", "graded"), ("nope", "regression")):
+            try: es.train(sys.argv[1], "grade", head=head, task=task)
+            except UsageError as error: said.append(str(error))
+        print(json.dumps([trained.kind, scores, again.labels.tolist(), said]))
+    """
+    kind, exact, labels, said = json.loads(python(code, tmp_path / "s"))
+    assert (kind, exact, labels) == ("ridge", 1.0, [1, 2, 3, 1, 2, 3, 1])
+    assert said == [
+        "Head 'gbdt' predicts classes. For grades there are: ridge.",
+        "No head for grades is called 'nope'. Known: ridge.",
+        "No head for numbers is called 'nope'. Known: linear, ridge, knn, gbdt.",
+    ]
+
+
 @pytest.mark.parametrize(
     ("command", "said", "light"),
     [
+        ("train --help", "Heads for grades:   ridge  A ridge regression of grades", True),
         ("train --help", "nearest_mean  The class whose mean is nearest", True),
         ("embed --help", "count   count:N, the digits 0 to 6 again and again", True),
         ("encoders", "digits: one of seven", False),

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from toy_task import Levels
 
 from embedstore.encoders import EncoderRequest
-from embedstore.heads import Head
+from embedstore.heads import Head, RidgeRegressor
 from embedstore.heads.base import Data, HeadState
 from embedstore.sources import MemorySource, SourceRequest
 from embedstore.spec import EncoderSpec
@@ -45,6 +46,7 @@ def counting(asked: SourceRequest) -> MemorySource | None:
             "id": [f"n{i}" for i in range(len(digits))],
             "text": [str(digit) for digit in digits],
             "label": ["low" if digit < 3 else "high" for digit in digits],
+            "grade": [1 + digit % 3 for digit in digits],
         }
     )
 
@@ -71,3 +73,15 @@ class Digits:
 def digits(request: EncoderRequest) -> Digits:
     """digits: one of seven."""
     return Digits(request)
+
+
+class RidgeGrades(RidgeRegressor):
+    """A ridge regression of grades."""
+
+    kind, task = "ridge_grades", "grades"
+
+
+class Graded(Levels):
+    """Grades, for which the package has heads of its own."""
+
+    name, heads = "graded", "grades"

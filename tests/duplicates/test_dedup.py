@@ -484,7 +484,9 @@ def test_reports_are_read_again(tmp_path: Path) -> None:
 
 def test_threshold_out_of_range(store: es.Store) -> None:
     for threshold in (0, -0.1, 1.01, float("nan"), True, "0.9"):
-        with pytest.raises(UsageError, match=r"threshold should be a cosine above 0 and at most 1.*Got"):
+        with pytest.raises(
+            UsageError, match=r"threshold must be (a cosine above 0 and at most 1, such as 0\.98|a number)\. Got"
+        ):
             find_duplicates(store, threshold=threshold)  # type: ignore[arg-type]
 
 

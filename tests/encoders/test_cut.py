@@ -12,8 +12,10 @@ from test_prompts import TEXTS, model, ours, theirs
 
 import embedstore as es
 from embedstore.encoders import load_encoder
+from embedstore.encoders.base import EncoderRequest, stands_for
 from embedstore.encoders.cards import Card
-from embedstore.encoders.cut import Sample, cut, neighbours_kept
+from embedstore.encoders.cut import Sample, cut, neighbours_kept, shortened
+from embedstore.encoders.hash import HashEncoder
 from embedstore.encoders.names import EncoderName
 from embedstore.encoders.runtimes.base import agreement
 from embedstore.errors import FingerprintError, UsageError
@@ -70,6 +72,26 @@ def test_a_sample_is_of_all_that_was_added() -> None:
 
 
 @pytest.mark.offline_models
+def test_a_batch_is_begun_only_where_no_class_encodes_otherwise() -> None:
+    class Ahead(HashEncoder):
+        matryoshka = (4,)
+
+        def start(self, batch: Any) -> Any:
+            return lambda: HashEncoder.encode(self, batch)
+
+        def encode(self, batch: Any) -> Any:
+            return self.start(batch)()
+
+    class Changed(Ahead):
+        def encode(self, batch: Any) -> Any:
+            return -super().encode(batch)
+
+    request = EncoderRequest("hash", "", "text")
+    cuts = [shortened(kind(8, "text"), request, 4) for kind in (Ahead, Changed)]
+    assert [stands_for(made, "start", "encode") for made in cuts] == [True, False]
+    np.testing.assert_array_equal(cuts[1].encode([b"a"]), -cuts[0].encode([b"a"]))
+
+
 def test_vectors_are_cut_as_sentence_transformers_cuts_them(tmp_path: Path) -> None:
     folder = model(tmp_path / "m", prompts={"query": "query: ", "document": "text: "}, truncate_dim=128)
     maker = theirs(folder)

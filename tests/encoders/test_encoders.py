@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from embedstore.encoders import ENCODERS, Encoder, EncoderRequest, load_encoder
+from embedstore.encoders.base import prepare_all, prepare_one
 from embedstore.encoders.payloads.images import ImageTransform, decode_rgb, shortest
 from embedstore.encoders.runtimes.base import agreement
 from embedstore.errors import EncoderError, MissingDependencyError, PayloadError, UsageError
@@ -70,6 +71,19 @@ class EncoderContract:
         together = encoder.encode(prepared)
         alone = np.concatenate([encoder.encode([p]) for p in prepared])
         assert agreement(together, alone) > 0.9999
+
+    def test_many_are_prepared_as_one_by_one(self, encoder: Encoder) -> None:
+        bad = b"\xff\xfe not a payload"
+        payloads = [*self.payloads(), bad, self.payloads()[0], b"many words " * 90]
+        before = encoder.truncated
+        alone = [prepare_one(encoder, payload) for payload in payloads]
+        counted, before = encoder.truncated - before, encoder.truncated
+        together = prepare_all(encoder, payloads)
+        assert encoder.truncated - before == counted
+        assert [repr(ours) for ours in together] == [repr(theirs) for theirs in alone]
+        assert prepare_all(encoder, []) == []
+        if self.modality == "text" and not isinstance(alone[5], bytes):
+            assert isinstance(together[5], PayloadError), "a bad text costs itself alone"
 
     def test_the_spec_survives_json_and_is_complete(self, encoder: Encoder) -> None:
         spec = EncoderSpec.from_dict(json.loads(json.dumps(encoder.spec.to_dict())))
@@ -138,6 +152,7 @@ class TestMinilm(EncoderContract):
         np.testing.assert_allclose(encode(windowed, [short]), encode(encoder, [short]), atol=1e-5)
         windows = windowed.prepare(long.encode())
         assert len(windows) > 2
+        assert prepare_all(windowed, [b"short", long.encode()])[1] == windows
         assert all(set(first[1:-1]) & set(second[1:-1]) for first, second in pairwise(windows))  # windows overlap
         parts = np.concatenate([windowed.model(piece.ids, piece.mask) for piece in windowed.stacked([windows])])
         mean = parts.mean(axis=0) / np.linalg.norm(parts.mean(axis=0))
@@ -240,8 +255,37 @@ class TestOpenClipText(EncoderContract):
         assert image.spec.alignment == encoder.spec.alignment is not None
         assert image.spec.fingerprint != encoder.spec.fingerprint
         before = encoder.truncated
-        encoder.encode(["one", "word " * 14, "word " * 40])
+        encode(encoder, ["one", "word " * 14, "word " * 40])
         assert encoder.truncated - before == 1
+
+    def test_a_tokenizer_that_refuses_one_text_of_many_costs_that_one(
+        self, tiny_clip: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        encoder: Any = load_encoder(tiny_clip, "text")
+        tokens = encoder.tokens
+
+        def refuses(texts: Sequence[str]) -> Any:
+            if "odd" in texts:
+                raise KeyError("odd")
+            return tokens(texts)
+
+        monkeypatch.setattr(encoder, "tokens", refuses)
+        prepared = prepare_all(encoder, [b"one", b"odd", b"word " * 40])
+        assert [isinstance(given, PayloadError) for given in prepared] == [False, True, False]
+        assert encoder.truncated == 1
+
+    def test_each_tower_is_placed_without_the_other(self, encoder: Any, tiny_clip: str) -> None:
+        image: Any = load_encoder(tiny_clip, "image")
+        of_images, of_texts = ({name for name, _ in made.network.load().named_modules()} for made in (image, encoder))
+        assert "model.visual" in of_images - of_texts
+        assert "model.transformer" in of_texts - of_images
+        assert {"visual", "transformer"} <= {name for name, _ in encoder._clip.model.named_modules()}, "both are kept"
+
+    def test_texts_are_tokenized_when_they_are_prepared(self, tiny_clip: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        encoder: Any = load_encoder(tiny_clip, "text", runtime="torch")
+        prepared = [encoder.prepare(text.encode()) for text in TEXTS]
+        monkeypatch.setattr(encoder, "tokens", None)  # the thread that encodes is not to do it
+        assert encoder.encode(prepared).shape == (len(TEXTS), 32)
 
     def test_equals_open_clip_s_own_preprocessing(self, tiny_clip: str) -> None:
         import open_clip
@@ -440,13 +484,13 @@ class TestRuntimes:
 
         monkeypatch.setattr(openvino, "_compared", fails)
         chosen = load_encoder(tiny_clip, "text")
-        assert chosen.encode(["a"]).shape == (1, 32)
+        assert encode(chosen, ["a"]).shape == (1, 32)
         with pytest.raises(EncoderError, match=r"cannot be converted .no such operation"):
-            load_encoder(tiny_clip, "text", runtime="openvino").encode(["a"])
+            encode(load_encoder(tiny_clip, "text", runtime="openvino"), ["a"])
 
     def test_a_cache_that_cannot_be_written_is_done_without(self, tiny_clip: str, cache: Path) -> None:
         (cache / "embedstore").write_text("in the way")
-        assert load_encoder(tiny_clip, "text").encode(["a"]).shape == (1, 32)
+        assert encode(load_encoder(tiny_clip, "text"), ["a"]).shape == (1, 32)
 
     @pytest.mark.slow
     @pytest.mark.parametrize("modality", ["image", "text"])
@@ -468,9 +512,9 @@ class TestRuntimes:
 
     def test_what_does_not_fit_is_refused(self, tiny_clip: str) -> None:
         with pytest.raises(UsageError, match="computes in float32 on the CPU"):
-            load_encoder(tiny_clip, "text", runtime="openvino", precision="bfloat16").encode(["a"])
+            encode(load_encoder(tiny_clip, "text", runtime="openvino", precision="bfloat16"), ["a"])
         with pytest.raises(UsageError, match="runtime must be one of"):
-            load_encoder(tiny_clip, "text", runtime="onnx").encode(["a"])
+            encode(load_encoder(tiny_clip, "text", runtime="onnx"), ["a"])
 
 
 @pytest.mark.offline_models
@@ -510,7 +554,9 @@ def test_precision_and_device_are_checked(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(pytorch, "cpu_has_bfloat16", lambda: False)
     with pytest.raises(UsageError, match="has no fast bfloat16"):
         pytorch.TorchRuntime("cpu", "bfloat16")
-    assert not pytorch.TorchRuntime("cpu", "auto").bfloat16
+    assert pytorch.TorchRuntime("cpu", "auto").chosen("a network", "f", lambda arithmetic: []).arithmetic.name == "float32"
+    with pytest.raises(UsageError, match=r"float16 is for GPUs.*Use --precision float32"):
+        pytorch.TorchRuntime("cpu", "float16")
     with pytest.raises(UsageError, match="is not a torch device"):
         pytorch.TorchRuntime("gpu7", "auto")
     with pytest.raises(UsageError, match="precision must be"):

@@ -609,7 +609,7 @@ def test_what_is_no_vector(made: dict[str, VectorIndex], factory: str) -> None:
         index.search(np.ones((2, 5)))
     with pytest.raises(UsageError, match="query at position 1 holds NaN"):
         index.search(np.array([[1.0] * DIM, [np.inf] * DIM]))
-    with pytest.raises(UsageError, match="k should be 1 or more"):
+    with pytest.raises(UsageError, match="k must be at least 1"):
         index.search(np.ones((1, DIM)), 0)
     with pytest.raises(UsageError, match=r"keep should have shape \(1500,\)"):
         index.search(np.ones((1, DIM)), keep=np.ones(3, bool))
@@ -649,7 +649,7 @@ def test_one_query_is_answered_as_in_a_batch() -> None:
     np.testing.assert_array_equal(index.search(zero, 3).scores, index.search(np.repeat(zero, 2, 0), 3).scores[:1])
     with pytest.raises(UsageError, match="position 0 holds NaN"):
         index.search(np.full_like(zero, np.nan), 3)
-    with pytest.raises(UsageError, match="k should be 1 or more"):
+    with pytest.raises(UsageError, match="k must be at least 1"):
         index.search(queries[:1], 0)
 
 

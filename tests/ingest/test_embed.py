@@ -7,6 +7,7 @@ import itertools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ from PIL import Image
 import embedstore as es
 from embedstore._core import keys
 from embedstore._core.keys import KeyTable
+from embedstore.encoders.base import Outside, outside_of, prepare_all, stands_for
+from embedstore.encoders.cut import Cut
 from embedstore.encoders.hash import HashEncoder
 from embedstore.encoders.payloads.images import ImageTransform
 from embedstore.errors import (
@@ -26,7 +29,7 @@ from embedstore.errors import (
     SourceError,
     UsageError,
 )
-from embedstore.ingest import consume, produce
+from embedstore.ingest import produce
 from embedstore.ingest.claims import SpaceState
 from embedstore.ingest.consume import Encoding
 from embedstore.ingest.produce import Batch, ChunkEnd
@@ -323,6 +326,25 @@ def test_out_of_memory_halves_the_batch(tmp_path: Path) -> None:
     assert max(sizes[-5:]) <= 8
 
 
+def test_a_bad_payload_of_a_batch_is_found_by_halving(tmp_path: Path) -> None:
+    sizes: list[int] = []
+
+    class Moody(HashEncoder):
+        batch_size = 256
+
+        def encode(self, batch):  # type: ignore[no-untyped-def]
+            sizes.append(len(batch))
+            if any(b"bad" in payload for payload in batch):
+                raise RuntimeError("the model does not like it")
+            return super().encode(batch)
+
+    texts = [f"t{i:03}" for i in range(256)]
+    texts[100] = "bad"
+    report = es.embed(MemorySource({"id": texts, "text": texts}), tmp_path / "s", text=Moody(8, "text", "hash:8"))
+    assert counts(report, "text") == (255, 0, 0, 1)
+    assert sorted(sizes, reverse=True) == [256, *sorted(2 * [2**i for i in range(8)], reverse=True)]
+
+
 @pytest.mark.parametrize("when", ["at the start", "later"])
 def test_batches_are_begun_ahead_and_fail_alone(when: str, tmp_path: Path) -> None:
     class Ahead(HashEncoder):
@@ -463,19 +485,75 @@ def test_what_was_encoded_is_kept_when_the_source_fails(tmp_path: Path) -> None:
     assert len(es.Store.open(tmp_path / "s").space("text")) == 8192
 
 
-def test_a_class_that_changes_encode_alone_is_not_begun_ahead() -> None:
+def test_a_class_that_changes_encode_or_prepare_alone_is_asked_that(tmp_path: Path) -> None:
     class Base(HashEncoder):
         def start(self, batch):  # type: ignore[no-untyped-def]
             return lambda: self.encode(batch)
 
+        def prepare_batch(self, payloads):  # type: ignore[no-untyped-def]
+            return [self.prepare(payload) for payload in payloads]
+
+        @property
+        def outside(self) -> Outside:
+            return Outside("no:where", dict, (1,))
+
         def encode(self, batch):  # type: ignore[no-untyped-def]
             return super().encode(batch)
+
+        def prepare(self, payload):  # type: ignore[no-untyped-def]
+            return super().prepare(payload)
 
     class Changed(Base):
         def encode(self, batch):  # type: ignore[no-untyped-def]
             return 5 * super().encode(batch)
 
-    assert [consume._starts(kind(8, "text")) for kind in (HashEncoder, Base, Changed)] == [False, True, False]
+        def prepare(self, payload):  # type: ignore[no-untyped-def]
+            return payload + b"!"
+
+    made = [kind(8, "text") for kind in (HashEncoder, Base, Changed)]
+    assert [stands_for(encoder, "start", "encode") for encoder in made] == [False, True, False]
+    assert [outside_of(encoder) is not None for encoder in made] == [False, True, False]
+    assert [prepare_all(encoder, [b"a"]) for encoder in made] == [[b"a"], [b"a"], [b"a!"]]
+    cut = Cut(made[2], 4)
+    assert (outside_of(cut), prepare_all(cut, [b"a"])) == (None, [b"a!"])
+
+
+def test_what_an_instance_has_outranks_no_subclass() -> None:
+    given = Outside("no:where", {}, (1,))
+
+    class Declared(HashEncoder):
+        outside: Outside | None = None
+
+        def __init__(self) -> None:
+            super().__init__(8, "image")
+            self.outside = given
+
+        def prepare(self, payload: bytes) -> Any:
+            return payload
+
+    class Undeclared(HashEncoder):
+        def __init__(self) -> None:
+            super().__init__(8, "image")
+            self.outside = given
+
+    class Changed(Declared):
+        def prepare(self, payload: bytes) -> Any:
+            return payload[::-1]
+
+    class Both(HashEncoder):
+        def __init__(self) -> None:
+            super().__init__(8, "image")
+            self.prepare = bytes.strip  # type: ignore[assignment, method-assign]
+            self.outside = given
+
+    class Alone(Declared):
+        def __init__(self) -> None:
+            super().__init__()
+            del self.outside
+            self.prepare = bytes.strip  # type: ignore[method-assign]
+
+    made = [Declared(), Undeclared(), Changed(), Both(), Alone()]
+    assert [outside_of(encoder) for encoder in made] == [given, None, None, given, None]
 
 
 def test_texts_are_encoded_by_length_and_come_back_in_order(tmp_path: Path) -> None:

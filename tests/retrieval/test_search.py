@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import gc
 import json
 import pickle
 import subprocess
 import sys
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from helpers import Telling
 import embedstore as es
 from embedstore.encoders import ENCODERS, EncoderRequest
 from embedstore.encoders.hash import HashEncoder
-from embedstore.errors import FingerprintError, UsageError
+from embedstore.errors import FingerprintError, PayloadError, SourceError, UsageError
 from embedstore.indexing.exact import ExactIndex
 from embedstore.retrieval.fusion import RRF
 from embedstore.sources import MemorySource
@@ -626,3 +628,59 @@ def test_a_slow_filter_holds_up_no_other_search(store: es.Store, monkeypatch: py
         assert searcher.search(id="item-04", space="text", k=2).results
         go_on.set()
         assert filtered.result().results
+
+
+@pytest.mark.parametrize("indexed", [False, True], ids=["exact", "indexed"])
+def test_a_store_that_was_searched_goes_when_it_is_dropped(tmp_path: Path, indexed: bool) -> None:
+    """With its lease, its open files and what it kept, without a look for cycles."""
+    path, columns = tmp_path / "s", {"id": [f"i{n}" for n in range(400)], "text": [f"t{n}" for n in range(400)]}
+    es.embed(MemorySource({**columns, "n": list(range(400))}), path, text=HashEncoder(16, "text", "hash:16"))
+    if indexed:
+        assert es.index(path, "text", factory="HNSW32", recall=0.5, at=1).type != "flat"
+    gc.collect()
+    gc.disable()
+    try:
+        for ask in (
+            lambda opened: es.search(opened, text="t4", k=3, where="n > 1"),
+            lambda opened: es.search(opened, id="i4", diversity=0.5, group_by="n"),
+            lambda opened: es.Searcher(opened, resident=True).search(id="i4"),
+            lambda opened: es.search_batch(opened, "text", tmp_path / "found.csv", k=2),
+            lambda opened: opened.view(inputs=["text"]).inputs,
+            lambda opened: opened.space("text").raw.take(np.arange(2)),
+        ):
+            opened = es.Store.open(path)
+            ask(opened)
+            parts = [weakref.ref(part) for part in (opened, opened.files, opened.space("text"), *opened.kept.values())]
+            del opened
+            assert [part() for part in parts] == [None] * len(parts)
+    finally:
+        gc.enable()
+
+
+def test_a_searcher_keeps_its_store(store: es.Store) -> None:
+    searcher = es.Searcher(es.Store.open(store.path))
+    gc.collect()
+    assert searcher.search(id="item-04", space="text", k=2).results
+    assert isinstance(searcher.store, es.Store)
+
+
+def test_a_file_that_is_no_query_is_named(store: es.Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def prepare(self: HashEncoder, payload: bytes) -> bytes:
+        raise PayloadError("decode", f"not an image: starts with {payload[:10]!r}")
+
+    monkeypatch.setattr(HashEncoder, "prepare", prepare)
+    folder = store.path.parent
+    (folder / "words.png").write_bytes(b"no picture")
+    for given, words in {
+        "word.png": rf"{folder}/word\.png does not exist\. Similar names in {folder}: words\.png\.",
+        "words.png": rf"{folder}/words\.png: not an image: starts with b'no picture'",
+        "images": rf"{folder}/images is not a regular file",
+    }.items():
+        with pytest.raises(SourceError, match=words):
+            es.search(store, image=folder / given)
+
+
+def test_a_filter_that_nothing_passes_is_named(store: es.Store) -> None:
+    with pytest.raises(UsageError, match=rf"No item of {store.path} is left: none matches --where 'price > 1000'\."):
+        store.view(inputs=["text"], where="price > 1000")
+    assert es.search(store, text="a", where="price > 1000").results == []

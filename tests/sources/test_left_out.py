@@ -204,7 +204,10 @@ def test_what_is_not_there_is_told_in_a_few_words(tmp_path: Path) -> None:
         "Photo": f"Photo does not exist. Similar names in {tmp_path}: photos, photos.csv.",
         "notes": f"notes does not exist. Similar names in {tmp_path}: notes.md.",
         "zebra.csv": "zebra.csv does not exist.",
-        "album/2024/a.csv": f"album/2024/a.csv does not exist: there is no folder {tmp_path}/album/2024.",
+        "album/2024/a.csv": f"album/2024/a.csv does not exist: there is no folder {tmp_path}/album.",
+        "phots/a.png": f"phots/a.png does not exist: there is no folder {tmp_path}/phots. "
+        f"Similar names in {tmp_path}: photos, photos.csv.",
+        "notes.md/a.png": f"notes.md/a.png does not exist: {tmp_path}/notes.md is a file.",
         "link": "link is a link to nothing.",
     }.items():
         with pytest.raises(SourceError) as told:

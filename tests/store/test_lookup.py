@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -98,3 +99,64 @@ def test_columns_of_every_type(tmp_path: Path) -> None:
     store = es.Store.open(tmp_path / "s")
     assert store.items.column_types()["day"] == pa.date32()
     assert store.items.lookup.values(store.items.rows, ["day", "yes"]) == expected(store, store.items.rows, ["day", "yes"])
+
+
+class Counting(Lookup):
+    """Says what it decodes, and waits there until it may go on."""
+
+    def __init__(self, *given: object) -> None:
+        super().__init__(*given)  # type: ignore[arg-type]
+        self.read: list[tuple[int, int, tuple[str, ...]]] = []
+        self.began, self.may_go_on = threading.Event(), threading.Event()
+        self.may_go_on.set()
+
+    def _read(self, part, group, names):  # type: ignore[no-untyped-def]
+        self.read.append((part, group, tuple(names)))
+        self.began.set()
+        assert self.may_go_on.wait(30)
+        return super()._read(part, group, names)
+
+
+def test_threads_decode_a_group_once_and_others_meanwhile(store: es.Store) -> None:
+    """Who misses a group that is being decoded waits for it; what is kept, and other groups, are answered meanwhile."""
+    lookup = Counting(store.files, store.items.lookup._parts)
+    (expected_id,) = lookup.values(np.asarray([0]), ["id"])
+    lookup.read.clear()
+    lookup.began.clear()
+    lookup.may_go_on.clear()
+    with ThreadPoolExecutor(8) as pool:
+        same = [pool.submit(lookup.values, np.asarray([row]), ["text"]) for row in (0, 1, 2, 4)]
+        assert lookup.began.wait(30)
+        assert lookup.values(np.asarray([0]), ["id"]) == [expected_id]  # kept: nothing is waited for
+        lookup.began.clear()
+        other = pool.submit(lookup.values, np.asarray([250]), ["text"])
+        assert lookup.began.wait(30)  # another group is decoded beside the first
+        assert not any(one.done() for one in (*same, other))
+        lookup.may_go_on.set()
+        found = [one.result(30) for one in (*same, other)]
+    assert [values for ((values,),) in found] == [f"text of i{row:03d}" for row in (0, 1, 2, 4, 250)]
+    assert lookup.read == [(0, 0, ("text",)), (2, 1, ("text",))]
+
+
+def test_a_group_that_could_not_be_read_is_asked_for_again(store: es.Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    lookup = Counting(store.files, store.items.lookup._parts)
+
+    def broken(*_: object) -> None:
+        raise StoreError("The disk is gone.")
+
+    monkeypatch.setattr(Lookup, "_read", broken)
+    with pytest.raises(StoreError, match="The disk is gone"):
+        lookup.values(np.asarray([0]), ["id"])
+    monkeypatch.undo()
+    assert lookup.values(np.asarray([0]), ["id"]) == [["i000"]]
+
+
+def test_looking_for_an_id_keeps_no_column(store: es.Store) -> None:
+    """It reads every id once, of which a few are wanted: what answers show stays in memory instead."""
+    lookup = store.items.lookup
+    assert store.items.known_rows(["i299", "i100", "nobody"]).tolist() == [-1, 100, -1]
+    assert lookup._bytes == 0
+    lookup.values(np.asarray([100]), ["id", "text"])
+    kept = dict(lookup._kept)
+    assert store.items.known_rows(["i100"]).tolist() == [100]
+    assert dict(lookup._kept) == kept

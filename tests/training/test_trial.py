@@ -182,6 +182,15 @@ class TestEvaluate:
             with pytest.raises(UsageError, match=rf"No item of {home.path} is left: {len(home_now)} have a vector in a, b"):
                 es.evaluate(home_now, "label")
 
+    def test_a_head_that_does_not_fit_a_store_is_named(self, tmp_path: Path) -> None:
+        home, other = two_space_store(tmp_path / "s"), telling_store(tmp_path / "o")
+        es.train(home, "label", report=False)
+        for ask in (es.evaluate, es.predict):
+            with pytest.raises(UsageError, match=rf"Head 'label' takes space 'a', which {other.path} has not\. Spaces: text\."):
+                ask(other, home.path / "heads" / "label")
+            with pytest.raises(UsageError, match=rf"heads/labels does not exist\. Similar names in {home.path}/heads: label\."):
+                ask(other, home.path / "heads" / "labels")
+
     def test_labels_of_another_type(self, tmp_path: Path) -> None:
         numbers = [i % 3 for i in range(200)]
         es.train(telling_store(tmp_path / "s", stars=numbers), "stars", report=False)

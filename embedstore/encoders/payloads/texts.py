@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from embedstore.errors import PayloadError
 
 EXAMPLE_TEXTS = (
@@ -24,3 +26,15 @@ def decode_text(payload: bytes) -> str:
         return payload.decode()
     except UnicodeDecodeError as error:
         raise PayloadError("decode", f"not UTF-8 text: {error.reason} at byte {error.start}") from error
+
+
+def decode_texts(payloads: Sequence[bytes]) -> tuple[dict[int, str], dict[int, PayloadError]]:
+    """Position → text, and position → error of the payloads that are none."""
+    texts: dict[int, str] = {}
+    errors: dict[int, PayloadError] = {}
+    for i, payload in enumerate(payloads):
+        try:
+            texts[i] = decode_text(payload)
+        except PayloadError as error:
+            errors[i] = error
+    return texts, errors

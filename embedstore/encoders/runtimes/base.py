@@ -72,7 +72,7 @@ class Model(Protocol):
     def row(self) -> int: ...
 
     def start(self, *inputs: Any) -> Pending:
-        """Begin on arrays, or tensors that are on the device; they are not to change before the vectors are there.
+        """Begin on arrays, lists of arrays to be stacked, or tensors on the device; they are not to change before the end.
 
         Raises, then or later, what calling it raises.
         """

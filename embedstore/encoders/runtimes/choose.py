@@ -7,9 +7,13 @@ from pathlib import Path
 
 from embedstore.encoders.base import RUNTIMES, EncoderRequest
 from embedstore.encoders.runtimes.base import Model, Network
+from embedstore.encoders.runtimes.pytorch import TorchRuntime, open_network
+from embedstore.encoders.runtimes.several import SeveralModels, loading_copies
 from embedstore.errors import MissingDependencyError, UsageError
 
 CPU_BATCH, CUDA_BATCH = 128, 256
+DEVICE_FILES = ("/dev/nvidiactl", "/dev/dxg", "/dev/nvmap", "/dev/kfd")
+"""Of NVIDIA's driver, Windows' below Linux, Jetson boards, and ROCm."""
 
 
 def open_model(network: Network, request: EncoderRequest) -> Model:
@@ -19,16 +23,18 @@ def open_model(network: Network, request: EncoderRequest) -> Model:
     ------
     UsageError
         A device, precision or runtime that is not there, or does not agree with torch.
+    EncoderError
+        The network cannot be compiled, or its vectors are not finite in the precision that was asked for.
     """
     if runtime_of(request) == "openvino":
         from embedstore.encoders.runtimes import openvino
 
         if (model := openvino.open_network(network, request.precision, required=request.runtime == "openvino")) is not None:
             return model
-    from embedstore.encoders.runtimes.pytorch import TorchModel, TorchRuntime, compiled_model
-
-    eager = TorchModel(TorchRuntime(request.device, request.precision), network.load())
-    return compiled_model(network, eager) if request.runtime == "compile" else eager
+    several, compiled = len(request.devices) > 1, request.runtime == "compile"
+    network = loading_copies(network) if several else network
+    models = [open_network(network, TorchRuntime(device, request.precision), compiled=compiled) for device in request.devices]
+    return SeveralModels(models) if several else models[0]
 
 
 def runtime_of(request: EncoderRequest) -> str:
@@ -60,9 +66,14 @@ def on_gpu(request: EncoderRequest) -> bool:
     return request.device.startswith("cuda") or (request.device == "auto" and request.runtime != "openvino" and has_cuda())
 
 
+def gpu_of(request: EncoderRequest) -> str:
+    """The first of the GPUs that `on_gpu` puts a network on."""
+    return "cuda" if request.device == "auto" else request.devices[0]
+
+
 def has_cuda() -> bool:
-    """Whether torch sees a CUDA device; it is asked only where there is a device file of one."""
-    if not (Path("/dev/nvidiactl").exists() or Path("/dev/dxg").exists() or Path("/dev/nvmap").exists()):
+    """Whether torch sees a CUDA device (ROCm's have that name too); it is asked only where there is a device file of one."""
+    if not any(Path(file).exists() for file in DEVICE_FILES):
         return False
     import torch
 

@@ -27,6 +27,7 @@ from embedstore._core.digests import check_digest
 from embedstore.encoders.base import Vectors
 from embedstore.encoders.runtimes.base import CPU_PADDING, Array, Model, Network, Pending, agreement, cpu_has_bfloat16
 from embedstore.encoders.runtimes.packing import PackedModel, pack
+from embedstore.encoders.runtimes.pytorch import TorchModel, TorchRuntime
 from embedstore.errors import EncoderError, EncoderOutOfMemoryError, StoreError, one_line, reason_of
 from embedstore.registry import require
 
@@ -251,8 +252,6 @@ def _convert(network: Network, folder: Path) -> dict[str, Any]:
 def _compared(network: Network, file: Path, *, packed: bool) -> dict[str, float]:
     """Write the converted network to `file`; its least cosine to torch on the examples, by arithmetic."""
     import torch
-
-    from embedstore.encoders.runtimes.pytorch import TorchModel, TorchRuntime
 
     module = network.load().eval().float()
     batches = network.examples()

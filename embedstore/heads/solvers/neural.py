@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -88,10 +89,17 @@ class NeuralHead(Head):
         import torch
 
         self.standardizer_ = Standardizer(balance=False).fit(train)
-        with torch.random.fork_rng(devices=[]), bounded():  # again: fitting the first one imports torch
+        with self._own_random_numbers(), bounded():  # again: fitting the first one imports torch
             torch.manual_seed(self.seed)
             self._net = self._module(self.dims_, len(self.classes_)).to(self.device)
             self._run(self._tensors(train), self._tensors(validation), train.codes, validation.codes)
+
+    def _own_random_numbers(self) -> AbstractContextManager[None]:
+        """Within it torch's generators, the device's too, may be seeded; then they are as they were."""
+        import torch
+
+        device = torch.device(self.device)
+        return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
     def _run(self, train: tuple[Tensors, Tensors], val: tuple[Tensors, Tensors], y: Array, v_y: Array) -> None:
         import torch
@@ -109,8 +117,9 @@ class NeuralHead(Head):
         self.history_ = []
         for _ in range(self.epochs):
             self._net.train()
-            total = 0.0
-            for index in torch.split(torch.randperm(n, device=codes.device), self.batch_size):
+            losses: list[torch.Tensor] = []  # read once an epoch: to read one waits for the device
+            batches = torch.split(torch.randperm(n, device=codes.device), self.batch_size)
+            for index in batches:
                 masks = _hide_some({k: m[index] for k, m in train[1].items()}, self.modality_dropout)
                 logits = self._net({k: x[index] for k, x in train[0].items()}, masks)
                 loss = torch.nn.functional.cross_entropy(logits, codes[index], label_smoothing=self.label_smoothing)
@@ -118,10 +127,11 @@ class NeuralHead(Head):
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 schedule.step()
-                total += loss.item() * len(index)
+                losses.append(loss.detach())
             logits = self._forward(*val)
-            v_loss = torch.nn.functional.cross_entropy(logits, v_codes).item()
-            accuracy = (logits.argmax(1) == v_codes).float().mean().item()
+            losses.append(torch.nn.functional.cross_entropy(logits, v_codes))
+            *t_losses, v_loss, accuracy = torch.stack([*losses, (logits.argmax(1) == v_codes).float().mean()]).tolist()
+            total = sum(one * len(index) for one, index in zip(t_losses, batches, strict=True))
             self.history_.append({"train_loss": total / n, "val_loss": v_loss, "val_accuracy": accuracy})
             if v_loss < best - 1e-4:
                 best, best_state, waited = v_loss, copy.deepcopy(self._net.state_dict()), 0

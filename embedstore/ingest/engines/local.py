@@ -1,13 +1,18 @@
-"""The engine of one process: a thread that reads ahead with a pool of workers, the caller's that encodes, one that commits."""
+"""The engine of one machine: a thread that reads ahead with a pool of workers, the caller's that encodes, one that commits."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 
+from embedstore.encoders.base import outside_of
 from embedstore.ingest.consume import ChunkCloser, Encoding
 from embedstore.ingest.engines.base import Job
 from embedstore.ingest.plan import Planner
+from embedstore.ingest.process_reader import ProcessReader
 from embedstore.ingest.produce import ChunkEnd, Producer
+from embedstore.ingest.readers import Reader, ThreadReader
 from embedstore.ingest.report import Progress
 from embedstore.ingest.stages import RunAhead
 
@@ -17,17 +22,21 @@ AHEAD = 4
 
 def run(job: Job) -> None:
     """Embed the whole source, or raise what stopped it; what was committed by then stays."""
-    options, clock = job.options, job.clock
-    with ThreadPoolExecutor(options.threads, thread_name_prefix="embedstore-read") as pool:
-        producer = Producer(job.source, job.typed, _planner(job), list(job.states.values()), pool, clock, options)
-        closer = ChunkCloser(job.store, job.writer, job.states, job.report, clock, strict=options.strict)
+    options, states = job.options, list(job.states.values())
+    with (
+        closing(_reader(job)) as reader,
+        ThreadPoolExecutor(options.threads, thread_name_prefix="embedstore-read") as pool,
+        _abandoned_on_error(reader),
+    ):
+        producer = Producer(job.source, job.typed, _planner(job), states, pool, reader, job.clock, options)
+        closer = ChunkCloser(job.store, job.writer, job.states, job.report, job.clock, strict=options.strict)
 
         def close(end: ChunkEnd) -> None:
             closer.close(end.chunk, end.claims)
             if options.prune:
                 job.seen[end.chunk.old_row[end.chunk.old_row >= 0]] = True
 
-        encoding = Encoding(clock, close)
+        encoding = Encoding(job.clock, close)
         try:
             _encode_all(job, producer, encoding)
         finally:
@@ -35,6 +44,24 @@ def run(job: Job) -> None:
                 encoding.stop()
             finally:
                 closer.finish()
+
+
+@contextmanager
+def _abandoned_on_error(reader: Reader) -> Iterator[None]:
+    """What stops a run does not wait for payloads that are being read and prepared."""
+    try:
+        yield
+    except BaseException:
+        reader.abandon()
+        raise
+
+
+def _reader(job: Job) -> Reader:
+    """Processes where an encoder's payloads can be prepared by them, else threads."""
+    options, encoders = job.options, [state.encoder for state in job.states.values()]
+    if any(outside_of(encoder) for encoder in encoders):
+        return ProcessReader(options.threads, encoders, options.timeout, options.confined)
+    return ThreadReader(options.timeout, options.confined)
 
 
 def _planner(job: Job) -> Planner:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from embedstore._core.arguments import strings
+from embedstore._core.arguments import shown, strings
 from embedstore._core.hdf5 import plain_dataset
 from embedstore.errors import SourceError, UsageError, reason_of
 from embedstore.sources.base import ID
@@ -87,8 +87,10 @@ def open_vectors(
     text = [ids] if isinstance(ids, str) else []
     if isinstance(source, np.ndarray):
         found = VectorSource("the array", {"": Stacked("the array", [MemoryRows(source)])})
-    else:
+    elif isinstance(source, str | os.PathLike):
         found = _opened(source, vector_column, text)
+    else:
+        raise UsageError(f"source must be a path or an array (n, dim). Got {shown(source)} instead.")
     if metadata is not None:
         columns = _metadata(metadata, text)
         found = replace(found, metadata=[*found.metadata, (columns, columns.names)])

@@ -187,7 +187,7 @@ class Task:
 
     name: ClassVar[str]
     heads: ClassVar[str]
-    """The heads that serve it: their `Head.task`."""
+    """The heads that serve it: their `Head.task`. Others than ours are entry points of ``embedstore.heads.`` and this."""
     lead: ClassVar[str]
     """The metric whose value, up to its sign, is the mean of `worth`; gains over baselines are in it."""
     headlines: ClassVar[Mapping[str, str]]
