@@ -97,6 +97,7 @@ VERBS = [
         {"ids": ["--id"], "explained": ["--explain"]},
     ),
     Verb("evaluate", es.evaluate, EvaluateOptions, {"store", "head"}, {"where": "where"}),
+    Verb("compare", es.compare, CompareOptions, {"store", "target", "on_progress"}, {"where": "where"}),
     Verb("labels", es.labels, LabelsOptions, {"store", "head"}, {"where": "where"}, {"n": ["-n"]}),
     Verb(
         "repair",
