@@ -38,6 +38,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "embedstore compare my.store label",
         "embedstore compare my.store label --inputs image --inputs text --inputs image,text --cv 5",
     ),
+    "select": (
+        "embedstore select my.store -n 200 --out next.csv",
+        "embedstore select my.store -n 50 --by uncertain,diverse --head label --out next.csv",
+    ),
     "align": (
         "embedstore align my.store --from text --to image",
         'embedstore search my.store "red car" --space aligned.image',

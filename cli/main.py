@@ -31,6 +31,7 @@ from .predict import predict
 from .remove import remove
 from .repair import repair
 from .search import search
+from .select import select
 from .train import train
 from .verify import verify
 
@@ -51,7 +52,7 @@ app = typer.Typer(
 )
 
 COMMANDS = (
-    *(demo, embed, import_vectors, info, index, search, train, evaluate, predict, compare, labels, align),
+    *(demo, embed, import_vectors, info, index, search, train, evaluate, predict, compare, labels, select, align),
     *(eval_search, dedup, verify, repair, remove, compact, encoders),
 )
 """In the order in which help lists them; each parses, calls the library and prints, and imports what it needs inside."""

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from embedstore.training.labels import LabelReport, labels
     from embedstore.training.out_of_fold import OutOfFold, out_of_fold
     from embedstore.training.predict import predict
+    from embedstore.training.select import Selection, select
     from embedstore.training.train import train
 
 _HOMES = {
@@ -56,6 +57,7 @@ _HOMES = {
     "SearchEvaluation": "embedstore.retrieval.eval_search",
     "SearchResult": "embedstore.retrieval.search_result",
     "Searcher": "embedstore.retrieval.searcher",
+    "Selection": "embedstore.training.select",
     "Store": "embedstore.store",
     "VectorIndex": "embedstore.indexing.vector_index",
     "View": "embedstore.store",
@@ -76,6 +78,7 @@ _HOMES = {
     "repair": "embedstore.ingest.repair",
     "search": "embedstore.retrieval.search",
     "search_batch": "embedstore.retrieval.batch",
+    "select": "embedstore.training.select",
     "train": "embedstore.training.train",
     "verify": "embedstore.store.verify",
 }
@@ -100,6 +103,7 @@ __all__ = [
     "SearchEvaluation",
     "SearchResult",
     "Searcher",
+    "Selection",
     "Store",
     "VectorIndex",
     "View",
@@ -120,6 +124,7 @@ __all__ = [
     "repair",
     "search",
     "search_batch",
+    "select",
     "train",
     "verify",
 ]

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import telling_store
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -30,6 +31,7 @@ from benchmarks import (
     pipeline,
     ridge,
     search,
+    select,
     store,
     stream,
 )
@@ -60,6 +62,13 @@ def test_pipeline(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(rates) == 6
     assert all(rate > 0 for rate in rates.values())
     assert "| device | processes | 1 |" in capsys.readouterr().out
+
+
+def test_select(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    telling_store(tmp_path / "s.store")
+    found = select.main([str(tmp_path / "s.store"), "label", "--tiny"])
+    assert {way for way, _ in found} == {"random", "diverse", "typical", "uncertain"}
+    assert "| uncertain |" in capsys.readouterr().out
 
 
 def test_heads(capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,6 +36,7 @@ from embedstore.training.compare_options import CompareOptions
 from embedstore.training.evaluate_options import EvaluateOptions
 from embedstore.training.labels_options import LabelsOptions
 from embedstore.training.predict_options import PredictOptions
+from embedstore.training.select_options import SelectOptions
 from embedstore.training.train_options import TrainOptions
 
 
@@ -97,6 +98,7 @@ VERBS = [
         {"ids": ["--id"], "explained": ["--explain"]},
     ),
     Verb("evaluate", es.evaluate, EvaluateOptions, {"store", "head"}, {"where": "where"}),
+    Verb("select", es.select, SelectOptions, {"store"}, {"where": "where"}, {"n": ["-n"]}),
     Verb("compare", es.compare, CompareOptions, {"store", "target", "on_progress"}, {"where": "where"}),
     Verb("labels", es.labels, LabelsOptions, {"store", "head"}, {"where": "where"}, {"n": ["-n"]}),
     Verb(
@@ -107,6 +109,7 @@ VERBS = [
         {"columns": "id_column", "allow_models": "allow_model"},
     ),
     Verb("compact", es.compact, CompactOptions, {"store", "on_progress"}),
+    Verb("select", es.select, SelectOptions, {"store"}, {"where": "where"}, {"n": ["-n"]}),
     Verb("compare", es.compare, CompareOptions, {"store", "target", "on_progress"}, {"where": "where"}),
 ]
 every_verb = pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.command)

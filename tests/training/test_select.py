@@ -1,0 +1,87 @@
+"""Items that are worth a label are selected from a store, with and without a head."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import run, telling_store
+
+import embedstore as es
+from embedstore.errors import UsageError
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> es.Store:
+    """Texts that tell their label; every 50th has none (4 of 200); and a head."""
+    made = telling_store(tmp_path_factory.mktemp("select") / "s.store")
+    es.train(made, "label", report=False)
+    return made.refresh()
+
+
+def unlabelled(store: es.Store) -> set[str]:
+    table = store.items.take(store.items.rows, ["id", "label"]).to_pylist()
+    return {row["id"] for row in table if row["label"] is None}
+
+
+def test_diverse_items_are_far_from_one_another(store: es.Store) -> None:
+    found = es.select(store, n=5)
+    assert (found.by, found.space, found.candidates, found.labelled) == (["diverse"], "text", 200, 0)
+    assert len({item.id for item in found.items}) == 5
+    distances = [item.score for item in found.items]
+    assert distances[1:] == sorted(distances[1:], reverse=True)
+
+
+def test_a_head_is_asked_of_what_has_no_label(store: es.Store) -> None:
+    found = es.select(store, n=3, by="uncertain", head="label")
+    assert {item.id for item in found.items} <= unlabelled(store)
+    assert (found.candidates, found.labelled) == (4, 196)
+    assert [item.score for item in found.items] == sorted(item.score for item in found.items)
+    said = {row["id"]: row for row in es.predict(store, "label", ids=[item.id for item in found.items]).to_rows()}
+    for item in found.items:
+        first, second, *_ = sorted(said[item.id]["probabilities"].values(), reverse=True)
+        assert item.score == pytest.approx(first - second, abs=1e-5)
+        assert item.prediction == said[item.id]["prediction"]
+
+
+def test_ways_follow_one_another(store: es.Store) -> None:
+    found = es.select(store, n=4, by="uncertain,diverse", head="label", labelled="")
+    assert (found.candidates, found.labelled) == (200, 0)
+    wide = es.select(store, n=20, by=["uncertain"], head="label", labelled="")
+    assert {item.id for item in found.items} <= {item.id for item in wide.items}
+
+
+def test_balanced_and_typical_select_what_they_say(store: es.Store) -> None:
+    found = es.select(store, n=2, by="balanced", head="label")
+    assert len(found.items) == 2
+    assert all(0 < item.score <= 1 for item in found.items)
+    assert len(es.select(store, n=6, by="typical", where="n < 50").items) == 6
+
+
+def test_what_cannot_be_selected_by_is_told(store: es.Store) -> None:
+    for given, said in (
+        ({"by": "loud"}, "by should be of diverse, typical, uncertain, balanced. Got 'loud' instead"),
+        ({"by": "uncertain"}, "asks a head how sure it is: name a saved one, --head NAME"),
+        ({"n": 0}, "n must be at least 1"),
+        ({"labelled": "nope"}, "has no metadata column 'nope'"),
+        ({"labelled": "n", "where": "n is not null"}, "Every item has a value in 'n'"),
+        ({"space": "nope"}, "nope"),
+    ):
+        with pytest.raises((UsageError, es.EmbedstoreError), match=said):
+            es.select(store, **given)  # type: ignore[arg-type]
+
+
+def test_the_command_writes_a_table(store: es.Store, tmp_path: Path) -> None:
+    path = str(store.path)
+    said = run("select", path, "-n", "3", "--by", "uncertain", "--head", "label", "--out", str(tmp_path / "next.csv")).stdout
+    assert "3 of 4 candidates, 196 have a label" in said
+    with open(tmp_path / "next.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["rank", "id", "score", "prediction"]
+    assert len(rows) == 3
+    document = json.loads(run("select", path, "-n", "2", "--json").stdout)
+    assert (document["score"], len(document["items"])) == ("distance", 2)
+    assert np.isfinite([item["score"] for item in document["items"][1:]]).all()
