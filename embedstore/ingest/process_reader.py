@@ -47,7 +47,7 @@ class ProcessReader:
     Parameters
     ----------
     count : int
-        Processes, as many as threads that call.
+        Processes at most; of more threads that call, some wait.
     encoders : sequence of Encoder
         Those with `Outside` are prepared for in processes.
     timeout : float

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 
+from embedstore._core.threads import allowed
 from embedstore.encoders.base import outside_of
 from embedstore.ingest.consume import ChunkCloser, Encoding
 from embedstore.ingest.engines.base import Job
@@ -18,6 +19,8 @@ from embedstore.ingest.stages import RunAhead
 
 AHEAD = 4
 """Batches that are read before they are encoded."""
+PROCESSES = 2
+"""For each processor at most, to read and decode: some wait for disks, more are in one another's way."""
 
 
 def run(job: Job) -> None:
@@ -60,7 +63,8 @@ def _reader(job: Job) -> Reader:
     """Processes where an encoder's payloads can be prepared by them, else threads."""
     options, encoders = job.options, [state.encoder for state in job.states.values()]
     if any(outside_of(encoder) for encoder in encoders):
-        return ProcessReader(options.threads, encoders, options.timeout, options.confined)
+        count = min(options.threads, PROCESSES * allowed())
+        return ProcessReader(count, encoders, options.timeout, options.confined)
     return ThreadReader(options.timeout, options.confined)
 
 
