@@ -27,6 +27,8 @@ LANES, FEW = 16, 64
 """Few classes are padded to a multiple of 16: products with 15 columns take 1.5 times as long as with 16."""
 NEVER = -1e30
 """The intercept of a padding class: its probability is zero, and so is all that follows from it."""
+NOTHING = 1e-6
+"""An objective as good as none: of a class without an item it falls to 0 for ever, as nothing holds the bias."""
 MAX_NEWTON, MAX_CG, MAX_HALVINGS = 100, 250, 20
 
 
@@ -126,9 +128,9 @@ class LogisticProblem:
             z = precondition((-gradient[0], -gradient[1]))
             decrement = -self._dot(gradient, z)
             first = first or decrement
-            if not 0.5 * decrement > tolerance * point.objective:
+            if not 0.5 * decrement > tolerance * max(point.objective, NOTHING):
                 break
-            goal = tolerance * point.objective / decrement  # no step need be much more exact than the solution
+            goal = tolerance * max(point.objective, NOTHING) / decrement  # no step need be much more exact than the solution
             enough = min(0.25, max((decrement / first) ** 0.5, 0.2 * goal))
             step = self._newton_step(alpha, point.p, gradient, z, decrement, precondition, enough)
             if step is None:
