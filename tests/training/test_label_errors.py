@@ -71,7 +71,7 @@ def test_it_is_what_cleanlab_says(trained: tuple[es.Store, set[str], dict[str, s
     kept = es.out_of_fold(trained[0], "label")
     p = kept.probabilities.astype(np.float64)
     p /= p.sum(axis=1, keepdims=True)
-    ranked = find_label_issues(kept.codes, p, return_indices_ranked_by="self_confidence")
+    ranked = find_label_issues(kept.codes, p, return_indices_ranked_by="self_confidence", n_jobs=1)
     assert [one.id for one in es.labels(trained[0], "label").suspects] == kept.ids[ranked].tolist()
     for method in RANKINGS:
         ours = label_quality(kept.codes, kept.probabilities, method=method).score
