@@ -53,6 +53,23 @@ def write_tables(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> N
             temporary.unlink(missing_ok=True)
 
 
+def write_table(path: str | Path, table: pa.Table) -> Path:
+    """Write `table` as `write_tables` does; the path.
+
+    Raises
+    ------
+    UsageError
+        An ending that is none of `FORMATS`, or no such folder.
+    OutputError
+        The file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in FORMATS:
+        raise UsageError(f"{path} should end in one of {', '.join(FORMATS)}.")
+    write_tables(path, table.schema, [table])
+    return path
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Errors of the operating system as one that names the file of results and what to do."""

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from embedstore._core.kmeans import assign, kmeans
 from embedstore._core.unit import unit_rows
 
 Array = npt.NDArray[Any]
@@ -14,7 +15,8 @@ Float = npt.NDArray[np.float64]
 Positions = npt.NDArray[np.int64]
 
 NEIGHBOURS = 20
-ROUNDS = 10
+ROUNDS = 9
+"""Of k-means."""
 BLOCK = 4096
 
 
@@ -60,9 +62,12 @@ def typical(vectors: Array, n: int, *, held: Array | None = None, seed: int = 0)
     -----
     Hacohen, Dekel & Weinshall 2022 (TypiClust).
     """
+    if not len(vectors):
+        return np.empty(0, np.int64), np.empty(0)
     own = unit_rows(vectors)
     held = np.empty((0, own.shape[1]), own.dtype) if held is None else unit_rows(held)
-    clusters = _clusters(np.concatenate([own, held]), min(n + len(held), len(own) + len(held)), seed)
+    every = np.concatenate([own, held])
+    clusters = assign(every, kmeans(every, min(n + len(held), len(every)), seed=seed, rounds=ROUNDS))
     mine, theirs = clusters[: len(own)], clusters[len(own) :]
     taken = set(theirs.tolist())
     sizes = np.bincount(clusters, minlength=clusters.max(initial=0) + 1)
@@ -132,23 +137,6 @@ def balanced(probabilities: Array, n: int, counts: Array) -> tuple[Positions, Fl
         left[at] = False
         have[wanted] += 1
     return np.asarray(chosen, np.int64), np.asarray(sure)
-
-
-def _clusters(unit: Array, k: int, seed: int) -> Positions:
-    """The cluster (m,) of each row by spherical k-means."""
-    rng = np.random.default_rng(seed)
-    centres = unit[rng.choice(len(unit), k, replace=False)].copy()
-    nearest = np.zeros(len(unit), np.int64)
-    for _ in range(ROUNDS):
-        for lo in range(0, len(unit), BLOCK):
-            nearest[lo : lo + BLOCK] = np.argmax(unit[lo : lo + BLOCK] @ centres.T, axis=1)
-        order = np.argsort(nearest, kind="stable")
-        used, first = np.unique(nearest[order], return_index=True)
-        centres[used] = np.add.reduceat(unit[order], first, axis=0)
-        empty = np.setdiff1d(np.arange(k), used)
-        centres[empty] = unit[rng.choice(len(unit), len(empty), replace=False)]
-        centres = unit_rows(centres)
-    return nearest
 
 
 def _density(unit: Array) -> Float:

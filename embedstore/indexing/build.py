@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from embedstore._core.kmeans import assign, kmeans
 from embedstore._core.unit import unit_rows
 from embedstore.indexing.entries import Entries
 from embedstore.indexing.gpu import cagra_graph
@@ -19,7 +20,6 @@ from embedstore.indexing.recipe import TRAIN_PER_ENTRY, TRAIN_PER_LIST, Recipe, 
 from embedstore.indexing.vectors import BLOCK, Float, Positions, Vectors
 from embedstore.registry import require
 
-KMEANS_ROUNDS = 8
 CONSTRUCTION = ((200_000, 200), (10**18, 128))
 """efConstruction for up to so many vectors. With 400 a search tries less, but over more links: it takes as many distances."""
 Progress = Callable[[str], None]
@@ -167,28 +167,3 @@ def _picked(vectors: Vectors, wanted: npt.NDArray[np.bool_], labels: Positions) 
         out[at : at + len(block)] = block
         at += len(block)
     return out
-
-
-def kmeans(unit: Float, k: int, *, seed: int) -> Float:
-    """Spherical k-means: `k` unit centroids (k, d) of unit vectors (n, d), n ≥ k; an empty cluster starts again at random."""
-    rng = np.random.default_rng(seed)
-    centroids = unit[rng.choice(len(unit), k, replace=False)].copy()
-    for _ in range(KMEANS_ROUNDS):
-        nearest = assign(unit, centroids)
-        order = np.argsort(nearest, kind="stable")
-        used, first = np.unique(nearest[order], return_index=True)
-        for lo in range(0, unit.shape[1], 64):  # a few columns at a time: no second copy of the sample
-            centroids[used, lo : lo + 64] = np.add.reduceat(unit[order, lo : lo + 64], first, axis=0)
-        empty = np.setdiff1d(np.arange(k), used)
-        centroids[empty] = unit[rng.choice(len(unit), len(empty), replace=False)]
-        centroids = unit_rows(centroids)
-    return np.asarray(centroids)
-
-
-def assign(unit: Float, centroids: Float) -> Positions:
-    """The centroid (n,) int64 nearest to each unit vector, by blocked matrix products."""
-    nearest = np.empty(len(unit), np.int64)
-    size = max(256, (1 << 22) // len(centroids))
-    for lo in range(0, len(unit), size):
-        nearest[lo : lo + size] = np.argmax(unit[lo : lo + size] @ centroids.T, axis=1)
-    return nearest

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore._core.atomic_files import write_bytes
-from embedstore._core.result_files import FORMATS, write_tables, writing
+from embedstore._core.result_files import write_table, writing
 from embedstore._version import __version__
-from embedstore.errors import HeadError, UsageError
+from embedstore.errors import HeadError
 from embedstore.evaluation.label_errors import LabelQuality, label_quality
 from embedstore.heads.held_out import OutOfFold, load_out_of_fold
 from embedstore.reports.data import ReportData, Section
@@ -114,12 +114,7 @@ class LabelReport:
         OutputError
             The file cannot be written.
         """
-        path = Path(path)
-        if path.suffix.lower() not in FORMATS:
-            raise UsageError(f"{path} should end in one of {', '.join(FORMATS)}.")
-        table = self._table()
-        write_tables(path, table.schema, [table])
-        return path
+        return write_table(path, self._table())
 
     def _table(self) -> pa.Table:
         import pyarrow as pa

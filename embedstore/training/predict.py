@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from embedstore._core.arguments import strings
 from embedstore._core.metadata_features import METADATA
-from embedstore._core.result_files import FORMATS, write_tables
+from embedstore._core.result_files import write_table
 from embedstore._core.threads import bounded
 from embedstore.encoders import Encoder, reload_encoder
 from embedstore.errors import HeadError, UsageError
@@ -130,12 +130,7 @@ class Predictions:
         OutputError
             The file cannot be written.
         """
-        path = Path(path)
-        if path.suffix.lower() not in FORMATS:
-            raise UsageError(f"{path} should end in one of {', '.join(FORMATS)}.")
-        table = self._table()
-        write_tables(path, table.schema, [table])
-        return path
+        return write_table(path, self._table())
 
     def _table(self) -> Any:
         import pyarrow as pa

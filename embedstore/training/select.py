@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from embedstore._core.result_files import FORMATS, write_tables
+from embedstore._core.result_files import write_table
 from embedstore._core.threads import bounded
 from embedstore.errors import UsageError
 from embedstore.evaluation import selection
@@ -74,13 +74,8 @@ class Selection:
         """
         import pyarrow as pa
 
-        path = Path(path)
-        if path.suffix.lower() not in FORMATS:
-            raise UsageError(f"{path} should end in one of {', '.join(FORMATS)}.")
         names = ("rank", "id", "score", *(("prediction",) if self.head else ()))
-        table = pa.table({name: [getattr(item, name) for item in self.items] for name in names})
-        write_tables(path, table.schema, [table])
-        return path
+        return write_table(path, pa.table({name: [getattr(item, name) for item in self.items] for name in names}))
 
 
 @bounded()

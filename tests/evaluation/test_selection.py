@@ -32,7 +32,7 @@ def test_more_than_there_are_is_all_once() -> None:
     points = on_circle(0, 0, 0, 90)
     assert sorted(spread(points, 9)[0].tolist()) == [0, 1, 2, 3]
     assert sorted(typical(points, 9)[0].tolist()) == [0, 1, 2, 3]
-    assert spread(points[:0], 3)[0].tolist() == []
+    assert spread(points[:0], 3)[0].tolist() == typical(points[:0], 3)[0].tolist() == []
 
 
 def test_the_typical_come_from_the_middle_of_clusters_that_hold_nothing_yet() -> None:
