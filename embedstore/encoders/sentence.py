@@ -98,7 +98,7 @@ class SentenceEncoder:
 
     @cached_property
     def model(self) -> Any:
-        with self.runtime.memory_errors():
+        with self.runtime.device_errors():
             return self._model.to(self.runtime.device)
 
     def prepare(self, payload: bytes) -> Any:

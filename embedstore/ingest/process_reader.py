@@ -89,7 +89,8 @@ class ProcessReader:
             pixels = self._slabs.take(size * len(indices), pinned=True)
             images = pixels.memory[: size * len(indices)].reshape(-1, *given.shape)
             arguments = {"space": name, "slab": slab.number, "pixels": pixels.slab.number, "at": pixels.offset}
-            said = self._said("prepare", [slab, pixels.slab], arguments, at)
+            placed = [[place, *where] for place, where in enumerate(at)]
+            said = self._said("prepare", [slab, pixels.slab], arguments, placed)
             kept = sum(len(payloads[i]) for i, one in zip(indices, said, strict=True) if isinstance(one, list))
             alone = 2 * kept < sum(size for _, size in at)  # few of a group: they are not to hold the memory of all
             for k, (i, one) in enumerate(zip(indices, said, strict=True)):
@@ -153,11 +154,11 @@ class ProcessReader:
         process = self._idle.get()
         try:
             with suppress(_EndedError):
-                return _read(process.ask(verb, slabs, {**arguments, "first": 0, "each": each}))
+                return _read(process.ask(verb, slabs, {**arguments, "each": each}))
             found = []
-            for i, one in enumerate(each):
+            for one in each:
                 try:
-                    found += _read(process.ask(verb, slabs, {**arguments, "first": i, "each": [one]}))
+                    found += _read(process.ask(verb, slabs, {**arguments, "each": [one]}))
                 except _EndedError as ended:
                     found.append(PayloadError("read" if ended.from_outside or verb == "read" else "decode", str(ended)))
             return found

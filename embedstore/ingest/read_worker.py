@@ -51,7 +51,7 @@ class Worker:
             call = getattr(importlib.import_module(module), attribute)(**arguments)
             self._spaces[name] = Preparing(factory, call, tuple(shape))
 
-    def read(self, slab: int, root: str | None, first: int, each: Sequence[tuple[str, int, int]]) -> list[Any]:
+    def read(self, slab: int, root: str | None, each: Sequence[tuple[str, int, int]]) -> list[Any]:
         """Read files (path, offset, room) into a slab. Of each: size and hash, no hash if it filled its room, or a failure."""
         memory, inside = self._slabs[slab], None if root is None else Root(root).inside
         found: list[Any] = []
@@ -63,15 +63,15 @@ class Worker:
                 found.append(_failure(error))
         return found
 
-    def prepare(self, space: str, slab: int, pixels: int, at: int, first: int, each: Sequence[tuple[int, int]]) -> list[Any]:
-        """Prepare payloads that lie at (offset, size) of a slab.
+    def prepare(self, space: str, slab: int, pixels: int, at: int, each: Sequence[tuple[int, int, int]]) -> list[Any]:
+        """Prepare payloads (place, offset, size) of a slab.
 
-        An array goes into the slab `pixels`: the k-th to place `first` + k of those that begin at the byte `at`. Of each: None
-        for an array, a list of what else its encoder is to know of it, or a failure.
+        An array goes into the slab `pixels`, to its place among those that begin at the byte `at`. Of each: None for an
+        array, a list of what else its encoder is to know of it, or a failure.
         """
         preparing, memory, out = self._spaces[space], self._slabs[slab], self._slabs[pixels]
         found: list[Any] = []
-        for place, (offset, size) in enumerate(each, first):
+        for place, offset, size in each:
             try:
                 prepared = preparing.call(bytes(memory[offset : offset + size]))
             except PayloadError as error:

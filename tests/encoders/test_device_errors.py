@@ -89,7 +89,7 @@ def test_activations_are_gone_when_the_cache_is_emptied(monkeypatch: pytest.Monk
     runtime = TorchRuntime("cpu", "float32")
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: seen.append(len(alive)))
     runtime.__dict__["_copies"] = object()  # as on a GPU
-    with pytest.raises(EncoderOutOfMemoryError, match=r"ran out of memory\. End what else uses it"), runtime.memory_errors():
+    with pytest.raises(EncoderOutOfMemoryError, match=r"ran out of memory\. End what else uses it"), runtime.device_errors():
         failing(alive, FULL[0])()
     assert seen == [0]
 

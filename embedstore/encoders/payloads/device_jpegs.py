@@ -72,7 +72,7 @@ class DeviceJpegs:
 
     def refuse_any(self, files: Sequence[Jpeg]) -> None:
         """Raise the `RuntimeError` of the first of `files` that the decoder refuses."""
-        with self._runtime.memory_errors():
+        with self._runtime.device_errors():
             for found in self._decoder.decode([file.payload for file in files]):
                 if isinstance(found, RuntimeError):
                     raise found
@@ -88,7 +88,7 @@ class DeviceJpegs:
         """
         import torch
 
-        with self._runtime.memory_errors(), torch.inference_mode():
+        with self._runtime.device_errors(), torch.inference_mode():
             out = torch.empty((len(batch), *self._transform.size, 3), dtype=torch.uint8, device=self._runtime.device)
             self._put(out, {i: given for i, given in enumerate(batch) if not isinstance(given, Jpeg)})
             for group in _groups({i: given for i, given in enumerate(batch) if isinstance(given, Jpeg)}):

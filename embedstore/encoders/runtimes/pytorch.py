@@ -102,7 +102,7 @@ class TorchRuntime:
         """`model` on the device, in evaluation mode, convolutions in channels_last."""
         import torch
 
-        with self.memory_errors():
+        with self.device_errors():
             placed: torch.nn.Module = (
                 model.eval()
                 .requires_grad_(False)
@@ -127,12 +127,12 @@ class TorchRuntime:
         """As `run`; on CUDA what is returned waits for these vectors alone, on a CPU all is done already."""
         import torch
 
-        with self.memory_errors(), self._current(), torch.inference_mode(), arithmetic.computing(self.device):
+        with self.device_errors(), self._current(), torch.inference_mode(), arithmetic.computing(self.device):
             output = forward().float()
             begun = self._copies.to_host(output) if self._copies else lambda: np.asarray(output.cpu().numpy())
 
         def wait() -> Vectors:
-            with self.memory_errors():
+            with self.device_errors():
                 return begun()
 
         return wait
@@ -144,7 +144,7 @@ class TorchRuntime:
         return torch.cuda.device(self.device) if self._copies else nullcontext()
 
     @contextmanager
-    def memory_errors(self) -> Iterator[None]:
+    def device_errors(self) -> Iterator[None]:
         """What torch raises when the device is full becomes `EncoderOutOfMemoryError`, when it fails `EncoderError`.
 
         What the failed work held is let go of first, so that a retry of half the size has room.
@@ -225,7 +225,7 @@ class TorchModel:
     def _weights(self) -> torch.nn.Module:
         weights, arithmetic = self.runtime.place(self._unplaced), self.chosen.arithmetic
         if arithmetic.converted:
-            with self.runtime.memory_errors():
+            with self.runtime.device_errors():
                 weights = converted(weights, arithmetic.dtype)
         del self._unplaced  # where they were converted, weights in float32 are of no more use
         return weights
@@ -236,7 +236,7 @@ class TorchModel:
 
         if not self.chosen.arithmetic.converted:
             return TorchModel(self.runtime, self._weights)
-        with self.runtime.memory_errors():
+        with self.runtime.device_errors():
             return TorchModel(self.runtime, converted(self._weights, torch.float32))
 
     @property
