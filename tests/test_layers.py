@@ -24,6 +24,7 @@ LAYERS = [
     {"store", "indexing", "heads", "reports"},
     {"ingest", "retrieval"},
     {"training", "duplicates", "demo"},
+    {"exporting", "serving"},
     {"__init__"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
@@ -46,6 +47,10 @@ HEAVY = (
     "matplotlib",
     "jinja2",
     "scipy",
+    "fastapi",
+    "optuna",
+    "onnx",
+    "lancedb",
 )
 
 

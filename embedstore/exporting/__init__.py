@@ -1,0 +1,1 @@
+"""What leaves the store: other engines and formats, and heads as ONNX files."""
