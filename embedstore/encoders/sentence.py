@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -12,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embedstore._core.atomic_files import sha256_file
-from embedstore._core.hub import hub
 from embedstore.encoders.base import EncoderRequest, Vectors, not_loadable, refuse_modality
 from embedstore.encoders.cards import Card, matryoshka, read_config
 from embedstore.encoders.image_encoder import pictures
+from embedstore.encoders.model_folders import folder_digest, model_folder
 from embedstore.encoders.payloads.images import decode_rgb
 from embedstore.encoders.payloads.texts import EXAMPLE_TEXTS, decode_text
 from embedstore.encoders.prompts import ITEMS, QUERIES, chosen_prompts, known_prompts
@@ -32,14 +30,12 @@ from embedstore.spec import EncoderSpec
 if TYPE_CHECKING:
     import torch
 
-_DIGESTED = (".json", ".safetensors", ".bin", ".txt", ".model")
 _PACKED = ("bert", "roberta", "xlm-roberta")
 _TASK = "feature-extraction"
 LEAST = 6
 """sentence-transformers before this version runs Python files that lie in a model's folder."""
 _UNUSUAL = ("do_lower_case", "processing_kwargs", "query_length", "document_length", "query_expansion")
 """Options of a transformer that sentence-transformers itself has to see to."""
-_SKIPPED = ("onnx", "openvino", ".git", ".cache")
 
 
 class SentenceEncoder:
@@ -138,15 +134,9 @@ class SentenceEncoder:
 
 def load(request: EncoderRequest) -> SentenceEncoder | TextEncoder:
     """st:ORG/NAME (hub) or st:FOLDER (local): any sentence-transformers model; texts, some also images."""
-    if not request.argument:
-        raise UsageError("st: needs a model, such as st:sentence-transformers/all-MiniLM-L6-v2 or st:./my-model.")
     refuse_older("sentence-transformers", LEAST, extra="st")
-    folder = Path(request.argument).expanduser()
-    if not folder.is_dir():
-        if request.argument.startswith((".", "/", "~")):
-            raise UsageError(f"{folder} is not a folder with a sentence-transformers model.")
-        folder = _download(request)
-    return from_folder(folder, request)
+    names = "st:sentence-transformers/all-MiniLM-L6-v2 or st:./my-model"
+    return from_folder(model_folder(request, names, needs=()), request)
 
 
 def from_folder(folder: Path, request: EncoderRequest) -> SentenceEncoder | TextEncoder:
@@ -306,16 +296,6 @@ def _task(model: Any) -> str | None:
     return ITEMS[0] if differs else None
 
 
-def folder_digest(folder: Path) -> str:
-    """``"sha256:…"`` over the names and bytes of a model folder's configuration, tokenizer and weights."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        relative = path.relative_to(folder)
-        if path.is_file() and path.suffix in _DIGESTED and not any(part in _SKIPPED for part in relative.parts):
-            digest.update(f"{relative.as_posix()}|{sha256_file(path)}|".encode())
-    return f"sha256:{digest.hexdigest()}"
-
-
 def _load_model(folder: Path, request: EncoderRequest, device: str) -> Any:
     library = require("sentence_transformers", extra="st")
     require("transformers", extra="st").utils.logging.disable_progress_bar()
@@ -324,13 +304,3 @@ def _load_model(folder: Path, request: EncoderRequest, device: str) -> Any:
             return library.SentenceTransformer(str(folder), device=device, local_files_only=True, trust_remote_code=False)
     except Exception as error:
         raise not_loadable(request, error) from error
-
-
-def _download(request: EncoderRequest) -> Path:
-    library = require("huggingface_hub", extra="st")
-    with hub() as absent:
-        try:
-            skipped = ["onnx/*", "openvino/*", "*.h5", "*.ot"]
-            return Path(library.snapshot_download(request.argument, ignore_patterns=skipped))
-        except Exception as error:
-            raise not_loadable(request, error, absent) from error

@@ -1,0 +1,85 @@
+"""From a sound file's bytes to samples at one rate, and to windows of one length: one path for every format, on libsndfile.
+
+Channels are averaged, then the mean is resampled once, by soxr at its high quality. What a file says of itself, such as its
+name, counts for nothing: its bytes do. Windows follow one another from the first sample on; nothing is drawn at random.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embedstore.errors import PayloadError, one_line
+from embedstore.registry import require, version
+
+Samples = npt.NDArray[np.float32]
+
+EXTRA = "audio"
+BLOCK = 1 << 18
+"""Frames that are decoded at once."""
+MOST_SECONDS = 2 * 3600
+"""Longer sounds are failures: their samples would be held in memory whole."""
+
+
+def decode_sound(payload: bytes, rate: int) -> Samples:
+    """Samples (n,) float32 at `rate` a second, n > 0: the mean of all channels.
+
+    Raises
+    ------
+    PayloadError
+        It is no sound that libsndfile reads, is longer than `MOST_SECONDS`, or holds no samples or some that are not finite.
+    """
+    library = require("soundfile", extra=EXTRA)
+    try:
+        with library.SoundFile(io.BytesIO(payload)) as file:
+            blocks = list(_resampled(_mono(file), file.samplerate, rate))
+    except library.LibsndfileError as error:
+        said = one_line(error.error_string, 80)
+        raise PayloadError(
+            "decode", f"is no sound that libsndfile reads: {said} (WAV, FLAC, Ogg, Opus, MP3, AIFF, …)"
+        ) from error
+    samples = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
+    if not len(samples):
+        raise PayloadError("decode", "is a sound without samples")
+    if not np.isfinite(samples).all():
+        raise PayloadError("decode", "is a sound with samples that are not finite")
+    return samples
+
+
+def windows(samples: Samples, length: int, least: int) -> list[Samples]:
+    """`samples` in consecutive windows of `length`, the last one shorter.
+
+    A last window of fewer than `least` samples is left out; samples that are fewer than that in all are padded with zeros.
+    """
+    if len(samples) < least:
+        return [np.pad(samples, (0, least - len(samples)))]
+    return [samples[at : at + length] for at in range(0, len(samples) - least + 1, length)]
+
+
+def provenance() -> dict[str, str]:
+    """Versions of what decodes and resamples."""
+    return {name: version(name) for name in ("soundfile", "soxr")}
+
+
+def _mono(file: Any) -> Iterator[Samples]:
+    """The mean of all channels, block by block."""
+    seconds = 0.0
+    for block in file.blocks(BLOCK, dtype="float32", always_2d=True):
+        seconds += len(block) / file.samplerate
+        if seconds > MOST_SECONDS:
+            raise PayloadError("decode", f"is longer than {MOST_SECONDS // 3600} hours; cut it into shorter sounds")
+        yield block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32)
+
+
+def _resampled(blocks: Iterator[Samples], given: int, rate: int) -> Iterator[Samples]:
+    if given == rate:
+        yield from (block.copy() for block in blocks)  # the file's buffer is used again
+        return
+    stream = require("soxr", extra=EXTRA).ResampleStream(given, rate, 1, dtype="float32", quality="HQ")
+    for block in blocks:
+        yield stream.resample_chunk(block)
+    yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
