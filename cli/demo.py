@@ -14,21 +14,33 @@ SEARCHES = ("a fast red car", "something sweet to eat", "bird")
 
 
 def demo(
-    store: Annotated[Path, typer.Option(readable=False, help="Where to make the demo's store.")] = Path("demo.store"),
+    store: Annotated[
+        Path | None, typer.Option(readable=False, help="Where to make the demo's store, if not demo.store (sounds.store).")
+    ] = None,
+    sounds: Annotated[bool, typer.Option("--sounds", help="Embed 120 sounds and what is said of them instead.")] = False,
     device: Device = "auto",
 ) -> None:
     """Embed 600 real images and texts, train heads, search: the whole thing in a minute."""
-    import embedstore as es
-    from embedstore.demo import extract
     from embedstore.errors import UsageError
     from embedstore.store.format import MANIFEST
+
+    store = store or Path("sounds.store" if sounds else "demo.store")
+    if store.exists() and not (store / MANIFEST).exists():
+        raise UsageError(f"{store} exists and is not a store. Choose another: embedstore demo --store NAME.store")
+    if sounds:
+        _sounds(store, device)
+    else:
+        _images(store, device)
+
+
+def _images(store: Path, device: str) -> None:
+    import embedstore as es
+    from embedstore.demo import extract
 
     from . import render
 
     started = time.perf_counter()
     data = store.with_name(f"{store.stem}-data")
-    if store.exists() and not (store / MANIFEST).exists():
-        raise UsageError(f"{store} exists and is not a store. Choose another: embedstore demo --store NAME.store")
     table = extract(data)
     render.say(f"1. Embed 602 images and their titles ({table}) with EfficientNet-Lite0 and MiniLM:")
     with render.embedding_progress("embedding") as on_progress:
@@ -60,5 +72,40 @@ def demo(
         f"  embedstore predict {store} label {data}/images/{example}.jpg",
         f"  embedstore info {store}",
         "  embedstore embed YOUR_FOLDER --store my.store --image effnet-lite0 --text minilm",
+    ):
+        render.say(line)
+
+
+def _sounds(store: Path, device: str) -> None:
+    import embedstore as es
+    from embedstore.demo.sounds import write_sounds
+
+    from . import render
+
+    started = time.perf_counter()
+    data = store.with_name(f"{store.stem}-data")
+    table = write_sounds(data)
+    render.say(f"1. Embed 120 sounds and what is said of them ({table}) with logmel and MiniLM:")
+    with render.embedding_progress("embedding") as on_progress:
+        report = es.embed(table, store, audio="logmel", text="minilm", device=device, on_progress=on_progress)
+    render.print_embedding(report, store)
+
+    render.say("")
+    render.say("2. Train a linear head on the sounds alone to tell the 8 classes:")
+    with render.status("training") as say:
+        training = es.train(store, "label", inputs=["audio"], cv=5, on_progress=say)
+    render.print_training(training)
+
+    example = data / "sounds" / "bird-03.flac"
+    render.say("")
+    render.say(f"3. Search by a sound: --audio {example}")
+    render.print_hits(es.search(store, audio=example, k=4, columns=["label", "text"]), ["label", "text"])
+
+    for line in (
+        "",
+        f"Done in {time.perf_counter() - started:.0f} s. What to type next:",
+        f'  embedstore search {store} --text "water" --space text',
+        f"  embedstore predict {store} label {example}",
+        "  embedstore embed YOUR_FOLDER --store my.store --audio logmel",
     ):
         render.say(line)

@@ -31,3 +31,16 @@ def test_a_split_and_cross_validation_agree(tmp_path: Path) -> None:
     split, folds = (es.train(tmp_path / "s", "label", cv=cv, report=False).metrics["accuracy"] for cv in (None, 5))
     assert split.low <= folds.value <= split.high
     assert max(split.low, folds.low) < min(split.high, folds.high)
+
+
+def test_the_demo_of_sounds_is_the_same_every_time(tmp_path: Path) -> None:
+    pytest.importorskip("soundfile")
+    from embedstore.demo.sounds import CLASSES, EACH, write_sounds
+
+    tables = [write_sounds(tmp_path / name) for name in ("a", "b")]
+    assert tables[0].read_bytes() == tables[1].read_bytes()
+    first, second = (sorted((tmp_path / name / "sounds").iterdir()) for name in ("a", "b"))
+    assert len(first) == len(CLASSES) * EACH
+    assert all(a.read_bytes() == b.read_bytes() for a, b in zip(first, second, strict=True))
+    es.embed(tables[0], tmp_path / "s", audio="logmel")
+    assert es.train(tmp_path / "s", "label", report=False).metrics["accuracy"].value > 0.9
