@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +73,9 @@ def cross_validate(fit: Fit, data: Data, classes: int) -> tuple[dict[str, Score]
     return label_scores(data.codes, predicted, classes, bootstrap=Bootstrap.of(len(data))), float(np.mean(seconds))
 
 
-def load(store: es.Store) -> tuple[Data, int]:
-    view = store.view(inputs=["image", "text"], target="label")
+def load(store: es.Store, target: str = "label", inputs: Sequence[str] = ("image", "text")) -> tuple[Data, int]:
+    """Items of classes of at least five, and how many classes there are."""
+    view = store.view(inputs=inputs, target=target)
     assert view.target is not None
     labels = view.target.astype(str)
     values, counts = np.unique(labels, return_counts=True)

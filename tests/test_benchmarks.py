@@ -32,6 +32,7 @@ from benchmarks import (
     ridge,
     search,
     select,
+    sounds,
     store,
     stream,
 )
@@ -182,3 +183,11 @@ def test_faults(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert table.counts["kills"].total() == faults.TINY
     assert "| kills | 2 |" in capsys.readouterr().out
     assert json.loads((tmp_path / "table.json").read_text())["counts"]["kills"]["tried"] == faults.TINY
+
+
+def test_sounds() -> None:
+    pytest.importorskip("soundfile")
+    found = sounds.main(["--tiny"])
+    assert found["failed"] == 0
+    assert found["label from audio"] > 0.8
+    assert found["curve"]["audio"][0] >= found["curve"]["audio"][-1]
