@@ -46,6 +46,7 @@ OWN = {
     ("search", "text"): "TEXT",
     ("search", "image"): "FILE",
     ("search", "audio"): "FILE",
+    ("search", "video"): "FILE",
     ("import", "ids"): "COLUMN",
     ("import", "modality"): "MODALITY",
     ("index", "queries"): "QUERIES",

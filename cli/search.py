@@ -26,6 +26,7 @@ def search(
     text: Annotated[list[str] | None, typer.Option(help="Search by words. Queries may be repeated and mixed.")] = None,
     image: Annotated[list[Path] | None, typer.Option(readable=False, help="Search by an image file.")] = None,
     audio: Annotated[list[Path] | None, typer.Option(readable=False, help="Search by a sound file.")] = None,
+    video: Annotated[list[Path] | None, typer.Option(readable=False, help="Search by a video file.")] = None,
     id: Annotated[list[str] | None, typer.Option("--id", help="Search by an item of the store.")] = None,
     vector: Annotated[Path | None, typer.Option(readable=False, help="Search by a vector in .npy or .npz.")] = None,
     fingerprint: Annotated[str | None, typer.Option(help="Fingerprint of the encoder that made --vector.")] = None,
@@ -65,7 +66,7 @@ def search(
     shown = names(columns)
     texts = ["text"] if "text" in held.items.column_types() else []
     table = shown or [*texts, *held.items.metadata_columns()[:3]]
-    given |= {"text": [*_text(words or []), *(text or [])], "image": image, "audio": audio, "id": id}
+    given |= {"text": [*_text(words or []), *(text or [])], "image": image, "audio": audio, "video": video, "id": id}
     given |= {"like": like, "unlike": unlike, "weights": _numbers(weights), "where": where, "columns": shown if json else table}
     with render.status("searching"):
         queried = es.QueryVector.load(vector, fingerprint) if vector else None

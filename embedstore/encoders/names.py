@@ -31,6 +31,9 @@ SCHEMES = ("hf-hub", "local-dir")
 POOLINGS = ("token", "avg", "token+avg")
 WINDOWS = "+windows"
 
+FRAMES = "frames:"
+"""What stands before the name of an encoder of images that videos go through, and before it the number of frames."""
+
 _SUFFIX = re.compile(
     r"(?P<rest>.+?)(?:@(?P<pooling>token\+avg|token|avg))?(?:@(?P<dim>\d+))?(?P<windows>\+windows)?", re.DOTALL
 )
@@ -79,3 +82,12 @@ class EncoderName:
     def model(self) -> str:
         """What follows the family's colon."""
         return self.spelled_out(self.plain).partition(":")[2]
+
+
+def inner_name(name: str) -> str | None:
+    """The encoder in ``frames:ENCODER`` or ``frames:COUNT:ENCODER``; None where there is none."""
+    if not name.startswith(FRAMES):
+        return None
+    rest = name.removeprefix(FRAMES)
+    count, _, after = rest.partition(":")
+    return (after if count.isdigit() else rest) or None

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from embedstore.encoders.names import SCHEMES, EncoderName
+from embedstore.encoders.names import SCHEMES, EncoderName, inner_name
 from embedstore.errors import EncoderError
 from embedstore.registry import require
 
@@ -25,6 +25,8 @@ _IMPORTERS = ("get_class_in_module", "get_cached_module_file")
 
 def local_path(name: str) -> str | None:
     """The path in an encoder's name, as it is written there; None where a hub or a package has the model."""
+    if (inner := inner_name(name)) is not None:
+        return local_path(inner)
     parsed = EncoderName.parse(name)
     scheme, _, source = parsed.model.partition(":")
     if scheme in SCHEMES:

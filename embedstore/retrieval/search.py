@@ -25,7 +25,7 @@ def search(store: Store | str | Path, **query: Unpack[Question]) -> SearchResult
 
     Parameters
     ----------
-    text, image, audio : str or path, or several
+    text, image, audio, video : str or path, or several
         Encoded by the encoder of the space that is searched.
     id : str, or several
         An item's own vector; the item is left out of the results.

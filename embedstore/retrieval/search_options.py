@@ -29,6 +29,7 @@ class Query(TypedDict, total=False):
     text: str | Sequence[str] | None
     image: Paths | None
     audio: Paths | None
+    video: Paths | None
     id: str | Sequence[str] | None
     vector: "QueryVector | npt.NDArray[Any] | None"
     like: Sequence[str] | None
@@ -66,6 +67,7 @@ class SearchOptions:
     text: str | Sequence[str] | None = None
     image: Paths | None = None
     audio: Paths | None = None
+    video: Paths | None = None
     id: str | Sequence[str] | None = None
     vector: "QueryVector | npt.NDArray[Any] | None" = None
     like: Sequence[str] | None = None

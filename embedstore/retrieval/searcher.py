@@ -200,7 +200,7 @@ class Searcher:
         space = wanted.space
         asked = [
             self.queries.payload(modality, given, space)
-            for modality in ("text", "image", "audio")
+            for modality in ("text", "image", "audio", "video")
             for given in _several(getattr(wanted, modality), modality)
         ]
         asked += [self.queries.item(item, space) for item in _several(wanted.id, "id")]
@@ -210,7 +210,7 @@ class Searcher:
             like, unlike = strings(wanted.like or [], "like"), strings(wanted.unlike or [], "unlike")
             asked.append(self.queries.examples(like, unlike, space))
         if not asked:
-            raise UsageError("Say what to search for: words, --text, --image, --audio, --id, --vector or --like.")
+            raise UsageError("Say what to search for: words, --text, --image, --audio, --video, --id, --vector or --like.")
         return weighted(asked, wanted.weights, wanted.fusion)
 
     def _ranked(self, asked: Sequence[Asked], wanted: SearchOptions) -> Ranking:

@@ -49,7 +49,7 @@ def test_the_command_has_the_options_with_their_defaults_and_help() -> None:
         ({"recall": True}, r"recall must be a number\. Got True instead\."),
         ({"min_score": float("nan")}, r"min_score must be a number\. Got nan instead\."),
         ({"fusion": "max"}, r"fusion must be one of score, rrf\. Got 'max' instead\."),
-        ({"nope": 1}, r"A search has no option 'nope'\. It has: text, image, audio, id, .*, recall, device\."),
+        ({"nope": 1}, r"A search has no option 'nope'\. It has: text, image, audio, video, id, .*, recall, device\."),
     ],
 )
 def test_they_are_checked_when_they_are_made(given: dict[str, Any], words: str) -> None:

@@ -1,0 +1,112 @@
+"""`frames:ENCODER`, `frames:COUNT:ENCODER`: videos as the mean of some of their frames through any encoder of images.
+
+The vectors are comparable with those of images of that encoder, and with texts where it has them: `frames:clip` finds videos by
+words.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from embedstore._core.unit import unit_rows
+from embedstore.encoders.base import Encoder, EncoderRequest, Vectors, refuse_modality
+from embedstore.encoders.names import EncoderName, inner_name
+from embedstore.encoders.payloads.films import frames
+from embedstore.errors import UsageError
+from embedstore.registry import ENCODERS, version
+from embedstore.spec import EncoderSpec
+
+COUNT, MOST = 8, 1024
+
+
+class FramesEncoder:
+    """The mean of the vectors of a video's frames; of unit length where those are.
+
+    Parameters
+    ----------
+    inner : Encoder
+        Of images.
+    count : int
+        Of frames at the middle of equal parts of the film.
+    name : str
+    """
+
+    truncated = 0
+
+    def __init__(self, inner: Encoder, count: int, name: str) -> None:
+        self.inner = inner
+        self.count = count
+        self.batch_size = max(1, inner.batch_size // count)
+        self.license: str | None = getattr(inner, "license", None)
+        image = inner.spec
+        self.spec = replace(
+            image,
+            name=name,
+            modality="video",
+            preprocessing={"image": dict(image.preprocessing), "frames": count, "sampling": "middles", "join": "mean"},
+            alignment=_alignment(image),
+        )
+
+    def prepare(self, payload: bytes) -> list[Any]:
+        return [self.inner.prepare(_as_file(image)) for image in frames(payload, self.count)]
+
+    def encode(self, batch: Sequence[list[Any]]) -> Vectors:
+        every = [image for film in batch for image in film]
+        size = self.inner.batch_size
+        parts = [self.inner.encode(every[lo : lo + size]) for lo in range(0, len(every), size)]
+        counts = np.array([len(film) for film in batch])
+        sums = np.add.reduceat(np.concatenate(parts).astype(np.float64), np.cumsum(counts) - counts, axis=0)
+        means = (sums / counts[:, None]).astype(np.float32)
+        return unit_rows(means) if self.spec.normalized else means
+
+    def provenance(self) -> Mapping[str, str]:
+        return {**self.inner.provenance(), "av": version("av")}
+
+
+def load(request: EncoderRequest) -> Encoder:
+    """frames:ENCODER or frames:COUNT:ENCODER: videos, as the mean of 8 frames of an encoder of images (extra video)."""
+    refuse_modality(request, ["video", "image", "text"])
+    count, inner = _parsed(request)
+    parsed = EncoderName.parse(inner)
+    if parsed.family not in ENCODERS:
+        raise UsageError(f"frames: takes an encoder of images, such as frames:effnet-lite0. Got {inner!r} instead.")
+    modality = "image" if request.modality == "video" else request.modality
+    asked = replace(request, name=inner, argument=parsed.model, modality=modality, recorded=None)
+    made: Encoder = ENCODERS.get(parsed.family)(asked)
+    if request.modality == "video":
+        return FramesEncoder(made, count, request.name)
+    if request.modality == "image":
+        made.spec = replace(made.spec, name=request.name, alignment=_alignment(made.spec))  # type: ignore[misc]
+    return made
+
+
+def _parsed(request: EncoderRequest) -> tuple[int, str]:
+    """How many frames, and the name of the encoder, with its pooling."""
+    inner = inner_name(request.name)
+    if inner is None:
+        raise UsageError(
+            f"frames: needs an encoder of images, such as frames:effnet-lite0 or frames:16:clip. Got {request.name!r}."
+        )
+    given = EncoderName.parse(request.name).plain.removeprefix("frames:").partition(":")[0]
+    count = int(given) if given.isdigit() else COUNT
+    if not 1 <= count <= MOST:
+        raise UsageError(f"frames:COUNT:ENCODER takes 1 to {MOST} frames. Got {count} instead.")
+    pooled = f"@{request.pooling}" if request.pooling else ""
+    return count, EncoderName.parse(inner).plain + pooled
+
+
+def _alignment(image: EncoderSpec) -> str:
+    """What images of the encoder and videos share."""
+    return image.alignment or f"frames:{image.fingerprint}"
+
+
+def _as_file(image: Any) -> bytes:
+    """As a file that any encoder of images takes, without loss."""
+    out = io.BytesIO()
+    image.save(out, "BMP")
+    return out.getvalue()

@@ -1,0 +1,172 @@
+"""Videos: frames at the middle of equal parts, one vector or one failure a film, in little memory."""
+
+from __future__ import annotations
+
+import io
+import struct
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_sounds import sound, wave
+
+import embedstore as es
+from embedstore.encoders import load_encoder
+from embedstore.encoders.payloads.films import frames
+from embedstore.encoders.trust import absolute_name, local_path
+from embedstore.errors import PayloadError, UsageError
+from embedstore.sources import MemorySource
+
+av = pytest.importorskip("av")
+
+
+def film(times: list[int], *, size: tuple[int, int] = (64, 48), kind: str = "mp4", gap: int = 12) -> bytes:
+    """A grey film whose frame at time t (in 1/25 s) has the level 10 · its number; a key frame every `gap` frames."""
+    out = io.BytesIO()
+    with av.open(out, "w", format=kind) as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt, stream.gop_size = *size, "yuv420p", gap
+        stream.codec_context.time_base = Fraction(1, 25)
+        for number, time in enumerate(times):
+            pixels = np.full((size[1], size[0], 3), min(255, 10 * number), np.uint8)
+            pixels[: size[1] // 4] = 255 - pixels[: size[1] // 4]  # the top is told from the bottom
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return out.getvalue()
+
+
+def levels(payload: bytes, count: int) -> list[int]:
+    """Which frame each found one is, by its level."""
+    return [round(float(np.asarray(image)[-8:].mean()) / 10) for image in frames(payload, count)]
+
+
+def turned(payload: bytes) -> bytes:
+    """The film with a display matrix that turns it by 90 degrees, as telephones write it."""
+    at = payload.index(b"tkhd") + 4 + 40
+    quarter = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)
+    return payload[:at] + quarter + payload[at + 36 :]
+
+
+def test_frames_are_those_at_the_middle_of_equal_parts() -> None:
+    assert levels(film(list(range(24))), 4) == [3, 9, 15, 21]
+    assert levels(film(list(range(24)), gap=1), 24) == list(range(24))
+    assert levels(film(list(range(3))), 8) == [0, 1, 2]
+    assert levels(film([0]), 8) == [0]
+
+
+def test_a_film_of_a_varying_rate_is_sampled_by_time() -> None:
+    assert levels(film([0, 1, 2, 3, 4, 5, 50, 100], kind="matroska"), 2) == [5, 6]
+
+
+def test_a_film_that_does_not_say_how_long_it_is_is_walked() -> None:
+    raw = film(list(range(24)), kind="m4v")  # an elementary stream
+    assert levels(raw, 4) == [3, 9, 15, 21]
+
+
+def test_a_turned_film_stands_upright() -> None:
+    (image,) = frames(turned(film([0])), 1)
+    assert image.size == (48, 64)
+    (flat,) = frames(film([0]), 1)
+    assert flat.size == (64, 48)
+    upper = np.asarray(flat)[:8].mean()
+    sides = np.asarray(image)[:, :8].mean(), np.asarray(image)[:, -8:].mean()
+    assert min(abs(side - upper) for side in sides) < 3
+
+
+def test_a_film_that_was_cut_off_gives_the_frames_that_it_has() -> None:
+    whole = film(list(range(24)), kind="matroska", gap=4)
+    found = levels(whole[: len(whole) * 2 // 3], 4)
+    assert found
+    assert set(found) <= set(range(24))
+
+
+@pytest.mark.parametrize(
+    ("payload", "said"),
+    [
+        (b"", "no video that FFmpeg reads"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(50), "no video that FFmpeg reads|without a frame"),
+        (film(list(range(24)))[:200], "no video that FFmpeg reads|without a frame"),
+        (sound(wave(0.1)), "without a video stream"),
+    ],
+)
+def test_what_is_no_film_is_one_failure(payload: bytes, said: str) -> None:
+    with pytest.raises(PayloadError, match=said):
+        frames(payload, 8)
+
+
+def test_the_vector_is_the_mean_of_the_frames_vectors_whatever_the_batch() -> None:
+    encoder: Any = load_encoder("frames:3:hash:16", "video")
+    inner: Any = load_encoder("hash:16", "image")
+    films = [film(list(range(n))) for n in (2, 9, 20)]
+    together = encoder.encode([encoder.prepare(payload) for payload in films])
+    for payload, row in zip(films, together, strict=True):
+        files = [io.BytesIO() for _ in frames(payload, 3)]
+        for file, image in zip(files, frames(payload, 3), strict=True):
+            image.save(file, "BMP")
+        mean = inner.encode([file.getvalue() for file in files]).astype(np.float64).mean(axis=0)
+        np.testing.assert_allclose(row, mean, atol=1e-6)
+        assert (encoder.encode([encoder.prepare(payload)])[0] == row).all()
+
+
+def test_images_find_films_of_the_same_encoder(tmp_path: Path) -> None:
+    films = {"dark": film([0]), "light": film(list(range(25)))}
+    table = tmp_path / "films"
+    table.mkdir()
+    for name, payload in films.items():
+        (table / f"{name}.mp4").write_bytes(payload)
+    (table / "broken.mp4").write_bytes(b"nothing")
+    report = es.embed(table, tmp_path / "s", video="frames:1:hash")
+    assert (report.spaces["video"].embedded, report.spaces["video"].failed) == (2, 1)
+    (image,) = frames(films["dark"], 1)
+    image.save(tmp_path / "frame.bmp")
+    answer = es.search(tmp_path / "s", image=tmp_path / "frame.bmp", k=1)
+    assert (answer.results[0].id, round(answer.results[0].score, 3)) == ("dark.mp4", 1.0)
+    assert es.search(tmp_path / "s", video=table / "light.mp4", k=1).results[0].id == "light.mp4"
+
+
+def test_the_name_says_how_many_frames_and_its_path_is_seen() -> None:
+    first, second = (load_encoder(f"frames:{n}:hash", "video").spec for n in (4, 5))
+    assert first.fingerprint != second.fingerprint
+    assert first.alignment == second.alignment
+    assert local_path("frames:timm:local-dir:./m") == "./m"
+    assert absolute_name("frames:9:st:./m") == f"frames:9:st:{Path('m').absolute()}"
+    with pytest.raises(UsageError, match="frames: needs an encoder of images"):
+        load_encoder("frames:", "video")
+    with pytest.raises(UsageError, match="takes 1 to 1024 frames"):
+        load_encoder("frames:0:hash", "video")
+    with pytest.raises(UsageError, match="frames: takes an encoder of images"):
+        load_encoder("frames:nothing", "video")
+    with pytest.raises(UsageError, match="takes video and image and text, not audio"):
+        load_encoder("frames:hash", "audio")
+
+
+def test_a_blank_payload_is_missing(tmp_path: Path) -> None:
+    data = MemorySource({"id": ["a", "b"], "video": [film([0, 1]), None]})
+    assert es.embed(data, tmp_path / "s", video="frames:hash").spaces["video"].missing == 1
+
+
+MEASURED = """
+import resource, sys
+from embedstore.encoders.payloads.films import frames
+payload = open(sys.argv[1], "rb").read()
+import av, PIL.Image
+frames(open(sys.argv[2], "rb").read(), 8)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+assert len(frames(payload, 8)) == 8
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.slow
+def test_ten_minutes_of_film_take_little_memory(tmp_path: Path) -> None:
+    (tmp_path / "long.mp4").write_bytes(film(list(range(0, 15_000, 5)), size=(640, 360), gap=50))
+    (tmp_path / "short.mp4").write_bytes(film(list(range(9)), size=(640, 360)))
+    command = [sys.executable, "-c", MEASURED, str(tmp_path / "long.mp4"), str(tmp_path / "short.mp4")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 300 * 1024
