@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from embedstore.duplicates.find import find_duplicates, remove_duplicates
     from embedstore.duplicates.report import DuplicateReport
     from embedstore.errors import EmbedstoreError
+    from embedstore.exporting.export_head import HeadExport, export_head
     from embedstore.heads import Head, LinearHead, make_head
     from embedstore.indexing.vector_index import VectorIndex
     from embedstore.ingest.embed import EmbedReport, embed
@@ -48,6 +49,7 @@ _HOMES = {
     "EmbedstoreError": "embedstore.errors",
     "EncoderSpec": "embedstore.spec",
     "Head": "embedstore.heads",
+    "HeadExport": "embedstore.exporting.export_head",
     "ImportReport": "embedstore.ingest.import_vectors",
     "IndexReport": "embedstore.retrieval.index",
     "LabelReport": "embedstore.training.labels",
@@ -67,6 +69,7 @@ _HOMES = {
     "embed": "embedstore.ingest.embed",
     "eval_search": "embedstore.retrieval.eval_search",
     "evaluate": "embedstore.training.evaluate",
+    "export_head": "embedstore.exporting.export_head",
     "find_duplicates": "embedstore.duplicates.find",
     "import_vectors": "embedstore.ingest.import_vectors",
     "index": "embedstore.retrieval.index",
@@ -94,6 +97,7 @@ __all__ = [
     "EmbedstoreError",
     "EncoderSpec",
     "Head",
+    "HeadExport",
     "ImportReport",
     "IndexReport",
     "LabelReport",
@@ -113,6 +117,7 @@ __all__ = [
     "embed",
     "eval_search",
     "evaluate",
+    "export_head",
     "find_duplicates",
     "import_vectors",
     "index",
