@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from embedstore.training.labels import LabelReport, labels
     from embedstore.training.out_of_fold import OutOfFold, out_of_fold
     from embedstore.training.predict import predict
+    from embedstore.training.saved_heads import SavedHead, delete_head, list_heads, rename_head
     from embedstore.training.select import Selection, select
     from embedstore.training.train import train
 
@@ -56,6 +57,7 @@ _HOMES = {
     "LinearHead": "embedstore.heads",
     "OutOfFold": "embedstore.training.out_of_fold",
     "QueryVector": "embedstore.retrieval.queries",
+    "SavedHead": "embedstore.training.saved_heads",
     "SearchEvaluation": "embedstore.retrieval.eval_search",
     "SearchResult": "embedstore.retrieval.search_result",
     "Searcher": "embedstore.retrieval.searcher",
@@ -66,6 +68,7 @@ _HOMES = {
     "align": "embedstore.retrieval.align",
     "compact": "embedstore.retrieval.compact",
     "compare": "embedstore.training.compare",
+    "delete_head": "embedstore.training.saved_heads",
     "embed": "embedstore.ingest.embed",
     "eval_search": "embedstore.retrieval.eval_search",
     "evaluate": "embedstore.training.evaluate",
@@ -74,10 +77,12 @@ _HOMES = {
     "import_vectors": "embedstore.ingest.import_vectors",
     "index": "embedstore.retrieval.index",
     "labels": "embedstore.training.labels",
+    "list_heads": "embedstore.training.saved_heads",
     "make_head": "embedstore.heads",
     "out_of_fold": "embedstore.training.out_of_fold",
     "predict": "embedstore.training.predict",
     "remove_duplicates": "embedstore.duplicates.find",
+    "rename_head": "embedstore.training.saved_heads",
     "repair": "embedstore.ingest.repair",
     "search": "embedstore.retrieval.search",
     "search_batch": "embedstore.retrieval.batch",
@@ -104,6 +109,7 @@ __all__ = [
     "LinearHead",
     "OutOfFold",
     "QueryVector",
+    "SavedHead",
     "SearchEvaluation",
     "SearchResult",
     "Searcher",
@@ -114,6 +120,7 @@ __all__ = [
     "align",
     "compact",
     "compare",
+    "delete_head",
     "embed",
     "eval_search",
     "evaluate",
@@ -122,10 +129,12 @@ __all__ = [
     "import_vectors",
     "index",
     "labels",
+    "list_heads",
     "make_head",
     "out_of_fold",
     "predict",
     "remove_duplicates",
+    "rename_head",
     "repair",
     "search",
     "search_batch",
