@@ -280,7 +280,7 @@ def main_score(document: Mapping[str, Any]) -> tuple[str, Score | None]:
     ways = report.get("retrieval") or {"": {"scores": report.get("metrics") or {}}}  # an alignment's, or a head's
     way, retrieval = next(iter(ways.items()), ("", {"scores": {}}))
     metric, score = next(iter(retrieval["scores"].items()), ("", {}))
-    known = score and all(isinstance(value, float) for value in score.values())  # JSON has no NaN
+    known = bool(score) and all(isinstance(value, float) for value in score.values())  # JSON has no NaN
     return " ".join([way, metric]).strip(), Score.from_dict(score) if known else None
 
 
