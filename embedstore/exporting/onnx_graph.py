@@ -24,6 +24,8 @@ OPSET, ML_OPSET, IR = 20, 5, 10
 """The oldest with `Gelu`, and with `TreeEnsemble`; what onnxruntime 1.20 and newer reads."""
 LARGEST = (1 << 31) - (1 << 20)
 """Bytes of weights that a protobuf message holds."""
+SMALL = 1 << 14
+"""Bytes of a matrix that stays what it is: nothing is saved, and a single column of numbers loses most."""
 TINY = 1e-30
 """The scale of a column of zeros."""
 
@@ -112,8 +114,8 @@ class Graph:
         return name
 
     def product(self, x: str, matrix: Array) -> str:
-        """x @ `matrix` (d, m), which is kept as float16 if it is that, or as int8 if the graph is to be small."""
-        if self._int8:
+        """x @ `matrix` (d, m), which is kept as float16 if it is that, or as int8 if the graph is to be small and it is not."""
+        if self._int8 and matrix.nbytes > SMALL:
             scale = np.maximum(np.abs(matrix).max(axis=0, initial=0).astype(np.float32), TINY) / 127
             kept = np.rint(matrix / scale).astype(np.int8)
             return str(self.op("Mul", self.op("MatMul", x, self.cast(kept, np.float32)), scale))
