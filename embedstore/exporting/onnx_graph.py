@@ -113,9 +113,15 @@ class Graph:
         self._constants.append(self._tensor(name, array))
         return name
 
-    def product(self, x: str, matrix: Array) -> str:
-        """x @ `matrix` (d, m), which is kept as float16 if it is that, or as int8 if the graph is to be small and it is not."""
-        if self._int8 and matrix.nbytes > SMALL:
+    def product(self, x: str, matrix: Array, *, exact: bool = False) -> str:
+        """x @ `matrix` (d, m), which is kept as float16 if it is that, or as int8 if the graph is to be small and it is not.
+
+        Parameters
+        ----------
+        exact : bool
+            Whether it is never kept as int8.
+        """
+        if self._int8 and matrix.nbytes > SMALL and not exact:
             scale = np.maximum(np.abs(matrix).max(axis=0, initial=0).astype(np.float32), TINY) / 127
             kept = np.rint(matrix / scale).astype(np.int8)
             return str(self.op("Mul", self.op("MatMul", x, self.cast(kept, np.float32)), scale))

@@ -131,7 +131,8 @@ def _knn_labels(head: KnnLabeller, graph: Graph, items: Items) -> str:
 @scores.register
 def _knn_numbers(head: KnnRegressor, graph: Graph, items: Items) -> str:
     unit = _unit(head.standardizer_, graph, items)
-    products = graph.product(graph.op("Concat", *unit.values(), axis=1), head.vectors_.T)
+    x = graph.op("Concat", *unit.values(), axis=1)
+    products = graph.product(x, head.vectors_.T, exact=True)  # as int8 the mean of a few others is another number
     k = min(head.k, len(head.targets_))
     _, near = graph.op("TopK", products, np.array([k]), outputs=2, axis=1)
     mean = graph.op("ReduceMean", graph.op("Gather", head.targets_, near), np.array([1]), keepdims=0)
