@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> dict[str, tuple[Score, Score]]:
     print("|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         store = tiny_store(Path(folder)) if options.tiny else es.Store.open(options.store)
-        common = {"head": options.head, "name": "conformal-benchmark", "report": False}
+        common = {"head": options.head, "name": "conformal-benchmark", "replace": True, "report": False}
         es.train(store, "label", cv=5, **common)
         kept = es.out_of_fold(store, "conformal-benchmark")
         for name, by_class in {"of all": False, "of each class": True}.items():

@@ -80,7 +80,7 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, Score]]:
             labels, wrong = swapped(view.target, np.random.default_rng(draw))
             start = time.perf_counter()
             noisy = replace(view, target=labels)
-            es.train(noisy, head=options.head, name="labels-benchmark", seeds=1, report=False)
+            es.train(noisy, head=options.head, name="labels-benchmark", replace=True, seeds=1, report=False)
             kept = es.out_of_fold(store, "labels-benchmark")
             quality = label_quality(kept.codes, kept.probabilities)
             seconds["labels"].append(time.perf_counter() - start)

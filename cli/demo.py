@@ -50,7 +50,7 @@ def _images(store: Path, device: str) -> None:
     render.say("")
     render.say("2. Train a linear head on both, and on each alone, to tell the 12 classes:")
     with render.status("training") as say:
-        training = es.train(store, "label", inputs=["image", "text"], cv=5, on_progress=say)
+        training = es.train(store, "label", inputs=["image", "text"], cv=5, replace=True, on_progress=say)
     render.print_training(training)
 
     render.say("")

@@ -30,6 +30,14 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "embedstore predict my.store label new-photos/ --out labels.csv",
         'embedstore predict my.store label --where "label is null" --explain --coverage 0.9',
     ),
+    "heads": (
+        "embedstore heads my.store",
+        "embedstore heads my.store --rename label topic",
+    ),
+    "export-head": (
+        "embedstore export-head my.store label label.onnx",
+        "embedstore export-head my.store label small.onnx --int8",
+    ),
     "labels": (
         "embedstore labels my.store label --out wrong.csv --report wrong.html",
         "embedstore labels my.store label -n 50 --disagree",

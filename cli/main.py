@@ -21,6 +21,8 @@ from .encoders import encoders
 from .eval_search import eval_search
 from .evaluate import evaluate
 from .examples import epilog
+from .export_head import export_head
+from .heads import heads
 from .import_ import import_vectors
 from .index import index
 from .info import info
@@ -53,7 +55,7 @@ app = typer.Typer(
 
 COMMANDS = (
     *(demo, embed, import_vectors, info, index, search, train, evaluate, predict, compare, labels, select, align),
-    *(eval_search, dedup, verify, repair, remove, compact, encoders),
+    *(heads, export_head, eval_search, dedup, verify, repair, remove, compact, encoders),
 )
 """In the order in which help lists them; each parses, calls the library and prints, and imports what it needs inside."""
 PLUGINS = {embed: WithDatasets, train: WithHeads}

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from embedstore.duplicates.find import find_duplicates, remove_duplicates
     from embedstore.duplicates.report import DuplicateReport
     from embedstore.errors import EmbedstoreError
+    from embedstore.exporting.export_head import HeadExport, export_head
     from embedstore.heads import Head, LinearHead, make_head
     from embedstore.indexing.vector_index import VectorIndex
     from embedstore.ingest.embed import EmbedReport, embed
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from embedstore.training.labels import LabelReport, labels
     from embedstore.training.out_of_fold import OutOfFold, out_of_fold
     from embedstore.training.predict import predict
+    from embedstore.training.saved_heads import SavedHead, delete_head, list_heads, rename_head
     from embedstore.training.select import Selection, select
     from embedstore.training.train import train
 
@@ -48,12 +50,14 @@ _HOMES = {
     "EmbedstoreError": "embedstore.errors",
     "EncoderSpec": "embedstore.spec",
     "Head": "embedstore.heads",
+    "HeadExport": "embedstore.exporting.export_head",
     "ImportReport": "embedstore.ingest.import_vectors",
     "IndexReport": "embedstore.retrieval.index",
     "LabelReport": "embedstore.training.labels",
     "LinearHead": "embedstore.heads",
     "OutOfFold": "embedstore.training.out_of_fold",
     "QueryVector": "embedstore.retrieval.queries",
+    "SavedHead": "embedstore.training.saved_heads",
     "SearchEvaluation": "embedstore.retrieval.eval_search",
     "SearchResult": "embedstore.retrieval.search_result",
     "Searcher": "embedstore.retrieval.searcher",
@@ -64,17 +68,21 @@ _HOMES = {
     "align": "embedstore.retrieval.align",
     "compact": "embedstore.retrieval.compact",
     "compare": "embedstore.training.compare",
+    "delete_head": "embedstore.training.saved_heads",
     "embed": "embedstore.ingest.embed",
     "eval_search": "embedstore.retrieval.eval_search",
     "evaluate": "embedstore.training.evaluate",
+    "export_head": "embedstore.exporting.export_head",
     "find_duplicates": "embedstore.duplicates.find",
     "import_vectors": "embedstore.ingest.import_vectors",
     "index": "embedstore.retrieval.index",
     "labels": "embedstore.training.labels",
+    "list_heads": "embedstore.training.saved_heads",
     "make_head": "embedstore.heads",
     "out_of_fold": "embedstore.training.out_of_fold",
     "predict": "embedstore.training.predict",
     "remove_duplicates": "embedstore.duplicates.find",
+    "rename_head": "embedstore.training.saved_heads",
     "repair": "embedstore.ingest.repair",
     "search": "embedstore.retrieval.search",
     "search_batch": "embedstore.retrieval.batch",
@@ -94,12 +102,14 @@ __all__ = [
     "EmbedstoreError",
     "EncoderSpec",
     "Head",
+    "HeadExport",
     "ImportReport",
     "IndexReport",
     "LabelReport",
     "LinearHead",
     "OutOfFold",
     "QueryVector",
+    "SavedHead",
     "SearchEvaluation",
     "SearchResult",
     "Searcher",
@@ -110,17 +120,21 @@ __all__ = [
     "align",
     "compact",
     "compare",
+    "delete_head",
     "embed",
     "eval_search",
     "evaluate",
+    "export_head",
     "find_duplicates",
     "import_vectors",
     "index",
     "labels",
+    "list_heads",
     "make_head",
     "out_of_fold",
     "predict",
     "remove_duplicates",
+    "rename_head",
     "repair",
     "search",
     "search_batch",

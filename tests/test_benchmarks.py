@@ -28,6 +28,7 @@ from benchmarks import (
     logistic,
     memory,
     missing,
+    onnx_heads,
     pipeline,
     ridge,
     search,
@@ -76,6 +77,13 @@ def test_heads(capsys: pytest.CaptureFixture[str]) -> None:
     scores = heads.main(["--tiny", "--heads", "linear,knn"])
     assert {"linear", "knn", "linear, image alone"} <= scores.keys()
     assert "| knn |" in capsys.readouterr().out
+
+
+def test_onnx_heads(capsys: pytest.CaptureFixture[str]) -> None:
+    found = onnx_heads.main(["--tiny", "--heads", "linear,knn"])
+    assert len(found) == 6
+    assert all(one is not None and one.agreement >= 0.99 for pair in found.values() for one in pair)
+    assert "| classification, knn |" in capsys.readouterr().out
 
 
 def test_conformal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -78,7 +78,7 @@ def _dedup(store: Path, _: Path) -> Any:
 def _train(store: Path, _: Path) -> Any:
     import embedstore as es
 
-    report = es.train(store, "label", inputs=["given"], head="linear", name="again", report=False)
+    report = es.train(store, "label", inputs=["given"], head="linear", name="again", replace=True, report=False)
     return {name: round(score.value, 4) for name, score in report.metrics.items()}
 
 

@@ -86,7 +86,7 @@ class Hostile:
             "trees": ["predict", s, "trees", "--json"],
             "evaluate": ["evaluate", s, "label"],
             "verify": ["verify", s],
-            "train": ["train", s, "label", "--inputs", "given", "--no-report"],
+            "train": ["train", s, "label", "--inputs", "given", "--replace", "--no-report"],
             "embed": ["embed", r / "table.csv", "--store", s, "--text", "hash:16", "--image", "hash:8"],
             "remove": ["remove", s, name(42)],
             "compact": ["compact", s, "--force"],

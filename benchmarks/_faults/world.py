@@ -125,7 +125,7 @@ class World:
             "remove": lambda s: ["remove", s, *removed],
             "compact": lambda s: ["compact", s],
             "index": lambda s: ["index", s, "given", "--factory", FACTORY],
-            "train": lambda s: ["train", s, "price", "--inputs", "given", "--name", "label", "--no-report"],
+            "train": lambda s: ["train", s, "price", "--inputs", "given", "--name", "label", "--replace", "--no-report"],
             "align": lambda s: ["align", s, "--from", "image", "--to", "given"],
             "dedup": lambda s: ["dedup", s, "--space", "text", "--exact", "--remove"],
         }

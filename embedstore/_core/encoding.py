@@ -19,6 +19,7 @@ VERSIONS: dict[str, tuple[int, ...]] = {
     "embedstore-combined": (1,),
     "embedstore-head": (1, 2),
     "embedstore-out-of-fold": (1,),
+    "embedstore-onnx-head": (1,),
     "embedstore-index": (1,),
     "embedstore-left": (1,),
     "embedstore-repair": (1,),

@@ -223,6 +223,16 @@ class Folder:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
 
+    def remove(self, name: str) -> None:
+        """Remove the folder `name` with all that is in it; a link in it is removed, and not followed."""
+        with self.child(name) as inner:
+            for each in inner.names():
+                if stat.S_ISDIR(inner._status(each).st_mode):
+                    inner.remove(each)
+                else:
+                    os.unlink(each, dir_fd=inner.descriptor)
+        os.rmdir(name, dir_fd=self.descriptor)
+
     def _open(self, name: str, flags: int, mode: str) -> io.FileIO:
         def opener(path: str, _: int) -> int:
             return os.open(name, flags | _CAREFUL | os.O_CLOEXEC, 0o666, dir_fd=self.descriptor)

@@ -146,6 +146,6 @@ def load_out_of_fold(folder: Path) -> OutOfFold:
     if found is None:
         raise HeadError(
             f"Head {folder.name!r} keeps no out-of-fold predictions: it was trained without them (--out-of-fold 0), or before "
-            "they were kept. Train the head again."
+            "they were kept. Train the head again, with --replace."
         )
     return OutOfFold.from_parquet(found, f"{OUT_OF_FOLD} of head {folder.name!r}")

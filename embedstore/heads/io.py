@@ -74,10 +74,20 @@ class HeadRecord:
     split: bytes | None = field(default=None, repr=False)
 
 
-def save_head(folder: Path, record: HeadRecord, extra: Mapping[str, bytes], *, page: bytes | None = None) -> None:
-    """Write `record` to `folder`, with `extra` files beside it (name → bytes), and `page` for people as ``report.html``."""
-    with changing(folder) as opened:
-        refuse_alignment(folder)  # one may have been saved since training began
+def save_head(
+    folder: Path, record: HeadRecord, extra: Mapping[str, bytes], *, page: bytes | None = None, replacing: bool = True
+) -> None:
+    """Write `record` to `folder`, with `extra` files beside it (name → bytes), and `page` for people as ``report.html``.
+
+    Raises
+    ------
+    HeadError
+        An alignment stands there, or unless `replacing` any head.
+    """
+    with changing(folder) as opened:  # one may have been saved since training began
+        refuse_alignment(folder)
+        if not replacing:
+            refuse_taken(folder)
         _save(opened, record, extra)
         if page is None:
             opened.unlink(PAGE)
@@ -199,7 +209,7 @@ def read_head(folder: Path) -> dict[str, Any]:
 
 
 def _again(document: Mapping[str, Any]) -> str:
-    return "Align the spaces again." if document.get("kind") == ALIGN else "Train the head again."
+    return "Align the spaces again." if document.get("kind") == ALIGN else "Train the head again, with --replace."
 
 
 def _contents(folder: Path, document: Mapping[str, Any], roles: Collection[str]) -> dict[str, bytes]:
@@ -234,30 +244,44 @@ def refuse_alignment(folder: Path) -> None:
         raise HeadError(f"{folder} is an alignment, which search uses, and is not replaced. Choose another name: --name NAME.")
 
 
+def refuse_taken(folder: Path) -> None:
+    """Raise `HeadError` where a head that can be read stands in `folder`."""
+    if standing := standing_head(folder):
+        raise HeadError(f"{standing} is there already. Train over it: --replace. Keep both: --name NAME.")
+
+
 def replaced_note(folder: Path) -> str | None:
     """What a head that is now saved to `folder` replaces: its name, when it was saved, its score. None where there is none."""
+    standing = standing_head(folder)
+    return standing and f"{standing} was replaced; --name keeps both"
+
+
+def standing_head(folder: Path) -> str | None:
+    """The head in `folder` in words; None where there is none, or only a damaged one, which is no loss."""
     from datetime import datetime
 
     try:
         saved = datetime.fromtimestamp((folder / HEAD).lstat().st_mtime)
         return _described(folder.name, read_head(folder), saved)
-    except (EmbedstoreError, OSError, LookupError, AttributeError, TypeError, ValueError, StopIteration):
-        return None  # a damaged one is no loss
+    except (EmbedstoreError, OSError, LookupError, AttributeError, TypeError, ValueError):
+        return None
 
 
 def _described(name: str, document: Mapping[str, Any], saved: datetime) -> str:
+    metric, score = main_score(document)
+    scored = f", {metric} {score}: {document['report'].get('evaluation')}" if score else ""
+    inputs = " + ".join(document.get("inputs", ()))
+    return f"head {name!r} ({document.get('kind')} on {inputs}, saved {saved:%Y-%m-%d %H:%M}{scored})"
+
+
+def main_score(document: Mapping[str, Any]) -> tuple[str, Score | None]:
+    """The first metric that ``head.json`` tells, of an alignment that of its first direction; None where there is none."""
     report = document.get("report") or {}
     ways = report.get("retrieval") or {"": {"scores": report.get("metrics") or {}}}  # an alignment's, or a head's
-    way, retrieval = next(iter(ways.items()))
+    way, retrieval = next(iter(ways.items()), ("", {"scores": {}}))
     metric, score = next(iter(retrieval["scores"].items()), ("", {}))
-    known = all(isinstance(value, float) for value in score.values())  # JSON has no NaN
-    scored = (
-        f", {' '.join([way, metric]).strip()} {Score.from_dict(score)}: {report.get('evaluation')}" if score and known else ""
-    )
-    return (
-        f"head {name!r} ({document.get('kind')} on {' + '.join(document.get('inputs', ()))}, saved "
-        f"{saved:%Y-%m-%d %H:%M}{scored}) was replaced; --name keeps both"
-    )
+    known = bool(score) and all(isinstance(value, float) for value in score.values())  # JSON has no NaN
+    return " ".join([way, metric]).strip(), Score.from_dict(score) if known else None
 
 
 def split_file(rows: npt.NDArray[np.int64], ids: npt.NDArray[Any], split: npt.NDArray[Any]) -> bytes:
@@ -279,7 +303,7 @@ def read_split(split: bytes | None, name: str) -> pa.Table:
         There is none.
     """
     if split is None:
-        raise CorruptStoreError(f"Head {name!r} has no split.parquet. Train the head again.")
+        raise CorruptStoreError(f"Head {name!r} has no split.parquet. Train the head again, with --replace.")
     return parquet_table(split)
 
 

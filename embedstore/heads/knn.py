@@ -200,12 +200,16 @@ def nearest(
 
 
 def _first(products: npt.NDArray[np.float32], k: int) -> tuple[Codes, npt.NDArray[np.float32]]:
-    """Columns (q, k) of the largest `products` (q, m), best first, and these."""
-    near = (
-        np.argpartition(-products, k - 1, axis=1)[:, :k] if products.shape[1] > k else np.tile(np.arange(k), (len(products), 1))
-    )
+    """Columns (q, k) of the largest `products` (q, m), best first, and these; of those that tie the first ones."""
+    if products.shape[1] > k:
+        near = np.argpartition(-products, k - 1, axis=1)[:, :k]
+        last = np.take_along_axis(products, near, axis=1).min(axis=1, keepdims=True)
+        for row in np.flatnonzero((products >= last).sum(axis=1) > k):  # more tie for the last place than there is room for
+            near[row] = np.argsort(-products[row], kind="stable")[:k]
+    else:
+        near = np.tile(np.arange(k), (len(products), 1))
     found = np.take_along_axis(products, near, axis=1)
-    order = np.argsort(-found, axis=1, kind="stable")
+    order = np.lexsort((near, -found), axis=1)
     return np.take_along_axis(near, order, axis=1), np.take_along_axis(found, order, axis=1)
 
 

@@ -47,6 +47,16 @@ def load_booster(model: bytes, features: int) -> Any:
     return booster
 
 
+def learner_of(model: bytes) -> dict[str, Any]:
+    """What XGBoost's own JSON says of a model that was loaded before: its objective, base scores and trees."""
+    return _learner(require("xgboost").Booster(model_file=bytearray(model)))
+
+
+def _learner(booster: Any) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(booster.save_raw("json"))["learner"]
+    return found
+
+
 def check_model(model: bytes) -> None:
     """Load a model and look at every tree; runs in a child process.
 
@@ -57,7 +67,7 @@ def check_model(model: bytes) -> None:
     """
     xgboost = require("xgboost")
     booster = xgboost.Booster(model_file=bytearray(model))
-    learner = json.loads(booster.save_raw("json"))["learner"]
+    learner = _learner(booster)
     boosted = learner["gradient_booster"]
     if boosted["name"] != "gbtree":
         raise ValueError(f"its booster is {boosted['name']!r}, not gbtree")

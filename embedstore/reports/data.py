@@ -12,7 +12,7 @@ import numpy.typing as npt
 from embedstore.evaluation.ladder import Step
 from embedstore.evaluation.metrics import Score
 
-__all__ = ["METRIC_NAMES", "Mistake", "ReportData", "Section"]
+__all__ = ["METRIC_NAMES", "Confusion", "Mistake", "ReportData", "Section"]
 
 METRIC_NAMES = {
     "macro_f1": "macro F1",
@@ -46,6 +46,8 @@ class Mistake:
         A small JPEG.
     nearest : sequence of str
         Ids of the nearest training items.
+    alone : mapping of input to str
+        What each input of the item says alone, where they do not agree.
     """
 
     id: str
@@ -55,6 +57,25 @@ class Mistake:
     text: str | None = None
     thumbnail: bytes | None = None
     nearest: Sequence[str] = ()
+    alone: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Items of one class that the head took for another one.
+
+    Parameters
+    ----------
+    items : int
+        How many there are.
+    mistakes : sequence of Mistake
+        Those that it was surest of, the surest first.
+    """
+
+    true: str
+    predicted: str
+    items: int
+    mistakes: Sequence[Mistake]
 
 
 @dataclass(frozen=True)
@@ -121,6 +142,12 @@ class ReportData:
         What the page is, before the title.
     mistakes_title, mistakes_note : str
         Above the mistakes, and how to read them.
+    confusions : sequence of Confusion
+        The confident mistakes by what was taken for what.
+    confusions_note : str
+        Of which items they are.
+    disagreements : sequence of Mistake
+        Items whose inputs alone say different classes, whether the head is right or not.
     """
 
     title: str
@@ -148,3 +175,6 @@ class ReportData:
     mistakes_note: str = (
         "Look here first for wrong labels: where the head is sure and the label disagrees, the label may be at fault."
     )
+    confusions: Sequence[Confusion] = ()
+    confusions_note: str = ""
+    disagreements: Sequence[Mistake] = ()

@@ -27,6 +27,8 @@ LOWER_IS_BETTER = frozenset({"mae", "mse", "rmse", "log_loss", "nll", "brier", "
 COLUMN_NAMES = {**METRIC_NAMES, "support": "items"}
 PAIRS = 10
 SCROLL_ROWS = 50
+OPEN_GROUPS = 3
+"""Groups of mistakes that are open at first: a page of hundreds of pictures is long."""
 UNWRITABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]")
 
 
@@ -75,6 +77,7 @@ def render_html(data: ReportData) -> str:
         numbered_classes=NUMBERED_CLASSES,
         shown_classes=SHOWN_CLASSES,
         scroll_rows=SCROLL_ROWS,
+        open_groups=OPEN_GROUPS,
     )
     return UNWRITABLE.sub("\ufffd", html)
 

@@ -169,7 +169,8 @@ class StoreReader:
                 names = folder.listing()[1]
         except FileNotFoundError:
             return []
-        return [name for name in names if os.path.lexists(self.path / HEADS / name / HEAD)]
+        shown = (name for name in names if not name.startswith("."))  # the others are being removed
+        return [name for name in shown if os.path.lexists(self.path / HEADS / name / HEAD)]
 
     def info(self) -> dict[str, Any]:
         """The document of ``embedstore info --json``."""

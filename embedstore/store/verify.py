@@ -220,9 +220,11 @@ def _check_head(root: Path, name: str) -> None:
 
 
 def _check_head_files(root: Path, path: Path, head: Mapping[str, Any]) -> None:
-    open_sealed(head, "embedstore-head", str(path), "Train the head again.")
+    open_sealed(head, "embedstore-head", str(path), "Train the head again, with --replace.")
     for entry in named_files(head, path).values():
         stored = path.with_name(entry["file"])
         regular_file(root, stored.relative_to(root).as_posix())
         if sha256_file(stored) != entry["sha256"]:
-            raise CorruptStoreError(f"{stored}: its bytes differ from what was saved (SHA-256). Train the head again.")
+            raise CorruptStoreError(
+                f"{stored}: its bytes differ from what was saved (SHA-256). Train the head again, with --replace."
+            )

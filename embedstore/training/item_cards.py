@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from embedstore._core.threads import idle
 from embedstore.encoders.payloads.thumbnail import small_jpeg
 from embedstore.errors import PayloadError
 from embedstore.evaluation.nearest import nearest_items
 from embedstore.reports.data import Mistake
 from embedstore.store import View
 
-__all__ = ["cards"]
+__all__ = ["cards", "small_cards"]
 
 NEAREST = 3
-THUMBNAIL = 200
+THUMBNAIL, SMALL = 200, 112
+"""Sides of the pictures of cards, and of small ones, of which a page has hundreds."""
 
 
 def cards(
@@ -36,9 +40,47 @@ def cards(
     """
     if not len(seen):
         return []
-    columns = set(seen.store.items.column_types())
-    shown = seen.metadata([name for name in ("image", "text") if name in columns]).to_pydict()
     near = nearest_items(seen.inputs, seen.present, among.inputs, among.present, NEAREST, never=(seen.rows, among.rows))
+    return [
+        replace(card, nearest=[str(among.ids[other]) for other in near[i]])
+        for i, card in enumerate(
+            _plain(seen, labelled=labelled, predicted=predicted, probability=probability, alone=None, side=THUMBNAIL)
+        )
+    ]
+
+
+def small_cards(
+    seen: View,
+    *,
+    labelled: Sequence[Any],
+    predicted: Sequence[Any],
+    probability: npt.NDArray[np.float64],
+    alone: Mapping[str, Sequence[Any]],
+) -> list[Mistake]:
+    """The same with small pictures and without the nearest items: of hundreds these would take long.
+
+    Parameters
+    ----------
+    alone : mapping of input to m labels
+        What each input says; None where an item lacks it. Kept of items whose inputs do not agree.
+    """
+    return _plain(seen, labelled=labelled, predicted=predicted, probability=probability, alone=alone, side=SMALL)
+
+
+def _plain(
+    seen: View,
+    *,
+    labelled: Sequence[Any],
+    predicted: Sequence[Any],
+    probability: npt.NDArray[np.float64],
+    alone: Mapping[str, Sequence[Any]] | None,
+    side: int,
+) -> list[Mistake]:
+    columns = set(seen.store.items.column_types())
+    shown = seen.metadata([name for name in ("image", "text") if name in columns]).to_pydict() if len(seen) else {}
+    with ThreadPoolExecutor(idle()) as threads:
+        pictures = list(threads.map(lambda uri: _thumbnail(uri, side), shown.get("image", [None] * len(seen))))
+    said = [{name: labels[i] for name, labels in (alone or {}).items() if labels[i] is not None} for i in range(len(seen))]
     return [
         Mistake(
             id=str(seen.ids[i]),
@@ -46,18 +88,18 @@ def cards(
             predicted=str(predicted[i]),
             probability=float(probability[i]),
             text=shown["text"][i] if "text" in shown else None,
-            thumbnail=_thumbnail(shown["image"][i]) if "image" in shown else None,
-            nearest=[str(among.ids[other]) for other in near[i]],
+            thumbnail=pictures[i],
+            alone={name: str(label) for name, label in said[i].items()} if len(set(said[i].values())) > 1 else {},
         )
         for i in range(len(seen))
     ]
 
 
-def _thumbnail(uri: str | None) -> bytes | None:
+def _thumbnail(uri: str | None, side: int = THUMBNAIL) -> bytes | None:
     """A small JPEG of an image file, if it can still be read."""
     if not uri or not Path(uri).is_file():
         return None
     try:
-        return small_jpeg(Path(uri).read_bytes(), THUMBNAIL, quality=80)
+        return small_jpeg(Path(uri).read_bytes(), side, quality=80 if side == THUMBNAIL else 70)
     except (OSError, PayloadError):
         return None

@@ -22,16 +22,17 @@ from embedstore.evaluation.contributions import EXACT_INPUTS, explain
 from embedstore.evaluation.nearest import nearest_items
 from embedstore.heads.held_out import OutOfFold, load_out_of_fold
 from embedstore.heads.io import HeadRecord
+from embedstore.heads.onnx_head import OnnxModel
 from embedstore.ingest.embed import embed
 from embedstore.ingest.typed_batches import Known
 from embedstore.sources import Source, open_source
 from embedstore.store import Store, View
 from embedstore.training.certainty import intervals_of, sets_of
 from embedstore.training.predict_options import PredictOptions
-from embedstore.training.saved import check_fingerprints, find_head, specs_for, task_of, trained_on
+from embedstore.training.saved import check_fingerprints, find_model, specs_for, task_of, trained_on
 from embedstore.training.tasks.base import Predicted, Task
 
-__all__ = ["Explanation", "Predictions", "predict"]
+__all__ = ["Explanation", "Predictions", "blocks", "predict", "stored_rows"]
 
 Array = npt.NDArray[Any]
 BLOCK = 16384
@@ -172,7 +173,8 @@ def predict(
     Parameters
     ----------
     head : str or path
-        Its name in the store, or the folder of a head of another store: ``other.store/heads/label``.
+        Its name in the store, the folder of a head of another store, ``other.store/heads/label``, or an ONNX file that
+        `embedstore.export_head` wrote.
     dataset : folder, table, file or Source, optional
         New items: embedded by the encoders the head was trained on, into nothing that is kept. Without it, stored items.
     ids : sequence of str, optional
@@ -201,8 +203,13 @@ def predict(
         ids=ids, where=where, columns=columns, explained=explained, coverage=coverage, per_class=per_class, device=device
     )
     opened = store if isinstance(store, Store) else Store.open(store)
-    home, record = find_head(opened, head)
+    home, record = find_model(opened, head)
     task = task_of(record)
+    if isinstance(record.head, OnnxModel) and (explained or coverage is not None):
+        raise UsageError(
+            f"{head} does not hold the items that explanations and coverages are made from. Name the head itself: "
+            f"{record.name!r}, or OTHER.store/heads/{record.name}."
+        )
     if explained and len(record.head.dims_) > EXACT_INPUTS:
         raise UsageError(
             f"Explanations are exact for up to {EXACT_INPUTS} inputs; head {record.name!r} has {len(record.head.dims_)}."
@@ -213,7 +220,7 @@ def predict(
         if columns is not None:
             raise UsageError("columns name those of a dataset; leave them out for stored items.")
         check_fingerprints(record, specs_for(record, opened), str(opened.path))
-        rows = _stored_rows(record, opened, options.ids, where)
+        rows = stored_rows(record, opened, options.ids, where)
         return _certain(_predict_rows(task, record, opened, rows, training, []), kept, options)
     if ids is not None or where is not None:
         raise UsageError("ids and where choose stored items; leave them out when a dataset is given.")
@@ -223,7 +230,8 @@ def predict(
         return _certain(_predict_rows(task, record, new, rows, training, unusable), kept, options)
 
 
-def _stored_rows(record: HeadRecord, store: Store, ids: Sequence[str] | None, where: str | None) -> npt.NDArray[np.int64]:
+def stored_rows(record: HeadRecord, store: Store, ids: Sequence[str] | None, where: str | None) -> npt.NDArray[np.int64]:
+    """Rows of the stored items that have any of a head's inputs; those of `ids`, or that match `where`."""
     rows = store.view(inputs=list(record.inputs), where=where).rows
     if ids is None:
         return rows
@@ -278,7 +286,7 @@ def _predict_rows(
     found: list[npt.NDArray[np.float64]] = [np.empty((0, *head.output_shape))]
     explanations: list[Explanation] = []
     missing: list[tuple[str, ...]] = []
-    for block, inputs, present in _blocks(record, store, rows):
+    for block, inputs, present in blocks(record, store, rows):
         missing += _missing(present)
         found.append(head.outputs(inputs, present=present))
         if training is not None:
@@ -308,7 +316,7 @@ def _missing(present: Mapping[str, Array]) -> list[tuple[str, ...]]:
     return [tuple(name for name, lack in zip(present, row, strict=True) if lack) for row in lacks.tolist()]
 
 
-def _blocks(
+def blocks(
     record: HeadRecord, store: Store, rows: npt.NDArray[np.int64]
 ) -> Iterator[tuple[npt.NDArray[np.int64], dict[str, Array], dict[str, Array]]]:
     """(rows, inputs, masks) of the items, a block at a time; an input whose space the store lacks is absent."""

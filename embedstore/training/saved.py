@@ -13,6 +13,7 @@ import numpy.typing as npt
 from embedstore._core.arguments import as_type
 from embedstore.errors import FingerprintError, HeadError, UsageError
 from embedstore.heads.io import HeadRecord, load_head, read_split
+from embedstore.heads.onnx_head import SUFFIX, load_onnx
 from embedstore.registry import TASKS
 from embedstore.sources.files import absent
 from embedstore.spec import EncoderSpec
@@ -21,7 +22,17 @@ from embedstore.store.format import HEADS
 from embedstore.store.view import make_view
 from embedstore.training.tasks.base import Task, task_called
 
-__all__ = ["check_fingerprints", "find_head", "fitted_ids", "labelled_view", "open_head", "specs_for", "task_of", "trained_on"]
+__all__ = [
+    "check_fingerprints",
+    "find_head",
+    "find_model",
+    "fitted_ids",
+    "labelled_view",
+    "open_head",
+    "specs_for",
+    "task_of",
+    "trained_on",
+]
 
 
 def find_head(store: Store, head: str | Path) -> tuple[Store, HeadRecord]:
@@ -44,6 +55,14 @@ def find_head(store: Store, head: str | Path) -> tuple[Store, HeadRecord]:
     home = store.alike(path.parent.parent) if elsewhere else store
     name = path.name if home is not store else str(head)
     return home, open_head(home, name)
+
+
+def find_model(store: Store, head: str | Path) -> tuple[Store, HeadRecord]:
+    """`find_head`, which takes the ONNX file of a head too; its home is then `store`."""
+    path = Path(as_type(head, str | os.PathLike[str], "head"))
+    if path.suffix == SUFFIX and str(head) not in store.heads and path.parent.name != HEADS:
+        return store, load_onnx(path)
+    return find_head(store, head)
 
 
 def open_head(store: Store, name: str) -> HeadRecord:
@@ -69,7 +88,8 @@ def task_of(record: HeadRecord) -> Task:
     task = task_called(name)
     if task.heads != record.head.task:
         raise HeadError(
-            f"Head {record.name!r} was saved for {name}, and is a head for {record.head.task}. Train the head again."
+            f"Head {record.name!r} was saved for {name}, and is a head for {record.head.task}. Train the head again, with "
+            "--replace."
         )
     return task
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from dataclasses import replace as changed
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,17 @@ from embedstore.evaluation.ladder import Step
 from embedstore.evaluation.metrics import Score, scores_to_dict
 from embedstore.heads import AutoHead, AutoLabeller, Head
 from embedstore.heads.balanced import BalancedHead, check_balance
-from embedstore.heads.io import OUT_OF_FOLD, PAGE, SPLIT, HeadRecord, refuse_alignment, replaced_note, save_head, split_file
+from embedstore.heads.io import (
+    OUT_OF_FOLD,
+    PAGE,
+    SPLIT,
+    HeadRecord,
+    refuse_alignment,
+    refuse_taken,
+    replaced_note,
+    save_head,
+    split_file,
+)
 from embedstore.reports.page import render_html
 from embedstore.store import Store, View
 from embedstore.store.format import check_name
@@ -137,6 +148,7 @@ def train(
     group: str | None = TrainOptions.group,
     cv: int | None = TrainOptions.cv,
     name: str | None = TrainOptions.name,
+    replace: bool = TrainOptions.replace,
     seed: int = TrainOptions.seed,
     seeds: int = TrainOptions.seeds,
     out_of_fold: int = TrainOptions.out_of_fold,
@@ -182,6 +194,8 @@ def train(
         Score by stratified `cv`-fold cross-validation instead of one test split; the saved head is fitted on everything.
     name : str, optional
         Of the saved head; default: the target.
+    replace : bool
+        Whether it may stand in the place of a head that has the name already.
     seed : int
         Of the hashed split, the folds and the bootstrap.
     seeds : int
@@ -222,6 +236,7 @@ def train(
         least_items=least_items,
         group=group,
         name=name,
+        replace=replace,
         seed=seed,
         seeds=seeds,
         out_of_fold=out_of_fold,
@@ -231,7 +246,7 @@ def train(
         report=report,
         plots=plots,
     )
-    options = replace(options, device=device_there(device))
+    options = changed(options, device=device_there(device))
     started, say = time.perf_counter(), on_progress or (lambda message: None)
     view = _open(store, target, options)
     if columns:
@@ -245,12 +260,14 @@ def train(
     name = check_name(name or str(view.target_name), "head")
     folder = view.store.path / "heads" / name
     refuse_alignment(folder)
+    if not replace:
+        refuse_taken(folder)
     trial = Trial(asked, view, options, say)
     judged = trial.holdout() if cv is None else trial.cross_validate(cv)
     say("scores")
     result = _summary(view, judged, name, options, time.perf_counter() - started)
     more = [*left_out, *([note] if (note := replaced_note(folder)) else [])]
-    result = replace(result, notes=[*result.notes, *more])
+    result = changed(result, notes=[*result.notes, *more])
     return _saved(view, judged, result, folder, options, say)
 
 
@@ -267,13 +284,13 @@ def _saved(
         if options.plots is not None:
             save_plots(data, options.plots)
     if page is not None:
-        result = replace(result, report=str(folder / PAGE))
+        result = changed(result, report=str(folder / PAGE))
     record = HeadRecord(result.head, result.target, view.specs, judged.head, result.to_dict(), view.columns)
     extra = {SPLIT: split_file(view.rows, view.ids, judged.split)}
     if judged.out_of_fold is not None:
         extra[OUT_OF_FOLD] = judged.out_of_fold.to_parquet()
     try:
-        save_head(folder, record, extra, page=page)
+        save_head(folder, record, extra, page=page, replacing=options.replace)
     except OSError as error:
         raise HeadError(f"The head could not be saved under {folder}: {reason_of(error)}.{next_step(error)}") from error
     return result

@@ -33,6 +33,7 @@ class TrainOptions:
     least_items: int = option(1, "Of several labels an item, leave out those of fewer items.")
     group: str | None = option(None, "Column; items with one value stay together in splits.")
     name: str | None = option(None, "Name of the saved head; default the target.")
+    replace: bool = option(False, "Train over the head of that name, where there is one.")
     seed: int = option(0, "Of splits, folds and bootstrap.")
     seeds: int = option(5, "How often a head that depends on its seed is fitted.")
     out_of_fold: int = option(5, "Folds of the out-of-fold predictions kept with the head; 0: none.", metavar="K")

@@ -28,7 +28,9 @@ def test_every_class_is_in_every_split(tmp_path: Path, seed: int) -> None:
 @pytest.mark.offline_models
 def test_a_split_and_cross_validation_agree(tmp_path: Path) -> None:
     es.embed(extract(tmp_path), tmp_path / "s", image="effnet-lite0", text="minilm")
-    split, folds = (es.train(tmp_path / "s", "label", cv=cv, report=False).metrics["accuracy"] for cv in (None, 5))
+    split, folds = (
+        es.train(tmp_path / "s", "label", cv=cv, replace=True, report=False).metrics["accuracy"] for cv in (None, 5)
+    )
     assert split.low <= folds.value <= split.high
     assert max(split.low, folds.low) < min(split.high, folds.high)
 

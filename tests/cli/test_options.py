@@ -21,6 +21,7 @@ import embedstore as es
 from embedstore._core.arguments import as_type
 from embedstore.duplicates.dedup_options import THRESHOLD, DedupOptions
 from embedstore.errors import EmbedstoreError, UsageError
+from embedstore.exporting.export_head_options import ExportHeadOptions
 from embedstore.indexing.vector_index import VectorIndex
 from embedstore.ingest.embed_options import EmbedOptions
 from embedstore.ingest.import_options import ImportOptions
@@ -100,6 +101,7 @@ VERBS = [
     Verb("evaluate", es.evaluate, EvaluateOptions, {"store", "head"}, {"where": "where"}),
     Verb("select", es.select, SelectOptions, {"store"}, {"where": "where"}, {"n": ["-n"]}),
     Verb("compare", es.compare, CompareOptions, {"store", "target", "on_progress"}, {"where": "where"}),
+    Verb("export-head", es.export_head, ExportHeadOptions, {"store", "head", "path"}),
     Verb("labels", es.labels, LabelsOptions, {"store", "head"}, {"where": "where"}, {"n": ["-n"]}),
     Verb(
         "repair",

@@ -77,14 +77,14 @@ def test_an_item_says_which_inputs_it_lacked(old: Path, tmp_path: Path) -> None:
 
 def test_what_a_head_replaces_is_said(old: Path) -> None:
     before = json.loads((old / "heads" / "label" / "head.json").read_text())["report"]["metrics"]["accuracy"]
-    report = es.train(old, "label", head="ridge", report=False)
+    report = es.train(old, "label", head="ridge", replace=True, report=False)
     note = next(note for note in report.notes if "replaced" in note)
     assert re.match(
         rf"head 'label' \(linear on image \+ text, saved 20\d\d-\d\d-\d\d \d\d:\d\d, accuracy {before['value']:.3f} ", note
     )
     assert "3-fold cross-validation" in note
     assert not any("replaced" in note for note in es.train(old, "label", name="fresh", report=False).notes)
-    assert "note: head 'label' (ridge on" in run("train", old, "label", "--no-report").stdout
+    assert "note: head 'label' (ridge on" in run("train", old, "label", "--replace", "--no-report").stdout
 
 
 def test_an_alignment_is_replaced_by_another_one_only(old: Path) -> None:

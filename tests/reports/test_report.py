@@ -16,7 +16,7 @@ import pytest
 
 from embedstore.evaluation.ladder import Step
 from embedstore.evaluation.metrics import Score
-from embedstore.reports.data import Mistake, ReportData, Section
+from embedstore.reports.data import Confusion, Mistake, ReportData, Section
 from embedstore.reports.figure_labels import ems, short
 from embedstore.reports.figure_style import COLOURS, MUTED, to_svg
 from embedstore.reports.figures import (
@@ -69,6 +69,12 @@ def full() -> ReportData:
             Mistake(EVIL, NAMES[0], NAMES[1], 0.9999, EVIL, JPEG, [EVIL, "日本"]),
             Mistake("b\ud800", NAMES[2], NAMES[0], np.nan),
         ],
+        confusions=[
+            Confusion(EVIL, NAMES[1], 1234, [Mistake(EVIL, EVIL, NAMES[1], 0.9, EVIL, JPEG, alone={EVIL: EVIL, "image": "x"})]),
+            *(Confusion(NAMES[0], f"{i}", 1, [Mistake("a", NAMES[0], f"{i}", 0.5)]) for i in range(4)),
+        ],
+        confusions_note=EVIL,
+        disagreements=[Mistake(EVIL, NAMES[0], NAMES[1], np.nan, alone={EVIL: EVIL, "日本": "b\ud800"})],
         regression=(np.linspace(0, 1, 5000), np.r_[np.nan, np.linspace(0, 1, 4999)]),
         sections=[Section(EVIL, EVIL, (EVIL, "items", "score"), [(EVIL, 1234, score(0.4)), ("b\ud800", 0, None)])],
     )
@@ -116,8 +122,8 @@ def test_page_is_well_formed_and_complete(page: str) -> None:
     assert outline.tags.count("h1") == 1
     assert outline.tags.count("svg") == outline.values("role").count("img") == 7
     sections = re.findall(r'<section id="([\w-]+)"', page)
-    order = "metrics baselines ladder learning seeds contributions confusion reliability classes task-1 mistakes"
-    assert sections == order.split()
+    order = "metrics baselines ladder learning seeds contributions confusion reliability classes task-1"
+    assert sections == [*order.split(), "mistakes", "confusions", "disagreements"]
     assert page.count('class="how"') == len(sections)
     assert all(cell in page for cell in ("0.787 [0.774, 0.800]", "1,234", "Mean 0.785", "-0.100 [-0.200, 0.100]"))
 

@@ -38,7 +38,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> es.Store:
 
 
 def test_a_note_names_the_option_until_it_is_used(store: es.Store) -> None:
-    plain = es.train(store, "label", name="plain", cv=3, report=False)
+    plain = es.train(store, "label", name="plain", cv=3, replace=True, report=False)
     assert plain.balance is None
     (note,) = [note for note in plain.notes if "--balance" in note]
     assert note.startswith("1 class has under 5 % of the training items ('rare': ")
@@ -50,8 +50,8 @@ def test_a_note_names_the_option_until_it_is_used(store: es.Store) -> None:
 
 @pytest.mark.parametrize("how", ["weights", "smote", "threshold", "logit-adjust"])
 def test_what_changed_stands_beside_the_head_without_it(store: es.Store, how: str) -> None:
-    plain = es.train(store, "label", name="plain", cv=3, report=False)
-    found = es.train(store, "label", name=how, cv=3, balance=how)
+    plain = es.train(store, "label", name="plain", cv=3, replace=True, report=False)
+    found = es.train(store, "label", name=how, cv=3, balance=how, replace=True)
     assert list(found.baselines) == ["majority", "unbalanced", "knn"]
     assert found.baselines["unbalanced"]["accuracy"] == plain.metrics["accuracy"]
     assert found.balance is not None

@@ -80,7 +80,7 @@ def test_the_coverage_is_measured_in_training(store: es.Store, target: str, cv: 
     assert result.certainty is not None
     assert near(result.certainty.coverage, 0.9)
     assert result.to_dict()["certainty"].keys() == {"target", "coverage", "size", "per_class", "classes"}
-    assert "certainty" not in es.train(store, target, name="plain", report=False).to_dict()
+    assert "certainty" not in es.train(store, target, name="plain", replace=True, report=False).to_dict()
     if cv is None:
         assert "Certainty: a coverage of 0.9" in Path(result.report).read_text("utf-8")
         again = es.evaluate(store, f"{target}-{cv}", coverage=0.9)
@@ -120,7 +120,7 @@ def test_what_cannot_be_asked(store: es.Store, tmp_path: Path) -> None:
     es.train(few, "label", out_of_fold=0, report=False)
     with pytest.raises(HeadError, match="keeps no out-of-fold predictions"):
         es.predict(few, "label", coverage=0.9)
-    es.train(few, "label", report=False)
+    es.train(few, "label", replace=True, report=False)
     with pytest.raises(HeadError, match="needs more than 100 out-of-fold predictions"):
         es.predict(few, "label", coverage=0.99)
 

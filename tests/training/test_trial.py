@@ -54,7 +54,7 @@ class TestTrain:
         assert "http://" not in page.replace("http://www.w3.org", "")
         assert {path.suffix for path in (tmp_path / "plots").iterdir()} == {".png"}
         assert es.verify(store).clean
-        es.train(store, "label", report=False)
+        es.train(store, "label", replace=True, report=False)
         assert not Path(result.report).exists()
         json.dumps(result.to_dict())
 
@@ -63,7 +63,7 @@ class TestTrain:
         result = es.train(store, "label", head="gbdt", report=False)
         assert len(result.seeds) == 5
         assert result.seeds[0] == pytest.approx(result.metrics["accuracy"].value)
-        assert es.train(store, "label", head="ridge", report=False).seeds == []
+        assert es.train(store, "label", head="ridge", replace=True, report=False).seeds == []
 
     def test_groups_stay_together(self, tmp_path: Path) -> None:
         """Items of a group are the same item: apart they leak, together they do not."""
@@ -75,7 +75,7 @@ class TestTrain:
         columns = {"id": [str(i) for i in range(240)], "text": texts, "label": label.tolist(), "owner": owner}
         es.embed(MemorySource(columns), tmp_path / "s", text={"text": Telling(6, "text", "telling")})
         apart = es.train(tmp_path / "s", "label", head="knn", cv=4, report=False)
-        together = es.train(tmp_path / "s", "label", head="knn", cv=4, group="owner", report=False)
+        together = es.train(tmp_path / "s", "label", head="knn", cv=4, group="owner", replace=True, report=False)
         assert apart.metrics["accuracy"].value > 0.95
         assert together.metrics["accuracy"].value < 0.75
         assert apart.copies["near"][EVERY] == 240
@@ -83,7 +83,7 @@ class TestTrain:
         assert "owner kept together" in together.evaluation
         view = es.Store.open(tmp_path / "s").view(inputs=["text"], target="label", group="owner")
         assert all(len(set(view.split[view.groups == g])) == 1 for g in set(view.groups.tolist()))  # type: ignore[union-attr]
-        holdout = es.train(tmp_path / "s", "label", group="owner", report=False)
+        holdout = es.train(tmp_path / "s", "label", group="owner", replace=True, report=False)
         assert "split by hashed owner" in holdout.evaluation
 
     def test_metadata_is_one_more_input(self, tmp_path: Path) -> None:
@@ -361,7 +361,7 @@ class TestHardLabels:
         vectors = rng.standard_normal((1000, 48))[y] + 0.4 * rng.standard_normal((4000, 48))
         store = self.store(tmp_path / "s", [f"c{k}" for k in y], vectors)
         for head in ("linear", "ridge", "knn"):
-            result = es.train(store, "label", head=head, report=head == "linear")
+            result = es.train(store, "label", head=head, name=head, report=head == "linear")
             assert result.classes == 1000
             assert result.metrics["accuracy"].value > 0.6
             assert "1,000 classes have fewer than 5 items" in " ".join(result.notes)
@@ -374,7 +374,7 @@ class TestHardLabels:
         )
         store = self.store(tmp_path / "s", label, vectors)
         for head in ("linear", "gbdt", "ensemble"):
-            result = es.train(store, "label", head=head, cv=5, seeds=1, report=False)
+            result = es.train(store, "label", head=head, name=head, cv=5, seeds=1, report=False)
             assert 0.8 < result.metrics["accuracy"].value < 0.95  # nobody can know the ten
             assert "10 classes have fewer than 5 items: 'only 0' (1)" in " ".join(result.notes)
 
@@ -480,4 +480,4 @@ class TestRegression:
     def test_whole_numbers_with_few_values_are_classes(self, tmp_path: Path) -> None:
         store = self.store(tmp_path / "s", stars=[i % 3 for i in range(300)])
         assert es.train(store, "stars", report=False).task == "classification"
-        assert es.train(store, "stars", task="regression", report=False).task == "regression"
+        assert es.train(store, "stars", task="regression", replace=True, report=False).task == "regression"

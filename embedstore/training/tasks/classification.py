@@ -19,6 +19,7 @@ from embedstore.heads.base import Inputs, as_labels
 from embedstore.heads.io import HeadRecord
 from embedstore.heads.solvers.temperature import certain_scale
 from embedstore.store import View
+from embedstore.training.all_mistakes import joined, mistakes_by_confusion
 from embedstore.training.balance_changes import balance_sections
 from embedstore.training.closer_look import classifier_sections
 from embedstore.training.label_notes import FEW, imbalance_note, label_notes
@@ -120,7 +121,8 @@ class Classification(Task):
         return [f"{count:,} items are of classes that the head does not know: {strange}"]
 
     def sections(self, view: View, judged: Judged, seed: int) -> dict[str, Any]:
-        return {**classifier_sections(view, judged, seed), **balance_sections(judged, judged.bootstrap(view, seed))}
+        balance = balance_sections(judged, judged.bootstrap(view, seed))
+        return joined(classifier_sections(view, judged, seed), mistakes_by_confusion(view, judged), balance)
 
 
 def class_labels(view: View) -> Array:
