@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from embedstore._core.arguments import DEVICES
+from embedstore.errors import UsageError
 
 Store = Annotated[Path, typer.Argument(readable=False, metavar="STORE", help="The store's folder.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
@@ -61,6 +62,17 @@ def column_types(given: list[str] | None) -> dict[str, str] | None:
             raise UsageError(f"--type {text}: expected COLUMN=TYPE, such as version=text.")
         types[column] = kind
     return types or None
+
+
+def numbers(given: str | None, what: str) -> list[float] | None:
+    """Numbers separated by commas; `UsageError` names the first part that is none."""
+    found = []
+    for part in names(given) or ():
+        try:
+            found.append(float(part))
+        except ValueError:
+            raise UsageError(f"{what} should be numbers separated by commas, such as 1,0.5. Got {part!r}.") from None
+    return found or None
 
 
 def names(given: str | None) -> list[str] | None:

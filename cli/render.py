@@ -15,6 +15,7 @@ from .streams import say as say
 if TYPE_CHECKING:
     from embedstore.evaluation.ladder import Step
     from embedstore.evaluation.metrics import Score
+    from embedstore.evaluation.target_scores import TargetScores
     from embedstore.ingest.embed import EmbedReport
     from embedstore.ingest.report import ProgressCallback
     from embedstore.retrieval.search_result import SearchResult
@@ -170,6 +171,7 @@ def print_training(report: TrainReport) -> None:
         say(f"over {len(report.seeds)} seeds: {next(iter(report.metrics))} {mean:.3f}, from {low:.3f} to {high:.3f}")
     _print_certainty(report.certainty)
     _print_changes(report.balance)
+    _print_targets(report.targets)
     _print_notes(report.notes, report.report)
 
 
@@ -191,6 +193,7 @@ def print_evaluation(report: EvaluationReport) -> None:
     print_table(["metric", "value [95 %]"], [(name, str(score)) for name, score in report.metrics.items()])
     say(f"{report.evaluation}; {report.seconds:.1f} s.")
     _print_certainty(report.certainty)
+    _print_targets(report.targets)
     _print_notes(report.notes, report.report)
 
 
@@ -261,6 +264,24 @@ def _print_changes(balance: Mapping[str, Any] | None) -> None:
     print_table([f"balance: {balance['how']}", "without [95 %]", "with [95 %]", "change, paired [95 %]"], table)
 
 
+def _print_targets(targets: Mapping[str, TargetScores]) -> None:
+    """The most telling scores of each of several targets, beside those of the head that it would have alone."""
+    from embedstore.training.tasks.base import ALONE, KNN, task_called
+
+    rows = []
+    for name, found in targets.items():
+        task = task_called(found.task)
+        others = [found.baselines.get(other, {}) for other in (task.constant, KNN, ALONE)]
+        for metric, title in task.headlines.items():
+            cells = (scores.get(metric) for scores in (found.metrics, *others, found.change))
+            rows.append((name, title, *(None if cell is None else str(cell) for cell in cells)))
+    titles = ["this head", "constant", "kNN", "the target alone", "change over alone, paired"]
+    kept = [k for k in range(len(titles)) if any(row[k + 2] is not None for row in rows)]
+    if rows:
+        table = [(*row[:2], *(row[k + 2] for k in kept)) for row in rows]
+        print_table(["target", "score", *(f"{titles[k]} [95 %]" for k in kept)], table)
+
+
 def _print_notes(notes: Sequence[str], report: str) -> None:
     for note in notes:
         say(f"note: {note}")
@@ -304,13 +325,14 @@ def print_predictions(predictions: Predictions) -> None:
     rows: list[tuple[Any, ...]] = []
     lacking = any(predictions.missing)
     found = predictions.to_rows()
-    probability = ["probability"] if any("probability" in row for row in found) else []
+    probability = ["probability"] if any("probability" in row for row in found) and not predictions.targets else []
     for row in found:
-        sure = [f"{row['probability']:.3f}"] if "probability" in row else []
+        sure = [f"{row['probability']:.3f}"] if probability else []
         certain = [", ".join(map(str, row["set"]))] if predictions.sets else []
         certain += [f"{row['low']:.4g}", f"{row['high']:.4g}"] if predictions.intervals else []
         said = ", ".join(map(str, row["prediction"])) if isinstance(row["prediction"], list) else row["prediction"]
-        cells = [row["id"], said, *sure, *certain, *([", ".join(row.get("missing", ()))] if lacking else [])]
+        told = [_told(row, name) for name in predictions.targets] or [said]
+        cells = [row["id"], *told, *sure, *certain, *([", ".join(row.get("missing", ()))] if lacking else [])]
         if predictions.explanations:
             cells += [", ".join(f"{name} {value:+.2f}" for name, value in row["contributions"].items())]
             cells += [", ".join(f"{near['id']} ({near['label']})" for near in row["nearest"])]
@@ -318,10 +340,16 @@ def print_predictions(predictions: Predictions) -> None:
     more = ["contributions", "nearest training items"] if predictions.explanations else []
     missing = ["missing input"] if lacking else []
     certainty = [*(["set"] if predictions.sets else []), *(["low", "high"] if predictions.intervals else [])]
-    columns = ["id", "prediction", *probability, *certainty, *missing, *more]
+    columns = ["id", *(predictions.targets or ["prediction"]), *probability, *certainty, *missing, *more]
     print_table(columns, rows, numeric=[*probability, "low", "high"])
     for item, reason in predictions.unusable:
         say(f"unusable: {item}: {reason}", stderr=True)
+
+
+def _told(row: Mapping[str, Any], target: str) -> str:
+    """What is predicted of one of several targets, and how probable it is where that is known."""
+    value, probability = row["prediction"][target], row.get("probability", {}).get(target)
+    return f"{value:.4g}" if probability is None else f"{value} ({probability:.3f})"
 
 
 def _short(value: Any, limit: int) -> str:

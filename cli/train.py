@@ -10,13 +10,15 @@ from embedstore.training.train_options import TrainOptions
 
 from .from_options import takes
 from .opening import opened
-from .options import SECONDS, Json, NoCheck, Store, Where, WhereTimeout, names
+from .options import SECONDS, Json, NoCheck, Store, Where, WhereTimeout, names, numbers
 
 
 @takes(TrainOptions)
 def train(
     store: Store,
-    target: Annotated[str | None, typer.Argument(metavar="TARGET", help="Metadata column with the labels.")] = None,
+    target: Annotated[
+        str | None, typer.Argument(metavar="TARGET", help="Metadata column with the labels; several: A,B.")
+    ] = None,
     *,
     where: Where = None,
     where_timeout: WhereTimeout = SECONDS,
@@ -30,7 +32,8 @@ def train(
 
     from . import render
 
-    given |= {"inputs": names(given["inputs"]), "columns": names(given["columns"])}
+    given |= {name: names(given[name]) for name in ("inputs", "columns")}
+    given["weights"] = numbers(given["weights"], "weights")
     with render.status("training") as say:
         held = opened(store, where_timeout=where_timeout, no_check=no_check)
         report = es.train(held, target, where=where, report=not no_report, **given, on_progress=say)

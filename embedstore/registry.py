@@ -105,10 +105,14 @@ _LABELLERS = ("linear", "knn", "weighted", "gated", "bilinear", "attention", "gb
 LABELLERS = Registry("embedstore.heads.multilabel", "head for several labels", order=_LABELLERS)
 """Subclasses of `embedstore.heads.Labeller`, by the kind that stands for them where an item has any number of labels."""
 
+_TARGETS = ("linear", "knn", "weighted", "gated", "bilinear", "attention", "gbdt")
+SEVERAL = Registry("embedstore.heads.several", "head for several targets", order=_TARGETS)
+"""Subclasses of `embedstore.heads.TargetsHead`, by the kind that stands for them where an item has several targets."""
+
 WRAPPERS = Registry("embedstore.heads.wrapping", "head around a head")
 """Heads that an option of training puts around another one: no kind that a user asks for."""
 
-_OUR_HEADS = {"classification": HEADS, "regression": REGRESSORS, "multilabel": LABELLERS}
+_OUR_HEADS = {"classification": HEADS, "regression": REGRESSORS, "multilabel": LABELLERS, "several": SEVERAL}
 _OTHER_HEADS: dict[str, Registry] = {}
 
 
@@ -128,7 +132,7 @@ def kinds_of_heads() -> Iterator[Registry]:
     yield from (heads_for(task) for task in sorted({*found, *_OTHER_HEADS} - own))
 
 
-TASKS = Registry("embedstore.tasks", "task", order=("classification", "regression", "multilabel"))
+TASKS = Registry("embedstore.tasks", "task", order=("classification", "regression", "multilabel", "several"))
 """Subclasses of `embedstore.training.tasks.base.Task`; those in the order may claim a target for which no task was named."""
 
 SOURCES = Registry(

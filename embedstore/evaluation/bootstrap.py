@@ -95,6 +95,10 @@ class Bootstrap:
         draws = rng.multinomial(count, np.full(count, 1 / count), size=resamples) if count else np.zeros((resamples, 0))
         return cls(bucket.astype(np.int64), draws.astype(np.float32))
 
+    def take(self, items: Array) -> Bootstrap:
+        """The same resamples of some items: a mask (n,) or positions (m,)."""
+        return Bootstrap(self.bucket[items], self.draws)
+
     def sums(self, values: Array) -> Float:
         """Sums over the resampled items (r,) or (r, u) of `values` (n,) or (n, u)."""
         flat = values.reshape(len(values), -1).astype(np.float64)

@@ -23,6 +23,7 @@ __all__ = [
     "label_scores",
     "paired_label_scores",
     "paired_recalls",
+    "paired_regression_scores",
     "per_class",
     "regression_scores",
     "reliability",
@@ -88,7 +89,7 @@ def paired_recalls(
 
 
 def _paired(
-    metrics: Callable[[Codes, Bootstrap], dict[str, Float]], before: Codes, after: Codes, bootstrap: Bootstrap
+    metrics: Callable[[Any, Bootstrap], dict[str, Float]], before: Any, after: Any, bootstrap: Bootstrap
 ) -> dict[str, tuple[Score, Score, Score]]:
     one = Bootstrap(np.zeros(len(before), np.int64), np.ones((1, 1), np.float32))
     points = [metrics(predicted, one) for predicted in (before, after)]
@@ -195,17 +196,26 @@ def per_class(true: Codes, predicted: Codes, labels: list[str]) -> list[dict[str
 
 def regression_scores(true: Float, predicted: Float, *, bootstrap: Bootstrap) -> dict[str, Score]:
     """``r2``, ``mae`` and ``rmse`` of predicted numbers (n,)."""
+    one = Bootstrap(np.zeros(len(true), np.int64), np.ones((1, 1), np.float32))
+    point, many = (_number_metrics(true, predicted, b) for b in (one, bootstrap))
+    return {name: Score.of(float(value[0]), many[name]) for name, value in point.items()}
+
+
+def paired_regression_scores(
+    true: Float, before: Float, after: Float, *, bootstrap: Bootstrap
+) -> dict[str, tuple[Score, Score, Score]]:
+    """Those of `regression_scores` by two predictions (n,) of the same items, and the change from one to the other, paired."""
+    return _paired(lambda predicted, b: _number_metrics(true, predicted, b), before, after, bootstrap)
+
+
+def _number_metrics(true: Float, predicted: Float, bootstrap: Bootstrap) -> dict[str, Float]:
     error, centred = true - predicted, true - true.mean()
     columns = np.stack([np.ones(len(true)), centred, centred**2, error**2, np.abs(error)], axis=1)
-
-    def metrics(sums: Float) -> dict[str, Float]:
-        n, y, yy, squared, absolute = sums.T
-        spread = yy - y**2 / n
-        r2 = 1 - squared / np.where(spread > 0, spread, np.nan)
-        return {"r2": r2, "mae": absolute / n, "rmse": np.sqrt(squared / n)}
-
-    point, many = metrics(columns.sum(axis=0)[None]), metrics(bootstrap.sums(columns))
-    return {name: Score.of(float(value[0]), many[name]) for name, value in point.items()}
+    n, y, yy, squared, absolute = bootstrap.sums(columns).T
+    n = np.where(n > 0, n, np.nan)
+    spread = yy - y**2 / n
+    r2 = 1 - squared / np.where(spread > 0, spread, np.nan)
+    return {"r2": r2, "mae": absolute / n, "rmse": np.sqrt(squared / n)}
 
 
 def scores_to_dict(scores: Mapping[str, Score]) -> dict[str, Any]:

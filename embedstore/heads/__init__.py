@@ -18,39 +18,51 @@ from embedstore.heads.make import head_class, make_head, params_of
 from embedstore.heads.networks import AttentionHead, BilinearHead, GatedHead, WeightedHead
 from embedstore.heads.regressors import GbdtRegressor, KnnRegressor, Regressor, RidgeRegressor
 from embedstore.heads.ridge import RidgeHead
-from embedstore.registry import HEADS, LABELLERS, REGRESSORS
+from embedstore.heads.several_targets import TargetsHead
+from embedstore.heads.target_networks import AttentionTargets, BilinearTargets, GatedTargets, WeightedTargets
+from embedstore.heads.targets_apart import GbdtTargets, KnnTargets, LinearTargets
+from embedstore.registry import HEADS, LABELLERS, REGRESSORS, SEVERAL
 
 __all__ = [
     "HEADS",
     "LABELLERS",
     "REGRESSORS",
+    "SEVERAL",
     "AttentionHead",
     "AttentionLabeller",
+    "AttentionTargets",
     "AutoHead",
     "AutoLabeller",
     "BalancedHead",
     "BilinearHead",
     "BilinearLabeller",
+    "BilinearTargets",
     "EnsembleHead",
     "GatedHead",
     "GatedLabeller",
+    "GatedTargets",
     "GbdtHead",
     "GbdtLabeller",
     "GbdtRegressor",
+    "GbdtTargets",
     "Head",
     "KernelHead",
     "KnnHead",
     "KnnLabeller",
     "KnnRegressor",
+    "KnnTargets",
     "Labeller",
     "LateHead",
     "LinearHead",
     "LinearLabeller",
+    "LinearTargets",
     "Regressor",
     "RidgeHead",
     "RidgeRegressor",
+    "TargetsHead",
     "WeightedHead",
     "WeightedLabeller",
+    "WeightedTargets",
     "head_class",
     "make_head",
     "params_of",

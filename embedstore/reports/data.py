@@ -15,6 +15,7 @@ from embedstore.evaluation.metrics import Score
 __all__ = ["METRIC_NAMES", "Confusion", "Mistake", "ReportData", "Section"]
 
 METRIC_NAMES = {
+    "mean_score": "mean over targets",
     "macro_f1": "macro F1",
     "micro_f1": "micro F1",
     "weighted_f1": "weighted F1",

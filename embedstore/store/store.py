@@ -22,12 +22,15 @@ class Store(StoreReader):
         self,
         *,
         inputs: Sequence[str],
-        target: str | None = None,
+        target: str | Sequence[str] | None = None,
         where: str | None = None,
         group: str | None = None,
         seed: int = 0,
     ) -> View:
-        """Items joined over the spaces `inputs`: what a head trains on. See `embedstore.store.view.View`."""
+        """Items joined over the spaces `inputs`: what a head trains on. See `embedstore.store.view.View`.
+
+        Several targets are a list of columns, or a text with commas between their names.
+        """
         return make_view(self, inputs=strings(inputs, "inputs"), target=target, where=where, group=group, seed=seed)
 
     def writer(self, *, discard_if_empty: bool = False) -> StoreWriter:

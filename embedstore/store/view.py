@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from embedstore._core.arguments import strings
 from embedstore._core.metadata_features import METADATA, ColumnEncoder
 from embedstore._core.splits import hashed_split, parse_split
 from embedstore.errors import UsageError
@@ -38,10 +39,14 @@ class View:
     rows : (n,) int64
     ids : (n,) object (str)
     target : (n,) object or None
-        None where the view has no target; items whose target is null are not in the view.
+        None where the view has no target; items whose target is null are not in the view. Of several targets, tuples with None
+        where an item lacks one; items that lack all are not in the view.
     split : (n,) str
         ``"train"``, ``"val"`` or ``"test"``.
     target_name : str or None
+        Of several targets, their names with commas between them.
+    target_names : tuple of str
+        The columns of several targets; none where there is one.
     dropped : int
         Items left out because their target is null.
     without_input : int
@@ -62,6 +67,7 @@ class View:
     target: Array | None
     split: Array
     target_name: str | None = None
+    target_names: tuple[str, ...] = ()
     dropped: int = 0
     without_input: int = 0
     split_column: bool = False
@@ -106,8 +112,8 @@ class View:
         for name in columns:
             if name not in known:
                 raise UsageError(f"{self.store.path} has no metadata column {name!r}. Columns: {', '.join(known) or 'none'}.")
-            if name == self.target_name:
-                raise UsageError(f"Column {name!r} is the target; it cannot be an input too.")
+            if name in (self.target_name, *self.target_names):
+                raise UsageError(f"Column {name!r} is {'a' if self.target_names else 'the'} target; it cannot be an input too.")
         if METADATA in self.spaces:
             raise UsageError(f"A space is called {METADATA!r} already; leave it out to use metadata columns.")
         seen = self.select(self.split != "test") if (self.split != "test").any() else self
@@ -123,6 +129,13 @@ class View:
         target = None if self.target is None else self.target[index]
         groups = None if self.groups is None else self.groups[index]
         return replace(self, rows=self.rows[index], ids=self.ids[index], target=target, split=self.split[index], groups=groups)
+
+    def of_target(self, name: str) -> View:
+        """The items that have a value of `name`, one of several targets, with it as their only target."""
+        at = self.target_names.index(name)
+        values = _objects([] if self.target is None else [row[at] for row in self.target])
+        there = np.asarray([value is not None for value in values], bool)
+        return replace(self.select(there), target=values[there], target_name=name, target_names=())
 
     @property
     def keys(self) -> Array:
@@ -150,7 +163,7 @@ def make_view(
     store: StoreReader,
     *,
     inputs: Sequence[str],
-    target: str | None,
+    target: str | Sequence[str] | None,
     where: str | None = None,
     seed: int = 0,
     group: str | None = None,
@@ -158,9 +171,9 @@ def make_view(
 ) -> View:
     """Join `inputs` over the items of `store`.
 
-    An item is in the view if it has a vector in at least one of `inputs` and, where a `target` column is named, a value
-    in it. A column ``split`` (train, val, test) decides the split; otherwise the hashed id does, or the hashed value of the
-    column `group`.
+    An item is in the view if it has a vector in at least one of `inputs` and, where `target` names a column, or several, a
+    value in one of them. A column ``split`` (train, val, test) decides the split; otherwise the hashed id does, or the hashed
+    value of the column `group`.
 
     Raises
     ------
@@ -176,15 +189,16 @@ def make_view(
         present |= space.has(found)
     rows = found[present]
     types = store.items.column_types()
-    for name in (target, group):
-        if name is not None and name not in store.items.metadata_columns():
+    targets = _columns_named(target, store.items.metadata_columns())
+    for name in (*targets, *(() if group is None else (group,))):
+        if name not in store.items.metadata_columns():
             known = ", ".join(store.items.metadata_columns()) or "none"
             raise UsageError(f"{store.path} has no metadata column {name!r}. Columns: {known}.")
-    wanted = dict.fromkeys([*(() if target is None else (target, "split")), *(() if group is None else (group,))])
+    wanted = dict.fromkeys([*((*targets, "split") if targets else ()), *(() if group is None else (group,))])
     columns = ["id", *(name for name in wanted if name in types)]
     table = store.items.take(rows, columns)
     ids: Array = table.column("id").to_numpy()
-    labels = None if target is None else _objects(table.column(target).to_pylist())
+    labels = _targets([table.column(name).to_pylist() for name in targets])
     groups = None if group is None else _groups(table.column(group).to_pylist(), ids)
     split = hashed_split(ids if groups is None else groups, seed=seed)
     if "split" in columns:
@@ -195,7 +209,7 @@ def make_view(
     if not keep.any() and not may_be_empty:
         raise UsageError(
             f"No item of {store.path} is left: {len(rows):,} have a vector in {', '.join(inputs)}"
-            + (f", none of them a value in {target!r}." if target else ".")
+            + (f", none of them a value in {', '.join(map(repr, targets))}." if targets else ".")
         )
     return View(
         store=store,
@@ -204,13 +218,35 @@ def make_view(
         ids=ids[keep],
         target=None if labels is None else labels[keep],
         split=split[keep],
-        target_name=target,
+        target_name=",".join(targets) if targets else None,
+        target_names=tuple(targets) if len(targets) > 1 else (),
         dropped=int((~keep).sum()),
         without_input=int((~present).sum()),
         split_column="split" in columns,
         groups=None if groups is None else groups[keep],
         group_name=group,
     )
+
+
+def _columns_named(target: str | Sequence[str] | None, known: Sequence[str]) -> list[str]:
+    """The columns of a target: one by its name, commas and all, or those that are listed, perhaps with commas between them."""
+    if target is None:
+        return []
+    several = isinstance(target, str) and target not in known and "," in target
+    names = [name.strip() for name in str(target).split(",") if name.strip()] if several else strings(target, "target")
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UsageError(f"target names {twice!r} more than once.")
+    if not names:
+        raise UsageError(f"target should name a column. Columns: {', '.join(known) or 'none'}.")
+    return names
+
+
+def _targets(columns: Sequence[list[Any]]) -> Array | None:
+    """The values (n,) of one column, or of several as tuples; None where all of an item's are null, or there is no column."""
+    if len(columns) < 2:
+        return _objects(columns[0]) if columns else None
+    rows = (tuple(None if _is_null(value) else value for value in row) for row in zip(*columns, strict=True))
+    return _objects([None if all(value is None for value in row) else row for row in rows])
 
 
 def _groups(values: list[Any], ids: Array) -> Array:

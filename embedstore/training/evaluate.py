@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from embedstore.errors import HeadError
 from embedstore.evaluation.bootstrap import Bootstrap
 from embedstore.evaluation.copies import EVERY, Copies, find_copies
 from embedstore.evaluation.metrics import Score, scores_to_dict
+from embedstore.evaluation.target_scores import TargetScores
 from embedstore.heads.held_out import OutOfFold, load_out_of_fold
 from embedstore.heads.io import HeadRecord
 from embedstore.reports.page import render_html
@@ -25,7 +27,16 @@ from embedstore.training.certainty import Certainty, measured
 from embedstore.training.evaluate_options import EvaluateOptions
 from embedstore.training.label_notes import left_out_notes
 from embedstore.training.report import report_data
-from embedstore.training.saved import check_fingerprints, find_head, fitted_ids, labelled_view, specs_for, task_of, trained_on
+from embedstore.training.saved import (
+    check_fingerprints,
+    find_head,
+    fitted_ids,
+    labelled_view,
+    refuse_certainty,
+    specs_for,
+    task_of,
+    trained_on,
+)
 from embedstore.training.tasks.base import HEAD, KNN, Codes, Judged, Scores, Task
 from embedstore.training.trial import drawn, knn_share
 
@@ -50,6 +61,8 @@ class EvaluationReport:
     task : str
     certainty : Certainty, optional
         How often sets or intervals hold the truth, where a coverage was asked for.
+    targets : mapping of target to TargetScores
+        The scores of each of several targets.
     """
 
     head: str
@@ -66,11 +79,13 @@ class EvaluationReport:
     report: str = ""
     task: str = ""
     certainty: Certainty | None = None
+    targets: Mapping[str, TargetScores] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The document of ``embedstore evaluate --json``, which tells the scores and not the task."""
         return {
-            **{name: value for name, value in vars(self).items() if name not in ("task", "certainty")},
+            **{name: value for name, value in vars(self).items() if name not in ("task", "certainty", "targets")},
+            **({"targets": {name: found.to_dict() for name, found in self.targets.items()}} if self.targets else {}),
             **({} if self.certainty is None else {"certainty": self.certainty.to_dict()}),
             "metrics": scores_to_dict(self.metrics),
             "baselines": {name: scores_to_dict(scores) for name, scores in self.baselines.items()},
@@ -126,6 +141,7 @@ def evaluate(
     opened = store if isinstance(store, Store) else Store.open(store)
     trained_in, record = find_head(opened, head)
     task = task_of(record)
+    refuse_certainty(task, coverage)
     kept = None if coverage is None else load_out_of_fold(trained_in.path / "heads" / record.name)
     check_fingerprints(record, specs_for(record, opened), str(opened.path))
     view = labelled_view(record, opened, where=where, group=group)
@@ -155,6 +171,7 @@ def evaluate(
         notes=_notes(view, judged, int(was_seen[test].sum())),
         task=task.name,
         certainty=None if kept is None else _certainty(kept, judged, bootstrap, options),
+        targets=task.by_target(judged, bootstrap),
     )
     if report is None:
         return result

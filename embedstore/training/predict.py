@@ -29,7 +29,7 @@ from embedstore.sources import Source, open_source
 from embedstore.store import Store, View
 from embedstore.training.certainty import intervals_of, sets_of
 from embedstore.training.predict_options import PredictOptions
-from embedstore.training.saved import check_fingerprints, find_model, specs_for, task_of, trained_on
+from embedstore.training.saved import check_fingerprints, find_model, refuse_certainty, specs_for, task_of, trained_on
 from embedstore.training.tasks.base import Predicted, Task
 
 __all__ = ["Explanation", "Predictions", "blocks", "predict", "stored_rows"]
@@ -47,7 +47,8 @@ class Explanation:
     ----------
     contributions : mapping of input to float
         Its Shapley value for the log-probability of the predicted class, for the predicted number, or for the log-odds of the
-        most probable of several labels; they add up to that less what the head says of an item of which nothing is known.
+        most probable of several labels; they add up to that less what the head says of an item of which nothing is known. Of
+        several targets each has values of its own: ``TARGET:INPUT``.
     nearest : list of (id, label)
         The training items nearest to it by mean cosine over the head's inputs.
     """
@@ -69,7 +70,7 @@ class Predictions:
     Parameters
     ----------
     ids : (n,) str
-    labels : (n,) predicted classes, or numbers
+    labels : (n,) predicted classes, or numbers; of several targets mappings
     probabilities : (n, c) float64
     classes : (c,), none where the head predicts numbers
     unusable : list of (id, reason)
@@ -84,6 +85,8 @@ class Predictions:
         With a coverage: the classes, the likeliest first, one of which is the true one as often as was asked. May be empty.
     intervals : list of (low, high)
         The same for numbers.
+    targets : mapping of target to Predicted
+        What is predicted of each of several targets: its labels (n,), probabilities (n, c) and classes (c,).
     """
 
     ids: Array
@@ -96,6 +99,7 @@ class Predictions:
     task: Task = field(default_factory=Task, repr=False)
     sets: list[list[Any]] = field(default_factory=list)
     intervals: list[tuple[float, float]] = field(default_factory=list)
+    targets: Mapping[str, Predicted] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The document of ``embedstore predict --json``."""
@@ -115,12 +119,13 @@ class Predictions:
         return rows
 
     def _predicted(self) -> Predicted:
-        return Predicted(self.labels, self.probabilities, self.classes)
+        return Predicted(self.labels, self.probabilities, self.classes, self.targets)
 
     def save(self, path: str | Path) -> Path:
         """Write one row an item to a ``.csv``, ``.parquet`` or ``.jsonl`` file.
 
-        Columns: id, prediction, probability, ``p:CLASS`` of every class; with a coverage ``set``, a list (JSON in a ``.csv``),
+        Columns: id, prediction, probability, ``p:CLASS`` of every class; of several targets ``prediction:TARGET``,
+        ``probability:TARGET``, ``p:TARGET:CLASS``; with a coverage ``set``, a list (JSON in a ``.csv``),
         or ``low`` and ``high``; missing, the inputs that an item lacked, if any did; with explanations ``contribution:INPUT``
         and nearest. Unusable items have an id and a reason in the column ``unusable``.
 
@@ -210,6 +215,7 @@ def predict(
             f"{head} does not hold the items that explanations and coverages are made from. Name the head itself: "
             f"{record.name!r}, or OTHER.store/heads/{record.name}."
         )
+    refuse_certainty(task, coverage)
     if explained and len(record.head.dims_) > EXACT_INPUTS:
         raise UsageError(
             f"Explanations are exact for up to {EXACT_INPUTS} inputs; head {record.name!r} has {len(record.head.dims_)}."
@@ -290,10 +296,21 @@ def _predict_rows(
         missing += _missing(present)
         found.append(head.outputs(inputs, present=present))
         if training is not None:
-            explanations += _explain(record, training, block, inputs, present, found[-1], store)
+            asked = task.explained(head, found[-1])
+            explanations += _explain(record, training, block, inputs, present, asked, store)
     predicted = task.predicted(head, np.concatenate(found))
     ids = np.array(store.items.take(rows, ["id"]).column("id").to_pylist(), dtype=object)
-    return Predictions(ids, predicted.labels, predicted.probabilities, predicted.classes, unusable, explanations, missing, task)
+    return Predictions(
+        ids=ids,
+        labels=predicted.labels,
+        probabilities=predicted.probabilities,
+        classes=predicted.classes,
+        unusable=unusable,
+        explanations=explanations,
+        missing=missing,
+        task=task,
+        targets=predicted.targets,
+    )
 
 
 def _certain(found: Predictions, kept: OutOfFold | None, options: PredictOptions) -> Predictions:
@@ -343,15 +360,17 @@ def _explain(
     rows: npt.NDArray[np.int64],
     inputs: Mapping[str, Array],
     present: Mapping[str, Array],
-    outputs: npt.NDArray[np.float64],
+    asked: Mapping[str, npt.NDArray[np.int64]],
     store: Store,
 ) -> list[Explanation]:
-    """What the inputs contributed to the largest of an item's `outputs` (n, c), or to the only one (n,)."""
+    """What the inputs contributed to those of an item's outputs that are `asked` (n,), by what stands before their names."""
 
     def says(x: Mapping[str, Array], masks: Mapping[str, Array]) -> npt.NDArray[np.float64]:
         return record.head.outputs(x, present=masks).reshape(len(rows), -1)
 
-    values = explain(says, inputs, present, outputs.reshape(len(rows), -1).argmax(axis=1))
+    values = {
+        f"{prefix}{name}": value for prefix, at in asked.items() for name, value in explain(says, inputs, present, at).items()
+    }
     same = rows if store.path == view.store.path else np.full(len(rows), -1)
     spaces = {name: inputs[name] for name in record.inputs}
     masks = {name: present[name] for name in record.inputs}
@@ -367,4 +386,4 @@ def _explain(
 
 
 def _in_words(label: Any) -> str:
-    return ", ".join(map(str, label)) if isinstance(label, list) else str(label)
+    return ", ".join(map(str, label)) if isinstance(label, list | tuple) else str(label)

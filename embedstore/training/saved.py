@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from embedstore._core.arguments import as_type
 from embedstore.errors import FingerprintError, HeadError, UsageError
+from embedstore.heads import TargetsHead
 from embedstore.heads.io import HeadRecord, load_head, read_split
 from embedstore.heads.onnx_head import SUFFIX, load_onnx
 from embedstore.registry import TASKS
@@ -20,7 +21,7 @@ from embedstore.spec import EncoderSpec
 from embedstore.store import Store, View
 from embedstore.store.format import HEADS
 from embedstore.store.view import make_view
-from embedstore.training.tasks.base import Task, task_called
+from embedstore.training.tasks.base import SEVERAL, Task, task_called
 
 __all__ = [
     "check_fingerprints",
@@ -29,6 +30,7 @@ __all__ = [
     "fitted_ids",
     "labelled_view",
     "open_head",
+    "refuse_certainty",
     "specs_for",
     "task_of",
     "trained_on",
@@ -94,6 +96,12 @@ def task_of(record: HeadRecord) -> Task:
     return task
 
 
+def refuse_certainty(task: Task, coverage: float | None) -> None:
+    """Raise `UsageError` where a coverage is asked of a head for several targets, which keeps no out-of-fold predictions."""
+    if coverage is not None and task.name == SEVERAL:
+        raise UsageError("coverage is for heads of one target; train one for the target that needs it. Leave --coverage out.")
+
+
 def fitted_ids(record: HeadRecord) -> npt.NDArray[np.str_]:
     """Ids of the items that a head was fitted on. An update changes an item's row, not its id."""
     table = read_split(record.split, record.name)
@@ -101,15 +109,20 @@ def fitted_ids(record: HeadRecord) -> npt.NDArray[np.str_]:
     return np.asarray(np.array(table.column("id").to_pylist(), dtype=str)[split != "test"])
 
 
+def target_of(record: HeadRecord) -> str | list[str]:
+    """The target's column, or those of several targets."""
+    return list(record.head.targets_) if isinstance(record.head, TargetsHead) else record.target
+
+
 def labelled_view(record: HeadRecord, store: Store, *, where: str | None = None, group: str | None = None) -> View:
     """The items of `store` that have the head's target and any of its inputs; at least one."""
-    view = store.view(inputs=list(record.inputs), target=record.target, where=where, group=group)
+    view = store.view(inputs=list(record.inputs), target=target_of(record), where=where, group=group)
     return replace(view, columns=record.columns)
 
 
 def trained_on(record: HeadRecord, store: Store) -> View:
     """The items that a head was fitted on, as far as they are still there; there may be none."""
-    view = make_view(store, inputs=list(record.inputs), target=record.target, may_be_empty=True)
+    view = make_view(store, inputs=list(record.inputs), target=target_of(record), may_be_empty=True)
     view = replace(view, columns=record.columns)
     return view.select(np.isin(view.ids.astype(str), fitted_ids(record)))
 

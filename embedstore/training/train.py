@@ -16,6 +16,7 @@ from embedstore.evaluation.bootstrap import Bootstrap
 from embedstore.evaluation.copies import EVERY
 from embedstore.evaluation.ladder import Step
 from embedstore.evaluation.metrics import Score, scores_to_dict
+from embedstore.evaluation.target_scores import TargetScores
 from embedstore.heads import AutoHead, AutoLabeller, Head
 from embedstore.heads.balanced import BalancedHead, check_balance
 from embedstore.heads.io import (
@@ -32,12 +33,12 @@ from embedstore.heads.io import (
 from embedstore.reports.page import render_html
 from embedstore.store import Store, View
 from embedstore.store.format import check_name
+from embedstore.training.asked import asked_of
 from embedstore.training.balance_changes import changes_to_dict
 from embedstore.training.certainty import Certainty, measured, measured_across
 from embedstore.training.label_notes import left_out_notes
 from embedstore.training.report import report_data, save_plots
-from embedstore.training.tasks.base import CLASSES, HEAD, MULTILABEL, Judged, Scores, Task, task_called, task_for
-from embedstore.training.tasks.label_columns import refuse_joined, separated, with_frequent
+from embedstore.training.tasks.base import CLASSES, HEAD, Judged, Scores
 from embedstore.training.train_options import TrainOptions
 from embedstore.training.trial import Trial
 
@@ -90,6 +91,10 @@ class TrainReport:
     balance : mapping or None
         How rare classes were helped, and what that changed of accuracy, balanced accuracy, macro F1 and the recall of each
         class: without, with, and the paired change.
+    targets : mapping of target to TargetScores
+        The scores of each of several targets, beside those of the head that it would have alone.
+    weights : sequence of float or None
+        What each target's loss counted.
     """
 
     head: str
@@ -117,13 +122,17 @@ class TrainReport:
     separator: str | None = None
     least_items: int = 1
     balance: Mapping[str, Any] | None = None
+    targets: Mapping[str, TargetScores] = field(default_factory=dict)
+    weights: Sequence[float] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The document of ``embedstore train --json``."""
         certainty = {} if self.certainty is None else {"certainty": self.certainty.to_dict()}
+        targets = {"targets": {name: found.to_dict() for name, found in self.targets.items()}, "weights": self.weights}
         return {
-            **{name: value for name, value in vars(self).items() if name != "certainty"},
+            **{name: value for name, value in vars(self).items() if name not in ("certainty", *targets)},
             **certainty,
+            **(targets if self.targets else {}),
             "metrics": scores_to_dict(self.metrics),
             "baselines": {name: scores_to_dict(scores) for name, scores in self.baselines.items()},
             "gain": {"over": self.gain[0], **self.gain[1].to_dict()},
@@ -135,13 +144,14 @@ class TrainReport:
 @bounded()
 def train(
     store: Store | str | Path | View,
-    target: str | None = None,
+    target: str | Sequence[str] | None = None,
     *,
     head: str = TrainOptions.head,
     inputs: Sequence[str] | None = TrainOptions.inputs,
     where: str | None = TrainOptions.where,
     columns: Sequence[str] | None = TrainOptions.columns,
     task: str | None = TrainOptions.task,
+    weights: Sequence[float] | None = TrainOptions.weights,
     balance: str | None = TrainOptions.balance,
     separator: str | None = TrainOptions.separator,
     least_items: int = TrainOptions.least_items,
@@ -165,8 +175,9 @@ def train(
     ----------
     store : Store, path, or View
         A view brings its own target, inputs, groups and selection.
-    target : str
-        Metadata column with the labels; items where it is null are left out.
+    target : str or sequence of str
+        Metadata column with the labels; items where it is null are left out. Several columns, as a list or with commas between
+        them, are several targets, each a class or a number: an item that lacks one counts for the others.
     head : str
         A kind that serves the task: of `embedstore.registry.heads_for`.
     inputs : sequence of str, optional
@@ -178,7 +189,10 @@ def train(
     task : str, optional
         ``"classification"``, ``"regression"``, or one of the entry-point group ``embedstore.tasks``; default: regression for a
         target of numbers with fractions, or with many different values, multilabel for a target of lists. Regression has the
-        heads linear, ridge, knn and gbdt; multilabel linear, knn, the networks, gbdt and auto.
+        heads linear, ridge, knn and gbdt; multilabel linear, knn, the networks, gbdt and auto; several targets
+        (``"several"``) linear, knn, the networks and gbdt.
+    weights : sequence of float, optional
+        Of several targets, in their order: what each one's loss counts where they share a trunk; 1, if None.
     balance : str, optional
         How to help rare classes: ``"weights"``, ``"oversample"``, ``"undersample"``, ``"smote"``, ``"logit-adjust"``,
         ``"threshold"`` or ``"focal"``; see `embedstore.heads.BalancedHead`. The same head without it is scored beside.
@@ -193,7 +207,7 @@ def train(
     cv : int, optional
         Score by stratified `cv`-fold cross-validation instead of one test split; the saved head is fitted on everything.
     name : str, optional
-        Of the saved head; default: the target.
+        Of the saved head; default: the target, or the targets with ``-`` between them.
     replace : bool
         Whether it may stand in the place of a head that has the name already.
     seed : int
@@ -231,6 +245,7 @@ def train(
         columns=columns,
         cv=cv,
         task=task,
+        weights=weights,
         balance=balance,
         separator=separator,
         least_items=least_items,
@@ -251,13 +266,13 @@ def train(
     view = _open(store, target, options)
     if columns:
         view = view.with_columns(strings(columns, "columns"))
-    view, asked, left_out = _asked(view, options)
+    view, asked, left_out = asked_of(view, options)
     asked.make_head(head)
     if balance is not None:
         if asked.heads != CLASSES:
             raise UsageError(f"balance is for classes; target {view.target_name!r} is for the task {asked.name}.")
         check_balance(head, balance)
-    name = check_name(name or str(view.target_name), "head")
+    name = check_name(name or "-".join(view.target_names or (str(view.target_name),)), "head")
     folder = view.store.path / "heads" / name
     refuse_alignment(folder)
     if not replace:
@@ -305,7 +320,7 @@ def _summary(view: View, judged: Judged, name: str, options: TrainOptions, secon
         kind=options.head,
         target=str(view.target_name),
         inputs=view.names,
-        classes=len(judged.labels.classes),
+        classes=0 if view.target_names else len(judged.labels.classes),
         items=judged.sizes,
         metrics=judged.metrics(bootstrap),
         baselines=judged.baselines(bootstrap),
@@ -321,9 +336,11 @@ def _summary(view: View, judged: Judged, name: str, options: TrainOptions, secon
         notes=_notes(view, judged),
         out_of_fold=_counted(judged),
         certainty=_certainty(judged, bootstrap, options),
+        targets=judged.task.by_target(judged, bootstrap),
         balance=None if options.balance is None else {"how": options.balance, **changes_to_dict(judged, bootstrap)},
         separator=options.separator,
         least_items=options.least_items,
+        weights=options.weights,
     )
 
 
@@ -347,23 +364,6 @@ def _counted(judged: Judged) -> dict[str, Any]:
     return {"items": int(kept.crossed.sum()), "folds": len(folds), "seconds": round(judged.out_of_fold_seconds, 3)}
 
 
-def _asked(view: View, options: TrainOptions) -> tuple[View, Task, list[str]]:
-    """The view with its target as it is meant, its task, and a note where rare labels were left out."""
-    if options.separator is not None:
-        view = separated(view, options.separator)
-    elif options.task is None:
-        refuse_joined(view)
-    task = task_called(options.task) if options.task else task_for(view)
-    if options.separator is not None and task.name != MULTILABEL:
-        raise UsageError(f"separator makes several labels of a text, which are for the task {MULTILABEL}, not {task.name}.")
-    if options.least_items == 1:
-        return view, task, []
-    if task.name != MULTILABEL:
-        raise UsageError(f"least_items leaves out labels, which are for the task {MULTILABEL}, not {task.name}.")
-    view, note = with_frequent(view, options.least_items)
-    return view, task, note
-
-
 def device_there(name: str) -> str:
     """A torch device that is there; ``"cpu"`` is not asked of torch, which takes seconds to import."""
     if name == "cpu":
@@ -373,7 +373,7 @@ def device_there(name: str) -> str:
     return str(TorchRuntime(name, "float32").device)
 
 
-def _open(store: Store | str | Path | View, target: str | None, options: TrainOptions) -> View:
+def _open(store: Store | str | Path | View, target: str | Sequence[str] | None, options: TrainOptions) -> View:
     if isinstance(store, View):
         if store.target is None:
             raise UsageError("The view has no target. Make it with store.view(inputs=…, target='COLUMN').")

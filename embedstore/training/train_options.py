@@ -28,6 +28,9 @@ class TrainOptions:
     columns: Sequence[str] | None = option(None, "Metadata columns to use as one more input.", str | None)
     cv: int | None = option(None, "Score by K-fold cross-validation.")
     task: str | None = option(None, "One of the tasks below; default by the target.", metavar="NAME")
+    weights: Sequence[float] | None = option(
+        None, "Of several targets, what each one's loss counts.", str | None, metavar="N,…"
+    )
     balance: str | None = option(None, f"Help rare classes: {', '.join(BALANCES)}.", metavar="HOW")
     separator: str | None = option(None, "What stands between the labels in a target of text.", metavar="TEXT")
     least_items: int = option(1, "Of several labels an item, leave out those of fewer items.")
@@ -55,5 +58,7 @@ class TrainOptions:
             raise UsageError("coverage is calibrated on out-of-fold predictions; leave out_of_fold above 0.")
         if self.balance is not None and self.balance not in BALANCES:
             raise UsageError(f"balance must be one of {', '.join(BALANCES)}. Got {self.balance!r} instead.")
+        if self.weights is not None and not all(0 < weight < float("inf") for weight in self.weights):
+            raise UsageError(f"weights must be above 0 and finite. Got {list(self.weights)} instead.")
         if self.separator is not None and not self.separator.strip():
             raise UsageError(f"separator must be text that is not blank, such as ';'. Got {self.separator!r} instead.")

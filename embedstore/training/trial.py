@@ -60,7 +60,18 @@ class Trial:
         return self._plain(kind, seed)
 
     def _plain(self, kind: str, seed: int) -> Head:
-        return self._task.make_head(kind, device=self._options.device, seed=seed)
+        return self._task.make_head(kind, device=self._options.device, seed=seed, **self._weights)
+
+    @property
+    def _weights(self) -> dict[str, Any]:
+        return {} if self._options.weights is None else {"weights": self._options.weights}
+
+    def _rivals(self) -> dict[str, Head]:
+        """Heads on all inputs that the one asked for is judged beside."""
+        kind = self._options.head
+        if self._options.balance is not None:
+            return {UNBALANCED: self._plain(kind, self._seed)}
+        return self._task.rivals(kind, device=self._options.device, seed=self._seed)
 
     def holdout(self) -> Judged:
         """Everything is chosen on the validation split, and judged on the test split."""
@@ -164,10 +175,9 @@ class Trial:
         self._fit_seconds = time.perf_counter() - start
         outputs = {HEAD: self._predict(head, test, names)}
         outputs[self._task.constant] = self._task.constant_outputs(self.labels.take(np.concatenate([fit, val])), len(test))
-        if self._options.balance is not None:
-            self._say(f"the same without balance{where}")
-            plain = self._fit(self._plain(self._options.head, self._seed), fit, val, names)
-            outputs[UNBALANCED] = self._predict(plain, test, names)
+        for name, rival in self._rivals().items():
+            self._say(f"{self._task.title(name)}{where}")
+            outputs[name] = self._predict(self._fit(rival, fit, val, names), test, names)
         self._say(f"kNN{where}")
         share, self._notes = knn_share(len(fit) + len(val), len(test), sum(self._view.inputs[name].shape[-1] for name in names))
         knn = self._fit(self._task.plain_knn(), drawn(fit, share, self._seed), drawn(val, share, self._seed), names)

@@ -92,13 +92,18 @@ class NeuralHead(Head):
     def _module(self, dims: dict[str, int], classes: int) -> torch.nn.Module:
         raise NotImplementedError
 
+    @property
+    def _width(self) -> int:
+        """How many logits an item has."""
+        return len(self.classes_)
+
     def _fit(self, train: Data, validation: Data) -> None:
         import torch
 
         self.standardizer_ = Standardizer(balance=False).fit(train)
         with self._own_random_numbers(), bounded():  # again: fitting the first one imports torch
             torch.manual_seed(self.seed)
-            self._net = self._module(self.dims_, len(self.classes_)).to(self.device)
+            self._net = self._module(self.dims_, self._width).to(self.device)
             self._run(self._tensors(train), self._tensors(validation), self._targets(train), self._targets(validation))
 
     def _own_random_numbers(self) -> AbstractContextManager[None]:
@@ -205,7 +210,7 @@ class NeuralHead(Head):
             self.device = "cpu"  # fitted on a GPU, used on a machine without one
         weights: dict[str, Any] = {k.removeprefix("net."): v for k, v in state.tensors.items() if k.startswith("net.")}
         with torch.device("meta"):  # sizes that a file claims take no memory
-            net = self._module(self.dims_, len(self.classes_))
+            net = self._module(self.dims_, self._width)
         net.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in weights.items()}, assign=True)
         self._net = net.to(self.device)
 

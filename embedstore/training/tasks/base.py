@@ -7,7 +7,7 @@ the entry points of the group ``embedstore.tasks``; ours are registered the same
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -20,6 +20,7 @@ from embedstore.errors import UsageError
 from embedstore.evaluation.bootstrap import Bootstrap
 from embedstore.evaluation.copies import EVERY, LEAST_JUDGED, Copies
 from embedstore.evaluation.metrics import Score
+from embedstore.evaluation.target_scores import TargetScores
 from embedstore.heads import Head, make_head
 from embedstore.heads.held_out import OutOfFold
 from embedstore.heads.io import HeadRecord
@@ -33,6 +34,8 @@ Scores = dict[str, Score]
 
 HEAD, KNN, MAJORITY = "head", "knn", "majority"
 """Names of what is judged: the head, a plain kNN, and the baseline of classifiers that always says the most frequent class."""
+ALONE = "alone"
+"""The name of the heads that each of several targets would have alone."""
 
 CLASSES = "classification"
 """What `Task.heads` is where heads say one class of an item."""
@@ -40,6 +43,8 @@ UNBALANCED = "unbalanced"
 """The name of the same head without what helps rare classes."""
 MULTILABEL = "multilabel"
 """The task of targets that were split into labels."""
+SEVERAL = "several"
+"""The task of several targets."""
 DEFAULT = "classification"
 """The task of a target that no other one claims."""
 
@@ -172,11 +177,14 @@ class Predicted:
     probabilities : (n, c) float64
     classes : (c,)
         Both without columns where the task has no classes.
+    targets : mapping of target to Predicted
+        The same of each of several targets; `labels` are mappings then, one an item.
     """
 
     labels: Array
     probabilities: Float
     classes: Array
+    targets: Mapping[str, Predicted] = field(default_factory=dict)
 
     def class_names(self) -> list[str]:
         """The classes as text; of two with one text, such as 1 and ``"1"``, the second is told apart."""
@@ -257,6 +265,10 @@ class Task:
         """The baseline on each input alone."""
         raise NotImplementedError
 
+    def rivals(self, kind: str, **params: Any) -> dict[str, Head]:
+        """New heads on all inputs that one of `kind` is judged beside, by the names of these baselines; by default none."""
+        return {}
+
     def learnable(self, labels: Labels) -> bool:
         """Whether the plain kNN can be fitted to them."""
         return len(labels) > 1
@@ -291,6 +303,13 @@ class Task:
         """
         return outputs, 1.0
 
+    def explained(self, head: Head, outputs: Float) -> dict[str, Codes]:
+        """Which of the head's own outputs of an item (n, …), flattened, is to be explained (n,), by what stands before inputs.
+
+        By default one, the largest.
+        """
+        return {"": outputs.reshape(len(outputs), -1).argmax(axis=1)}
+
     def columns(self, found: Predicted) -> dict[str, Sequence[Any]]:
         """The columns of a table of predictions, beside the ids."""
         columns: dict[str, Sequence[Any]] = {"prediction": found.labels.tolist()}
@@ -312,6 +331,14 @@ class Task:
     def scores(self, truth: Array, outputs: Float, bootstrap: Bootstrap) -> Scores:
         """Every metric of a head's outputs (n, …), the most important one first."""
         raise NotImplementedError
+
+    def paired(self, truth: Array, before: Float, after: Float, bootstrap: Bootstrap) -> dict[str, Score]:
+        """How much some metrics of outputs `after` (n, …) are above those of outputs `before`, paired by item."""
+        return {self.lead: bootstrap.mean(self.worth(truth, after) - self.worth(truth, before))}
+
+    def by_target(self, judged: Judged, bootstrap: Bootstrap) -> dict[str, TargetScores]:
+        """The scores of each of several targets."""
+        return {}
 
     def baseline_scores(self, truth: Array, outputs: Float, bootstrap: Bootstrap) -> Scores:
         """The metrics of a baseline's outputs."""

@@ -12,7 +12,7 @@ from embedstore._core.column_values import MisfitError, fitted
 from embedstore._core.splits import SPLITS
 from embedstore.errors import HeadError
 from embedstore.evaluation.bootstrap import Bootstrap
-from embedstore.evaluation.metrics import classification_scores, label_scores
+from embedstore.evaluation.metrics import classification_scores, label_scores, paired_label_scores
 from embedstore.heads import Head, KnnHead, LinearHead
 from embedstore.heads.balanced import BalancedHead
 from embedstore.heads.base import Inputs, as_labels
@@ -48,11 +48,7 @@ class Classification(Task):
 
     def evaluation_labels(self, record: HeadRecord, views: Sequence[View]) -> list[Labels]:
         """Their classes are those of the head and those that the items have beyond them."""
-        targets = [_as_learned(record, view) for view in views]
-        every = {*record.head.classes_.tolist(), *(value for target in targets for value in target.tolist())}
-        classes = as_labels(sorted(every))
-        code = {label: i for i, label in enumerate(classes.tolist())}
-        return [Labels(target, np.array([code[v] for v in target.tolist()], np.int64), classes) for target in targets]
+        return labels_as_learned(record.head.classes_, record.name, views)
 
     def strata(self, labels: Labels) -> Array:
         return labels.values
@@ -99,17 +95,20 @@ class Classification(Task):
         """1 where the most probable class is the true one, else 0."""
         return np.asarray(outputs.argmax(axis=1) == truth, np.float64)
 
+    def paired(self, truth: Array, before: Float, after: Float, bootstrap: Bootstrap) -> Scores:
+        first, then = (outputs.argmax(axis=1) for outputs in (before, after))
+        found = paired_label_scores(truth, first, then, after.shape[1], bootstrap=bootstrap)
+        return {name: found[name][2] for name in self.compared}
+
     def main_score(self, truth: Array, outputs: Float) -> float:
         """Accuracy."""
         return float(self.worth(truth, outputs).mean())
 
     def notes(self, judged: Judged) -> list[str]:
-        fitted = np.zeros(len(judged.labels), bool)
-        fitted[judged.fitted_on] = True
-        val = fitted & (judged.split == "val")
-        folds = len(set(judged.split.tolist()) - set(SPLITS))  # 0 for a split
-        notes = label_notes(judged.labels.values, fitted & ~val, val, few=max(FEW, folds))
-        return notes if isinstance(judged.head, BalancedHead) else [*notes, *imbalance_note(judged.labels.values[fitted])]
+        notes = class_notes(judged)
+        if isinstance(judged.head, BalancedHead):
+            return notes
+        return [*notes, *imbalance_note(judged.labels.values[np.sort(judged.fitted_on)])]
 
     def evaluation_notes(self, judged: Judged) -> list[str]:
         classes = judged.labels.classes
@@ -123,6 +122,15 @@ class Classification(Task):
     def sections(self, view: View, judged: Judged, seed: int) -> dict[str, Any]:
         balance = balance_sections(judged, judged.bootstrap(view, seed))
         return joined(classifier_sections(view, judged, seed), mistakes_by_confusion(view, judged), balance)
+
+
+def class_notes(judged: Judged) -> list[str]:
+    """What people should know of the classes that a head was trained on."""
+    fitted = np.zeros(len(judged.labels), bool)
+    fitted[judged.fitted_on] = True
+    val = fitted & (judged.split == "val")
+    folds = len(set(judged.split.tolist()) - set(SPLITS))  # 0 for a split
+    return label_notes(judged.labels.values, fitted & ~val, val, few=max(FEW, folds))
 
 
 def class_labels(view: View) -> Array:
@@ -144,17 +152,25 @@ def class_labels(view: View) -> Array:
     return np.array(values, dtype=object if str in kinds else None)
 
 
-def _as_learned(record: HeadRecord, view: View) -> Array:
+def labels_as_learned(learned: Array, head: str, views: Sequence[View]) -> list[Labels]:
+    """The labels of views among the classes (c,) that the head called `head` learned, and those that they have beyond them."""
+    targets = [_as_learned(learned, head, view) for view in views]
+    classes = as_labels(sorted({*learned.tolist(), *(value for target in targets for value in target.tolist())}))
+    code = {label: i for i, label in enumerate(classes.tolist())}
+    return [Labels(target, np.array([code[v] for v in target.tolist()], np.int64), classes) for target in targets]
+
+
+def _as_learned(learned: Array, head: str, view: View) -> Array:
     """The target of `view` in the type of the head's classes: 7 is 7, whether its store holds it as text or as a number."""
     import pyarrow as pa
 
     if view.target is None:
-        raise HeadError(f"The view has no target {record.target!r}.")
-    kind = pa.array(record.head.classes_.tolist()).type
+        raise HeadError(f"The view has no target for head {head!r}.")
+    kind = pa.array(learned.tolist()).type
     try:
         return np.array(fitted(pa.array(view.target.tolist()), kind).to_pylist(), object)
     except MisfitError as error:
         raise HeadError(
-            f"{view.store.path}: {record.target!r} of item {view.ids[error.position]!r} is {shown(error.value)}, no "
-            f"{error.expected}, which the classes of head {record.name!r} are."
+            f"{view.store.path}: {view.target_name!r} of item {view.ids[error.position]!r} is {shown(error.value)}, no "
+            f"{error.expected}, which the classes of head {head!r} are."
         ) from error

@@ -43,7 +43,17 @@ def split_texts(target: Any, separator: str) -> npt.NDArray[Any]:
 
 
 def refuse_joined(view: View) -> None:
-    """Raise `UsageError` where most values of a text target hold a separator: are they several labels or one?"""
+    """Raise `UsageError` where most values of a text target hold a separator: are they several labels or one?
+
+    Of several targets each is looked at.
+    """
+    for name in view.target_names:
+        _refuse_joined(view.of_target(name), "Several labels an item are a target of their own. ", "several")
+    if not view.target_names:
+        _refuse_joined(view, "For several labels an item: --separator '{mark}'. ", "classification")
+
+
+def _refuse_joined(view: View, several: str, task: str) -> None:
     values = _values(view)
     if not values or not all(isinstance(value, str) for value in values):
         return
@@ -52,8 +62,8 @@ def refuse_joined(view: View) -> None:
     if counts[mark] > MOST * len(values):
         raise UsageError(
             f"{counts[mark]:,} of {len(values):,} values of target {view.target_name!r} hold {mark!r}, such as "
-            f"{shown(next(value for value in values if mark in value))}. For several labels an item: --separator '{mark}'. "
-            "For each value as one class: --task classification."
+            f"{shown(next(value for value in values if mark in value))}. {several.format(mark=mark)}"
+            f"For each value as one class: --task {task}."
         )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from embedstore.errors import HeadError
 from embedstore.evaluation.bootstrap import Bootstrap
-from embedstore.evaluation.metrics import regression_scores
+from embedstore.evaluation.metrics import paired_regression_scores, regression_scores
 from embedstore.heads import Head, KnnRegressor, RidgeRegressor
 from embedstore.heads.io import HeadRecord
 from embedstore.store import View
@@ -63,6 +63,10 @@ class Regression(Task):
     def worth(self, truth: Array, outputs: Float) -> Float:
         """The absolute error, negative."""
         return np.asarray(-np.abs(outputs - truth))
+
+    def paired(self, truth: Array, before: Float, after: Float, bootstrap: Bootstrap) -> Scores:
+        found = paired_regression_scores(truth, before, after, bootstrap=bootstrap)
+        return {name: change for name, (_, _, change) in found.items()}
 
     def main_score(self, truth: Array, outputs: Float) -> float:
         """R²."""

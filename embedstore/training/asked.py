@@ -1,0 +1,49 @@
+"""What `train` is asked: a target as it is meant, and the task that it is for; what does not go together is refused."""
+
+from __future__ import annotations
+
+from embedstore.errors import UsageError
+from embedstore.store import View
+from embedstore.training.saved import refuse_certainty
+from embedstore.training.tasks.base import MULTILABEL, SEVERAL, Task, task_called, task_for
+from embedstore.training.tasks.label_columns import refuse_joined, separated, with_frequent
+from embedstore.training.train_options import TrainOptions
+
+__all__ = ["asked_of"]
+
+
+def asked_of(view: View, options: TrainOptions) -> tuple[View, Task, list[str]]:
+    """The view with its target as it is meant, its task, and a note where rare labels were left out."""
+    if view.target_names:
+        _check_several(view, options)
+    elif options.weights is not None:
+        raise UsageError(f"weights are for several targets; {view.target_name!r} is one. Name more, such as label,price.")
+    if options.separator is not None:
+        view = separated(view, options.separator)
+    elif options.task is None:
+        refuse_joined(view)
+    task = task_called(options.task) if options.task else task_for(view)
+    if options.separator is not None and task.name != MULTILABEL:
+        raise UsageError(f"separator makes several labels of a text, which are for the task {MULTILABEL}, not {task.name}.")
+    if options.least_items == 1:
+        return view, task, []
+    if task.name != MULTILABEL:
+        raise UsageError(f"least_items leaves out labels, which are for the task {MULTILABEL}, not {task.name}.")
+    view, note = with_frequent(view, options.least_items)
+    return view, task, note
+
+
+def _check_several(view: View, options: TrainOptions) -> None:
+    """Raise `UsageError` where an option is for one target."""
+    if options.task not in (None, SEVERAL):
+        raise UsageError(f"task {options.task} is for one target; {view.target_name} are several. Leave --task out.")
+    if options.weights is not None and len(options.weights) != len(view.target_names):
+        raise UsageError(
+            f"weights should be one for each of {', '.join(view.target_names)}. Got {len(options.weights)} instead."
+        )
+    refuse_certainty(task_called(SEVERAL), options.coverage)
+    for name in ("separator", "balance"):
+        if getattr(options, name) is not None:
+            raise UsageError(f"{name} is for one target; {view.target_name} are several. Leave --{name} out.")
+    if options.out_of_fold not in (0, TrainOptions.out_of_fold):
+        raise UsageError("out_of_fold predictions are kept with heads of one target. Leave --out-of-fold out.")
