@@ -170,6 +170,7 @@ def print_training(report: TrainReport) -> None:
         say(f"over {len(report.seeds)} seeds: {next(iter(report.metrics))} {mean:.3f}, from {low:.3f} to {high:.3f}")
     _print_certainty(report.certainty)
     _print_changes(report.balance)
+    _print_tuning(report.tuning)
     _print_notes(report.notes, report.report)
 
 
@@ -259,6 +260,24 @@ def _print_changes(balance: Mapping[str, Any] | None) -> None:
     rows += [(f"recall of {name}", found) for name, found in balance["recall"].items()]
     table = [(name, *(str(Score.from_dict(found[kind])) for kind in kinds)) for name, found in rows]
     print_table([f"balance: {balance['how']}", "without [95 %]", "with [95 %]", "change, paired [95 %]"], table)
+
+
+def _print_tuning(tuning: Mapping[str, Any] | None) -> None:
+    """The best parameters, and what they gained over the head as it comes."""
+    if tuning is None:
+        return
+    from embedstore.evaluation.metrics import Score
+    from embedstore.reports.data import METRIC_NAMES
+    from embedstore.training.tuning_report import told
+
+    metric, gain = METRIC_NAMES.get(tuning["metric"], tuning["metric"]), Score.from_dict(tuning["gain"])
+    verdict = "" if gain.low > 0 or gain.high < 0 else ": no certain difference"
+    say(
+        f"tuned by {tuning['trials']} trials ({tuning['by']}, {tuning['seconds']:.1f} s): trial {tuning['best']}, "
+        f"{told(tuning['params']) or 'the head as it comes'}; {metric} {tuning['value']:.3f} out of fold in training, "
+        f"{tuning['default_value']:.3f} as it comes"
+    )
+    say(f"gain of tuning in {metric} on the test items, paired: {gain}{verdict}")
 
 
 def _print_notes(notes: Sequence[str], report: str) -> None:

@@ -34,6 +34,7 @@ from benchmarks import (
     select,
     store,
     stream,
+    tuning,
 )
 
 
@@ -75,6 +76,11 @@ def test_heads(capsys: pytest.CaptureFixture[str]) -> None:
     scores = heads.main(["--tiny", "--heads", "linear,knn"])
     assert {"linear", "knn", "linear, image alone"} <= scores.keys()
     assert "| knn |" in capsys.readouterr().out
+
+
+def test_tuning(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tuning.main(["--tiny"]).keys() == {"ridge 0"}
+    assert "killed after 2 trials, gone on with: 4 of 4 the same, the same best" in capsys.readouterr().out
 
 
 def test_conformal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,6 +18,7 @@ from embedstore.evaluation.metrics import Score, scores_to_dict
 from embedstore.heads import AutoHead, AutoLabeller, Head
 from embedstore.heads.balanced import BalancedHead, check_balance
 from embedstore.heads.io import OUT_OF_FOLD, PAGE, SPLIT, HeadRecord, refuse_alignment, replaced_note, save_head, split_file
+from embedstore.registry import heads_for
 from embedstore.reports.page import render_html
 from embedstore.store import Store, View
 from embedstore.store.format import check_name
@@ -29,6 +30,8 @@ from embedstore.training.tasks.base import CLASSES, HEAD, MULTILABEL, Judged, Sc
 from embedstore.training.tasks.label_columns import refuse_joined, separated, with_frequent
 from embedstore.training.train_options import TrainOptions
 from embedstore.training.trial import Trial
+from embedstore.training.tuning import check_tunable
+from embedstore.training.tuning_report import tuning_to_dict
 
 __all__ = ["TrainReport", "train"]
 
@@ -79,6 +82,8 @@ class TrainReport:
     balance : mapping or None
         How rare classes were helped, and what that changed of accuracy, balanced accuracy, macro F1 and the recall of each
         class: without, with, and the paired change.
+    tuning : mapping or None
+        The trials of other parameters, the best of them, and what they gained over the head as it comes on the test items.
     """
 
     head: str
@@ -106,6 +111,7 @@ class TrainReport:
     separator: str | None = None
     least_items: int = 1
     balance: Mapping[str, Any] | None = None
+    tuning: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The document of ``embedstore train --json``."""
@@ -132,6 +138,8 @@ def train(
     columns: Sequence[str] | None = TrainOptions.columns,
     task: str | None = TrainOptions.task,
     balance: str | None = TrainOptions.balance,
+    tune: int | None = TrainOptions.tune,
+    tune_by: str = TrainOptions.tune_by,
     separator: str | None = TrainOptions.separator,
     least_items: int = TrainOptions.least_items,
     group: str | None = TrainOptions.group,
@@ -170,6 +178,11 @@ def train(
     balance : str, optional
         How to help rare classes: ``"weights"``, ``"oversample"``, ``"undersample"``, ``"smote"``, ``"logit-adjust"``,
         ``"threshold"`` or ``"focal"``; see `embedstore.heads.BalancedHead`. The same head without it is scored beside.
+    tune : int, optional
+        How many parameters of the head to try inside the training split (with `cv`, inside that of each fold), those that it
+        comes with first. Needs Optuna. The same call goes on with a run that was killed. The head as it comes is scored beside.
+    tune_by : str
+        How parameters are proposed: ``"tpe"`` (Tree-structured Parzen Estimator), ``"random"`` or ``"grid"`` (at random, too).
     separator : str, optional
         What stands between the labels in a target of text, such as ``";"``: each item has any number of them (multilabel). A
         target of lists needs none.
@@ -218,6 +231,8 @@ def train(
         cv=cv,
         task=task,
         balance=balance,
+        tune=tune,
+        tune_by=tune_by,
         separator=separator,
         least_items=least_items,
         group=group,
@@ -237,7 +252,9 @@ def train(
     if columns:
         view = view.with_columns(strings(columns, "columns"))
     view, asked, left_out = _asked(view, options)
-    asked.make_head(head)
+    made = asked.make_head(head)
+    if tune is not None:
+        check_tunable(head, made, heads_for(asked.heads))
     if balance is not None:
         if asked.heads != CLASSES:
             raise UsageError(f"balance is for classes; target {view.target_name!r} is for the task {asked.name}.")
@@ -245,7 +262,7 @@ def train(
     name = check_name(name or str(view.target_name), "head")
     folder = view.store.path / "heads" / name
     refuse_alignment(folder)
-    trial = Trial(asked, view, options, say)
+    trial = Trial(asked, view, replace(options, name=name), say)
     judged = trial.holdout() if cv is None else trial.cross_validate(cv)
     say("scores")
     result = _summary(view, judged, name, options, time.perf_counter() - started)
@@ -305,6 +322,7 @@ def _summary(view: View, judged: Judged, name: str, options: TrainOptions, secon
         out_of_fold=_counted(judged),
         certainty=_certainty(judged, bootstrap, options),
         balance=None if options.balance is None else {"how": options.balance, **changes_to_dict(judged, bootstrap)},
+        tuning=tuning_to_dict(judged, bootstrap),
         separator=options.separator,
         least_items=options.least_items,
     )
@@ -380,7 +398,7 @@ def _learned(head: Head) -> dict[str, Any]:
 
 
 def _notes(view: View, judged: Judged) -> list[str]:
-    notes = [*judged.notes]
+    notes = [*judged.notes, *(note for found in judged.tuned for note in found.notes)]
     copies = judged.copies
     if found := int(copies.near[EVERY].sum()):
         without = judged.without_copies(view, 0)
