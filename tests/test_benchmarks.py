@@ -23,11 +23,13 @@ from benchmarks import (
     faults,
     filtered,
     heads,
+    imbalance,
     importing,
     labels,
     logistic,
     memory,
     missing,
+    multilabel,
     pipeline,
     ridge,
     search,
@@ -81,6 +83,19 @@ def test_heads(capsys: pytest.CaptureFixture[str]) -> None:
 def test_tuning(capsys: pytest.CaptureFixture[str]) -> None:
     assert tuning.main(["--tiny"]).keys() == {"ridge 0"}
     assert "killed after 2 trials, gone on with: 4 of 4 the same, the same best" in capsys.readouterr().out
+
+
+def test_imbalance(capsys: pytest.CaptureFixture[str]) -> None:
+    found = imbalance.main(["--tiny", "--network", "weighted"])
+    assert found["all classes, linear, smote"].shape == (2, 3)
+    assert found["two classes, linear, threshold"].shape == (2, 2)
+    assert "| weighted, focal |" in capsys.readouterr().out
+
+
+def test_multilabel(capsys: pytest.CaptureFixture[str]) -> None:
+    found = multilabel.main(["--tiny"])
+    assert found["the solver"]["macro_ap"].value == pytest.approx(found["scikit-learn"]["macro_ap"].value, abs=0.02)
+    assert "| the linear head |" in capsys.readouterr().out
 
 
 def test_conformal(capsys: pytest.CaptureFixture[str]) -> None:
