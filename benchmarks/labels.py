@@ -11,6 +11,8 @@ held for wrong. What is wrong in the data as it came counts as right, so no way 
 from __future__ import annotations
 
 import argparse
+import json
+import sys
 import tempfile
 import time
 from dataclasses import replace
@@ -93,6 +95,7 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, Score]]:
             theirs = label_quality(codes, p)
             seconds["scikit-learn and cleanlab by hand"].append(time.perf_counter() - start)
             rows["scikit-learn and cleanlab by hand"].append(judged(theirs.score, wrong, theirs.wrong))
+            print(f"draw {draw}: {json.dumps({way: draws[-1] for way, draws in rows.items()})}", file=sys.stderr, flush=True)
     bootstrap = Bootstrap.of(len(rows["labels"]))
     found = {
         way: {name: bootstrap.mean(np.array([one[name] for one in draws])) for name in draws[0]} for way, draws in rows.items()

@@ -172,6 +172,7 @@ def print_training(report: TrainReport) -> None:
     _print_certainty(report.certainty)
     _print_changes(report.balance)
     _print_targets(report.targets)
+    _print_tuning(report.tuning)
     _print_notes(report.notes, report.report)
 
 
@@ -280,6 +281,24 @@ def _print_targets(targets: Mapping[str, TargetScores]) -> None:
     if rows:
         table = [(*row[:2], *(row[k + 2] for k in kept)) for row in rows]
         print_table(["target", "score", *(f"{titles[k]} [95 %]" for k in kept)], table)
+
+
+def _print_tuning(tuning: Mapping[str, Any] | None) -> None:
+    """The best parameters, and what they gained over the head as it comes."""
+    if tuning is None:
+        return
+    from embedstore.evaluation.metrics import Score
+    from embedstore.reports.data import METRIC_NAMES
+    from embedstore.training.tuning_report import told
+
+    metric, gain = METRIC_NAMES.get(tuning["metric"], tuning["metric"]), Score.from_dict(tuning["gain"])
+    verdict = "" if gain.low > 0 or gain.high < 0 else ": no certain difference"
+    say(
+        f"tuned by {tuning['trials']} trials ({tuning['by']}, {tuning['seconds']:.1f} s): trial {tuning['best']}, "
+        f"{told(tuning['params']) or 'the head as it comes'}; {metric} {tuning['value']:.3f} out of fold in training, "
+        f"{tuning['default_value']:.3f} as it comes"
+    )
+    say(f"gain of tuning in {metric} on the test items, paired: {gain}{verdict}")
 
 
 def _print_notes(notes: Sequence[str], report: str) -> None:

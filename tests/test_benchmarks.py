@@ -23,11 +23,13 @@ from benchmarks import (
     faults,
     filtered,
     heads,
+    imbalance,
     importing,
     labels,
     logistic,
     memory,
     missing,
+    multilabel,
     onnx_heads,
     pipeline,
     ridge,
@@ -36,6 +38,7 @@ from benchmarks import (
     sounds,
     store,
     stream,
+    tuning,
 )
 
 
@@ -84,6 +87,24 @@ def test_onnx_heads(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(found) == 6
     assert all(one is not None and one.agreement >= 0.99 for pair in found.values() for one in pair)
     assert "| classification, knn |" in capsys.readouterr().out
+
+
+def test_tuning(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tuning.main(["--tiny"]).keys() == {"ridge 0"}
+    assert "killed after 2 trials, gone on with: 4 of 4 the same, the same best" in capsys.readouterr().out
+
+
+def test_imbalance(capsys: pytest.CaptureFixture[str]) -> None:
+    found = imbalance.main(["--tiny", "--network", "weighted"])
+    assert found["all classes, linear, smote"].shape == (2, 3)
+    assert found["two classes, linear, threshold"].shape == (2, 2)
+    assert "| weighted, focal |" in capsys.readouterr().out
+
+
+def test_multilabel(capsys: pytest.CaptureFixture[str]) -> None:
+    found = multilabel.main(["--tiny"])
+    assert found["the solver"]["macro_ap"].value == pytest.approx(found["scikit-learn"]["macro_ap"].value, abs=0.02)
+    assert "| the linear head |" in capsys.readouterr().out
 
 
 def test_conformal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,10 +13,11 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-__all__ = ["allowed", "bounded", "idle"]
+__all__ = ["allowed", "bounded", "idle", "steady"]
 
 SHARE = 0.3
 """The share of a processor that others may use before it no longer counts as idle."""
@@ -42,7 +43,19 @@ def allowed() -> int:
 def idle() -> int:
     """Threads that would each find a processor now: those `allowed`, less what other processes have used of late."""
     most = allowed()
+    if (fixed := _FIXED.get()) is not None:
+        return min(most, fixed)
     return most if most == 1 else min(most, max(1, int((os.cpu_count() or 1) - _USE.of_others() + SHARE)))
+
+
+@contextmanager
+def steady(threads: int) -> Iterator[None]:
+    """Within it as many processors are `idle`, so that sums are the same to the last bit whenever they are made."""
+    token = _FIXED.set(max(1, threads))
+    try:
+        yield
+    finally:
+        _FIXED.reset(token)
 
 
 @contextmanager
@@ -143,5 +156,6 @@ def _torch() -> Any:
     return module if hasattr(module, "set_num_threads") else None
 
 
+_FIXED: ContextVar[int | None] = ContextVar("_FIXED", default=None)
 _USE = _Use()
 _POOLS = _Pools()

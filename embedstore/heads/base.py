@@ -16,7 +16,7 @@ import numpy.typing as npt
 from embedstore._core.distinct import distinct
 from embedstore._core.threads import bounded
 from embedstore.errors import HeadError, one_line
-from embedstore.heads.params import Params
+from embedstore.heads.params import Params, Tunable
 
 Array = npt.NDArray[Any]
 Float = npt.NDArray[np.float64]
@@ -102,6 +102,8 @@ class Head(Params):
     """Whether it heeds `Data.weights`."""
     takes_sequences: ClassVar[bool] = False
     """Whether an input may have several vectors an item, (n, f, d); other heads get their mean."""
+    tunable: ClassVar[Tunable] = {}
+    """The parameters that tuning tries, by name, and their values."""
 
     classes_: Array
     dims_: dict[str, int]

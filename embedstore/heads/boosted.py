@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from embedstore._core.threads import idle
 from embedstore.heads.base import Array, Data, Head, HeadState
+from embedstore.heads.params import Choice, Real, Tunable, Whole
 from embedstore.heads.solvers.design_matrix import Standardizer
 from embedstore.heads.trees import load_booster, saved_booster
 from embedstore.registry import require
@@ -23,6 +24,13 @@ class Boosted(Head):
     """What boosted heads share, whatever they predict."""
 
     stochastic = True
+    tunable: ClassVar[Tunable] = {
+        "components": Choice((32, 64, 128)),
+        "max_depth": Whole(2, 8),
+        "learning_rate": Real(0.03, 0.4, log=True),
+        "subsample": Real(0.5, 1.0),
+        "colsample": Real(0.1, 1.0),
+    }
 
     history_: list[dict[str, float]]
     standardizer_: Standardizer

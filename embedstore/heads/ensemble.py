@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -11,8 +11,9 @@ import numpy.typing as npt
 from embedstore._core.distinct import distinct
 from embedstore.errors import HeadError
 from embedstore.heads.base import Array, Codes, Data, Float, Head, HeadState, class_folds, log_softmax, nll, set_aside
-from embedstore.heads.linear import LinearHead
+from embedstore.heads.linear import PENALTY, LinearHead
 from embedstore.heads.make import head_class, make_head, params_of
+from embedstore.heads.params import Tunable
 from embedstore.heads.solvers.logistic import LogisticProblem
 
 FOLDS = 5
@@ -29,6 +30,8 @@ class LateHead(Head):
     seed : int
         Of the folds.
     device : str
+    alpha : float, optional
+        Penalty of every linear head; without it each chooses its own.
 
     Attributes
     ----------
@@ -38,14 +41,16 @@ class LateHead(Head):
     """
 
     kind = "late"
+    tunable: ClassVar[Tunable] = {"alpha": PENALTY}
 
     weights_: dict[str, float]
     scale_: float
     members_: dict[str, Head]
 
-    def __init__(self, seed: int = 0, device: str = "cpu") -> None:
+    def __init__(self, seed: int = 0, device: str = "cpu", alpha: float | None = None) -> None:
         self.seed = seed
         self.device = device
+        self.alpha = alpha
 
     def _fit(self, train: Data, validation: Data) -> None:
         data = train if validation is train else train + validation
@@ -56,7 +61,7 @@ class LateHead(Head):
         self.weights_, self.scale_ = fit_pool(held_out, data)
 
     def _member(self, tuned: Head | None = None) -> Head:
-        return LinearHead(**as_tuned(tuned), device=self.device)
+        return LinearHead(**{"alpha": self.alpha, **as_tuned(tuned)}, device=self.device)
 
     def _logits(self, data: Data) -> Array:
         parts = {name: member.log_proba(data.only([name])) for name, member in self.members_.items()}

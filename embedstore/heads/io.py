@@ -37,6 +37,8 @@ HEAD = "head.json"
 WEIGHTS = "weights.safetensors"
 SPLIT = "split.parquet"
 OUT_OF_FOLD = "out-of-fold.parquet"
+TUNING = "tuning.jsonl"
+"""The journal of tuning, which a later run goes on with: ``head.json`` does not name it, and saving a head leaves it alone."""
 PAGE = "report.html"
 DEPTH = 2
 """A head's folder is ``heads/NAME`` of a store: below that store no link is followed."""
@@ -137,7 +139,7 @@ def write_files(folder: Folder, document: Mapping[str, Any], state: HeadState, e
         folder.write(stored, data)
         files[name] = {"file": stored, "sha256": digest}
     folder.write(HEAD, json_bytes(sealed({**document, "files": files})))
-    keep = {HEAD, PAGE, *(entry["file"] for entry in files.values())}
+    keep = {HEAD, PAGE, TUNING, *(entry["file"] for entry in files.values())}
     for name in folder.listing()[0]:
         if name not in keep:
             folder.unlink(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ from embedstore._core.unit import unit_rows
 from embedstore.errors import HeadError
 from embedstore.heads.base import Array, Data, Float, Head, HeadState, log_softmax
 from embedstore.heads.knn import weightings
+from embedstore.heads.params import Choice, Real, Tunable
 from embedstore.heads.solvers.design_matrix import Standardizer
 from embedstore.heads.solvers.loo import LooRidge
 
@@ -48,6 +50,11 @@ class KernelHead(Head):
 
     kind = "kernel"
     leaves_one_out = True
+    tunable: ClassVar[Tunable] = {
+        "gammas": Real(0.1, 3.0, log=True, listed=True),
+        "lambdas": Real(1e-6, 0.1, log=True, listed=True, levels=6),
+        "landmarks": Choice((512, 1024, 2048)),
+    }
 
     gamma_: float
     lambda_: float

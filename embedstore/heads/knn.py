@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from embedstore._core.unit import unit_rows
 from embedstore.heads.base import Array, Codes, Data, Float, Head, HeadState, log_softmax, nll
+from embedstore.heads.params import Choice, Real, Tunable, Whole
 from embedstore.heads.solvers.design_matrix import Standardizer
 
 BLOCK = 2048
@@ -23,6 +25,8 @@ SAMPLE = 2048
 """Items that k, temperature and weights are chosen on, by leave-one-out."""
 ALL_PAIRS = 20_000
 """Items up to which every one may be predicted from all others."""
+NEIGHBOURS = Whole(1, 64, log=True, listed=True, levels=7)
+"""Those that tuning tries."""
 
 
 class KnnHead(Head):
@@ -49,6 +53,11 @@ class KnnHead(Head):
 
     kind = "knn"
     leaves_one_out = True
+    tunable: ClassVar[Tunable] = {
+        "ks": NEIGHBOURS,
+        "temperatures": Real(0.02, 0.5, log=True, listed=True),
+        "weights": Choice(("tuned", "equal")),
+    }
 
     k_: int
     temperature_: float

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from embedstore.errors import HeadError
 from embedstore.heads.base import Array, Data, Head, HeadState, log_softmax, nll
+from embedstore.heads.params import Real, Tunable
 from embedstore.heads.solvers.design_matrix import Standardizer
 from embedstore.heads.solvers.logistic import LogisticProblem, Solution
 
 ALPHAS = tuple(float(a) for a in np.logspace(0, -4, 9))
 """Penalties tried on validation, relative to the mean loss; C = 1/(alpha·n) in scikit-learn's terms."""
+PENALTY = Real(1e-4, 1.0, log=True, levels=13)
+"""Those that tuning tries."""
 
 
 class LinearHead(Head):
@@ -42,6 +46,7 @@ class LinearHead(Head):
 
     kind = "linear"
     takes_weights = True
+    tunable: ClassVar[Tunable] = {"alpha": PENALTY}
 
     alpha_: float
     weight_: npt.NDArray[np.float32]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
+from embedstore.heads.params import Tunable
 from embedstore.heads.solvers.neural import NeuralHead
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ class WeightedHead(NeuralHead):
     """
 
     kind = "weighted"
+    tunable: ClassVar[Tunable] = {name: tried for name, tried in NeuralHead.tunable.items() if name != "width"}  # it has none
 
     def _module(self, dims: dict[str, int], classes: int) -> torch.nn.Module:
         from embedstore.heads.solvers.fusion_modules import Weighted

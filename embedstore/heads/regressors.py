@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from dataclasses import replace
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +14,9 @@ from embedstore._core.unit import unit_rows
 from embedstore.errors import HeadError
 from embedstore.heads.base import VALIDATION_SHARE, Array, Data, Float, Head, HeadState, Inputs, Mask, check_inputs, class_folds
 from embedstore.heads.boosted import Boosted
-from embedstore.heads.knn import BLOCK, nearest
-from embedstore.heads.ridge import LAMBDAS
+from embedstore.heads.knn import BLOCK, NEIGHBOURS, nearest
+from embedstore.heads.params import Tunable
+from embedstore.heads.ridge import LAMBDA, LAMBDAS
 from embedstore.heads.solvers.design_matrix import Standardizer
 from embedstore.heads.solvers.loo import decompose
 
@@ -136,6 +138,7 @@ class RidgeRegressor(Regressor):
     """
 
     kind = "ridge_regression"
+    tunable: ClassVar[Tunable] = LAMBDA
 
     lambda_: float
     weight_: npt.NDArray[np.float32]
@@ -183,6 +186,7 @@ class KnnRegressor(Regressor):
     """
 
     kind = "knn_regression"
+    tunable: ClassVar[Tunable] = {"k": replace(NEIGHBOURS, listed=False)}
 
     vectors_: npt.NDArray[np.float16]
     targets_: Float

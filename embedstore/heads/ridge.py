@@ -7,15 +7,19 @@ regression on most data sets (arXiv 2401.15610).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from embedstore.heads.base import Array, Data, Float, Head, HeadState, log_softmax
+from embedstore.heads.params import Real, Tunable
 from embedstore.heads.solvers.design_matrix import Standardizer
 from embedstore.heads.solvers.loo import LooRidge
 
 LAMBDAS = tuple(float(x) for x in np.logspace(-4, 3, 20))
+LAMBDA: Tunable = {"lambdas": Real(1e-5, 1e3, log=True, listed=True, levels=25)}
+"""Penalties that tuning tries."""
 
 
 class RidgeHead(Head):
@@ -38,6 +42,7 @@ class RidgeHead(Head):
     kind = "ridge"
     leaves_one_out = True
     takes_weights = True
+    tunable: ClassVar[Tunable] = LAMBDA
 
     lambda_: float
     scale_: float

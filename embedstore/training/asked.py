@@ -42,7 +42,7 @@ def _check_several(view: View, options: TrainOptions) -> None:
             f"weights should be one for each of {', '.join(view.target_names)}. Got {len(options.weights)} instead."
         )
     refuse_certainty(task_called(SEVERAL), options.coverage)
-    for name in ("separator", "balance"):
+    for name in ("separator", "balance", "tune"):
         if getattr(options, name) is not None:
             raise UsageError(f"{name} is for one target; {view.target_name} are several. Leave --{name} out.")
     if options.out_of_fold not in (0, TrainOptions.out_of_fold):

@@ -15,10 +15,11 @@ from embedstore.errors import UsageError, next_step, reason_of
 from embedstore.evaluation.ladder import Step
 from embedstore.evaluation.metrics import Score
 from embedstore.heads import AutoHead, AutoLabeller, BalancedHead, Head
-from embedstore.reports.data import ReportData
+from embedstore.reports.data import ReportData, Section
 from embedstore.store import View
 from embedstore.training.certainty import Certainty, section
 from embedstore.training.tasks.base import Judged, Scores, Task
+from embedstore.training.tuning_report import tuning_sections
 
 __all__ = ["Result", "report_data", "save_plots"]
 
@@ -91,15 +92,14 @@ def report_data(
         ladder=ladder,
         seeds=judged.seeds,
         history=_history(judged.head),
-        **_sections(task.sections(view, judged, seed), certainty),
+        **_sections(task.sections(view, judged, seed), tuning_sections(judged, judged.bootstrap(view, seed)), certainty),
     )
 
 
-def _sections(own: Mapping[str, Any], certainty: Certainty | None) -> dict[str, Any]:
-    """What a task shows, and one section more if it was asked how certain the head is."""
-    if certainty is None:
-        return dict(own)
-    return {**own, "sections": [*own.get("sections", ()), section(certainty)]}
+def _sections(own: Mapping[str, Any], tuning: Sequence[Section], certainty: Certainty | None) -> dict[str, Any]:
+    """What a task shows, and more sections if the head was tuned, and if it was asked how certain it is."""
+    more = [*tuning, *([] if certainty is None else [section(certainty)])]
+    return {**own, "sections": [*own.get("sections", ()), *more]} if more else dict(own)
 
 
 def save_plots(data: ReportData, folder: str | Path) -> list[Path]:

@@ -30,6 +30,7 @@ from embedstore.heads.io import (
     save_head,
     split_file,
 )
+from embedstore.registry import heads_for
 from embedstore.reports.page import render_html
 from embedstore.store import Store, View
 from embedstore.store.format import check_name
@@ -41,6 +42,8 @@ from embedstore.training.report import report_data, save_plots
 from embedstore.training.tasks.base import CLASSES, HEAD, Judged, Scores
 from embedstore.training.train_options import TrainOptions
 from embedstore.training.trial import Trial
+from embedstore.training.tuning import check_tunable
+from embedstore.training.tuning_report import tuning_to_dict
 
 __all__ = ["TrainReport", "train"]
 
@@ -95,6 +98,8 @@ class TrainReport:
         The scores of each of several targets, beside those of the head that it would have alone.
     weights : sequence of float or None
         What each target's loss counted.
+    tuning : mapping or None
+        The trials of other parameters, the best of them, and what they gained over the head as it comes on the test items.
     """
 
     head: str
@@ -124,6 +129,7 @@ class TrainReport:
     balance: Mapping[str, Any] | None = None
     targets: Mapping[str, TargetScores] = field(default_factory=dict)
     weights: Sequence[float] | None = None
+    tuning: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The document of ``embedstore train --json``."""
@@ -153,6 +159,8 @@ def train(
     task: str | None = TrainOptions.task,
     weights: Sequence[float] | None = TrainOptions.weights,
     balance: str | None = TrainOptions.balance,
+    tune: int | None = TrainOptions.tune,
+    tune_by: str = TrainOptions.tune_by,
     separator: str | None = TrainOptions.separator,
     least_items: int = TrainOptions.least_items,
     group: str | None = TrainOptions.group,
@@ -196,6 +204,11 @@ def train(
     balance : str, optional
         How to help rare classes: ``"weights"``, ``"oversample"``, ``"undersample"``, ``"smote"``, ``"logit-adjust"``,
         ``"threshold"`` or ``"focal"``; see `embedstore.heads.BalancedHead`. The same head without it is scored beside.
+    tune : int, optional
+        How many parameters of the head to try inside the training split (with `cv`, inside that of each fold), those that it
+        comes with first. Needs Optuna. The same call goes on with a run that was killed. The head as it comes is scored beside.
+    tune_by : str
+        How parameters are proposed: ``"tpe"`` (Tree-structured Parzen Estimator), ``"random"`` or ``"grid"`` (at random, too).
     separator : str, optional
         What stands between the labels in a target of text, such as ``";"``: each item has any number of them (multilabel). A
         target of lists needs none.
@@ -247,6 +260,8 @@ def train(
         task=task,
         weights=weights,
         balance=balance,
+        tune=tune,
+        tune_by=tune_by,
         separator=separator,
         least_items=least_items,
         group=group,
@@ -267,7 +282,9 @@ def train(
     if columns:
         view = view.with_columns(strings(columns, "columns"))
     view, asked, left_out = asked_of(view, options)
-    asked.make_head(head)
+    made = asked.make_head(head)
+    if tune is not None:
+        check_tunable(head, made, heads_for(asked.heads))
     if balance is not None:
         if asked.heads != CLASSES:
             raise UsageError(f"balance is for classes; target {view.target_name!r} is for the task {asked.name}.")
@@ -277,7 +294,7 @@ def train(
     refuse_alignment(folder)
     if not replace:
         refuse_taken(folder)
-    trial = Trial(asked, view, options, say)
+    trial = Trial(asked, view, changed(options, name=name), say)
     judged = trial.holdout() if cv is None else trial.cross_validate(cv)
     say("scores")
     result = _summary(view, judged, name, options, time.perf_counter() - started)
@@ -338,6 +355,7 @@ def _summary(view: View, judged: Judged, name: str, options: TrainOptions, secon
         certainty=_certainty(judged, bootstrap, options),
         targets=judged.task.by_target(judged, bootstrap),
         balance=None if options.balance is None else {"how": options.balance, **changes_to_dict(judged, bootstrap)},
+        tuning=tuning_to_dict(judged, bootstrap),
         separator=options.separator,
         least_items=options.least_items,
         weights=options.weights,
@@ -397,7 +415,7 @@ def _learned(head: Head) -> dict[str, Any]:
 
 
 def _notes(view: View, judged: Judged) -> list[str]:
-    notes = [*judged.notes]
+    notes = [*judged.notes, *(note for found in judged.tuned for note in found.notes)]
     copies = judged.copies
     if found := int(copies.near[EVERY].sum()):
         without = judged.without_copies(view, 0)

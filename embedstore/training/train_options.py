@@ -11,6 +11,8 @@ from embedstore._core.arguments import check_coverage, check_least, check_types,
 from embedstore._core.balances import BALANCES
 from embedstore.errors import UsageError
 
+TUNERS = ("tpe", "random", "grid")
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
@@ -32,6 +34,8 @@ class TrainOptions:
         None, "Of several targets, what each one's loss counts.", str | None, metavar="N,…"
     )
     balance: str | None = option(None, f"Help rare classes: {', '.join(BALANCES)}.", metavar="HOW")
+    tune: int | None = option(None, "Try N parameters of the head inside the training split.", metavar="N")
+    tune_by: str = option("tpe", f"How parameters are proposed: {', '.join(TUNERS)}.", metavar="HOW")
     separator: str | None = option(None, "What stands between the labels in a target of text.", metavar="TEXT")
     least_items: int = option(1, "Of several labels an item, leave out those of fewer items.")
     group: str | None = option(None, "Column; items with one value stay together in splits.")
@@ -51,7 +55,7 @@ class TrainOptions:
     def __post_init__(self) -> None:
         check_types(self)
         check_coverage(self.coverage, self.per_class)
-        check_least(self, seed=0, seeds=1, out_of_fold=0, least_items=1)
+        check_least(self, seed=0, seeds=1, out_of_fold=0, least_items=1, tune=2)
         if self.out_of_fold == 1:
             raise UsageError("out_of_fold must be 0 or at least 2. Got 1 instead.")
         if self.coverage is not None and not self.out_of_fold:
@@ -60,5 +64,11 @@ class TrainOptions:
             raise UsageError(f"balance must be one of {', '.join(BALANCES)}. Got {self.balance!r} instead.")
         if self.weights is not None and not all(0 < weight < float("inf") for weight in self.weights):
             raise UsageError(f"weights must be above 0 and finite. Got {list(self.weights)} instead.")
+        if self.tune_by not in TUNERS:
+            raise UsageError(f"tune_by must be one of {', '.join(TUNERS)}. Got {self.tune_by!r} instead.")
+        if self.tune is None and self.tune_by != "tpe":
+            raise UsageError(f"tune_by {self.tune_by!r} says how trials are proposed; say how many: tune=50 (--tune 50).")
+        if self.tune is not None and self.balance is not None:
+            raise UsageError("tune and balance are not made together; leave out one of them.")
         if self.separator is not None and not self.separator.strip():
             raise UsageError(f"separator must be text that is not blank, such as ';'. Got {self.separator!r} instead.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from embedstore._core.splits import hashed_fraction
+from embedstore._version import __version__
 from embedstore.errors import HeadError
 from embedstore.evaluation.copies import Copies, find_copies, same_items
+from embedstore.evaluation.tuned import Tuned
 from embedstore.heads import AutoHead, AutoLabeller, Head
 from embedstore.heads.balanced import BalancedHead
 from embedstore.heads.held_out import TEST, OutOfFold
@@ -18,14 +21,20 @@ from embedstore.heads.settled import settled
 from embedstore.registry import heads_for
 from embedstore.store import View
 from embedstore.training.folds import made_folds
-from embedstore.training.tasks.base import HEAD, KNN, UNBALANCED, Array, Codes, Float, Judged, Task
+from embedstore.training.tasks.base import HEAD, KNN, UNBALANCED, UNTUNED, Array, Codes, Float, Judged, Task
 from embedstore.training.train_options import TrainOptions
+from embedstore.training.tuning import Study, tune
 
 Say = Callable[[str], None]
 
 KNN_PRODUCTS, LEAST_KNN = 5e11, 20_000
 """Budget of the kNN baseline in multiply-adds (a few seconds on two cores), and the fewest training items it is ever given."""
 VALIDATION_SHARE = 0.15
+TUNING_FOLDS = 3
+"""Of the training items of a split or fold: every trial of tuning is scored on all of them."""
+COARSE = {"tolerance": 1e-3}
+"""How near to the least objective a head comes that only serves to score a trial, where it has a say in that."""
+ALL_ITEMS = "all items"
 
 
 class Trial:
@@ -52,15 +61,17 @@ class Trial:
         self._hashes = {name: space.hash_of(view.rows) for name, space in view.spaces.items()}
         self._same = same_items(self._hashes, view.present, view.groups)
         self._alone: dict[str, Head] = {}
+        self._studies: list[Tuned] = []
 
-    def _make(self, kind: str, seed: int) -> Head:
-        """The head that is asked for, helping rare classes if that is asked for too."""
+    def _make(self, kind: str, seed: int, params: Mapping[str, Any] | None = None) -> Head:
+        """The head that is asked for, with the parameters found, helping rare classes if that is asked for too."""
         if self._options.balance is not None:
             return BalancedHead(kind, self._options.balance, seed=seed, device=self._options.device)
-        return self._plain(kind, seed)
+        return self._plain(kind, seed, params)
 
-    def _plain(self, kind: str, seed: int) -> Head:
-        return self._task.make_head(kind, device=self._options.device, seed=seed, **self._weights)
+    def _plain(self, kind: str, seed: int, params: Mapping[str, Any] | None = None) -> Head:
+        given = {**self._weights, **(params or {})}
+        return self._task.make_head(kind, **given, device=self._options.device, seed=seed)
 
     @property
     def _weights(self) -> dict[str, Any]:
@@ -72,6 +83,52 @@ class Trial:
         if self._options.balance is not None:
             return {UNBALANCED: self._plain(kind, self._seed)}
         return self._task.rivals(kind, device=self._options.device, seed=self._seed)
+
+    def _tuned(self, items: Codes, part: str) -> dict[str, Any]:
+        """Parameters with the best score in folds of `items`, the only ones looked at; none where no tuning is asked for."""
+        options = self._options
+        if options.tune is None:
+            return {}
+        head = self._plain(options.head, self._seed)
+        k = min(TUNING_FOLDS, len(set(self._same[items].tolist())))
+        if k < 2:
+            raise HeadError(f"Tuning needs items to fit on and others to score on; {part} has {len(items)}, all of one kind.")
+        folds = self._folds(items, k, self._seed + 2)
+        study = Study(part, self._about(items, folds), head, options.tune_by, options.tune, self._seed)
+
+        def score(params: Mapping[str, Any]) -> float:
+            worth = np.empty(len(items))
+            for fold in range(k):
+                fit, val = self._validation(items[folds != fold])
+                outside = items[folds == fold]
+                made = self._fit(self._plain(options.head, self._seed, {**COARSE, **params}), fit, val, self._view.names)
+                outputs = self._predict(made, outside, self._view.names)
+                worth[folds == fold] = self._task.worth(self.labels.truth[outside], outputs)
+            return float(worth.mean())
+
+        name = str(options.name or self._view.target_name)
+        found = tune(self._view.store.path / "heads" / name, study, score, self._say)
+        self._studies.append(found)
+        return dict(found.settings)
+
+    def _about(self, items: Codes, folds: Codes) -> dict[str, Any]:
+        """All that the scores of trials depend on, beside the parameters."""
+        view, options = self._view, self._options
+        return {
+            "version of embedstore": __version__,
+            "head": options.head,
+            "task": self._task.name,
+            "target": view.target_name,
+            "inputs": {name: spec.fingerprint for name, spec in view.specs.items()},
+            "columns": None if view.columns is None else view.columns.to_dict(),
+            "generation of the store": view.store.generation,
+            "items and labels": _digest(view.rows, self.labels.values),
+            "split": _digest(view.rows[items], folds),
+            "seed": options.seed,
+            "device": options.device,
+            "way of proposing": options.tune_by,
+            "parameters": {name: repr(tried) for name, tried in self._plain(options.head, 0).tunable.items()},
+        }
 
     def holdout(self) -> Judged:
         """Everything is chosen on the validation split, and judged on the test split."""
@@ -97,6 +154,7 @@ class Trial:
             notes=self._notes,
             out_of_fold=kept,
             out_of_fold_seconds=kept_seconds,
+            tuned=self._studies,
         )
 
     def cross_validate(self, k: int) -> Judged:
@@ -117,7 +175,7 @@ class Trial:
             copies = found if copies is None else copies + found
         self._say("final fit on all items")
         fit, val = self._validation(every)
-        head = self._fit(self._make(self._options.head, self._seed), fit, val, view.names)
+        head = self._fit(self._make(self._options.head, self._seed, self._tuned(every, ALL_ITEMS)), fit, val, view.names)
         if self._options.out_of_fold:
             outputs[HEAD], head.calibration_ = self._task.calibrated(outputs[HEAD], self.labels.truth, folds)
         return Judged(
@@ -136,6 +194,7 @@ class Trial:
             witness=witness,
             notes=self._notes,
             out_of_fold=self._kept(folds.astype(str), outputs) if self._options.out_of_fold else None,
+            tuned=[*self._studies[-1:], *self._studies[:-1]],
         )
 
     def parts(self, k: int | None) -> tuple[list[tuple[Codes, Codes, Codes]], str]:
@@ -169,11 +228,16 @@ class Trial:
     def _fold(self, fit: Codes, val: Codes, test: Codes, where: str) -> tuple[Head, dict[str, Float]]:
         """The head, and what it and the baselines say of the test items (t, …)."""
         names = self._view.names
+        params = self._tuned(np.sort(np.concatenate([fit, val])), where.removeprefix(", ") or "the training split")
         self._say(f"head{where}")
         start = time.perf_counter()
-        head = self._fit(self._make(self._options.head, self._seed), fit, val, names)
+        head = self._fit(self._make(self._options.head, self._seed, params), fit, val, names)
         self._fit_seconds = time.perf_counter() - start
         outputs = {HEAD: self._predict(head, test, names)}
+        if self._options.tune is not None:
+            self._say(f"the same, not tuned{where}")
+            plain = self._fit(self._plain(self._options.head, self._seed), fit, val, names) if params else head
+            outputs[UNTUNED] = self._predict(plain, test, names)
         outputs[self._task.constant] = self._task.constant_outputs(self.labels.take(np.concatenate([fit, val])), len(test))
         for name, rival in self._rivals().items():
             self._say(f"{self._task.title(name)}{where}")
@@ -255,8 +319,9 @@ class Trial:
         for i in range(1, self._options.seeds):
             self._say(f"seed {i + 1} of {self._options.seeds}")
             again = np.empty((len(self.labels), *first.shape[1:]))
-            for fit, val, test in parts:
-                again[test] = self._predict(self._fit(self._make(kind, self._seed + i), fit, val, names), test, names)
+            for part, (fit, val, test) in enumerate(parts):
+                made = self._make(kind, self._seed + i, self._studies[part].settings if self._studies else None)
+                again[test] = self._predict(self._fit(made, fit, val, names), test, names)
             found.append(self._task.main_score(truth, again[judged]))
         return found
 
@@ -295,6 +360,14 @@ class Trial:
             _, key = np.unique(self._view.keys[items].astype(str), return_inverse=True)
             chosen = key % 5 == 0
         return items[~chosen], items[chosen]
+
+
+def _digest(*arrays: Array) -> str:
+    """A few letters that stand for the values of arrays (n,)."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(repr(array.tolist()).encode())
+    return digest.hexdigest()[:16]
 
 
 def _where(present: Array, labels: Array) -> Array:

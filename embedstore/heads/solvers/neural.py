@@ -9,12 +9,13 @@ from __future__ import annotations
 import copy
 import math
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from embedstore._core.threads import bounded
 from embedstore.heads.base import Array, Data, Head, HeadState
+from embedstore.heads.params import Choice, Real, Tunable
 from embedstore.heads.solvers.design_matrix import Standardizer
 
 if TYPE_CHECKING:
@@ -57,6 +58,15 @@ class NeuralHead(Head):
 
     stochastic = True
     takes_weights = True
+    tunable: ClassVar[Tunable] = {
+        "width": Choice((64, 128, 256, 512)),
+        "dropout": Real(0.0, 0.7),
+        "modality_dropout": Real(0.0, 0.7),
+        "batch_size": Choice((64, 128, 256, 512)),
+        "learning_rate": Real(2e-4, 1e-2, log=True),
+        "weight_decay": Real(1e-3, 1.0, log=True),
+        "label_smoothing": Real(0.0, 0.2),
+    }
 
     history_: list[dict[str, float]]
     standardizer_: Standardizer

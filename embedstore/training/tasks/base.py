@@ -21,6 +21,7 @@ from embedstore.evaluation.bootstrap import Bootstrap
 from embedstore.evaluation.copies import EVERY, LEAST_JUDGED, Copies
 from embedstore.evaluation.metrics import Score
 from embedstore.evaluation.target_scores import TargetScores
+from embedstore.evaluation.tuned import Tuned
 from embedstore.heads import Head, make_head
 from embedstore.heads.held_out import OutOfFold
 from embedstore.heads.io import HeadRecord
@@ -41,6 +42,8 @@ CLASSES = "classification"
 """What `Task.heads` is where heads say one class of an item."""
 UNBALANCED = "unbalanced"
 """The name of the same head without what helps rare classes."""
+UNTUNED = "untuned"
+"""The name of the same head with the parameters that it comes with."""
 MULTILABEL = "multilabel"
 """The task of targets that were split into labels."""
 SEVERAL = "several"
@@ -106,6 +109,8 @@ class Judged:
         What is kept with the head.
     out_of_fold_seconds : float
         What it cost beside the rest.
+    tuned : sequence of Tuned
+        How the parameters of the head were found, then those of the heads that judge its folds.
     """
 
     task: Task
@@ -124,6 +129,7 @@ class Judged:
     notes: Sequence[str] = ()
     out_of_fold: OutOfFold | None = None
     out_of_fold_seconds: float = 0.0
+    tuned: Sequence[Tuned] = ()
 
     @cached_property
     def truth(self) -> Array:
@@ -152,6 +158,11 @@ class Judged:
             return "nothing", Score(float("nan"), float("nan"), float("nan"))
         best = max(worth, key=lambda name: float(worth[name].mean()))
         return best, bootstrap.mean(mine - worth[best])
+
+    def gain_over(self, name: str, bootstrap: Bootstrap) -> Score:
+        """How much more the head's outputs are worth than those of a baseline, paired by item."""
+        mine, its = (self.task.worth(self.truth, self.outputs[one]) for one in (HEAD, name))
+        return bootstrap.mean(mine - its)
 
     def without_copies(self, view: View, seed: int) -> Score | None:
         """The worth of the head's outputs over the items that have no near copy in training.
@@ -369,7 +380,7 @@ class Task:
 
     def title(self, baseline: str) -> str:
         """A baseline in words."""
-        return {KNN: "kNN (k = 8)", **self.titles}.get(baseline, baseline)
+        return {KNN: "kNN (k = 8)", UNTUNED: "the same, not tuned", **self.titles}.get(baseline, baseline)
 
 
 def task_called(name: str) -> Task:
