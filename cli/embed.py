@@ -16,11 +16,12 @@ from .options import (
     IdColumn,
     ImageColumn,
     Json,
-    TextColumn,
+    TextColumns,
     Types,
     VideoColumn,
     column_types,
     named_columns,
+    named_texts,
 )
 
 
@@ -34,7 +35,7 @@ def embed(
     video: Annotated[list[str] | None, typer.Option(help="Encoder of videos.")] = None,
     id_column: IdColumn = None,
     image_column: ImageColumn = None,
-    text_column: TextColumn = None,
+    text_column: TextColumns = None,
     audio_column: AudioColumn = None,
     video_column: VideoColumn = None,
     type: Types = None,
@@ -49,8 +50,10 @@ def embed(
     from . import render
 
     encoders = {"image": image, "text": text, "audio": audio, "video": video}
-    columns = named_columns(id=id_column, image=image_column, text=text_column, audio=audio_column, video=video_column)
-    given |= {modality: _spaces(modality, names) for modality, names in encoders.items() if names}
+    spaces = {modality: _spaces(modality, names) for modality, names in encoders.items() if names}
+    texts = named_texts(text_column, spaces.get("text", ()))
+    columns = named_columns(id=id_column, image=image_column, **texts, audio=audio_column, video=video_column)
+    given |= spaces
     given |= {"columns": columns, "types": column_types(type), "allow_models": allow_model or ()}
     with render.embedding_progress(f"embedding {dataset.rstrip('/').rpartition('/')[2]}") as on_progress:
         report = es.embed(dataset, store, **given, on_progress=on_progress)

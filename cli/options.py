@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from embedstore._core.arguments import DEVICES
 from embedstore.errors import UsageError
+from embedstore.spec import SOURCE_WORDS
 
 Store = Annotated[Path, typer.Argument(readable=False, metavar="STORE", help="The store's folder.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
@@ -25,6 +27,13 @@ Types = Annotated[
 IdColumn = Annotated[str | None, typer.Option(help="Column with the ids, if not 'id'.")]
 ImageColumn = Annotated[str | None, typer.Option(help="Column with image paths or bytes, if not 'image'.")]
 TextColumn = Annotated[str | None, typer.Option(help="Column with texts, if not 'text'.")]
+TextColumns = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[SPACE=]COLUMN",
+        help="Column with texts, if not 'text'; SPACE=COLUMN: those of one space of texts. May be repeated.",
+    ),
+]
 AudioColumn = Annotated[str | None, typer.Option(help="Column with sounds, if not 'audio'.")]
 VideoColumn = Annotated[str | None, typer.Option(help="Column with videos, if not 'video'.")]
 SavedHead = Annotated[
@@ -49,6 +58,24 @@ SECONDS = 60.0
 def named_columns(**named: str | None) -> dict[str, str] | None:
     """What is in which column, where they have other names; None where they have not."""
     return {word: column for word, column in named.items() if column} or None
+
+
+def named_texts(given: list[str] | None, encoders: Iterable[str]) -> dict[str, str]:
+    """``COLUMN`` or ``SPACE=COLUMN`` as a mapping; where SPACE is none of `encoders`, all of it is the name of a column."""
+    from embedstore.errors import UsageError
+
+    columns: dict[str, str] = {}
+    for text in given or []:
+        space, equals, column = text.partition("=")
+        own = equals and space in encoders and (space == "text" or space not in SOURCE_WORDS)
+        space, column = (space, column) if own else ("text", text)
+        if space in columns:
+            raise UsageError(
+                f"Two columns, {columns[space]!r} and {column!r}, for space {space!r}. Name a space of its own for one: "
+                f"--text NAME=ENCODER --text-column NAME={column}"
+            )
+        columns[space] = column
+    return columns
 
 
 def column_types(given: list[str] | None) -> dict[str, str] | None:

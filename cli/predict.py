@@ -22,11 +22,12 @@ from .options import (
     NoCheck,
     SavedHead,
     Store,
-    TextColumn,
+    TextColumns,
     VideoColumn,
     Where,
     WhereTimeout,
     named_columns,
+    named_texts,
 )
 
 
@@ -44,7 +45,7 @@ def predict(
     out: Annotated[Path | None, typer.Option(readable=False, help="Write a .csv, .parquet or .jsonl, not the screen.")] = None,
     id_column: IdColumn = None,
     image_column: ImageColumn = None,
-    text_column: TextColumn = None,
+    text_column: TextColumns = None,
     audio_column: AudioColumn = None,
     video_column: VideoColumn = None,
     allow_model: AllowModel = None,
@@ -56,9 +57,10 @@ def predict(
 
     from . import render
 
-    columns = named_columns(id=id_column, image=image_column, text=text_column, audio=audio_column, video=video_column)
     with render.status("predicting"):
         held = opened(store, where_timeout=where_timeout, allow_model=allow_model, no_check=no_check)
+        texts = named_texts(text_column, held.spaces)
+        columns = named_columns(id=id_column, image=image_column, **texts, audio=audio_column, video=video_column)
         predictions = es.predict(held, saved_head(store, head), dataset, where=where, columns=columns, **given)
     if out is not None:
         render.say(f"{counted(len(predictions.ids), 'prediction')} written to {predictions.save(out)}", stderr=json)

@@ -144,8 +144,9 @@ def _cut(cut: Mapping[str, Any]) -> str:
 
 
 def told(space: Mapping[str, Any]) -> str:
-    """The prompts and the licence of a space, in words; nothing where it has none."""
-    words = [f"items have the prompt {space['prompt']!r}"] if "prompt" in space else []
+    """The column, the prompts and the licence of a space, in words; nothing where it has none."""
+    words = [f"the texts of column {space['column']!r}"] if "column" in space else []
+    words += [f"items have the prompt {space['prompt']!r}"] if "prompt" in space else []
     words += [f"queries have the prompt {space['query_prompt']!r}"] if "query_prompt" in space else []
     words += [f"licence of the weights: {space['license']}"] if "license" in space else []
     return "; ".join(words)

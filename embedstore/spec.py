@@ -16,6 +16,11 @@ from typing import Any
 from embedstore.errors import StoreError, one_line
 
 MODALITIES = ("image", "text", "audio", "video")
+TEXT = "text"
+FILES = tuple(modality for modality in MODALITIES if modality != TEXT)
+"""The modalities whose payloads are files."""
+SOURCE_WORDS = ("id", *MODALITIES)
+"""What a dataset has columns for; where columns are named, another word is a space of texts."""
 
 UNNAMED = "declared"
 """Family of the encoder of imported vectors that nobody named."""

@@ -11,7 +11,7 @@ from embedstore.errors import CorruptStoreError, FormatVersionError
 
 VERSIONS: dict[str, tuple[int, ...]] = {
     "embedstore-store": (1, 2),
-    "embedstore-space": (1, 2),
+    "embedstore-space": (1, 2, 3),
     "embedstore-vectors": (1, 2),
     "embedstore-items": (1,),
     "embedstore-failures": (1,),
@@ -24,15 +24,15 @@ VERSIONS: dict[str, tuple[int, ...]] = {
     "embedstore-left": (1,),
     "embedstore-repair": (1,),
 }
-"""Encoding type → versions this embedstore reads; it writes the last."""
+"""Encoding type → versions this embedstore reads; it writes the last, or the least that says all there is to say."""
 
 UNSEALED = {"embedstore-store", "embedstore-space", "embedstore-head"}
 """Documents that carry no digest in version 1."""
 
 
-def encoding(kind: str) -> dict[str, Any]:
-    """The two keys that every file of this `kind` carries."""
-    return {"encoding-type": kind, "encoding-version": VERSIONS[kind][-1]}
+def encoding(kind: str, version: int | None = None) -> dict[str, Any]:
+    """The two keys that every file of this `kind` carries; of the last version, or of an earlier `version` that will do."""
+    return {"encoding-type": kind, "encoding-version": VERSIONS[kind][-1] if version is None else version}
 
 
 def check_encoding(attributes: Mapping[str, Any], kind: str, where: str) -> None:

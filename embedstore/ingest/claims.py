@@ -53,6 +53,11 @@ class SpaceState:
         return self.space.name
 
     @property
+    def payload(self) -> str:
+        """The column of items that it embeds: see `Space`."""
+        return self.space.payload
+
+    @property
     def waiting(self) -> int:
         """Payloads encoded since the last chunk was closed."""
         return sum(len(claims) for claims, _ in self._blocks)

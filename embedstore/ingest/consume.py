@@ -24,6 +24,7 @@ from embedstore.ingest.plan import Chunk, new_item_rows
 from embedstore.ingest.produce import Batch, ChunkEnd
 from embedstore.ingest.report import EmbedReport
 from embedstore.ingest.stages import Background, Clock
+from embedstore.spec import FILES
 from embedstore.store.part_files import VECTORS
 from embedstore.store.parts import read_array
 from embedstore.store.reader import StoreReader
@@ -208,7 +209,7 @@ class ChunkCloser:
             state.close_chunk(claims[name])
             _refuse_unfit(chunk, state)
         changed = self._changed(chunk)
-        looked_at = {state.encoder.spec.modality for state in self._states.values()}
+        looked_at = {state.payload for state in self._states.values()}
         items = None
         if changed.any():
             items = new_item_rows(chunk, self._store.items, changed, self._next_row, looked_at)
@@ -218,7 +219,7 @@ class ChunkCloser:
         vectors, claimed = {}, {}
         noted: list[tuple[int, str, Failure]] = []
         for name, state in self._states.items():
-            if state.encoder.spec.modality in chunk.missing:
+            if state.payload in chunk.missing:
                 vectors[name], claimed[name] = self._embedded(chunk, state, changed, row, noted)
             else:
                 vectors[name] = self._carried(chunk, state.space, changed, row)
@@ -253,7 +254,7 @@ class ChunkCloser:
         """Items (n,) that need a new row: new ones, and those whose metadata or a payload's content differs."""
         changed = (chunk.old_row < 0) | chunk.metadata_changed
         for modality, read in chunk.was_read.items():
-            if modality == "text":
+            if modality not in FILES:
                 continue  # compared as a column
             at = np.flatnonzero(read & (chunk.old_row >= 0) & chunk.suspect[modality])
             computed = [s for s in self._store.spaces.values() if s.spec.modality == modality and not s.spec.declared]
@@ -270,7 +271,7 @@ class ChunkCloser:
 
         Failures are added to `noted` with their position and the space.
         """
-        modality = state.encoder.spec.modality
+        modality = state.payload
         work, space = chunk.work[state.name], state.space
         read = chunk.was_read[modality] & ((work.claim >= 0) | (work.copy >= 0))
         had = (chunk.old_row >= 0) & space.has(np.maximum(chunk.old_row, 0))
@@ -318,7 +319,7 @@ class ChunkCloser:
         noted: list[tuple[int, str, Failure]],
     ) -> tuple[pa.Table, Mask]:
         """Failure rows to add, and which items (n,) count as failed."""
-        modality = state.encoder.spec.modality
+        modality = state.payload
         errors: dict[int, PayloadError] = dict(chunk.read_failures[modality])
         errors.update({int(i): state.failed[int(chunk.work[state.name].claim[i])] for i in np.flatnonzero(failed_claim)})
         before = recorded_failures(state.space, chunk.old_row)
@@ -351,7 +352,7 @@ class ChunkCloser:
 
     def _carried(self, chunk: Chunk, space: Space, changed: Mask, row: Rows) -> NewVectors:
         """Vectors and failures that updated items keep in a space whose payload this run does not look at."""
-        modality = space.spec.modality
+        modality = space.payload
         keep = changed & (chunk.old_row >= 0)
         if modality in chunk.replaced and not space.spec.declared:  # imported vectors go with the id, not with a payload
             keep &= ~chunk.replaced[modality]

@@ -21,6 +21,7 @@ from embedstore.ingest.engines import local
 from embedstore.ingest.engines.base import Job
 from embedstore.ingest.report import EmbedReport, Progress, ProgressCallback, SpaceReport, kept_note
 from embedstore.ingest.stages import Clock
+from embedstore.ingest.text_columns import declared_texts, text_columns
 from embedstore.ingest.typed_batches import Known, Typed
 from embedstore.sources import (
     ArrowSource,
@@ -86,7 +87,8 @@ def embed(
         The encoder of that modality; the space is called like the modality unless a mapping names it. With none given,
         the store's own encoders are used again.
     columns : mapping, optional
-        ``"id"`` or modality → name of the column (in tars: of the extension or metadata key).
+        ``"id"`` or modality → name of the column (in tars: of the extension or metadata key). Or a space of `text` → the column
+        whose texts it embeds, which stays a metadata column; a space keeps its column.
     types : mapping, optional
         Metadata column → ``"text"``, ``"number"``, ``"integer"``, ``"boolean"``, ``"date"`` or ``"datetime"``; dates that are
         not written as ISO 8601 has them say how: ``"date:%d.%m.%Y"``. Default: as the store holds the column; else, in files
@@ -158,14 +160,18 @@ def embed(
     )
     known = types if isinstance(types, Known) else Known({})
     said = declared(types or {}) if not isinstance(types, Known) else {}
-    source = open_source(dataset, columns, timeout=timeout, root=options.confined)
     made = not isinstance(store, Store) and not (path_of(store) / "store.json").exists()
+    bare = bool(options.text_columns) or not (options.encoders or made)  # the store may have such spaces
+    source = open_source(dataset, options.source_columns, timeout=timeout, root=options.confined, bare=bare)
     opened = store if isinstance(store, Store) else Store.open(store, create=True, allow_models=options.allow_models)
     started = time.perf_counter()
     with opened.writer(discard_if_empty=made) as writer:
         named = options.encoders or _recorded_encoders(writer.store, source, opened.access)
-        _refuse_absent(named, source)
-        states = _states(writer, _loaded(named, writer.store, options), dtype)
+        texts = text_columns(options.text_columns, options.source_columns, writer.store, named)
+        _refuse_absent({name: of for name, of in named.items() if texts[name] is None}, source)
+        if options.encoders or all(texts.values()):
+            said |= declared_texts({n: c for n, c in texts.items() if c not in known.kinds}, said)
+        states = _states(writer, _loaded(named, writer.store, options), dtype, texts)
         stored = writer.store.items.column_types() | dict(known.kinds)
         typed = Typed(source.name, stored, said, owner=known.owner, exact=known.exact)
         report = EmbedReport(spaces={name: SpaceReport(state.encoder.spec.name) for name, state in states.items()})
@@ -231,15 +237,15 @@ def _manifest_notes(source: Source, store: StoreReader, states: Mapping[str, Spa
 
 
 def _recorded_encoders(store: StoreReader, source: Source, access: Access) -> dict[str, tuple[str, EncoderName]]:
-    """The encoders of the spaces that the source has a modality for."""
+    """The encoders of the spaces that the source has a modality, or may have a column, for."""
     found: dict[str, tuple[str, EncoderName]] = {
         name: (space.spec.modality, space.spec.name)
         for name, space in store.spaces.items()
-        if space.spec.modality in source.modalities and not space.spec.declared
+        if (space.payload in source.modalities or space.info.column is not None) and not space.spec.declared
     }
     if not found:
         raise UsageError(
-            f"Name an encoder for a modality of {source.name} ({', '.join(source.modalities)}), such as "
+            f"Name an encoder for a modality of {source.name} ({', '.join(source.modalities) or 'none'}), such as "
             "--image effnet-lite0 or --text minilm. 'embedstore encoders' lists them."
         )
     for _, encoder in found.values():
@@ -293,13 +299,17 @@ def _refuse_absent(named: Mapping[str, tuple[str, EncoderName]], source: Source)
             )
 
 
-def _states(writer: StoreWriter, encoders: Mapping[str, Encoder], dtype: str | None) -> dict[str, SpaceState]:
+def _states(
+    writer: StoreWriter, encoders: Mapping[str, Encoder], dtype: str | None, texts: Mapping[str, str | None]
+) -> dict[str, SpaceState]:
     states = {}
     for name, encoder in encoders.items():
         is_new = name not in writer.store.spaces
         stored = "float16" if is_new else writer.store.spaces[name].info.dtype
         provenance = encoder.provenance() if is_new else {}
         license = getattr(encoder, "license", None)
-        space = writer.ensure_space(name, encoder.spec, dtype=dtype or stored, provenance=provenance, license=license)
+        space = writer.ensure_space(
+            name, encoder.spec, dtype=dtype or stored, provenance=provenance, license=license, column=texts[name]
+        )
         states[name] = SpaceState(space, encoder)
     return states

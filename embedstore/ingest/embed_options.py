@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from embedstore._core.arguments import TIMEOUT, as_type, check_least, check_types, option, shown
 from embedstore.errors import UsageError
-from embedstore.spec import MODALITIES
+from embedstore.spec import MODALITIES, SOURCE_WORDS, TEXT
 
 if TYPE_CHECKING:
     from embedstore.encoders import Encoder
@@ -65,7 +65,7 @@ class EmbedOptions:
         if not self.timeout > 0:
             raise UsageError(f"timeout must be above 0 seconds. Got {self.timeout} instead.")
         check_least(self, workers=1, max_pixels=1)
-        _ = self.encoders  # refused here rather than when they are needed
+        _ = self.encoders, self.text_columns  # refused here rather than when they are needed
 
     @cached_property
     def encoders(self) -> "dict[str, tuple[str, str | Encoder]]":
@@ -88,6 +88,29 @@ class EmbedOptions:
                     raise UsageError(f"Two encoders are given for a space called {name!r}. Name one: NAME=ENCODER.")
                 named[name] = (modality, encoder)
         return named
+
+    @property
+    def source_columns(self) -> dict[str, str]:
+        """``"id"`` or modality → column: what a source is opened with."""
+        return {word: column for word, column in (self.columns or {}).items() if word in SOURCE_WORDS}
+
+    @cached_property
+    def text_columns(self) -> dict[str, str]:
+        """Space → the column whose texts it embeds, of those that were named.
+
+        Raises
+        ------
+        UsageError
+            No encoder of texts is named for the space.
+        """
+        own = {name: column for name, column in (self.columns or {}).items() if name not in SOURCE_WORDS}
+        for name, column in own.items():
+            if self.encoders.get(name, ("", ""))[0] != TEXT:
+                raise UsageError(
+                    f"Column {column!r} is named for {name!r}, which is no space of texts of this run. Name its encoder: "
+                    f"--text {name}=ENCODER --text-column {name}={column}"
+                )
+        return own
 
     @cached_property
     def confined(self) -> "Root | None":

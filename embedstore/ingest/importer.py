@@ -20,6 +20,7 @@ from embedstore.ingest.plan import Chunk, Planner, new_item_rows
 from embedstore.ingest.report import Progress, ProgressCallback
 from embedstore.ingest.rounding import refusal
 from embedstore.ingest.stages import Background, RunAhead
+from embedstore.ingest.text_columns import texts_embedded
 from embedstore.ingest.typed_batches import Typed
 from embedstore.sources.vectors.arrays import Block, Matrix
 from embedstore.sources.vectors.source import VectorSource
@@ -167,7 +168,11 @@ class VectorImporter:
         self._strict = strict
         self._next_row = writer.next_row
         self._typed = typed
-        self._planner = Planner(self._store.items, found.name, rehash=False) if len(self._store) else None
+        self._planner = (
+            Planner(self._store.items, found.name, rehash=False, texts=texts_embedded(self._store.spaces.values()))
+            if len(self._store)
+            else None
+        )
 
     def import_all(self, on_progress: ProgressCallback) -> None:
         size = rows_a_part(list(self._spaces.values()))
@@ -244,7 +249,8 @@ class VectorImporter:
         removed = old_row[changed & (old_row >= 0)]
         if len(removed):
             kept = changed & (old_row >= 0)
-            vectors |= {n: carried(s, old_row, kept, row) for n, s in self._store.spaces.items() if n not in states}
+            others = {n: s for n, s in self._store.spaces.items() if n not in states}
+            vectors |= {n: carried(s, old_row, kept & ~_new_text(chunk, s), row) for n, s in others.items()}
         self._next_row += count
         self._report.added += int((old_row < 0).sum())
         self._report.updated += len(removed)
@@ -375,3 +381,10 @@ class _State:
             return "holds infinity"
         length = float(np.linalg.norm(self.packed.vectors[i].astype(np.float32)))
         return f"has length {length:.4g}, but unit length is declared"
+
+
+def _new_text(chunk: Chunk | None, space: Space) -> Mask | np.bool_:
+    """Items (n,) whose text in the column that `space` embeds is not the one that its vector was made from."""
+    if chunk is None or space.info.column is None or space.info.column not in chunk.replaced:
+        return np.False_
+    return chunk.replaced[space.info.column]

@@ -7,7 +7,7 @@ payloads have to be read. Nothing is read or decoded here.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from embedstore.errors import DuplicateIdError, PayloadError, SourceError
 from embedstore.ingest.chunks import byte_columns
 from embedstore.sources.base import BYTES, TEXT_FAILED
 from embedstore.sources.confined import Root
-from embedstore.spec import MODALITIES
+from embedstore.spec import FILES, MODALITIES
 from embedstore.store.items import ID, MTIME, ROW, SIZE, Items
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 Mask = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.int64]
+
+_OF_FILES = {modality + suffix: modality for modality in MODALITIES for suffix in (SIZE, MTIME)}
 
 
 @dataclass
@@ -66,6 +68,7 @@ class Chunk:
     metadata_changed : bool
         A metadata column or a uri differs from the stored one.
     missing, replaced, suspect : modality → bool
+        A metadata column that is embedded is one more modality in these, under its own name.
         The payload is null; its text or path differs from the stored one; it may differ.
     inline : modality → bool
         The payload's bytes came with the item: its content hash alone says what it is.
@@ -113,6 +116,8 @@ class Planner:
         The source has made sure that no two items share an id.
     duplicate_hint : callable, optional
         As `embedstore.sources.Source` has it.
+    texts : sequence of str
+        Metadata columns whose texts are embedded too, into spaces of their own.
     """
 
     def __init__(
@@ -124,7 +129,9 @@ class Planner:
         unique_ids: bool = False,
         duplicate_hint: Callable[[int, int], str] | None = None,
         root: Root | None = None,
+        texts: Sequence[str] = (),
     ) -> None:
+        self._texts = tuple(texts)
         self._items = items
         self._source = source_name
         self._hint = duplicate_hint or (lambda first, second: "Make ids unique.")
@@ -148,7 +155,7 @@ class Planner:
         table = _with_stat(table, inline, self._root)
         existing = np.flatnonzero(old_row >= 0)
         changed = np.zeros(n, bool)
-        modalities = [m for m in MODALITIES if m in table.column_names]
+        modalities = [m for m in (*MODALITIES, *self._texts) if m in table.column_names]
         replaced = {m: (old_row < 0).copy() for m in modalities}
         suspect = {m: (old_row < 0).copy() for m in modalities}
         if len(existing):
@@ -157,7 +164,7 @@ class Planner:
             new = table.take(_indices(existing))
             for name in table.column_names:
                 differs = _differs(new.column(name), old.column(name) if name in old.column_names else None)
-                seen_in = name.removesuffix(SIZE).removesuffix(MTIME)
+                seen_in = _OF_FILES.get(name, name)
                 if seen_in in suspect:
                     suspect[seen_in][existing] |= differs
                 if name in replaced:
@@ -171,6 +178,7 @@ class Planner:
             for modality in suspect:
                 suspect[modality][:] = True
         missing = {m: np.asarray(table.column(m).is_null()) for m in modalities}
+        missing |= {m: _blank(table.column(m)) for m in modalities if m in self._texts}
         if failed_texts:
             missing["text"][list(failed_texts)] = False
         inline = {m: inline.get(m, np.zeros(n, bool)) for m in modalities}
@@ -269,6 +277,13 @@ def _stat(path: str | None, root: Root | None) -> tuple[int | None, int | None]:
     return (stat.st_size, stat.st_mtime_ns) if stat else (None, None)
 
 
+def _blank(texts: pa.ChunkedArray) -> Mask:
+    """Where there is no text (n,), or one of blanks alone, which sources leave out of the dataset's own texts."""
+    import pyarrow.compute as pc
+
+    return np.asarray(pc.fill_null(pc.equal(pc.utf8_trim_whitespace(texts), ""), True), dtype=bool)
+
+
 def _differs(new: Any, old: Any | None) -> Mask:
     """Where two Arrow columns differ (n,); null equals null, NaN equals NaN; a column that was not there is null."""
     import pyarrow as pa
@@ -315,7 +330,7 @@ def new_item_rows(chunk: Chunk, items: Items, changed: Mask, first_row: int, loo
             out = {**out, name: kept.column(name).take(pa.array(back, pa.int64(), mask=old_row < 0))}
         else:
             out = {**out, name: pa.nulls(len(at), kind)}
-    for modality in set(chunk.suspect) - looked_at - {"text"}:
+    for modality in (set(chunk.suspect) & set(FILES)) - looked_at:
         # Not looked at in this run: a file that may have changed is left marked, for the run that looks at it.
         doubt = chunk.suspect[modality][at] & (old_row >= 0)
         for name in (modality + SIZE, modality + MTIME):

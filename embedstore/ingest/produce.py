@@ -27,6 +27,7 @@ from embedstore.ingest.readers import Group, Payload, Reader, ToRead
 from embedstore.ingest.stages import Clock
 from embedstore.ingest.typed_batches import Typed
 from embedstore.sources.base import Source
+from embedstore.spec import FILES
 from embedstore.store.items import SIZE
 from embedstore.store.parts import row_numbers
 
@@ -81,9 +82,10 @@ class _Preparing:
 
 @dataclass
 class _Texts:
-    """The texts of a chunk's items `to_read`."""
+    """The texts of a chunk's items `to_read`, of the column `modality`."""
 
     chunk: Chunk
+    modality: str
     wanted: Wanted
     to_read: Positions
 
@@ -175,19 +177,19 @@ class Producer:
                 chunk.work[state.name] = SpaceWork.empty(n)
             to_read = np.flatnonzero(np.logical_or.reduce(list(wanted.values())))
             to_read = to_read[~np.isin(to_read, list(chunk.read_failures[modality]))]
-            if modality == "text":
-                yield _Texts(chunk, wanted, to_read)
+            if modality not in FILES:
+                yield _Texts(chunk, modality, wanted, to_read)
             else:
                 for positions, work in _groups(chunk, modality, to_read, max(1, min(GROUP, len(to_read) // self._threads))):
                     yield _Reading(chunk, modality, wanted, positions, self._pool.submit(self._timed_read, work))
         yield _FilesEnd(chunk, modality)
 
     def _of(self, modality: str) -> list[SpaceState]:
-        return [state for state in self._states if state.encoder.spec.modality == modality]
+        return [state for state in self._states if state.payload == modality]
 
     def _wanted(self, chunk: Chunk, state: SpaceState) -> npt.NDArray[np.bool_]:
         """Items (n,) whose payload this space has to look at."""
-        modality = state.encoder.spec.modality
+        modality = state.payload
         old = np.maximum(chunk.old_row, 0)
         done = (chunk.old_row >= 0) & state.space.has(old)
         if self._settled:
@@ -213,14 +215,14 @@ class Producer:
         """Texts: hashed in one go, encoded in order of length, by bytes roughly and by what the encoder says exactly."""
         import pyarrow as pa
 
-        chunk, to_read = texts.chunk, texts.to_read
+        chunk, modality, to_read = texts.chunk, texts.modality, texts.to_read
         with self._clock.measure("read"):
-            column = chunk.table.column("text").take(pa.array(to_read))
+            column = chunk.table.column(modality).take(pa.array(to_read))
             payloads = [text.encode() for text in column.to_pylist()]
             hashes = keys_from_bytes(b"".join(map(hash_payload, payloads)))
-        chunk.hashes["text"][to_read] = hashes
-        chunk.was_read["text"][to_read] = True
-        for state in self._of("text"):
+        chunk.hashes[modality][to_read] = hashes
+        chunk.was_read[modality][to_read] = True
+        for state in self._of(modality):
             mine = np.flatnonzero(texts.wanted[state.name][to_read])
             claim, first = self._claim(chunk, state, to_read[mine], hashes[mine])
             lengths = np.fromiter((len(payloads[i]) for i in mine[first]), np.int64, len(first))

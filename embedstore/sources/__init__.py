@@ -43,7 +43,12 @@ Dataset = str | os.PathLike[str] | Source | Any
 
 
 def open_source(
-    dataset: Dataset, columns: Mapping[str, str] | None = None, *, timeout: float = TIMEOUT, root: Root | None = None
+    dataset: Dataset,
+    columns: Mapping[str, str] | None = None,
+    *,
+    timeout: float = TIMEOUT,
+    root: Root | None = None,
+    bare: bool = False,
 ) -> Source:
     """A source for `dataset`, by what it is.
 
@@ -60,6 +65,8 @@ def open_source(
         Seconds that a read from a URL may take.
     root : Root, optional
         The folder that texts in files of their own may come from.
+    bare : bool
+        A table without a column of payloads will do.
 
     Raises
     ------
@@ -67,7 +74,7 @@ def open_source(
     """
     if isinstance(dataset, Source):
         return dataset
-    asked = SourceRequest(dataset, columns, timeout, root)
+    asked = SourceRequest(dataset, columns, timeout, root, bare)
     for kind in SOURCES:
         source: Source | None = SOURCES.get(kind)(asked)
         if source is not None:

@@ -55,6 +55,8 @@ class ArrowSource:
         What relative paths in the dataset are relative to.
     paths_are_ids : bool
         As in a `embedstore.sources.table.TableSource`.
+    bare : bool
+        Likewise.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class ArrowSource:
         folder: str | None = None,
         *,
         paths_are_ids: bool = False,
+        bare: bool = False,
     ) -> None:
         self._splits = list(splits)
         self._name = name
@@ -75,7 +78,7 @@ class ArrowSource:
                 raise SourceError(f"{name}: split {split.name!r} has other columns than {self._splits[0].name!r}; embed one.")
         self._features = features_of(schema)
         self._columns = self._assigned(schema, columns or {})
-        if not self.modalities:
+        if not self.modalities and not bare:
             raise SourceError(
                 f"{name} has no column called {', '.join(MODALITIES)}. Columns: {', '.join(schema.names)}. "
                 "Name one, such as --image-column NAME."
@@ -199,7 +202,7 @@ class ArrowSource:
         return found
 
 
-def open_table(table: Any, columns: Mapping[str, str] | None = None) -> ArrowSource:
+def open_table(table: Any, columns: Mapping[str, str] | None = None, *, bare: bool = False) -> ArrowSource:
     """A table in memory: pyarrow's, a pandas or Polars data frame, or anything else that speaks Arrow's C stream interface.
 
     Its index is a column where it has a name.
@@ -218,10 +221,10 @@ def open_table(table: Any, columns: Mapping[str, str] | None = None) -> ArrowSou
         raise SourceError(f"{kind}: {reason}. Make the values of each column of one type.") from error
     arrow = arrow.drop_columns([name for name in arrow.column_names if name.startswith("__index_level_")])
     part = Part(None, arrow.schema, lambda: int(arrow.num_rows), lambda: iter(arrow.to_batches()))
-    return ArrowSource([part], kind, columns, paths_are_ids=True)
+    return ArrowSource([part], kind, columns, paths_are_ids=True, bare=bare)
 
 
-def open_arrow_file(path: str, columns: Mapping[str, str] | None = None) -> ArrowSource:
+def open_arrow_file(path: str, columns: Mapping[str, str] | None = None, *, bare: bool = False) -> ArrowSource:
     """An Arrow file, or an Arrow stream in a file.
 
     Raises
@@ -247,7 +250,7 @@ def open_arrow_file(path: str, columns: Mapping[str, str] | None = None) -> Arro
         part = Part(None, first.schema, lambda: sum(batch.num_rows for batch in read()), _told(read, path))
     except (OSError, ValueError, pa.ArrowException) as error:
         raise SourceError(f"{path} cannot be read as an Arrow file: {one_line(error)}") from error
-    return ArrowSource([part], path, columns, folder_of(path), paths_are_ids=True)
+    return ArrowSource([part], path, columns, folder_of(path), paths_are_ids=True, bare=bare)
 
 
 def _told(read: Callable[[], Iterator[pa.RecordBatch]], path: str) -> Callable[[], Iterator[pa.RecordBatch]]:

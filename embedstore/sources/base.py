@@ -114,12 +114,15 @@ class SourceRequest:
         Seconds that a read from a URL may take.
     root : Root, optional
         The folder that texts in files of their own may come from.
+    bare : bool
+        A table without a column of payloads will do: other columns of it are embedded as texts.
     """
 
     dataset: Any
     columns: Mapping[str, str] | None = None
     timeout: float = TIMEOUT
     root: Root | None = None
+    bare: bool = False
 
     @cached_property
     def text(self) -> str:

@@ -29,7 +29,7 @@ def is_saved(folder: Path) -> bool:
     return (folder / SPLITS).is_file() or ((folder / STATE).is_file() and (folder / "dataset_info.json").is_file())
 
 
-def open_saved(folder: Path, columns: Mapping[str, str] | None = None) -> ArrowSource:
+def open_saved(folder: Path, columns: Mapping[str, str] | None = None, *, bare: bool = False) -> ArrowSource:
     """The dataset, or the dictionary of splits, that ``save_to_disk`` wrote to `folder`.
 
     Raises
@@ -40,10 +40,10 @@ def open_saved(folder: Path, columns: Mapping[str, str] | None = None) -> ArrowS
         splits = [_saved_split(folder / name, name) for name in _json(folder / SPLITS)["splits"]]
     else:
         splits = [_saved_split(folder, None)]
-    return ArrowSource(splits, str(folder.absolute()), columns, str(folder.absolute()))
+    return ArrowSource(splits, str(folder.absolute()), columns, str(folder.absolute()), bare=bare)
 
 
-def open_named(name: str, columns: Mapping[str, str] | None = None) -> ArrowSource:
+def open_named(name: str, columns: Mapping[str, str] | None = None, *, bare: bool = False) -> ArrowSource:
     """The dataset that ``hf:NAME[/CONFIG][:SPLIT]`` names: ``hf:ORG/DATASET``, or a local folder that ``datasets`` can read.
 
     Raises
@@ -68,7 +68,7 @@ def open_named(name: str, columns: Mapping[str, str] | None = None) -> ArrowSour
                 "Expected hf:NAME, hf:ORG/NAME/CONFIG or hf:NAME:SPLIT."
             ) from error
     parts = loaded.items() if isinstance(loaded, dict) else [(None, loaded)]
-    return ArrowSource([_loaded_split(part, label) for label, part in parts], name, columns)
+    return ArrowSource([_loaded_split(part, label) for label, part in parts], name, columns, bare=bare)
 
 
 def _saved_split(folder: Path, name: str | None) -> Part:

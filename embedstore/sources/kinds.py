@@ -38,11 +38,11 @@ def folder(asked: SourceRequest) -> Source | None:
     if (path / STORE).exists():
         raise SourceError(f"{path} is a store of embedstore, no dataset: give the folder or table that it was embedded from.")
     if is_saved(path):
-        return open_saved(path, asked.columns)
+        return open_saved(path, asked.columns, bare=asked.bare)
     if (shards := shards_in(str(path))) and not holds_media(path):
         return WebDatasetSource(shards, asked.columns, name=str(path), beside=beside_shards(str(path)))
     if (files := parquet_parts(path, beside)) and not holds_media(path):
-        return TableSource(path, asked.columns, files=files, beside=beside)
+        return TableSource(path, asked.columns, files=files, beside=beside, bare=asked.bare)
     _refuse_columns(asked, "a folder")
     return FolderSource(path, within=asked.root)
 
@@ -54,16 +54,16 @@ def table(asked: SourceRequest) -> TableSource | None:
             raise SourceError(
                 f"{asked.text}: no file matches the pattern; expected the parts of one table, such as 'part-*.parquet'."
             )
-        return TableSource(asked.text, asked.columns, files=files, timeout=asked.timeout)
+        return TableSource(asked.text, asked.columns, files=files, timeout=asked.timeout, bare=asked.bare)
     if asked.ending not in READERS or not asked.exists:
         return None
-    return TableSource(asked.text, asked.columns, timeout=asked.timeout)
+    return TableSource(asked.text, asked.columns, timeout=asked.timeout, bare=asked.bare)
 
 
 def arrow(asked: SourceRequest) -> ArrowSource | None:
     """a file in Arrow's format (.arrow, .feather, .ipc)"""
     known = asked.ending in ENDINGS and not asked.is_url and asked.exists
-    return open_arrow_file(asked.text, asked.columns) if known else None
+    return open_arrow_file(asked.text, asked.columns, bare=asked.bare) if known else None
 
 
 def tars(asked: SourceRequest) -> WebDatasetSource | None:
@@ -92,7 +92,7 @@ def media(asked: SourceRequest) -> MemorySource | None:
 
 def hub(asked: SourceRequest) -> ArrowSource | None:
     """hf:NAME[/CONFIG][:SPLIT], a dataset of Hugging Face"""
-    return open_named(asked.text, asked.columns) if asked.text.startswith(PREFIX) else None
+    return open_named(asked.text, asked.columns, bare=asked.bare) if asked.text.startswith(PREFIX) else None
 
 
 def stdin(asked: SourceRequest) -> LinesSource | None:
@@ -101,12 +101,12 @@ def stdin(asked: SourceRequest) -> LinesSource | None:
         return None
     if sys.stdin is None:
         raise SourceError("Standard input is closed; pipe JSON lines into it: ... | embedstore embed - --store STORE.")
-    return LinesSource(sys.stdin.buffer, asked.columns)
+    return LinesSource(sys.stdin.buffer, asked.columns, bare=asked.bare)
 
 
 def memory(asked: SourceRequest) -> ArrowSource | None:
     """a data frame of pyarrow, pandas or Polars (in Python)"""
-    return open_table(asked.dataset, asked.columns) if hasattr(asked.dataset, "__arrow_c_stream__") else None
+    return open_table(asked.dataset, asked.columns, bare=asked.bare) if hasattr(asked.dataset, "__arrow_c_stream__") else None
 
 
 def _refuse_columns(asked: SourceRequest, kind: str) -> None:

@@ -35,9 +35,18 @@ class LinesSource:
         ``"id"`` or modality → key.
     name : str
         What messages call it.
+    bare : bool
+        As in a `embedstore.sources.table.TableSource`.
     """
 
-    def __init__(self, stream: IO[bytes], columns: Mapping[str, str] | None = None, name: str = "standard input") -> None:
+    def __init__(
+        self,
+        stream: IO[bytes],
+        columns: Mapping[str, str] | None = None,
+        name: str = "standard input",
+        *,
+        bare: bool = False,
+    ) -> None:
         self._name = name
         records = self._parsed(stream)
         first = list(islice(records, SNIFFED))
@@ -45,7 +54,7 @@ class LinesSource:
             raise SourceError(f"{name} is empty; expected one JSON object a line.")
         keys = list(dict.fromkeys(key for _, record in first for key in record))
         self._columns = self._assigned(keys, columns or {})
-        if not self.modalities:
+        if not self.modalities and not bare:
             raise SourceError(
                 f"{name} has no key called {', '.join(MODALITIES)}. Keys: {', '.join(keys)}. "
                 "Name one, such as --image-column NAME."

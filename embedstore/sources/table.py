@@ -50,6 +50,8 @@ class TableSource:
         What lies beside them and is not read.
     timeout : float
         Seconds that opening a URL may take.
+    bare : bool
+        Whether it needs none of the columns image, text, audio and video.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class TableSource:
         files: Sequence[str] | None = None,
         beside: LeftOut | None = None,
         timeout: float = TIMEOUT,
+        bare: bool = False,
     ) -> None:
         self._beside = beside or LeftOut()
         self.path = os.fspath(path)
@@ -69,7 +72,7 @@ class TableSource:
         self._folder = folder_of(self.path) if files is None else _folder_of_parts(self.path)
         self._types = self._table.types
         self._columns = self._assign_columns(named)
-        if not self.modalities:
+        if not self.modalities and not bare:
             raise SourceError(
                 f"{self.path} has no column called {', '.join(MODALITIES)}. Columns: {', '.join(self._types)}. "
                 "Name one, such as --image-column NAME."

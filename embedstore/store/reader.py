@@ -186,6 +186,7 @@ class StoreReader:
                 "fingerprint": space.fingerprint,
                 "encoder": space.spec.name,
                 **_told(space),
+                **({} if space.info.column is None else {"column": space.info.column}),
                 **({"declared": True} if space.spec.declared else {}),
             }
         return {

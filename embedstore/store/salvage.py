@@ -102,13 +102,13 @@ def take_out(writer: StoreWriter) -> Damage:
 def lacks_vectors(store: StoreReader) -> bool:
     """Whether an item has a payload of a computed space, and neither a vector nor a failure there."""
     for space in store.spaces.values():
-        if space.spec.declared or space.spec.modality not in store.items.column_types():
+        if space.spec.declared or space.payload not in store.items.column_types():
             continue
         failed = row_numbers(space.failures)
         for lo in range(0, len(store.items), ITEM_ROWS):
             rows = store.items.rows[lo : lo + ITEM_ROWS]
             rows = rows[~space.has(rows) & ~np.isin(rows, failed)]
-            payloads = store.items.take(rows, [space.spec.modality]).column(space.spec.modality)
+            payloads = store.items.take(rows, [space.payload]).column(space.payload)
             if payloads.null_count < len(rows):
                 return True
     return False

@@ -61,6 +61,11 @@ class Space:
         return self.info.spec
 
     @property
+    def payload(self) -> str:
+        """The column of the store's items that is embedded: a modality, or a metadata column."""
+        return self.info.payload
+
+    @property
     def fingerprint(self) -> str:
         return self.info.spec.fingerprint
 

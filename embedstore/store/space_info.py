@@ -10,9 +10,11 @@ from typing import Any
 from embedstore._core.atomic_files import json_bytes, read_json, sha256_file
 from embedstore._core.encoding import encoding, open_sealed, sealed
 from embedstore.errors import CorruptStoreError, StoreError
-from embedstore.spec import EncoderSpec
+from embedstore.spec import TEXT, EncoderSpec
 
 DTYPES = ("float16", "float32")
+WITHOUT_COLUMN, WITH_COLUMN = 2, 3
+"""Versions of the document: a reader that does not know the second would embed other texts into the space."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class SpaceInfo:
     provenance, license : mapping, str or None
         Library versions and device of the run that created the space, and the licence of the weights where their makers say
         it; for people, never compared.
+    column : str, optional
+        The metadata column whose texts are embedded; None: the payloads of the encoder's modality.
     """
 
     name: str
@@ -35,10 +39,16 @@ class SpaceInfo:
     dtype: str
     provenance: Mapping[str, str] = field(default_factory=dict)
     license: str | None = None
+    column: str | None = None
+
+    @property
+    def payload(self) -> str:
+        """The column of the store's items that is embedded: a modality, or a metadata column."""
+        return self.column or self.spec.modality
 
     def to_dict(self) -> dict[str, Any]:
         body = {
-            **encoding("embedstore-space"),
+            **encoding("embedstore-space", WITHOUT_COLUMN if self.column is None else WITH_COLUMN),
             "name": self.name,
             "dtype": self.dtype,
             "dim": self.spec.dim,
@@ -48,6 +58,7 @@ class SpaceInfo:
             "encoder": self.spec.to_dict(),
             "provenance": dict(self.provenance),
             **({"license": self.license} if self.license else {}),
+            **({} if self.column is None else {"column": self.column}),
         }
         return sealed(body)
 
@@ -56,7 +67,7 @@ class SpaceInfo:
         data = open_sealed(data, "embedstore-space", where)
         try:
             spec = EncoderSpec.from_dict(data["encoder"])
-            info = cls(data["name"], spec, data["dtype"], data["provenance"], data.get("license"))
+            info = cls(data["name"], spec, data["dtype"], data["provenance"], data.get("license"), data.get("column"))
             recorded = data["fingerprint"]
         except (KeyError, TypeError) as error:
             raise CorruptStoreError(f"{where} is damaged ({error!r}). Restore it from a backup.") from error
@@ -65,6 +76,8 @@ class SpaceInfo:
         texts = isinstance(info.provenance, dict) and all(isinstance(value, str) for value in info.provenance.values())
         if not (texts and isinstance(info.name, str) and isinstance(info.license, str | None) and info.dtype in DTYPES):
             raise CorruptStoreError(f"{where}: its name, dtype, provenance or license cannot be. Restore it from a backup.")
+        if not (info.column is None or (isinstance(info.column, str) and info.column and spec.modality == TEXT)):
+            raise CorruptStoreError(f"{where}: its column cannot be. Restore it from a backup.")
         if spec.fingerprint != recorded:
             raise CorruptStoreError(
                 f"{where} records fingerprint {recorded} but describes an encoder of fingerprint {spec.fingerprint}. "

@@ -119,7 +119,14 @@ class StoreWriter:
         return self.store.manifest.next_row
 
     def ensure_space(
-        self, name: str, spec: EncoderSpec, *, dtype: str, provenance: Mapping[str, str], license: str | None = None
+        self,
+        name: str,
+        spec: EncoderSpec,
+        *,
+        dtype: str,
+        provenance: Mapping[str, str],
+        license: str | None = None,
+        column: str | None = None,
     ) -> Space:
         """The space called `name`; a new one is made by the next commit.
 
@@ -136,7 +143,7 @@ class StoreWriter:
             return space
         if dtype not in DTYPES:
             raise UsageError(f"dtype must be one of {list(DTYPES)}. Got {dtype!r} instead.")
-        info = SpaceInfo(check_name(name, "space"), spec, dtype, dict(provenance), license)
+        info = SpaceInfo(check_name(name, "space"), spec, dtype, dict(provenance), license, column)
         self._new_spaces[name] = info
         return Space(self.store.files, info, SpaceEntry(""), self.store.dead)
 

@@ -29,7 +29,7 @@ def encoding_ms(store: Store, space: Space, rows: Rows, device: str) -> tuple[fl
         encoder = reload_encoder(
             space.spec, space.spec.modality, home=store.path, allowed=store.access.allow_models, device=device
         )
-        column = store.items.take(rows, [space.spec.modality]).column(space.spec.modality).to_pylist()
+        column = store.items.take(rows, [space.payload]).column(space.payload).to_pylist()
         given = [value for value in column if value is not None]
         read = _texts if space.spec.modality == "text" else _files
         taken = []

@@ -24,8 +24,10 @@ from embedstore.heads.held_out import OutOfFold, load_out_of_fold
 from embedstore.heads.io import HeadRecord
 from embedstore.heads.onnx_head import OnnxModel
 from embedstore.ingest.embed import embed
+from embedstore.ingest.text_columns import texts_as_text
 from embedstore.ingest.typed_batches import Known
 from embedstore.sources import Source, open_source
+from embedstore.spec import SOURCE_WORDS
 from embedstore.store import Store, View
 from embedstore.training.certainty import intervals_of, sets_of
 from embedstore.training.predict_options import PredictOptions
@@ -187,7 +189,8 @@ def predict(
     where : str, optional
         Stored items by SQL over the metadata columns.
     columns : mapping, optional
-        Of the dataset: ``"id"`` or modality → column name, as for `embed`.
+        Of the dataset: ``"id"`` or modality → column name, as for `embed`. Or an input that has a column of texts of its own →
+        that column; default: the one that it was embedded from.
     explained : bool
         Whether to say what each input contributed, and which training items are nearest.
     coverage : float, optional
@@ -231,7 +234,7 @@ def predict(
     if ids is not None or where is not None:
         raise UsageError("ids and where choose stored items; leave them out when a dataset is given.")
     with tempfile.TemporaryDirectory(prefix="embedstore-") as temporary:
-        new = _embed_new(record, home, open_source(dataset, columns), Path(temporary) / "new.store", device)
+        new = _embed_new(record, home, dataset, options, Path(temporary) / "new.store")
         rows, unusable = _usable_rows(new)
         return _certain(_predict_rows(task, record, new, rows, training, unusable), kept, options)
 
@@ -249,21 +252,42 @@ def stored_rows(record: HeadRecord, store: Store, ids: Sequence[str] | None, whe
     return wanted
 
 
-def _embed_new(record: HeadRecord, home: Store, source: Source, path: Path, device: str) -> Store:
+def _embed_new(record: HeadRecord, home: Store, dataset: Any, options: PredictOptions, path: Path) -> Store:
+    """A store of the items of `dataset`, with what they have of the head's inputs."""
+    named = options.columns or {}
+    columns = _text_columns(record, home, named)
+    source = open_source(dataset, {k: v for k, v in named.items() if k in SOURCE_WORDS}, bare=bool(columns))
     spaces: dict[str, dict[str, Encoder]] = {}
     for name, spec in record.inputs.items():
-        if spec.modality in source.modalities:
+        if name in columns or spec.modality in source.modalities:
             spaces.setdefault(spec.modality, {})[name] = reload_encoder(
-                spec, spec.modality, home=home.path, allowed=home.access.allow_models, device=device
+                spec, spec.modality, home=home.path, allowed=home.access.allow_models, device=options.device
             )
     if not spaces:
         wanted = ", ".join(sorted({spec.modality for spec in record.inputs.values()}))
         raise UsageError(f"{source.name} has {', '.join(source.modalities)}; head {record.name!r} needs {wanted}.")
-    known = Known({} if record.columns is None else record.columns.kinds(), f"head {record.name!r}", exact=False)
-    embed(source, path, dtype="float32", types=known, **spaces)  # type: ignore[arg-type]
+    kinds = {} if record.columns is None else record.columns.kinds()
+    kinds |= texts_as_text(set(columns.values()) - set(named.values()))  # may be lacking; a column that is named may not
+    known = Known(kinds, f"head {record.name!r}", exact=False)
+    embed(source, path, dtype="float32", types=known, columns=columns, **spaces)  # type: ignore[arg-type]
     new = Store.open(path)
     check_fingerprints(record, {name: space.spec for name, space in new.spaces.items()}, "this machine's encoders")
     return new
+
+
+def _text_columns(record: HeadRecord, home: Store, named: Mapping[str, str]) -> dict[str, str]:
+    """Input → the column of a dataset that it is embedded from, of those that have one of their own."""
+    found = {}
+    for name in record.inputs:
+        column = home.spaces[name].info.column if name in home.spaces else None
+        if name not in SOURCE_WORDS and (column := named.get(name, column)) is not None:
+            found[name] = column
+    if strange := [name for name in named if name not in SOURCE_WORDS and name not in record.inputs]:
+        raise UsageError(
+            f"Head {record.name!r} has no input {strange[0]!r} to embed from column {named[strange[0]]!r}. "
+            f"Inputs: {', '.join(record.inputs)}."
+        )
+    return found
 
 
 def _usable_rows(store: Store) -> tuple[npt.NDArray[np.int64], list[tuple[str, str]]]:

@@ -16,6 +16,7 @@ from embedstore.ingest.produce import ChunkEnd, Producer
 from embedstore.ingest.readers import Reader, ThreadReader
 from embedstore.ingest.report import Progress
 from embedstore.ingest.stages import RunAhead
+from embedstore.ingest.text_columns import texts_embedded
 
 AHEAD = 4
 """Batches that are read before they are encoded."""
@@ -77,6 +78,7 @@ def _planner(job: Job) -> Planner:
         unique_ids=getattr(source, "unique_ids", False),
         duplicate_hint=getattr(source, "duplicate_hint", None),
         root=job.options.confined,
+        texts=texts_embedded([*job.store.spaces.values(), *(state.space for state in job.states.values())]),
     )
 
 
