@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from embedstore.duplicates.find import find_duplicates, remove_duplicates
     from embedstore.duplicates.report import DuplicateReport
     from embedstore.errors import EmbedstoreError
+    from embedstore.exporting.export import export
+    from embedstore.exporting.report import ExportReport
     from embedstore.heads import Head, LinearHead, make_head
     from embedstore.indexing.vector_index import VectorIndex
     from embedstore.ingest.embed import EmbedReport, embed
@@ -47,6 +49,7 @@ _HOMES = {
     "EmbedReport": "embedstore.ingest.embed",
     "EmbedstoreError": "embedstore.errors",
     "EncoderSpec": "embedstore.spec",
+    "ExportReport": "embedstore.exporting.report",
     "Head": "embedstore.heads",
     "ImportReport": "embedstore.ingest.import_vectors",
     "IndexReport": "embedstore.retrieval.index",
@@ -67,6 +70,7 @@ _HOMES = {
     "embed": "embedstore.ingest.embed",
     "eval_search": "embedstore.retrieval.eval_search",
     "evaluate": "embedstore.training.evaluate",
+    "export": "embedstore.exporting.export",
     "find_duplicates": "embedstore.duplicates.find",
     "import_vectors": "embedstore.ingest.import_vectors",
     "index": "embedstore.retrieval.index",
@@ -93,6 +97,7 @@ __all__ = [
     "EmbedReport",
     "EmbedstoreError",
     "EncoderSpec",
+    "ExportReport",
     "Head",
     "ImportReport",
     "IndexReport",
@@ -113,6 +118,7 @@ __all__ = [
     "embed",
     "eval_search",
     "evaluate",
+    "export",
     "find_duplicates",
     "import_vectors",
     "index",
