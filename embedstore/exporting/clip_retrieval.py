@@ -11,7 +11,7 @@ from embedstore.errors import UsageError
 from embedstore.exporting.arrow_tables import metadata_table, read_parquet, write_parquet
 from embedstore.exporting.base import ID, Array, Mask, Slice
 from embedstore.exporting.export_folder import FolderExporter
-from embedstore.exporting.npy_files import MISSING, save, with_nan, without_nan
+from embedstore.exporting.npy_files import save, with_nan, without_nan
 from embedstore.sources.vectors.open import CLIP_RETRIEVAL
 from embedstore.spec import EncoderSpec
 
@@ -26,6 +26,7 @@ class ClipRetrievalExporter(FolderExporter):
     """A folder as clip-retrieval and autofaiss read it: img_emb, text_emb, metadata"""
 
     kind: ClassVar[str] = "clip-retrieval"
+    nan_for_missing: ClassVar[bool] = True
 
     def spaces(self, specs: Mapping[str, EncoderSpec]) -> list[str]:
         """The first space of images and the first of texts."""
@@ -61,8 +62,6 @@ class ClipRetrievalExporter(FolderExporter):
         for path, column in zip(arrays, self._plan.vectors, strict=True):
             present = items.present[column.column]
             save(path, with_nan(items.vectors[column.column], present))
-            if not present.all() and MISSING not in self.notes:
-                self.notes.append(MISSING)
         metadata.parent.mkdir(exist_ok=True)
         write_parquet(metadata, metadata_table(self._plan, items))
 

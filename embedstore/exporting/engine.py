@@ -5,11 +5,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
-from embedstore.errors import EmbedstoreError, OutputError, one_line
+from embedstore.errors import EmbedstoreError, OutputError, UsageError, one_line
 from embedstore.exporting.base import Changes, Exporter, Int, Items, Plan, Progress, Slice
 
 
@@ -76,15 +77,23 @@ class EngineExporter(Exporter):
         return versions, there, gone
 
 
+AGAIN = "What was written is kept: run the same command again when that is mended."
+OPENING = "Nothing was written. Check its address or path, that it answers, and that it may be written to."
+
+
 @contextmanager
-def engine_errors(where: str) -> Iterator[None]:
-    """What an engine says, on one line that names it."""
+def engine_errors(where: str, then: str = AGAIN) -> Iterator[None]:
+    """What an engine says, on one line that names it and says what to do."""
     try:
         yield
     except (EmbedstoreError, MemoryError):
         raise
     except Exception as error:
-        raise OutputError(
-            f"{where}: {one_line(error, 200)} ({type(error).__name__}). What was written is kept: run the same command again "
-            "when that is mended."
-        ) from error
+        said = one_line(str(getattr(error, "message", "") or error), 200)
+        raise OutputError(f"{where}: {said} ({type(error).__name__}). {then}") from error
+
+
+def not_a_file(out: str, what: str) -> None:
+    """Refuse a file where an engine keeps a folder."""
+    if "://" not in out and Path(out).is_file():
+        raise UsageError(f"{out} is a file; {what} keeps a folder. Choose another path.")

@@ -6,13 +6,16 @@ import hashlib
 import os
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from embedstore._core.atomic_files import read_json, write_json
+from embedstore._core.folders import Folder
 from embedstore._core.keys import hash_strings
+from embedstore._core.locks import locked
 from embedstore._core.result_files import writing
 from embedstore._core.unit import unit_rows
 from embedstore.errors import OutputError, UsageError
@@ -22,7 +25,9 @@ from embedstore.indexing.exact import Best
 if TYPE_CHECKING:
     import pyarrow as pa
 
-RECORD_FILE = "embedstore-export.json"
+RECORD_FILE = "_embedstore-export.json"
+"""Readers of folders of Parquet pass over names that begin so."""
+LOCK = ".embedstore-export.lock"
 SCORED = 8192  # vectors at once
 
 
@@ -33,6 +38,16 @@ class FolderExporter(Exporter):
     """Of vectors in one file."""
     most_items: ClassVar[int] = 262_144
     kind: ClassVar[str]
+    nan_for_missing: ClassVar[bool] = False
+    """Whether a row of NaN stands for an item without a vector."""
+
+    def __init__(self, out: str) -> None:
+        super().__init__(out)
+        self._slices: list[dict[str, Any]] = []
+        self._held = ExitStack()
+
+    def close(self) -> None:
+        self._held.close()
 
     @property
     def folder(self) -> Path:
@@ -69,10 +84,12 @@ class FolderExporter(Exporter):
             if self.folder.exists() and not self.folder.is_dir():
                 raise UsageError(f"{self.out} is a file; {self.kind} is exported to a folder. {other}")
             self.folder.mkdir(parents=True, exist_ok=True)
+            if not os.path.lexists(self.folder / RECORD_FILE) and set(os.listdir(self.folder)) - {LOCK}:
+                raise UsageError(f"{self.out} holds other files, and no export of embedstore. {other}")
+            folder = self._held.enter_context(Folder.at(self.folder))
+            busy = f"Another process is exporting to {self.out}. Wait for it."
+            self._held.enter_context(locked(folder, LOCK, busy=busy))
             if not os.path.lexists(self.folder / RECORD_FILE):
-                if any(self.folder.iterdir()):
-                    raise UsageError(f"{self.out} holds other files, and no export of embedstore. {other}")
-                self._slices: list[dict[str, Any]] = []
                 self._record(complete=False)
         held = read_json(self.folder / RECORD_FILE)
         if held.get("to", self.kind) != self.kind:
@@ -95,6 +112,8 @@ class FolderExporter(Exporter):
         write_json(self.folder / RECORD_FILE, body)
 
     def update(self, items: Items, progress: Progress) -> Changes:
+        if self.nan_for_missing and any(items.count(column.column) < len(items) for column in self._plan.vectors):
+            self.notes.append("rows of NaN stand for items that have no vector")
         with writing(self.folder):
             digests = [_digest(versions, ids) for versions, ids in items.versions(self.slice_items)]
             before, held = self._slices, self._held_ids(digests)

@@ -13,7 +13,7 @@ from embedstore._core.sql import literal
 from embedstore.errors import UsageError
 from embedstore.exporting.arrow_tables import arrow_schema, arrow_table, found_in
 from embedstore.exporting.base import ID, RECORD, VERSION, Array, Found, Int, Plan, Slice, check_record
-from embedstore.exporting.engine import EngineExporter, engine_errors
+from embedstore.exporting.engine import OPENING, EngineExporter, engine_errors, not_a_file
 from embedstore.registry import require
 
 if TYPE_CHECKING:
@@ -46,7 +46,8 @@ class LanceExporter(EngineExporter):
         self._plan = plan
         self.sized(plan)
         schema = versioned(arrow_schema(plan)).with_metadata({RECORD: json.dumps(plan.record)})
-        with engine_errors(self.where):
+        not_a_file(self.out, "LanceDB")
+        with engine_errors(self.where, OPENING):
             database = lancedb.connect(self.out)
             if plan.name in _tables(database):
                 self._table = database.open_table(plan.name)

@@ -16,7 +16,7 @@ import numpy as np
 
 from embedstore.errors import UsageError
 from embedstore.exporting.base import ID, RECORD, VERSION, Array, Found, Int, Plan, Slice, VectorColumn, check_record
-from embedstore.exporting.engine import EngineExporter, engine_errors
+from embedstore.exporting.engine import OPENING, EngineExporter, engine_errors
 from embedstore.exporting.json_values import json_rows
 from embedstore.registry import require
 from embedstore.spec import EncoderSpec
@@ -29,6 +29,8 @@ ROW = "embedstore_row"
 TOKEN = "MILVUS_TOKEN"
 LONGEST = 65535  # bytes of a VARCHAR
 WINDOW = 8192  # rows read at once; a query answers with 16,384 items at most
+LOGS = ("pymilvus", "milvus_lite", "grpc._server")
+"""What they log as an error is raised, too, or was asked of Milvus Lite in vain."""
 FLAT, DEFAULT = "FLAT", "AUTOINDEX"
 NUMBERED = 256
 """Items in one filter."""
@@ -74,7 +76,7 @@ class MilvusExporter(EngineExporter):
         pymilvus = require("pymilvus", extra="milvus")
         if self._lite:
             require("milvus_lite", extra="milvus")
-        for log in ("pymilvus", "grpc._server"):  # what they log as an error is raised, too, or asked of Milvus Lite in vain
+        for log in LOGS:
             logging.getLogger(log).setLevel(logging.CRITICAL + 1)
         self._plan, self._types = plan, pymilvus.DataType
         self.sized(plan)
@@ -82,7 +84,7 @@ class MilvusExporter(EngineExporter):
             raise UsageError(
                 f"An id of the store has {plan.longest_id:,} bytes; a key of Milvus holds {LONGEST:,}. Give it a shorter id."
             )
-        with engine_errors(self.where):
+        with engine_errors(self.where, OPENING):
             self._client = pymilvus.MilvusClient(self.out, token=os.environ.get(TOKEN, ""))
             if self._client.has_collection(plan.name):
                 check_record(self._record(), plan, self.where, "Choose another collection: --name NAME.")

@@ -14,7 +14,7 @@ from embedstore._core.atomic_files import fsync_path
 from embedstore.exporting.arrow_tables import metadata_table, read_parquet, write_parquet
 from embedstore.exporting.base import ID, Array, Items, Mask, Slice, VectorColumn
 from embedstore.exporting.export_folder import FolderExporter
-from embedstore.exporting.npy_files import MISSING, with_nan, without_nan
+from embedstore.exporting.npy_files import with_nan, without_nan
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,6 +26,7 @@ class NpyExporter(FolderExporter):
     """A .npy file a space, with ids and metadata in Parquet, row by row"""
 
     kind: ClassVar[str] = "npy"
+    nan_for_missing: ClassVar[bool] = True
 
     def column_of(self, space: str) -> str:
         return f"{space}.npy"
@@ -75,8 +76,6 @@ class NpyExporter(FolderExporter):
             array = np.load(path, mmap_mode="r+")
             array[lo : lo + len(items)] = with_nan(items.vectors[column.column], present)
             array.flush()
-            if not present.all() and MISSING not in self.notes:
-                self.notes.append(MISSING)
         write_parquet(self.path(self.files(number)[0]), metadata_table(self._plan, items))
 
     def finish(self) -> None:

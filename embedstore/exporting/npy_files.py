@@ -9,8 +9,6 @@ import numpy as np
 from embedstore._core.atomic_files import fsync_path, publish
 from embedstore.exporting.base import Array, Mask
 
-MISSING = "rows of NaN stand for items that have no vector"
-
 
 def with_nan(vectors: Array, present: Mask) -> Array:
     """`vectors` (n, dim), where those that are not `present` (n,) are NaN."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from embedstore.exporting.base import ID, RECORD, VERSION, Array, Found, Int, Plan, Slice, check_record
-from embedstore.exporting.engine import EngineExporter, engine_errors
+from embedstore.exporting.engine import OPENING, EngineExporter, engine_errors, not_a_file
 from embedstore.exporting.json_values import json_rows
 from embedstore.registry import require
 
@@ -45,7 +45,8 @@ class QdrantExporter(EngineExporter):
         qdrant = require("qdrant_client", extra="qdrant")
         self._models, self._plan = qdrant.models, plan
         self.sized(plan)
-        with engine_errors(self.where), _quiet():
+        not_a_file(self.out, "Qdrant")
+        with engine_errors(self.where, OPENING), _quiet():
             self._client = self._connected(qdrant)
             if self._client.collection_exists(plan.name):
                 held = self._client.get_collection(plan.name).config.metadata

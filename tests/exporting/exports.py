@@ -110,7 +110,7 @@ def killed_export(store: str, to: str, out: str, at: int, size: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     kind.write = write
-    es.export(store, to=to, out=out, space="image" if to == "embedding-atlas" else None)
+    es.export(store, to=to, out=out)
 
 
 if __name__ == "__main__":
