@@ -17,6 +17,8 @@ from embedstore.exporting.base import Changes, Exporter, Int, Items, Plan, Progr
 class EngineExporter(Exporter):
     """A database. What it holds decides what is written: a kill costs the request in progress, and twice adds nothing."""
 
+    holds: ClassVar[str] = "collection"
+    """What it calls the place of one export."""
     slice_bytes: ClassVar[int] = 8 << 20
     """Of vectors in one request."""
     most_items: ClassVar[int] = 4096
@@ -24,9 +26,15 @@ class EngineExporter(Exporter):
     def __init__(self, out: str) -> None:
         super().__init__(out)
         self.slice_items = self.most_items
+        self._name = ""
 
-    def sized(self, plan: Plan) -> None:
-        """Set how many items go in a request."""
+    @property
+    def where(self) -> str:
+        return f"{self.out}: {self.holds} {self._name!r}" if self._name else self.out
+
+    def begin(self, plan: Plan) -> None:
+        """Learn what the place is called, and how many items go in a request."""
+        self._name = plan.name
         self.slice_items = max(1, min(self.most_items, self.slice_bytes // max(1, plan.bytes_per_item)))
 
     @abstractmethod

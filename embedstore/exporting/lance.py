@@ -27,12 +27,9 @@ SCANNED = 65536
 class LanceExporter(EngineExporter):
     """A table of LanceDB: a folder, or s3://, gs:// and az:// addresses"""
 
+    holds: ClassVar[str] = "table"
     slice_bytes: ClassVar[int] = 64 << 20
     most_items: ClassVar[int] = 65536
-
-    @property
-    def where(self) -> str:
-        return f"{self.out}: table {self._plan.name!r}" if hasattr(self, "_plan") else self.out
 
     def metadata_name(self, column: str) -> str:
         return column.replace(".", "_")  # a dot reaches into a record there
@@ -44,7 +41,7 @@ class LanceExporter(EngineExporter):
         os.environ.setdefault("LANCEDB_LOG", "error")  # it warns of every new table
         lancedb = require("lancedb", extra="lance")
         self._plan = plan
-        self.sized(plan)
+        self.begin(plan)
         schema = versioned(arrow_schema(plan)).with_metadata({RECORD: json.dumps(plan.record)})
         not_a_file(self.out, "LanceDB")
         with engine_errors(self.where, OPENING):

@@ -51,10 +51,6 @@ class MilvusExporter(EngineExporter):
         self._client: Any = None
         self._columns: list[str] = []
 
-    @property
-    def where(self) -> str:
-        return f"{self.out}: collection {self._plan.name!r}" if hasattr(self, "_plan") else self.out
-
     def column_of(self, space: str) -> str:
         plain = re.sub(r"[^0-9A-Za-z_]", "_", f"{space}_vector")
         return f"v_{plain}" if plain[0].isdigit() else plain
@@ -79,7 +75,7 @@ class MilvusExporter(EngineExporter):
         for log in LOGS:
             logging.getLogger(log).setLevel(logging.CRITICAL + 1)
         self._plan, self._types = plan, pymilvus.DataType
-        self.sized(plan)
+        self.begin(plan)
         if plan.longest_id > LONGEST:
             raise UsageError(
                 f"An id of the store has {plan.longest_id:,} bytes; a key of Milvus holds {LONGEST:,}. Give it a shorter id."

@@ -34,17 +34,13 @@ class QdrantExporter(EngineExporter):
     keeps_length: ClassVar[bool] = False
     _client: Any = None
 
-    @property
-    def where(self) -> str:
-        return f"{self.out}: collection {self._plan.name!r}" if hasattr(self, "_plan") else self.out
-
     def column_of(self, space: str) -> str:
         return space
 
     def open(self, plan: Plan) -> None:
         qdrant = require("qdrant_client", extra="qdrant")
         self._models, self._plan = qdrant.models, plan
-        self.sized(plan)
+        self.begin(plan)
         not_a_file(self.out, "Qdrant")
         with engine_errors(self.where, OPENING), _quiet():
             self._client = self._connected(qdrant)

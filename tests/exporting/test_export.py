@@ -185,3 +185,19 @@ def test_the_command(store: es.Store, tmp_path: Path) -> None:
     help_ = run("export", "--help").stdout
     assert all(name in help_ for name in EXPORTERS)
     assert run("export", store.path, tmp_path / "n", code=2).stderr.count("\n") <= 6
+
+
+@pytest.mark.parametrize("to", ["lance", "milvus", "parquet"])
+def test_a_column_that_comes_later_comes_along(to: str, store: es.Store, tmp_path: Path) -> None:
+    out = target(tmp_path, to)
+    es.export(store, to=to, out=out, space="image")
+    data = {
+        "id": ["item-00", "new"],
+        "text": ["text 0", "more"],
+        "stock": [3, 4],
+        "price": [0.0, 1.0],
+        "label": ["even", "odd"],
+    }
+    es.embed(MemorySource(data), store.path, text="hash:16")
+    report = es.export(store.path, to=to, out=out, space="image")
+    assert (report.changes.written, report.check.sampled) == (13, 13)
