@@ -59,6 +59,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "embedstore eval-search my.store --pairs judged.csv --space text -k 1,10",
     ),
     "dedup": ("embedstore dedup my.store --out duplicates.csv", "embedstore dedup my.store --exact --remove"),
+    "export": (
+        "embedstore export my.store --to parquet my-parquet",
+        "embedstore export my.store --to qdrant http://localhost:6333 --space image --where \"label != 'food'\"",
+    ),
     "verify": ("embedstore verify my.store",),
     "repair": ("embedstore repair my.store", "embedstore repair my.store photos/"),
     "remove": ("embedstore remove my.store photo-17.jpg photo-18.jpg",),

@@ -21,6 +21,7 @@ from .encoders import encoders
 from .eval_search import eval_search
 from .evaluate import evaluate
 from .examples import epilog
+from .export import export
 from .export_head import export_head
 from .heads import heads
 from .import_ import import_vectors
@@ -28,7 +29,7 @@ from .index import index
 from .info import info
 from .labels import labels
 from .metavars import PlainHelp, with_metavars
-from .plugin_help import WithDatasets, WithHeads
+from .plugin_help import WithDatasets, WithHeads, WithTargets
 from .predict import predict
 from .remove import remove
 from .repair import repair
@@ -55,10 +56,10 @@ app = typer.Typer(
 
 COMMANDS = (
     *(demo, embed, import_vectors, info, index, search, train, evaluate, predict, compare, labels, select, align),
-    *(heads, export_head, eval_search, dedup, verify, repair, remove, compact, encoders),
+    *(heads, export_head, eval_search, dedup, export, verify, repair, remove, compact, encoders),
 )
 """In the order in which help lists them; each parses, calls the library and prints, and imports what it needs inside."""
-PLUGINS = {embed: WithDatasets, train: WithHeads}
+PLUGINS = {embed: WithDatasets, train: WithHeads, export: WithTargets}
 """Commands whose help lists what other packages may add to."""
 
 for _command in COMMANDS:

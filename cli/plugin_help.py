@@ -36,3 +36,10 @@ class WithHeads(_PluginHelp):
         from embedstore.registry import TASKS, kinds_of_heads
 
         return {"Tasks": TASKS, **{heads.kind.replace("head", "Heads", 1): heads for heads in kinds_of_heads()}}
+
+
+class WithTargets(_PluginHelp):
+    def sections(self) -> dict[str, Registry]:
+        from embedstore.registry import EXPORTERS
+
+        return {"Targets": EXPORTERS}

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from embedstore.duplicates.find import find_duplicates, remove_duplicates
     from embedstore.duplicates.report import DuplicateReport
     from embedstore.errors import EmbedstoreError
+    from embedstore.exporting.export import export
     from embedstore.exporting.export_head import HeadExport, export_head
+    from embedstore.exporting.report import ExportReport
     from embedstore.heads import Head, LinearHead, make_head
     from embedstore.indexing.vector_index import VectorIndex
     from embedstore.ingest.embed import EmbedReport, embed
@@ -49,6 +51,7 @@ _HOMES = {
     "EmbedReport": "embedstore.ingest.embed",
     "EmbedstoreError": "embedstore.errors",
     "EncoderSpec": "embedstore.spec",
+    "ExportReport": "embedstore.exporting.report",
     "Head": "embedstore.heads",
     "HeadExport": "embedstore.exporting.export_head",
     "ImportReport": "embedstore.ingest.import_vectors",
@@ -73,6 +76,7 @@ _HOMES = {
     "eval_search": "embedstore.retrieval.eval_search",
     "evaluate": "embedstore.training.evaluate",
     "export_head": "embedstore.exporting.export_head",
+    "export": "embedstore.exporting.export",
     "find_duplicates": "embedstore.duplicates.find",
     "import_vectors": "embedstore.ingest.import_vectors",
     "index": "embedstore.retrieval.index",
@@ -101,6 +105,7 @@ __all__ = [
     "EmbedReport",
     "EmbedstoreError",
     "EncoderSpec",
+    "ExportReport",
     "Head",
     "HeadExport",
     "ImportReport",
@@ -124,6 +129,7 @@ __all__ = [
     "embed",
     "eval_search",
     "evaluate",
+    "export",
     "export_head",
     "find_duplicates",
     "import_vectors",

@@ -143,6 +143,14 @@ SOURCES = Registry(
 """Functions from an `embedstore.sources.SourceRequest` to a `Source`, or to None where a dataset is of another kind."""
 
 
+EXPORTERS = Registry(
+    "embedstore.exporters",
+    "target of an export",
+    order=("parquet", "npy", "clip-retrieval", "lance", "qdrant", "milvus", "embedding-atlas"),
+)
+"""Subclasses of `embedstore.exporting.base.Exporter`, by what is asked for with ``--to``."""
+
+
 def docstring_of(module: str, attribute: str) -> str:
     """The docstring of a class or function of a module, which is not imported; empty where there is none to read."""
     package, *inner = module.split(".")

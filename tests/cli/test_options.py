@@ -22,6 +22,7 @@ from embedstore._core.arguments import as_type
 from embedstore.duplicates.dedup_options import THRESHOLD, DedupOptions
 from embedstore.errors import EmbedstoreError, UsageError
 from embedstore.exporting.export_head_options import ExportHeadOptions
+from embedstore.exporting.export_options import ExportOptions
 from embedstore.indexing.vector_index import VectorIndex
 from embedstore.ingest.embed_options import EmbedOptions
 from embedstore.ingest.import_options import ImportOptions
@@ -103,6 +104,7 @@ VERBS = [
     Verb("compare", es.compare, CompareOptions, {"store", "target", "on_progress"}, {"where": "where"}),
     Verb("export-head", es.export_head, ExportHeadOptions, {"store", "head", "path"}),
     Verb("labels", es.labels, LabelsOptions, {"store", "head"}, {"where": "where"}, {"n": ["-n"]}),
+    Verb("export", es.export, ExportOptions, {"store", "to", "out", "on_progress"}, {"where": "where"}),
     Verb(
         "repair",
         repair,
@@ -184,6 +186,8 @@ def test_what_is_near_depends_on_what_is_said() -> None:
         (EvalSearchOptions, {"k": (5, 0)}, r"k must be at least 1\. Got \(5, 0\) instead\."),
         (EvalSearchOptions, {"queries": 0}, r"queries must be at least 1\. Got 0 instead\."),
         (EvalSearchOptions, {"relevance": "a", "pairs": "b"}, r"by --relevance or by --pairs, not by both\."),
+        (ExportOptions, {"dtype": "int8"}, r"dtype must be one of float16, float32\. Got 'int8' instead\."),
+        (ExportOptions, {"name": " "}, r"name must not be empty"),
         (ImportOptions, {"modality": "smell"}, r"modality must be one of \['image', .*\]\. Got 'smell' instead\."),
     ],
 )
@@ -317,6 +321,7 @@ ODD: dict[str, list[Callable[[Any], Any]]] = {
         lambda store: es.embed(MemorySource({"id": ["a"], "text": ["b"]}), 3, text="hash"),
         lambda store: es.import_vectors(np.eye(3), 3, modality="text"),
         lambda store: es.compact(3),
+        lambda store: es.export(3, to="parquet", out="a"),
         lambda store: repair(3),
         lambda store: es.verify(3),
     ],
@@ -326,6 +331,8 @@ ODD: dict[str, list[Callable[[Any], Any]]] = {
     "inputs must be strings. Got 3 (int) instead.": [lambda store: store.view(inputs=3)],
     "ids must be strings. Got 3 (int) instead.": [lambda store: store.remove(3), lambda store: store.absent(3)],
     "the name of a space must be a string. Got ['text'] instead.": [lambda store: store.space(["text"])],
+    "to must be a string. Got 3 instead.": [lambda store: es.export(store, to=3, out="a")],
+    "out must be a path or an address. Got 3 instead.": [lambda store: es.export(store, to="parquet", out=3)],
     "where must be a string. Got 3 instead.": [lambda store: store.where(3)],
     "space must be a string. Got 3 instead.": [lambda store: es.index(store, 3)],
     "head must be a path. Got 3 instead.": [lambda store: es.evaluate(store, 3), lambda store: es.predict(store, 3)],

@@ -14,7 +14,7 @@ import pytest
 from helpers import ROOT
 
 from embedstore.errors import MissingDependencyError, UsageError
-from embedstore.registry import ENCODERS, HEADS, REGRESSORS, SOURCES, Registry, docstring_of
+from embedstore.registry import ENCODERS, EXPORTERS, HEADS, REGRESSORS, SOURCES, Registry, docstring_of
 
 ENTRY_POINTS = """
 [embedstore.heads]
@@ -28,8 +28,10 @@ digits = toy_plugins:digits
 graded = toy_plugins:Graded
 [embedstore.heads.grades]
 ridge = toy_plugins:RidgeGrades
+[embedstore.exporters]
+lines = toy_plugins:Lines
 """
-SEAMS = [(registry, name) for registry in (ENCODERS, HEADS, REGRESSORS, SOURCES) for name in registry]
+SEAMS = [(registry, name) for registry in (ENCODERS, HEADS, REGRESSORS, SOURCES, EXPORTERS) for name in registry]
 
 
 @pytest.fixture
@@ -91,9 +93,24 @@ def test_a_task_of_another_package_may_have_heads_of_its_own(installed: Path, tm
     ]
 
 
+def test_a_target_of_an_export_from_outside_is_checked_as_ours_are(installed: Path, tmp_path: Path) -> None:
+    code = """if True:
+        import json, sys
+        import embedstore as es
+        es.embed("count:21", sys.argv[1], text="digits")
+        reports = [es.export(sys.argv[1], to="lines", out=sys.argv[2]) for _ in range(2)]
+        print(json.dumps([report.to_dict() for report in reports]))
+    """
+    first, again = json.loads(python(code, tmp_path / "s", tmp_path / "lines"))
+    assert [(told["written"], told["unchanged"]) for told in (first, again)] == [(21, 0), (0, 21)]
+    assert first["check"]["recall"]["text"]["exact"]["value"] == 1
+    assert len((tmp_path / "lines" / "0.jsonl").read_text().splitlines()) == 21
+
+
 @pytest.mark.parametrize(
     ("command", "said", "light"),
     [
+        ("export --help", "lines            One JSON object an item", True),
         ("train --help", "Heads for grades:   ridge  A ridge regression of grades", True),
         ("train --help", "nearest_mean  The class whose mean is nearest", True),
         ("embed --help", "count   count:N, the digits 0 to 6 again and again", True),

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from toy_task import Levels
 
 from embedstore.encoders import EncoderRequest
+from embedstore.exporting.base import Slice
+from embedstore.exporting.export_folder import FolderExporter
 from embedstore.heads import Head, RidgeRegressor
 from embedstore.heads.base import Data, HeadState
 from embedstore.sources import MemorySource, SourceRequest
@@ -85,3 +89,24 @@ class Graded(Levels):
     """Grades, for which the package has heads of its own."""
 
     name, heads = "graded", "grades"
+
+
+class Lines(FolderExporter):
+    """One JSON object an item"""
+
+    kind = "lines"
+    dtypes = ("float32",)
+
+    def files(self, number: int) -> list[str]:
+        return [f"{number}.jsonl"]
+
+    def write(self, number: int, items: Slice) -> None:
+        columns = {"id": items.ids, **items.metadata.to_pydict(), **{name: x.tolist() for name, x in items.vectors.items()}}
+        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        self.path(self.files(number)[0]).write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def read(self, number: int, *, vectors: bool = True) -> Any:
+        table = pa.Table.from_pylist([json.loads(line) for line in self.path(self.files(number)[0]).read_text().splitlines()])
+        names = [column.column for column in self._plan.vectors]
+        found = {name: np.asarray(table.column(name).to_pylist(), np.float32) for name in names}
+        return table.drop_columns(names), {name: (x, np.ones(len(x), bool)) for name, x in found.items()}

@@ -1,0 +1,90 @@
+"""Slices as Arrow tables: id, metadata, and vectors as lists of a fixed size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from embedstore._core.result_files import write_tables
+from embedstore.exporting.base import ID, Array, Found, Mask, Plan, Slice
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+GROUP_BYTES = 32 << 20
+LEAST_ROWS, MOST_ROWS = 1024, 122_880
+"""Of a row group: DuckDB reads groups of 122,880 rows in parallel, and Milvus takes them whole."""
+
+
+def arrow_schema(plan: Plan) -> pa.Schema:
+    """Id, metadata, then a column a space: a list of `dim` numbers, null where an item has no vector."""
+    import pyarrow as pa
+
+    fields = [pa.field(ID, pa.string(), nullable=False), *plan.metadata]
+    for column in plan.vectors:
+        fields.append(pa.field(column.column, pa.list_(pa.from_numpy_dtype(column.dtype), column.dim)))
+    return pa.schema(fields)
+
+
+def arrow_table(plan: Plan, items: Slice) -> pa.Table:
+    """The slice as `arrow_schema` says."""
+    import pyarrow as pa
+
+    vectors = [list_array(items.vectors[column.column], items.present[column.column]) for column in plan.vectors]
+    arrays = [pa.array(items.ids, pa.string()), *items.metadata.columns, *vectors]
+    return pa.Table.from_arrays(arrays, schema=arrow_schema(plan))
+
+
+def list_array(vectors: Array, present: Mask | None = None) -> pa.FixedSizeListArray:
+    """Vectors (n, dim) as lists; null where `present` (n,) is false."""
+    import pyarrow as pa
+
+    mask = None if present is None or present.all() else pa.array(~present)
+    flat = pa.array(np.ascontiguousarray(vectors).reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1], mask=mask)
+
+
+def numbers_of(column: pa.ChunkedArray, dim: int) -> tuple[Array, Mask]:
+    """Vectors (n, dim) of a column of lists, zeros where it is null, and where it is not (n,)."""
+    import pyarrow as pa
+
+    array: Any = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    present = np.asarray(array.is_valid())
+    flat = array.drop_null().flatten().to_numpy(zero_copy_only=False)
+    out = np.zeros((len(present), dim), flat.dtype if len(flat) else np.float32)
+    out[present] = flat.reshape(-1, dim)
+    return out, present
+
+
+def found_in(plan: Plan, table: pa.Table) -> dict[str, Found]:
+    """Id → what a table has of it."""
+    vectors = {column.column: numbers_of(table.column(column.column), column.dim) for column in plan.vectors}
+    metadata = table.select(plan.metadata.names).to_pylist() or [{}] * table.num_rows
+    return {
+        name: Found(metadata[i], {column: x[i] if has[i] else None for column, (x, has) in vectors.items()})
+        for i, name in enumerate(table.column(ID).to_pylist())
+    }
+
+
+def metadata_table(plan: Plan, items: Slice) -> pa.Table:
+    """Id and metadata alone."""
+    import pyarrow as pa
+
+    schema = pa.schema([pa.field(ID, pa.string(), nullable=False), *plan.metadata])
+    return pa.Table.from_arrays([pa.array(items.ids, pa.string()), *items.metadata.columns], schema=schema)
+
+
+def write_parquet(path: Path, table: pa.Table, row_bytes: int = 1) -> None:
+    """Write a table in groups of rows that readers take one by one; the file appears when it is complete."""
+    rows = max(LEAST_ROWS, min(MOST_ROWS, GROUP_BYTES // row_bytes))
+    write_tables(path, table.schema, (table.slice(lo, rows) for lo in range(0, max(1, table.num_rows), rows)))
+
+
+def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """A table, or some columns of it."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        return file.read(columns, use_threads=False)

@@ -1,0 +1,99 @@
+"""One ``.npy`` file a space, whose rows are those of the Parquet files beside them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from embedstore._core.atomic_files import fsync_path
+from embedstore.exporting.arrow_tables import metadata_table, read_parquet, write_parquet
+from embedstore.exporting.base import ID, Array, Items, Mask, Slice, VectorColumn
+from embedstore.exporting.export_folder import FolderExporter
+from embedstore.exporting.npy_files import with_nan, without_nan
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+STAGING = ".unfinished"
+
+
+class NpyExporter(FolderExporter):
+    """A .npy file a space, with ids and metadata in Parquet, row by row"""
+
+    kind: ClassVar[str] = "npy"
+    nan_for_missing: ClassVar[bool] = True
+
+    def column_of(self, space: str) -> str:
+        return f"{space}.npy"
+
+    def files(self, number: int) -> list[str]:
+        return [f"metadata/metadata_{number:05d}.parquet"]
+
+    def path(self, name: str) -> Path:
+        return (self._staging if self._writing else self.folder) / name
+
+    @property
+    def _staging(self) -> Path:
+        return self.folder / STAGING
+
+    _writing = False
+
+    def begin(self, items: Items, digests: Sequence[str], done: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Arrays have one length: where anything changed they are written anew, beside what is there."""
+        same = self._was_complete and len(done) == len(digests) and self._lie_in(self.folder, len(items))
+        if same and all(self._stands(i, digest) for i, digest in enumerate(digests)):
+            return done
+        self._writing = True
+        if not self._was_complete and self._lie_in(self._staging, len(items)):
+            return done
+        shutil.rmtree(self._staging, ignore_errors=True)
+        (self._staging / "metadata").mkdir(parents=True)
+        for column in self._plan.vectors:
+            np.lib.format.open_memmap(  # room for all of it: a disk that is too small says so now
+                self._staging / column.column, "w+", column.dtype, (len(items), column.dim)
+            )
+        self._slices = []
+        self._record(complete=False)
+        return []
+
+    def _lie_in(self, folder: Path, count: int) -> bool:
+        """Whether there are arrays of so many rows in `folder`."""
+        try:
+            shapes = [np.load(folder / column.column, mmap_mode="r").shape for column in self._plan.vectors]
+        except (OSError, ValueError, EOFError):
+            return False
+        return all(shape == (count, column.dim) for shape, column in zip(shapes, self._plan.vectors, strict=True))
+
+    def write(self, number: int, items: Slice) -> None:
+        lo = number * self.slice_items
+        for column in self._plan.vectors:
+            path, present = self._staging / column.column, items.present[column.column]
+            array = np.load(path, mmap_mode="r+")
+            array[lo : lo + len(items)] = with_nan(items.vectors[column.column], present)
+            array.flush()
+        write_parquet(self.path(self.files(number)[0]), metadata_table(self._plan, items))
+
+    def finish(self) -> None:
+        if not self._writing:
+            return
+        shutil.rmtree(self.folder / "metadata", ignore_errors=True)
+        for name in ("metadata", *(column.column for column in self._plan.vectors)):
+            os.replace(self._staging / name, self.folder / name)
+        self._staging.rmdir()
+        fsync_path(self.folder)
+        self._writing = False
+
+    def read(self, number: int, *, vectors: bool = True) -> tuple[pa.Table, dict[str, tuple[Array, Mask]]]:
+        table = read_parquet(self.folder / self.files(number)[0], None if vectors else [ID])
+        lo = number * self.slice_items
+        columns: Sequence[VectorColumn] = self._plan.vectors if vectors else ()
+        found = {}
+        for column in columns:
+            array = np.load(self.folder / column.column, mmap_mode="r")
+            found[column.column] = without_nan(np.asarray(array[lo : lo + table.num_rows]))
+        return table, found
