@@ -24,6 +24,7 @@ from embedstore.sources import MemorySource
 COMMANDS = (
     *("demo", "embed", "import", "info", "index", "search", "train", "evaluate", "predict", "align", "eval-search", "dedup"),
     *("verify", "remove", "repair", "compact", "encoders", "compare", "labels", "select", "export-head", "heads", "export"),
+    "serve",
 )
 
 
