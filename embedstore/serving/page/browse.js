@@ -31,13 +31,14 @@ function badge(index) {
     : el("span", { class: "badge badge-near", title: where, text: `approximate · ${recall}` });
 }
 
+const scope = (n, now) => `${plural(n, "item")}${now.filter.length ? " pass the filter" : ""}`;
+
 function statusLine(got, now, n) {
-  const scope = n !== undefined && n !== null ? `${plural(n, "item")}${now.filter.length ? " pass the filter" : ""}` : `${plural(got.results.length, "result")} shown`;
   return [
-    el("span", { text: scope }),
+    el("span", { text: n === null ? `${plural(got.results.length, "result")} shown` : scope(n, now) }),
     got.took_ms ? latency(got.took_ms) : null,
     badge(got.index),
-    got.fingerprint ? el("span", { class: "muted origin", title: "the space that answered, and the fingerprint of its encoder", text: `${got.space ?? ""} · ${got.fingerprint.slice(0, 16)}` }) : null,
+    got.fingerprint ? el("span", { class: "muted origin", title: `What answered, and the fingerprint of its encoder: ${got.fingerprint}`, text: `${got.space ?? ""} · ${got.fingerprint.split(" + ").map((one) => one.slice(0, 16)).join(" + ")}` }) : null,
   ].filter(Boolean);
 }
 
@@ -50,6 +51,15 @@ function skeleton() {
 function noResults(now) {
   if (now.filter.length) return nothing("Nothing passes.", "Lift a filter, or lower the lowest score in the options.");
   return nothing("Nothing is found.", now.min ? "Lower the lowest score in the options." : "The store has no item for this question.");
+}
+
+/** Gives the new cards the pictures that are already loaded, so that a grid ranked anew does not flicker. */
+function keepPictures(grid, cards) {
+  const loaded = new Map([...grid.querySelectorAll(".card-main > img")].filter((img) => img.complete).map((img) => [img.closest(".card").dataset.id, img]));
+  for (const one of cards) {
+    const img = loaded.get(one.dataset.id);
+    if (img) one.querySelector(".card-main > img")?.replaceWith(img);
+  }
 }
 
 /** The view: {element, input, show(state)}. */
@@ -69,6 +79,8 @@ export function browseView(store, storeChanged) {
   let leaving = new AbortController();
   let shown = { key: "", items: [], full: false, n: null };
   let faceted = "";
+  let passing = { key: "", n: null };
+  const counted = (now) => (passing.key === JSON.stringify(now.filter) ? passing.n : null);
 
   async function load(now, { offset = 0, k = now.k } = {}) {
     leaving.abort();
@@ -89,7 +101,7 @@ export function browseView(store, storeChanged) {
   }
 
   function take(now, got, offset, k) {
-    shown = { key: keyOf(now), items: offset ? [...shown.items, ...got.results] : got.results, full: got.results.length >= k, n: got.n ?? (offset ? shown.n : null) };
+    shown = { key: keyOf(now), items: offset ? [...shown.items, ...got.results] : got.results, full: got.results.length >= k, n: got.n ?? got.total ?? (offset ? shown.n : counted(now)) };
     draw(now, offset);
     line.replaceChildren(...statusLine(got, now, shown.n));
     if (!offset) teach.answered(now, got);
@@ -101,7 +113,7 @@ export function browseView(store, storeChanged) {
     const teaching = now.view === "teach";
     const cards = shown.items.slice(from).map((item, at) => card(item, { teaching, first: from + at === 0 }));
     if (from) grid.append(...cards);
-    else refocus(grid, () => grid.replaceChildren(...cards));
+    else refocus(grid, () => { keepPictures(grid, cards); grid.replaceChildren(...cards); });
     if (!shown.items.length) tail.replaceChildren(noResults(now));
     else if (shown.full) tail.replaceChildren(button("Show more", () => showMore()));
   }
@@ -126,10 +138,11 @@ export function browseView(store, storeChanged) {
     try {
       const got = await askFacets(now.filter);
       if (faceted !== key) return;
+      passing = { key, n: got.n };
       facets.update(got, now.filter);
-      if (got.n !== undefined && got.n !== null && shown.n !== got.n) {
+      if (got.n !== null && shown.n === null) {
         shown.n = got.n;
-        if (line.firstChild) line.firstChild.textContent = `${plural(got.n, "item")}${now.filter.length ? " pass the filter" : ""}`;
+        if (line.firstChild) line.firstChild.textContent = scope(shown.n, now);
       }
     } catch (error) {
       faceted = "";

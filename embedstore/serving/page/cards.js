@@ -70,8 +70,8 @@ export function classButtons(item) {
   return classes.map(([name], at) =>
     el("button", {
       type: "button", class: "class-pill", tabindex: "-1", "aria-pressed": String(mine === name), data: { hue: at % 8 },
-      "aria-label": `Mark ${shownClass(name)}: ${nameOf(item)}`, on: { click: () => markAs(name, [item.id]) },
-    }, el("kbd", { text: String(at + 1) }), shownClass(name)));
+      title: `Mark ${shownClass(name)}`, "aria-label": `Mark ${shownClass(name)}: ${nameOf(item)}`, on: { click: () => markAs(name, [item.id]) },
+    }, el("kbd", { text: String(at + 1) }), el("span", { class: "class-pill-name", text: shownClass(name) })));
 }
 
 function foot(item, { teaching, extra }) {
@@ -80,12 +80,12 @@ function foot(item, { teaching, extra }) {
   const caption = item.kind === "text" ? null : el("span", { class: "card-caption", text: item.text || item.metadata?.title || item.id });
   return el("div", { class: "card-foot" },
     caption,
+    extra,
     el("div", { class: "card-row" },
       score,
       item.folded?.length ? el("button", {
         type: "button", class: "card-folded", tabindex: "-1", title: "Near-duplicates folded under this result", on: { click: () => openDetails(item) },
       }, icon("copies"), `+${count(item.folded.length)}`) : null,
-      extra ?? null,
       el("span", { class: "card-tools" },
         teaching ? classButtons(item) : leanButtons(item),
         iconButton("info", `Details: ${nameOf(item)}`, () => openDetails(item), { class: "icon-button card-info", tabindex: "-1" }))));

@@ -29,12 +29,20 @@ export class Cloud {
     this.n = this.rows.length;
     this.total = xy.length / 2;
     this.xy = new Float32Array(2 * this.n);
-    for (let i = 0; i < this.n; i += 1) {
-      this.xy[2 * i] = xy[2 * this.rows[i]];
-      this.xy[2 * i + 1] = xy[2 * this.rows[i] + 1];
-    }
+    this.bounds = this.n ? [Infinity, Infinity, -Infinity, -Infinity] : [-1, -1, 1, 1]; // left, low, right, high
+    for (let i = 0; i < this.n; i += 1) this.put(i, xy[2 * this.rows[i]], xy[2 * this.rows[i] + 1]);
     this.side = this.n > 20_000 ? 512 : 96;
     this.fill();
+  }
+
+  put(i, x, y) {
+    this.xy[2 * i] = x;
+    this.xy[2 * i + 1] = y;
+    const { bounds } = this;
+    if (x < bounds[0]) bounds[0] = x;
+    if (y < bounds[1]) bounds[1] = y;
+    if (x > bounds[2]) bounds[2] = x;
+    if (y > bounds[3]) bounds[3] = y;
   }
 
   /** The column or row of cells that a coordinate is in. */
@@ -62,6 +70,16 @@ export class Cloud {
     for (let i = 0; i < n; i += 1) this.points[at[of[i]]++] = i;
   }
 
+  /** The rows of the store of some points, in the store's order. */
+  rowsOf(points) {
+    const has = new Uint8Array(this.total);
+    for (const point of points) has[this.rows[point]] = 1;
+    const rows = new Uint32Array(points.length);
+    let n = 0;
+    for (let row = 0; row < this.total; row += 1) if (has[row]) rows[n++] = row;
+    return rows;
+  }
+
   /** The visible point nearest to (x, y) within `radius`, or -1. */
   nearest(x, y, radius, visible) {
     let best = -1;
@@ -81,8 +99,11 @@ export class Cloud {
     return best;
   }
 
-  /** The visible points inside a closed line (even-odd), `line`: [[x, y], …]. Exact: points in cells that the line crosses are tested one by one. */
-  inside(line, visible) {
+  /**
+   * The points inside a closed line (even-odd), `line`: [[x, y], …]; only those that are `visible`, where that is given.
+   * Exact: in the cells that the line crosses the points are tested one by one, the other cells are in or out as a whole.
+   */
+  inside(line, visible = null) {
     if (line.length < 3) return new Uint32Array(0);
     const crossed = this.crossed(line);
     const found = new Uint32Array(this.n);
@@ -90,17 +111,26 @@ export class Cloud {
     const [low, high] = span(line.map(([, y]) => y));
     for (let row = this.cell(low); row <= this.cell(high); row += 1) {
       const cuts = crossings(line, this.middle(row));
+      let next = 0; // the first cut to the right of the column
       for (let column = 0; column < this.side; column += 1) {
+        while (next < cuts.length && cuts[next] <= this.middle(column)) next += 1;
         const c = row * this.side + column;
-        if (this.start[c] === this.start[c + 1]) continue;
-        if (!crossed[c] && !odd(cuts, this.middle(column))) continue;
-        for (let at = this.start[c]; at < this.start[c + 1]; at += 1) {
-          const i = this.points[at];
-          if (visible(i) && (!crossed[c] || contains(line, this.xy[2 * i], this.xy[2 * i + 1]))) found[n++] = i;
-        }
+        if (crossed[c]) n = this.tested(c, found, n, (i) => contains(line, this.xy[2 * i], this.xy[2 * i + 1]) && (!visible || visible(i)));
+        else if ((cuts.length - next) % 2 === 1) n = this.tested(c, found, n, visible);
       }
     }
     return found.slice(0, n);
+  }
+
+  /** Adds the points of a cell that pass the test to `found`, which has `n`, and says how many it has then. */
+  tested(c, found, n, passes) {
+    const points = this.points.subarray(this.start[c], this.start[c + 1]);
+    if (!passes) {
+      found.set(points, n);
+      return n + points.length;
+    }
+    for (const i of points) if (passes(i)) found[n++] = i;
+    return n;
   }
 
   /** Which cells an edge of the line touches. */
@@ -137,6 +167,7 @@ function span(values) {
   return [Math.min(...values), Math.max(...values)];
 }
 
+/** Where the line cuts the horizontal at y, from left to right. */
 function crossings(line, y) {
   const cuts = [];
   for (let k = 0; k < line.length; k += 1) {
@@ -144,11 +175,16 @@ function crossings(line, y) {
     const [bx, by] = line[(k + 1) % line.length];
     if (ay > y !== by > y) cuts.push(ax + ((y - ay) / (by - ay)) * (bx - ax));
   }
-  return cuts;
+  return cuts.sort((a, b) => a - b);
 }
 
-const odd = (cuts, x) => cuts.reduce((sum, cut) => sum + (cut > x), 0) % 2 === 1;
-
+/** Whether (x, y) is inside the line: an odd number of its edges lie to the right. */
 export function contains(line, x, y) {
-  return odd(crossings(line, y), x);
+  let inside = false;
+  for (let k = 0, before = line.length - 1; k < line.length; before = k, k += 1) {
+    const a = line[before];
+    const b = line[k];
+    if (a[1] > y !== b[1] > y && a[0] + ((y - a[1]) / (b[1] - a[1])) * (b[0] - a[0]) > x) inside = !inside;
+  }
+  return inside;
 }

@@ -15,7 +15,12 @@ export async function askFacets(filter, signal) {
     ...columns.map((column) => post("/v1/facets", { filter: filter.filter(({ field }) => field !== column), columns: [column], limit: SHOWN }, signal)),
   ]);
   const better = new Map(own.flatMap(({ facets }) => facets).map((facet) => [facet.column, facet]));
-  return { n: all.n, facets: all.facets.map((facet) => better.get(facet.column) ?? facet) };
+  return { n: all.n ?? total(all.facets[0]), facets: all.facets.map((facet) => better.get(facet.column) ?? facet) };
+}
+
+/** How many items a facet counts, all of them in one place or another. */
+function total(facet) {
+  return facet ? facet.values.reduce((sum, { count: n }) => sum + n, 0) + facet.missing + facet.other : null;
 }
 
 function chosen(filter, column) {
@@ -100,9 +105,9 @@ export function facetPanel() {
 
   function update(answer, filter) {
     const focused = body.contains(document.activeElement) ? [...body.querySelectorAll("button, input")].indexOf(document.activeElement) : -1;
-    const n = answer.n ?? Infinity;
+    const n = answer.n ?? 1;
     const told = [...answer.facets].sort((a, b) => tells(b, n) - tells(a, n));
-    body.replaceChildren(...told.map((facet) => group(facet, filter, Number.isFinite(n) ? n : 1, open)));
+    body.replaceChildren(...told.map((facet) => group(facet, filter, n, open)));
     if (!answer.facets.length) body.append(el("p", { class: "muted", text: "This store has no metadata." }));
     if (focused >= 0) body.querySelectorAll("button, input")[focused]?.focus();
   }

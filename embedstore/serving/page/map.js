@@ -105,7 +105,7 @@ export function mapView(store) {
   function pick(line) {
     if (!cloud) return;
     performance.mark("lasso-start");
-    choose(cloud.inside(line.map(([x, y]) => stage.eye.point(x, y)), visible));
+    choose(cloud.inside(line.map(([x, y]) => stage.eye.point(x, y)), hidden.size ? visible : null));
     performance.measure("lasso", "lasso-start");
     outlineOf(null);
     if (lassoing) useLasso(false);
@@ -117,18 +117,16 @@ export function mapView(store) {
   }
 
   function choose(points) {
-    for (const i of chosen) slots[i] &= ~PICKED;
-    const rows = new Uint32Array(points.length);
-    const own = new Uint8Array(points.length);
-    points.forEach((point, at) => {
-      rows[at] = cloud.rows[point];
-      own[at] = slots[point];
+    for (const point of chosen) slots[point] &= ~PICKED;
+    const counts = new Uint32Array(256);
+    for (const point of points) {
+      counts[slots[point]] += 1;
       slots[point] |= PICKED;
-    });
+    }
     chosen = points;
     stage.colour(slots);
     paint();
-    if (points.length) picked.show(map.key, rows.sort(), own, legend);
+    if (points.length) picked.show(map.key, cloud.rowsOf(points), counts, legend);
     else picked.clear();
   }
 
@@ -258,17 +256,16 @@ export function mapView(store) {
       }
       await colour(wanted, leaving.signal);
       coloured = wanted.colour;
-      drawn();
+      await drawn();
     } catch (error) {
       if (error.name !== "AbortError") note.replaceChildren(problem(error, () => show(state())));
     }
     return undefined;
   }
 
-  function drawn() {
+  async function drawn() {
     say("");
-    stage.drawNow();
-    stage.painter.finish();
+    await stage.drawNow();
     performance.measure("map-drawn", "map-columns");
     host.dataset.points = String(cloud.n);
     const left = cloud.total - cloud.n;

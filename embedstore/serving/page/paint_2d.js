@@ -89,9 +89,10 @@ class FlatPainter {
     this.context.putImageData(this.image, 0, 0);
   }
 
-  finish() {}
+  /** Everything is drawn when `draw` returns. */
+  async finish() {}
 }
 
 export function makeFlat(canvas) {
-  return new FlatPainter(canvas, canvas.getContext("2d"));
+  return new FlatPainter(canvas, canvas.getContext("2d", { willReadFrequently: true }));
 }

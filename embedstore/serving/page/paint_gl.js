@@ -19,7 +19,7 @@ void main() {
 }`;
 
 const DOT = `#version 300 es
-precision mediump float;
+precision highp float;
 flat in vec4 colour;
 uniform float size;
 out vec4 sum;
@@ -56,7 +56,10 @@ function program(gl, vertex, fragment) {
     gl.attachShader(made, shader);
   }
   gl.linkProgram(made);
-  if (!gl.getProgramParameter(made, gl.LINK_STATUS)) return null;
+  if (!gl.getProgramParameter(made, gl.LINK_STATUS)) {
+    console.warn(`The map is drawn without WebGL: ${gl.getProgramInfoLog(made)}`);
+    return null;
+  }
   const uniforms = {};
   for (let i = 0; i < gl.getProgramParameter(made, gl.ACTIVE_UNIFORMS); i += 1) {
     const { name } = gl.getActiveUniform(made, i);
@@ -72,9 +75,14 @@ function texture(gl) {
   return made;
 }
 
+function isSoftware(gl) {
+  const told = gl.getExtension("WEBGL_debug_renderer_info");
+  return /swiftshader|llvmpipe|software|basic render/i.test(String(gl.getParameter(told ? told.UNMASKED_RENDERER_WEBGL : gl.RENDERER)));
+}
+
 class GlPainter {
   constructor(gl, points, tone) {
-    Object.assign(this, { gl, points, tone, kind: "webgl2", n: 0 });
+    Object.assign(this, { gl, points, tone, kind: "webgl2", software: isSoftware(gl) });
     this.places = gl.createBuffer();
     this.codes = gl.createBuffer();
     this.array = gl.createVertexArray();
@@ -155,9 +163,13 @@ class GlPainter {
     gl.drawArrays(gl.TRIANGLES, 0, 3);
   }
 
-  /** Waits until what was asked is drawn; for measurements. */
-  finish() {
-    this.gl.readPixels(0, 0, 1, 1, this.gl.RGBA, this.gl.UNSIGNED_BYTE, new Uint8Array(4));
+  /** Resolves when what was asked is drawn. */
+  async finish() {
+    const { gl } = this;
+    const fence = gl.fenceSync(gl.SYNC_GPU_COMMANDS_COMPLETE, 0);
+    gl.flush();
+    while (fence && !gl.isContextLost() && gl.getSyncParameter(fence, gl.SYNC_STATUS) !== gl.SIGNALED) await new Promise((resolve) => setTimeout(resolve, 2));
+    gl.deleteSync(fence);
   }
 }
 

@@ -40,7 +40,7 @@ const dark = () => matchMedia("(prefers-color-scheme: dark)").matches;
 /** The colour of a slot, as CSS writes it. */
 export function colourOf(slot, error) {
   if (slot >= OTHER) return dark() ? "#59616e" : "#a9b0bb";
-  if (error) return RIGHT[dark() ? "dark" : "light"][slot];
+  if (error) return RIGHT[dark() ? "dark" : "light"][slot === 0 ? 0 : 1];
   return (dark() ? DARK : LIGHT)[slot];
 }
 

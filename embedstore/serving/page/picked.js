@@ -19,25 +19,24 @@ export function wilson(k, n) {
   return [Math.max(0, middle - half), Math.min(1, middle + half)];
 }
 
-function composition(slots, legend) {
-  const counts = new Map();
-  for (const slot of slots) counts.set(slot, (counts.get(slot) ?? 0) + 1);
+/** How many of which class (`counts` by slot); of a head's errors the share that is wrong. */
+function composition(counts, legend) {
   if (legend.error) {
-    const wrong = counts.get(1) ?? 0;
-    const known = wrong + (counts.get(0) ?? 0);
+    const wrong = counts[1];
+    const known = wrong + counts[0];
     if (!known) return null;
     const [low, high] = wilson(wrong, known);
     return el("p", { class: "muted", text: `${count(wrong)} of ${count(known)} wrong: ${decimal(wrong / known, 2)} [${decimal(low, 2)}, ${decimal(high, 2)}]` });
   }
-  const largest = legend.entries.filter(({ slot }) => counts.has(slot)).sort((a, b) => counts.get(b.slot) - counts.get(a.slot)).slice(0, 6);
+  const largest = legend.entries.filter(({ slot }) => counts[slot]).sort((a, b) => counts[b.slot] - counts[a.slot]).slice(0, 6);
   return el("ul", { class: "picked-classes" }, largest.map(({ slot, name }) => {
     const dot = el("span", { class: "dot" });
     dot.style.setProperty("background-color", colourOf(slot, legend.error));
-    return el("li", {}, dot, el("span", { class: "legend-name", text: name }), el("span", { class: "muted", text: count(counts.get(slot)) }));
+    return el("li", {}, dot, el("span", { class: "legend-name", text: name }), el("span", { class: "muted", text: count(counts[slot]) }));
   }));
 }
 
-/** The panel: {element, show(key, rows, slots, legend), clear()}. */
+/** The panel: {element, show(key, rows, counts, legend), clear()}. */
 export function pickedPanel(cleared) {
   const element = el("aside", { class: "picked", "aria-label": "Selection", hidden: true });
   let current = null;
@@ -93,7 +92,7 @@ export function pickedPanel(cleared) {
     return el("div", { class: "row" }, el("span", { text: "Label as" }), chooser, go);
   }
 
-  function show(key, rows, slots, legend) {
+  function show(key, rows, counts, legend) {
     current = { key, rows };
     const said = el("p", { class: "save-said", role: "status" });
     const save = button("CSV of ids", () => guarded(said, async () => {
@@ -103,7 +102,7 @@ export function pickedPanel(cleared) {
     }));
     element.replaceChildren(
       el("header", { class: "picked-head" }, el("h2", { text: `${plural(rows.length, "item")} selected` }), iconButton("close", "Clear the selection (Esc)", cleared)),
-      composition(slots, legend) ?? "",
+      composition(counts, legend) ?? "",
       el("div", { class: "row" }, save), labelling(said), said, ...(rows.length ? listing(said) : []));
     element.hidden = false;
     announce(`${rows.length} items selected`);

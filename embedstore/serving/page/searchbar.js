@@ -111,7 +111,7 @@ export function searchBar(store) {
   });
   const file = el("input", { type: "file", accept: "image/*", hidden: true, on: { change: () => { if (file.files[0]) searchPicture(file.files[0]); file.value = ""; } } });
   const held = el("ul", { class: "tokens", "aria-label": "What is looked for" });
-  const box = el("div", { class: "box" }, icon("search"), held, input, el("kbd", { class: "hint", text: "/", "aria-hidden": "true" }),
+  const box = el("div", { class: "box" }, icon("search"), el("div", { class: "box-text" }, held, input), el("kbd", { class: "hint", text: "/", "aria-hidden": "true" }),
     iconButton("upload", "Search by a picture", () => file.click()), file);
   const form = el("form", {
     class: "search", role: "search",

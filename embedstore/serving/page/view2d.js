@@ -2,17 +2,20 @@
 
 export class Eye {
   constructor() {
+    this.bounds = [-1, -1, 1, 1];
     this.reset(1, 1);
   }
 
-  /** Shows everything in a window of that size (CSS pixels). */
+  /** Shows everything, which lies in `bounds`, in a window of that size (CSS pixels). */
   reset(width, height) {
-    Object.assign(this, { x: 0, y: 0, width, height });
+    const [left, low, right, high] = this.bounds;
+    Object.assign(this, { x: (left + right) / 2, y: (low + high) / 2, width, height });
     this.scale = this.whole;
   }
 
   get whole() {
-    return (Math.min(this.width, this.height) / 2) * 0.94;
+    const [left, low, right, high] = this.bounds;
+    return Math.min(this.width / Math.max(1e-3, right - left), this.height / Math.max(1e-3, high - low)) * 0.92;
   }
 
   get zoom() {
