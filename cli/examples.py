@@ -55,6 +55,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "repair": ("embedstore repair my.store", "embedstore repair my.store photos/"),
     "remove": ("embedstore remove my.store photo-17.jpg photo-18.jpg",),
     "compact": ("embedstore compact my.store",),
+    "serve": ("embedstore serve my.store --open", "embedstore serve my.store --host 0.0.0.0 --token-file token.txt"),
     "encoders": ("embedstore encoders",),
 }
 

@@ -32,6 +32,7 @@ from .remove import remove
 from .repair import repair
 from .search import search
 from .select import select
+from .serve import serve
 from .train import train
 from .verify import verify
 
@@ -53,7 +54,7 @@ app = typer.Typer(
 
 COMMANDS = (
     *(demo, embed, import_vectors, info, index, search, train, evaluate, predict, compare, labels, select, align),
-    *(eval_search, dedup, verify, repair, remove, compact, encoders),
+    *(eval_search, dedup, verify, repair, remove, compact, serve, encoders),
 )
 """In the order in which help lists them; each parses, calls the library and prints, and imports what it needs inside."""
 PLUGINS = {embed: WithDatasets, train: WithHeads}

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from embedstore.retrieval.search import search
     from embedstore.retrieval.search_result import SearchResult
     from embedstore.retrieval.searcher import Searcher
+    from embedstore.serving.serve import serve
     from embedstore.spec import EncoderSpec
     from embedstore.store import Store, View
     from embedstore.store.verify import verify
@@ -79,6 +80,7 @@ _HOMES = {
     "search": "embedstore.retrieval.search",
     "search_batch": "embedstore.retrieval.batch",
     "select": "embedstore.training.select",
+    "serve": "embedstore.serving.serve",
     "train": "embedstore.training.train",
     "verify": "embedstore.store.verify",
 }
@@ -125,6 +127,7 @@ __all__ = [
     "search",
     "search_batch",
     "select",
+    "serve",
     "train",
     "verify",
 ]

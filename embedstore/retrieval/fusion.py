@@ -88,6 +88,26 @@ def diversified(scores: Array, vectors: Array, diversity: float, k: int) -> npt.
     return np.asarray(chosen, np.intp)
 
 
+def folded(vectors: Array, threshold: float) -> npt.NDArray[np.intp]:
+    """The place (n,) that each of `vectors` (n, dim) goes by: its own, or the first one before it that is near and stands.
+
+    Parameters
+    ----------
+    threshold : float
+        Cosine from which on two are near.
+    """
+    unit = unit_rows(vectors)
+    places = np.arange(len(unit))
+    standing: list[int] = []
+    for place in range(len(unit)):
+        near = np.flatnonzero(unit[standing] @ unit[place] >= threshold)
+        if len(near):
+            places[place] = standing[int(near[0])]
+        else:
+            standing.append(place)
+    return places
+
+
 def first_of_each(values: Sequence[Any], limit: int) -> npt.NDArray[np.intp]:
     """Places of the first `limit` of each distinct value, in order."""
     seen: dict[Any, int] = {}

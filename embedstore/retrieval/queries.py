@@ -123,8 +123,10 @@ class Resolver:
             raise UsageError(skipped[head])
         raise UsageError(f"{self.store.path} has no space {name!r}. Spaces: {', '.join(self.spaces) or 'none yet'}.")
 
-    def payload(self, modality: str, given: str | os.PathLike[str], space: str | None) -> Asked:
-        """A text, or the path of a file of another modality.
+    def payload(
+        self, modality: str, given: str | os.PathLike[str] | bytes, space: str | None, vector: Float | None = None
+    ) -> Asked:
+        """A text, or a file of another modality, by its path or its bytes; its `vector` (dim,), where it is encoded already.
 
         Raises
         ------
@@ -136,15 +138,23 @@ class Resolver:
         if modality == "text" and not str(given).strip():
             raise UsageError("The text to search for is empty.")
         target = self.comparable(modality, space)
-        if modality == "text":
+        if vector is not None:
+            pass
+        elif modality == "text":
             vector = self.encode(target, modality, [str(given).encode()])[0]
         else:
-            vector = self._file(target, modality, os.fspath(given))
+            vector = self._file(target, modality, given)
         vector = _directed(vector, f"The vector of this {modality}")
         return Asked(target, vector, note=_declared_note(target), aligned=() if space else tuple(self.alignments(modality)))
 
-    def _file(self, target: SearchableSpace, modality: str, path: str) -> Float:
+    def _file(self, target: SearchableSpace, modality: str, given: str | os.PathLike[str] | bytes) -> Float:
         """The vector (dim,) of a file."""
+        if isinstance(given, bytes):
+            try:
+                return np.asarray(self.encode(target, modality, [given])[0])
+            except PayloadError as error:
+                raise SourceError(f"The {modality} cannot be used: {error.reason}") from error
+        path = os.fspath(given)
         if not is_url(path) and not os.path.exists(path):
             raise SourceError(absent(path))
         try:
@@ -172,7 +182,7 @@ class Resolver:
         Spaces that an aligner makes have to be asked for, so that aligning a store changes the meaning of no query.
         """
         spaces = [self.space(wanted)] if wanted else [self.spaces[name] for name in self.store.spaces]
-        crossing = [s for s in spaces if s.spec.modality != modality and self._crosses(s, modality)]
+        crossing = [s for s in spaces if s.spec.modality != modality and self.crosses(s, modality)]
         same = [s for s in spaces if s.spec.modality == modality]
         if found := [*crossing, *same]:
             return found[0]
@@ -181,9 +191,9 @@ class Resolver:
     def alignments(self, modality: str) -> list[str]:
         """The spaces of aligners that a query of `modality` finds items of another modality in."""
         made = [s for s in self.spaces.values() if isinstance(s, ProjectedSpace) and s.spec.modality != modality]
-        return [space.name for space in made if self._crosses(space, modality)]
+        return [space.name for space in made if self.crosses(space, modality)]
 
-    def _crosses(self, target: SearchableSpace, modality: str) -> bool:
+    def crosses(self, target: SearchableSpace, modality: str) -> bool:
         """Whether something may make vectors of `modality` for `target`: an aligned space, or the encoder of a stored one."""
         if target.spec.alignment is None:
             return False
@@ -200,7 +210,7 @@ class Resolver:
             ways.insert(0, "--image FILE")
         elif "text" in encodable:
             ways.insert(0, "--text WORDS")
-        others = [s.name for s in self.spaces.values() if s.spec.modality == modality or self._crosses(s, modality)]
+        others = [s.name for s in self.spaces.values() if s.spec.modality == modality or self.crosses(s, modality)]
         if made := [name for name in self.alignments(modality) if wanted and name.endswith(f".{wanted}")]:
             ways += [f"--space {name}" for name in made]
         elif wanted and others:
@@ -260,9 +270,15 @@ class Resolver:
         vector = _directed(vectors[at], f"The vector of item {item!r} in space {holding[at].name!r}")
         return Asked(holding[at], vector, leave_out=(int(row[0]),))
 
-    def examples(self, like: Sequence[str], unlike: Sequence[str], space: str | None) -> Asked:
-        """Towards the mean of some items, and half as far away from that of others (Rocchio)."""
-        if not like:
+    def examples(self, like: Sequence[str], unlike: Sequence[str], space: str | None, *, alone: bool = True) -> Asked:
+        """Towards the mean of some items, and half as far away from that of others (Rocchio).
+
+        Parameters
+        ----------
+        alone : bool
+            Whether they are the whole question; beside another query there may be nothing to go towards.
+        """
+        if not like and alone:
             raise UsageError("--unlike needs at least one --like: say what to look for before what to avoid.")
         rows = self.store.items.rows_of([*like, *unlike])
         spaces = [self.space(space)] if space else list(self.spaces.values())
@@ -275,11 +291,12 @@ class Resolver:
         for item, vector in zip([*like, *unlike], vectors, strict=True):
             _directed(vector, f"The vector of item {item!r} in space {fits[0].name!r}")
         vectors = unit_rows(vectors)
-        towards = vectors[: len(like)].mean(axis=0)
+        towards = vectors[: len(like)].mean(axis=0) if like else 0.0
         away = UNLIKE * vectors[len(like) :].mean(axis=0) if unlike else 0.0
         if np.linalg.norm(towards - away) < CANCELLED:
             raise UsageError("The examples cancel one another out: there is no direction to search in. Change one of them.")
-        return Asked(fits[0], np.asarray(towards - away, np.float32), leave_out=tuple(int(r) for r in rows))
+        weight = 1.0 if like else UNLIKE
+        return Asked(fits[0], np.asarray(towards - away, np.float32), weight, leave_out=tuple(int(r) for r in rows))
 
     def vector(self, vector: QueryVector | npt.NDArray[Any], space: str | None) -> Asked:
         """A vector made elsewhere, whose fingerprint is compared where it has one."""
@@ -389,7 +406,7 @@ def weighted(asked: list[Asked], weights: Sequence[float] | None, fusion: str) -
         raise UsageError(
             f"Weights below 0 need queries in one space, which are added up. Got {weights!r} across spaces or with rrf."
         )
-    return [replace(one, weight=float(weight)) for one, weight in zip(asked, values, strict=True)]
+    return [replace(one, weight=one.weight * float(weight)) for one, weight in zip(asked, values, strict=True)]
 
 
 def combined(group: Sequence[Asked]) -> Asked:

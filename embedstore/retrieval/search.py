@@ -25,8 +25,8 @@ def search(store: Store | str | Path, **query: Unpack[Question]) -> SearchResult
 
     Parameters
     ----------
-    text, image, audio : str or path, or several
-        Encoded by the encoder of the space that is searched.
+    text, image, audio : str, path or bytes, or several
+        Words, and files by their paths or contents. Encoded by the encoder of the space that is searched.
     id : str, or several
         An item's own vector; the item is left out of the results.
     vector : QueryVector or (dim,) array
@@ -41,6 +41,8 @@ def search(store: Store | str | Path, **query: Unpack[Question]) -> SearchResult
         Which space to search. Without it: for a text or an image one that the query can be compared with, preferring
         one of another modality by the same model (a CLIP text finds images); for an id the first that has the item. A space
         that `align` made is searched only where it is named.
+    spaces : mapping of str to float, optional
+        Instead of one space several, each with its weight: the query is asked in each of them, and the answers are joined.
     k, offset : int
         How many results, and how many to skip before them.
     where : str, optional
@@ -53,6 +55,9 @@ def search(store: Store | str | Path, **query: Unpack[Question]) -> SearchResult
         From 0 (nearest) to 1: how much a result should differ from those before it (maximal marginal relevance).
     group_by : str, optional
         Column of which each value is returned at most `per_group` times.
+    fold : float, optional
+        Of results that are nearer to one another than this cosine, in the space of the first query, one is shown: the best
+        one. Its `folded` has the ids of the others that were looked at.
     recall : float, optional
         An operating point of the index other than the one it was built for; 1 for exact search.
     device : str

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from embedstore.retrieval.queries import QueryVector
 
-Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+Paths = str | os.PathLike[str] | bytes | Sequence[str | os.PathLike[str] | bytes]
+"""Files, or their bytes."""
 FUSIONS = ("score", "rrf")
 BATCHED = ("space", "k", "where", "recall", "device")
 """Options that `search_batch` has, too; the others make one question."""
@@ -36,6 +37,7 @@ class Query(TypedDict, total=False):
     weights: Sequence[float] | None
     fusion: str
     space: str | None
+    spaces: Mapping[str, float] | None
     k: int
     offset: int
     where: str | None
@@ -44,6 +46,7 @@ class Query(TypedDict, total=False):
     diversity: float
     group_by: str | None
     per_group: int
+    fold: float | None
     recall: float | None
 
 
@@ -73,6 +76,7 @@ class SearchOptions:
     weights: Sequence[float] | None = None
     fusion: str = option(FUSIONS[0], "How spaces are joined: score or rrf.")
     space: str | None = option(None, "The space to search.")
+    spaces: Mapping[str, float] | None = None
     k: int = option(10, "How many results.", flag="-k")
     offset: int = option(0, "How many results to skip: the next page.")
     where: str | None = None
@@ -81,6 +85,7 @@ class SearchOptions:
     diversity: float = option(0.0, "0 nearest, 1 most different from one another.")
     group_by: str | None = option(None, "Column; each value is shown once.")
     per_group: int = 1
+    fold: float | None = option(None, "Show one of results nearer to one another than this cosine, such as 0.98.")
     recall: float | None = option(None, "Operating point of the index; 1 is exact.")
     device: str = option("auto", DEVICES)
 
@@ -99,12 +104,22 @@ class SearchOptions:
             raise UsageError(f"diversity must lie between 0 (nearest) and 1 (most different). Got {self.diversity} instead.")
         if self.recall is not None and not 0 < self.recall <= 1:
             raise UsageError(f"recall must lie between 0 and 1. Got {self.recall} instead.")
+        if self.fold is not None and not 0 < self.fold <= 1:
+            raise UsageError(f"fold must be a cosine above 0 and at most 1, such as 0.98. Got {self.fold} instead.")
+        if self.spaces is not None:
+            self._check_spaces(self.spaces)
         if self.min_score is not None and math.isnan(self.min_score):
             raise UsageError("min_score must be a number. Got nan instead.")
         if self.fusion not in FUSIONS:
             raise UsageError(f"fusion must be one of {', '.join(FUSIONS)}. Got {self.fusion!r} instead.")
         if self.vector is not None and not _is_vector(self.vector):
             raise UsageError(f"vector must be a QueryVector, or numbers of shape (dim,). Got {shown(self.vector)} instead.")
+
+    def _check_spaces(self, spaces: Mapping[str, float]) -> None:
+        if self.space is not None:
+            raise UsageError("Name one space, or spaces and the weight of each; not both.")
+        if not spaces or not all(0 < weight < math.inf for weight in spaces.values()):
+            raise UsageError(f"spaces must name spaces with weights above 0. Got {shown(dict(spaces))} instead.")
 
     @property
     def last(self) -> int:

@@ -10,12 +10,16 @@ from embedstore.evaluation.bootstrap import Score
 
 @dataclass(frozen=True)
 class Hit:
-    """One result; `score` is the cosine to the query, or the fused score of several."""
+    """One result; `score` is the cosine to the query, or the fused score of several.
+
+    `folded` are the ids of results that are near copies of it, where a search folds them.
+    """
 
     rank: int
     id: str
     score: float
     metadata: dict[str, Any]
+    folded: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -50,21 +54,25 @@ class SearchResult:
 
     def to_dict(self) -> dict[str, Any]:
         """The document of ``embedstore search --json``."""
-        hits = [{"rank": h.rank, "id": h.id, "score": h.score, **_renamed(h.metadata)} for h in self.results]
+        hits = [{"rank": h.rank, "id": h.id, "score": h.score, **_named(h)} for h in self.results]
         told = {"note": self.note, "alignment": self.alignment, "aligned": self.aligned}
         more = {key: value for key, value in told.items() if value}
         return {"results": hits, "space": self.space, "took_ms": self.took_ms, "index": self.index, **more}
 
 
-def _renamed(metadata: dict[str, Any]) -> dict[str, Any]:
-    """Metadata whose names are those of a hit's own values get an underscore, or as many as make them unique."""
+def _named(hit: Hit) -> dict[str, Any]:
+    """Metadata of a hit, and what is folded into it, if anything is.
+
+    Columns whose names are those of a hit's own values get an underscore, or as many as make them unique.
+    """
+    own = {"folded": hit.folded} if hit.folded else {}
     names = {}
-    for name in metadata:
+    for name in hit.metadata:
         free = name
-        while free in ("rank", "id", "score") or (free != name and free in metadata):
+        while free in ("rank", "id", "score", *own) or (free != name and free in hit.metadata):
             free += "_"
         names[name] = free
-    return {names[name]: value for name, value in metadata.items()}
+    return {**{names[name]: value for name, value in hit.metadata.items()}, **own}
 
 
 def described(kind: str, at: int, plan: str, recall: Score | None) -> dict[str, Any]:

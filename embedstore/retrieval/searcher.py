@@ -6,9 +6,10 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
-from typing import Any, Unpack
+from typing import Any, TypeVar, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ from embedstore._core.unit import unit_rows
 from embedstore.errors import UsageError
 from embedstore.indexing.exact import RESIDENT_BYTES
 from embedstore.retrieval.aligned_spaces import ProjectedSpace, SearchableSpace
-from embedstore.retrieval.fusion import deepened, diversified, first_of_each, fuse_ranks, fuse_scores, like_cosines
+from embedstore.retrieval.fusion import deepened, diversified, first_of_each, folded, fuse_ranks, fuse_scores, like_cosines
 from embedstore.retrieval.index import OpenIndex, open_index
 from embedstore.retrieval.queries import Asked, Resolver, combined, joined, weighted
 from embedstore.retrieval.search_options import Query, SearchOptions
@@ -31,7 +32,12 @@ __all__ = ["Searcher"]
 
 Rows = npt.NDArray[np.int64]
 Float = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+Key = TypeVar("Key", bound=Hashable)
+Value = TypeVar("Value")
 Ranking = tuple[Rows, npt.NDArray[np.float64]]
+Folded = dict[int, list[int]]
+"""Row → rows of the results that are folded into it."""
 
 BACKGROUND = 1000
 POOL = 100  # of the nearest, that a diverse answer is put together from
@@ -76,7 +82,8 @@ class Searcher:
         self._exact_bytes = exact_bytes
         self._exact_on = device if resident and device.startswith("cuda") else "cpu"
         self._indexes: dict[str, OpenIndex] = {}
-        self._masks: OrderedDict[tuple[str, str], npt.NDArray[np.bool_]] = OrderedDict()
+        self._masks: OrderedDict[tuple[str, str], Mask] = OrderedDict()
+        self._matches: OrderedDict[str, Rows] = OrderedDict()
         self._answers = threading.local()
         self._opening = threading.RLock()
         self._seen = _states(self._watched)
@@ -89,29 +96,34 @@ class Searcher:
 
     def answer(self, wanted: SearchOptions) -> SearchResult:
         """The answer to a question whose options are checked."""
-        columns = self._columns(wanted.columns)
+        columns = self.columns(wanted.columns)
         if wanted.group_by is not None:
-            self._columns([wanted.group_by])
+            self.columns([wanted.group_by])
         start = time.perf_counter()
         self._answers.used = {}
-        asked = self._asked(wanted)
+        asked = self.asked(wanted)
         encoded = time.perf_counter()
         for one in asked:
             self.index(one.space)
         loaded = time.perf_counter()
-        rows, scores = self._ranked(asked, wanted)
+        rows, scores, folded = self._ranked(asked, wanted)
         found = time.perf_counter()
-        hits = self._hits(rows, scores, columns, wanted.offset)
+        ranks = range(wanted.offset + 1, wanted.offset + 1 + len(rows))
+        hits = self.hits(rows, scores, columns, ranks, folded)
         fetched = time.perf_counter()
-        notes = [one.note for one in asked if one.note]
-        notes += [note for s in joined(asked) if (note := self._indexes[s].note)]
-        alignments = [one.space.head for one in asked if isinstance(one.space, ProjectedSpace)]
         took = {"encode": encoded - start, "load": loaded - encoded, "search": found - loaded, "fetch": fetched - found}
+        return self.result(asked, hits, took, self.answered())
+
+    def result(self, asked: Sequence[Asked], hits: list[Hit], took: Mapping[str, float], used: dict[str, Any]) -> SearchResult:
+        """The answer to `asked`: its hits, the seconds that each step took, and how it was found."""
+        notes = [one.note for one in asked if one.note]
+        notes += [note for one in asked if (note := self.index(one.space).note)]
+        alignments = [one.space.head for one in asked if isinstance(one.space, ProjectedSpace)]
         return SearchResult(
             hits,
             " + ".join(joined(asked)),
             {key: round(1000 * s, 2) for key, s in took.items()},
-            self.answered(),
+            used,
             " ".join(dict.fromkeys(notes)) or None,
             " + ".join(dict.fromkeys(alignments)) or None,
             list(dict.fromkeys(name for one in asked for name in one.aligned)),
@@ -149,6 +161,14 @@ class Searcher:
         keep = space.live if among is None else self._mask(space, among)
         return self._nearest(space, queries, k, keep, exclude, recall)
 
+    def nearest_kept(
+        self, space: SearchableSpace, queries: npt.NDArray[Any], k: int, keep: Mask | None, recall: float | None
+    ) -> tuple[Float, Rows, dict[str, Any]]:
+        """`nearest` among the positions that `filter` says, and how it was answered."""
+        self._answers.used = {}
+        scores, rows = self._nearest(space, queries, k, keep, None, recall)
+        return scores, rows, self.answered()
+
     def index(self, space: SearchableSpace) -> OpenIndex:
         """The index of `space`, opened when first needed."""
         with self._opening:
@@ -177,7 +197,7 @@ class Searcher:
         space: SearchableSpace,
         queries: npt.NDArray[Any],
         k: int,
-        keep: npt.NDArray[np.bool_] | None,
+        keep: Mask | None,
         exclude: Rows | None,
         recall: float | None,
     ) -> tuple[Float, Rows]:
@@ -195,9 +215,18 @@ class Searcher:
             scores = np.take_along_axis(np.where(own, np.float32(np.nan), scores), order, axis=1)[:, :k]
         return scores, rows
 
-    def _asked(self, wanted: SearchOptions) -> list[Asked]:
+    def asked(self, wanted: SearchOptions) -> list[Asked]:
         """Every query of the question, with its weight."""
-        space = wanted.space
+        if wanted.spaces is None:
+            return weighted(self._asked_in(wanted.space, wanted), wanted.weights, wanted.fusion)
+        asked = []
+        for space, weight in wanted.spaces.items():
+            own = weighted(self._asked_in(space, wanted), wanted.weights, wanted.fusion)
+            asked += [replace(one, weight=one.weight * weight) for one in own]
+        return asked
+
+    def _asked_in(self, space: str | None, wanted: SearchOptions) -> list[Asked]:
+        """Every query as one of `space`."""
         asked = [
             self.queries.payload(modality, given, space)
             for modality in ("text", "image", "audio")
@@ -208,15 +237,17 @@ class Searcher:
             asked.append(self.queries.vector(wanted.vector, space))
         if wanted.like or wanted.unlike:
             like, unlike = strings(wanted.like or [], "like"), strings(wanted.unlike or [], "unlike")
-            asked.append(self.queries.examples(like, unlike, space))
+            beside = asked[0].space.name if asked else None
+            asked.append(self.queries.examples(like, unlike, space if beside is None else beside, alone=not asked))
         if not asked:
             raise UsageError("Say what to search for: words, --text, --image, --audio, --id, --vector or --like.")
-        return weighted(asked, wanted.weights, wanted.fusion)
+        return asked
 
-    def _ranked(self, asked: Sequence[Asked], wanted: SearchOptions) -> Ranking:
-        """Rows and scores of the page that is wanted."""
+    def _ranked(self, asked: Sequence[Asked], wanted: SearchOptions) -> tuple[Rows, npt.NDArray[np.float64], Folded]:
+        """Rows and scores of the page that is wanted, and which rows are folded into each."""
         needed = -(-wanted.last // POOL) * POOL if wanted.diversity else wanted.last
-        depth = max(DEEPER * needed, 50) if wanted.group_by else needed
+        depth = max(DEEPER * needed, 50) if wanted.group_by or wanted.fold is not None else needed
+        under: Folded = {}
         while True:
             rows, scores = self._candidates(asked, depth, wanted)
             exhausted = len(rows) < depth
@@ -228,6 +259,11 @@ class Searcher:
                 (values,) = self.store.items.lookup.values(rows, [wanted.group_by])
                 places = first_of_each(values, wanted.per_group)
                 rows, scores = rows[places], scores[places]
+            if wanted.fold is not None:
+                heads = folded(_vectors_of(rows, asked[0].space), wanted.fold)
+                under = _under(rows, heads)
+                first = heads == np.arange(len(rows))
+                rows, scores = rows[first], scores[first]
             if exhausted or len(rows) >= needed:
                 break
             depth *= 4
@@ -243,7 +279,7 @@ class Searcher:
             ]
             order = np.concatenate([np.empty(0, np.intp), *chosen])
             rows, scores = rows[order], scores[order]
-        return rows[wanted.offset : wanted.last], scores[wanted.offset : wanted.last]
+        return rows[wanted.offset : wanted.last], scores[wanted.offset : wanted.last], under
 
     def _candidates(self, asked: Sequence[Asked], depth: int, wanted: SearchOptions) -> Ranking:
         groups = joined(asked)
@@ -263,7 +299,7 @@ class Searcher:
         return deepened(depth, ranked)
 
     def _one(self, asked: Asked, depth: int, wanted: SearchOptions, leave_out: Rows) -> Ranking:
-        keep, deeper = self._filter(asked.space, wanted.where), depth + len(leave_out)
+        keep, deeper = self.filter(asked.space, wanted.where), depth + len(leave_out)
         scores, rows = self._nearest(asked.space, asked.vector[None], deeper, keep, None, wanted.recall)
         kept = rows[0] >= 0
         if len(leave_out):
@@ -285,24 +321,28 @@ class Searcher:
             background.append((float(usual.mean()), float(usual.std())))
         return fuse_scores(rows, scores, background, [one.weight for one in asked])
 
-    def _filter(self, space: SearchableSpace, where: str | None) -> npt.NDArray[np.bool_] | None:
-        """Positions of the space that may be found; None for all."""
+    def filter(self, space: SearchableSpace, where: str | None) -> Mask | None:
+        """Which positions (n,) of `space.raw` may be found; None for all. The last filters asked for are kept."""
         if where is None:
             return space.live
         key = (space.name, where)
         with self._opening:
             mask = self._masks.get(key)
         if mask is None:
-            mask = self._mask(space, self.store.where(where))  # may take long: other searches go on
+            mask = self._mask(space, self.matching(where))
         with self._opening:
-            if key not in self._masks:
-                self._masks[key] = mask
-                while len(self._masks) > FILTERS_KEPT:
-                    self._masks.popitem(last=False)
-            self._masks.move_to_end(key)
-            return self._masks[key]
+            return _kept(self._masks, key, mask)
 
-    def _mask(self, space: SearchableSpace, rows: Rows) -> npt.NDArray[np.bool_]:
+    def matching(self, where: str) -> Rows:
+        """Rows (n,) ascending of the items that match a filter. The last filters asked for are kept."""
+        with self._opening:
+            rows = self._matches.get(where)
+        if rows is None:
+            rows = self.store.where(where)  # may take long: other searches go on
+        with self._opening:
+            return _kept(self._matches, where, rows)
+
+    def _mask(self, space: SearchableSpace, rows: Rows) -> Mask:
         table = np.zeros(self.store.manifest.next_row + 1, bool)
         table[rows] = True
         mask = table[space.raw_rows]
@@ -310,7 +350,8 @@ class Searcher:
         mask.flags.writeable = False
         return mask
 
-    def _columns(self, columns: Sequence[str] | None) -> list[str]:
+    def columns(self, columns: Sequence[str] | None) -> list[str]:
+        """The columns to return with each hit; `UsageError` where there is no such column."""
         types = self.store.items.column_types()
         if columns is None:
             return self.store.items.metadata_columns()
@@ -319,12 +360,30 @@ class Searcher:
             raise UsageError(f"No column is called {unknown[0]!r}. Columns: {', '.join(types)}.")
         return columns
 
-    def _hits(self, rows: Rows, scores: npt.NDArray[Any], columns: list[str], offset: int) -> list[Hit]:
-        ids, *values = self.store.items.lookup.values(rows, ["id", *columns])
-        return [
-            Hit(offset + i + 1, ids[i], round(score, 6), {c: column[i] for c, column in zip(columns, values, strict=True)})
+    def hits(
+        self, rows: Rows, scores: npt.NDArray[Any], columns: list[str], ranks: Sequence[int], folded: Folded | None = None
+    ) -> list[Hit]:
+        """Hits of `rows` (n,) with their `scores` (n,), `ranks` (n,) and the values of `columns`."""
+        lookup = self.store.items.lookup
+        ids, *values = lookup.values(rows, ["id", *columns])
+        hits = [
+            Hit(ranks[i], ids[i], round(score, 6), {c: column[i] for c, column in zip(columns, values, strict=True)})
             for i, score in enumerate(scores.tolist())
         ]
+        if not folded:
+            return hits
+        under = [np.asarray(folded.get(row, ()), np.int64) for row in rows.tolist()]
+        names = [lookup.values(own, ["id"])[0] for own in under]
+        return [replace(hit, folded=own) for hit, own in zip(hits, names, strict=True)]
+
+
+def _kept(cache: OrderedDict[Key, Value], key: Key, value: Value) -> Value:
+    """What `cache` has under `key`, which is `value` if it had nothing; the keys asked for longest ago make room."""
+    found = cache.setdefault(key, value)
+    cache.move_to_end(key)
+    while len(cache) > FILTERS_KEPT:
+        cache.popitem(last=False)
+    return found
 
 
 def _states(paths: Sequence[str]) -> list[tuple[int, int] | None]:
@@ -340,15 +399,23 @@ def _states(paths: Sequence[str]) -> list[tuple[int, int] | None]:
 
 
 def _several(given: Any, what: str) -> list[Any]:
-    """Ids, texts, or paths of files."""
+    """Ids, texts, or files: their paths, or bytes."""
     if given is None:
         return []
     several: list[Any] = list(given) if isinstance(given, Iterable) and not isinstance(given, (str, bytes)) else [given]
     if what in ("id", "text"):
         return strings(several, what)
-    if wrong := [one for one in several if not isinstance(one, (str, os.PathLike))]:
+    if wrong := [one for one in several if not isinstance(one, (str, os.PathLike, bytes))]:
         raise UsageError(f"{what} should be paths. Got {wrong[0]!r} ({type(wrong[0]).__name__}) instead.")
     return several
+
+
+def _under(rows: Rows, heads: npt.NDArray[np.intp]) -> Folded:
+    """The row of each place that others are folded into, and their rows; `heads` (n,) is the place that each goes by."""
+    found: Folded = {}
+    for place in np.flatnonzero(heads != np.arange(len(rows))).tolist():
+        found.setdefault(int(rows[heads[place]]), []).append(int(rows[place]))
+    return found
 
 
 def _vectors_of(rows: Rows, space: SearchableSpace) -> Float:

@@ -31,7 +31,7 @@ from embedstore.training.predict_options import PredictOptions
 from embedstore.training.saved import check_fingerprints, find_head, specs_for, task_of, trained_on
 from embedstore.training.tasks.base import Predicted, Task
 
-__all__ = ["Explanation", "Predictions", "predict"]
+__all__ = ["Explanation", "Predictions", "predict", "predict_rows"]
 
 Array = npt.NDArray[Any]
 BLOCK = 16384
@@ -223,6 +223,22 @@ def predict(
         return _certain(_predict_rows(task, record, new, rows, training, unusable), kept, options)
 
 
+def predict_rows(record: HeadRecord, store: Store, rows: npt.NDArray[np.int64], *, contributions: bool = False) -> Predictions:
+    """`predict` for whoever holds a head already, and knows which stored items, at `rows` (n,), it is asked about.
+
+    Parameters
+    ----------
+    contributions : bool
+        Whether to say what each input contributed; the nearest training items are left out.
+
+    Raises
+    ------
+    UsageError, FingerprintError
+    """
+    check_fingerprints(record, specs_for(record, store), str(store.path))
+    return _predict_rows(task_of(record), record, store, rows, None, [], explained=contributions)
+
+
 def _stored_rows(record: HeadRecord, store: Store, ids: Sequence[str] | None, where: str | None) -> npt.NDArray[np.int64]:
     rows = store.view(inputs=list(record.inputs), where=where).rows
     if ids is None:
@@ -272,8 +288,10 @@ def _predict_rows(
     rows: npt.NDArray[np.int64],
     training: View | None,
     unusable: list[tuple[str, str]],
+    *,
+    explained: bool = False,
 ) -> Predictions:
-    """Predict items of `store`; explain them if the items that the head was fitted on are given."""
+    """Predict items of `store`; explain them, with what is nearest if the items that the head was fitted on are given."""
     head = record.head
     found: list[npt.NDArray[np.float64]] = [np.empty((0, *head.output_shape))]
     explanations: list[Explanation] = []
@@ -281,7 +299,7 @@ def _predict_rows(
     for block, inputs, present in _blocks(record, store, rows):
         missing += _missing(present)
         found.append(head.outputs(inputs, present=present))
-        if training is not None:
+        if explained or training is not None:
             explanations += _explain(record, training, block, inputs, present, found[-1], store)
     predicted = task.predicted(head, np.concatenate(found))
     ids = np.array(store.items.take(rows, ["id"]).column("id").to_pylist(), dtype=object)
@@ -331,7 +349,7 @@ def _blocks(
 
 def _explain(
     record: HeadRecord,
-    view: View,
+    view: View | None,
     rows: npt.NDArray[np.int64],
     inputs: Mapping[str, Array],
     present: Mapping[str, Array],
@@ -344,6 +362,8 @@ def _explain(
         return record.head.outputs(x, present=masks).reshape(len(rows), -1)
 
     values = explain(says, inputs, present, outputs.reshape(len(rows), -1).argmax(axis=1))
+    if view is None:
+        return [Explanation({name: float(value[i]) for name, value in values.items()}, []) for i in range(len(rows))]
     same = rows if store.path == view.store.path else np.full(len(rows), -1)
     spaces = {name: inputs[name] for name in record.inputs}
     masks = {name: present[name] for name in record.inputs}

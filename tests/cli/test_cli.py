@@ -23,7 +23,7 @@ from embedstore.sources import MemorySource
 
 COMMANDS = (
     *("demo", "embed", "import", "info", "index", "search", "train", "evaluate", "predict", "align", "eval-search", "dedup"),
-    *("verify", "remove", "repair", "compact", "encoders", "compare", "labels", "select"),
+    *("verify", "remove", "repair", "compact", "encoders", "compare", "labels", "select", "serve"),
 )
 
 

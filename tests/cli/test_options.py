@@ -31,6 +31,7 @@ from embedstore.retrieval.compact_options import CompactOptions
 from embedstore.retrieval.eval_search_options import EvalSearchOptions
 from embedstore.retrieval.index_options import IndexOptions
 from embedstore.retrieval.search_options import BATCHED, SearchOptions
+from embedstore.serving.serve_options import ServeOptions
 from embedstore.sources import MemorySource
 from embedstore.training.compare_options import CompareOptions
 from embedstore.training.evaluate_options import EvaluateOptions
@@ -108,6 +109,7 @@ VERBS = [
         {"store", "dataset", "on_progress"},
         {"columns": "id_column", "allow_models": "allow_model"},
     ),
+    Verb("serve", es.serve, ServeOptions, {"store", "on_ready"}, flags={"seconds": ["--timeout"]}),
     Verb("compact", es.compact, CompactOptions, {"store", "on_progress"}),
     Verb("select", es.select, SelectOptions, {"store"}, {"where": "where"}, {"n": ["-n"]}),
     Verb("compare", es.compare, CompareOptions, {"store", "target", "on_progress"}, {"where": "where"}),

@@ -1,0 +1,68 @@
+"""The store, its items, their pictures, and how values of columns are spread."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query, Response
+
+from embedstore._version import __version__
+from embedstore.serving.answers import items
+from embedstore.serving.facets import facets
+from embedstore.serving.models import FacetsRequest
+from embedstore.serving.replies import refused, reply
+from embedstore.serving.routes_search import WRONG
+from embedstore.serving.service import Service
+from embedstore.serving.session import Session
+from embedstore.serving.thumbnails import SIZES, Thumbnails
+
+Document = dict[str, Any]
+ItemId = Annotated[str, Query(min_length=1, max_length=2000)]
+CACHED = "private, max-age=3600"
+
+
+def router(service: Service) -> APIRouter:
+    """The routes of items."""
+    routes = APIRouter(prefix="/v1", responses=WRONG, tags=["items"])
+    pictures = Thumbnails()
+
+    @routes.get("/store", summary="What the store holds, and what may be asked of it")
+    async def store() -> Response:
+        writable = service.options.writable
+        return reply(await service.run(service.session.describe, writable=writable, version=__version__))
+
+    @routes.get("/item", summary="One item")
+    async def item(id: ItemId) -> Response:
+        return reply(await service.run(_item, service.session, id))
+
+    @routes.get("/thumbnail", summary="The picture of an item in small", response_class=Response)
+    async def thumbnail(
+        id: ItemId,
+        size: Annotated[int, Query(ge=16, le=SIZES[-1])] = 256,
+        space: Annotated[str | None, Query(max_length=200)] = None,
+        if_none_match: Annotated[str | None, Header()] = None,
+    ) -> Response:
+        found = await service.run(pictures.of, service.session, id, size, space)
+        if found is None:
+            return refused(404, "The item has no picture that can be read.", "Show its text and metadata: GET /v1/item.")
+        headers = {"etag": found.etag, "cache-control": CACHED}
+        if if_none_match is not None and found.etag in if_none_match:
+            return Response(status_code=304, headers=headers)
+        return Response(found.data, media_type="image/jpeg", headers=headers)
+
+    @routes.post("/facets", summary="Values of columns with counts")
+    async def counted(request: FacetsRequest) -> Response:
+        return reply(await service.run(facets, service.session, request))
+
+    return routes
+
+
+def _item(session: Session, id: str) -> Document:
+    row = session.store.items.rows_of([id])
+    (found,) = items(session, row)
+    payloads = {}
+    for name, space in session.store.spaces.items():
+        if space.has(row)[0]:
+            kind = space.spec.modality
+            payloads[name] = {"kind": kind, "text": found["text"] if kind == "text" else None}
+    return {"id": id, "kind": found["kind"], "text": found["text"], "metadata": found["metadata"], "payloads": payloads}
