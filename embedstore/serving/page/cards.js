@@ -36,11 +36,17 @@ export function contributions(given) {
   }));
 }
 
+/** A class, a number or several labels, as a head says them. */
+function classText(value) {
+  if (Array.isArray(value)) return value.join(", ") || "none";
+  return typeof value === "number" ? String(Number(value.toPrecision(4))) : String(value);
+}
+
 function prediction(given) {
   if (!given) return null;
-  const probability = given.probability === null || given.probability === undefined ? "" : `${Math.round(given.probability * 100)} %`;
+  const probability = typeof given.probability !== "number" ? "" : `${Math.round(given.probability * 100)} %`;
   return el("div", { class: "card-says" },
-    el("span", { class: "card-class" }, el("b", { text: String(given.class) }), " ", el("span", { class: "muted", text: probability })),
+    el("span", { class: "card-class" }, el("b", { text: classText(given.class) }), " ", el("span", { class: "muted", text: probability })),
     contributions(given.contributions));
 }
 

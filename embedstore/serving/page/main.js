@@ -34,10 +34,22 @@ async function viewOf(name, store, reload) {
   return views[name];
 }
 
+/** Reads the store anew until it has the head that was just saved; a server follows its store within seconds. */
+async function readAgain(store, head) {
+  for (let turn = 0; turn < 20; turn += 1) {
+    Object.assign(store, await get("/v1/store"));
+    if (store.heads.some(({ name }) => name === head)) return;
+    await new Promise((resolve) => setTimeout(resolve, 300));
+  }
+}
+
 async function run(store) {
   document.getElementById("store-name").textContent = store.name;
   document.title = `${store.name} · embedstore`;
-  const reload = async () => Object.assign(store, await get("/v1/store")) && views.search.refresh();
+  const reload = async (head) => {
+    await readAgain(store, head);
+    views.search.refresh();
+  };
   const refreshTools = tools();
   let latest = 0;
 

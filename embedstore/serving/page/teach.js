@@ -69,9 +69,9 @@ function saving(store, saved) {
         try {
           const { head } = await post("/v1/teach/save", { name: name.value, classes: taught(state()), ...(space ? { space } : {}) });
           said.replaceChildren(`Saved as the head “${head}”.`);
-          announce(`Saved as the head ${head}.`);
           name.value = "";
           await saved(head);
+          announce(`Saved as the head ${head}.`);
         } catch (error) {
           said.replaceChildren(problem(error));
         }
