@@ -140,7 +140,9 @@ def measured(browser: Any, answers: Answers, seconds: float) -> dict[str, Any]:
     page.evaluate(LASSO, lasso())
     held = clock.read() - before
     page.locator(".picked h2").wait_for()
-    took = {one["name"]: one["duration"] for one in page.evaluate("performance.getEntriesByType('measure').map((m) => m.toJSON())")}
+    took = {
+        one["name"]: one["duration"] for one in page.evaluate("performance.getEntriesByType('measure').map((m) => m.toJSON())")
+    }
     found = {
         "painter": page.locator(".map-stage canvas").get_attribute("data-painter"),
         "drawn ms": took["map-drawn"],

@@ -32,7 +32,7 @@ export function request(state, { offset = 0, k = state.k } = {}) {
   return body;
 }
 
-/** Whether two classes have marks, which is what a head needs. */
+/** Whether two classes have marks. With one alone the server ranks too: what is not marked counts a little as the other. */
 export function canTeach(state) {
   return state.classes.filter(([, ids]) => ids.length).length >= 2;
 }
@@ -40,27 +40,24 @@ export function canTeach(state) {
 function teaching(state, { offset, k }) {
   const body = { classes: taught(state), rank: state.rank, k, offset, uncertain: offset ? 0 : UNCERTAIN };
   if (!body.classes[body.rank]) body.rank = Object.keys(body.classes)[0];
-  if (state.space) body.space = state.space;
   if (state.filter.length) body.filter = state.filter;
-  return body;
+  return { ...body, ...taughtOn(state) };
+}
+
+/** The spaces that a taught head sees: the one chosen, or those that are fused. */
+export function taughtOn({ space, weights }) {
+  const spaces = Object.keys(weights).filter((name) => weights[name] > 0);
+  return spaces.length ? { spaces } : space ? { space } : {};
 }
 
 export function taught(state) {
   return Object.fromEntries(state.classes.filter(([, ids]) => ids.length));
 }
 
-function leaning(state) {
-  const [wanted, ...others] = state.classes;
-  return { ...state, pos: wanted[1], neg: others.flatMap(([, ids]) => ids), q: "", id: "", picture: "" };
-}
-
-/** The answer for a state: of the head that is being taught once it can be fitted, else of a search. */
+/** The answer for a state: of the head that is being taught once something is marked, else of a search. */
 export async function answer(state, { offset = 0, k = state.k, signal } = {}) {
   const page = { offset, k };
-  if (state.view === "teach") {
-    if (canTeach(state)) return post("/v1/teach", teaching(state, page), signal);
-    if (state.classes[0][1].length) return post("/v1/search", request(leaning(state), page), signal);
-  }
+  if (state.view === "teach" && Object.keys(taught(state)).length) return post("/v1/teach", teaching(state, page), signal);
   const picture = pictureOf(state.picture);
   if (picture) return upload("/v1/search/upload", picture.file, request(state, page), signal);
   return post("/v1/search", request(state, page), signal);

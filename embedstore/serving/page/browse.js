@@ -4,7 +4,7 @@ import { answer, canTeach } from "./ask.js";
 import { card } from "./cards.js";
 import { announce, button, el, milliseconds, nothing, plural, problem } from "./dom.js";
 import { askFacets, facetPanel, filterChips } from "./facets.js";
-import { gridKeys, refocus } from "./keyboard.js";
+import { gridKeys, leadsTo, refocus } from "./keyboard.js";
 import { searchBar } from "./searchbar.js";
 import { go, state } from "./state.js";
 import { teachPanel } from "./teach.js";
@@ -74,6 +74,7 @@ export function browseView(store, storeChanged) {
   const results = el("section", { class: "results" }, teach.element, chips, line, grid, tail);
   const element = el("div", { class: "browse" }, bar.element, el("div", { class: "columns" }, facets.element, results));
   gridKeys(grid, bar.input);
+  leadsTo(bar.input, grid);
   gridKeys(teach.strip, bar.input);
 
   let leaving = new AbortController();

@@ -5,7 +5,7 @@ import { el, iconButton } from "./dom.js";
 
 const KEYS = [
   ["/", "to the search box"],
-  ["↑ ↓ ← →", "from result to result"],
+  ["↑ ↓ ← →", "from the box to the results, and from one to another"],
   ["Enter", "find similar"],
   ["+  −", "more or less like this; in Teach: mark"],
   ["1 … 9", "in Teach: mark as the class of that number"],
@@ -42,6 +42,15 @@ function mark(id, key) {
   if (key === "-" || key === "−") return teaching ? markAs(now.classes[1][0], [id]) : lean(id, "neg");
   const named = now.classes[Number(key) - 1];
   return teaching && named ? markAs(named[0], [id]) : null;
+}
+
+/** Lets the arrow down in `box` lead to the first card of `grid`. */
+export function leadsTo(box, grid) {
+  box.addEventListener("keydown", (event) => {
+    if (event.key !== "ArrowDown" || !links(grid).length) return;
+    event.preventDefault();
+    focusOn(links(grid), 0);
+  });
 }
 
 /** Keys for the cards in `grid`; Esc gives the focus to `box`. */

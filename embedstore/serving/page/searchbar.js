@@ -123,10 +123,12 @@ export function searchBar(store) {
   document.addEventListener("click", (event) => { if (!more.contains(event.target) && event.target.isConnected) more.open = false; });
   const choosers = el("div", { class: "choosers" }, el("label", {}, el("span", { text: "Space" }), spaces), el("label", {}, el("span", { text: "Head" }), heads), more);
   takesDrops(box);
+  let asked = "";
 
   function update(now) {
     const fused = Object.keys(now.weights).length > 0;
-    if (document.activeElement !== input || now.q) input.value = now.q;
+    if (now.q !== asked) input.value = now.q; // what is being typed stays when something else changes
+    asked = now.q;
     held.replaceChildren(...tokens(now));
     box.classList.toggle("box-held", held.childElementCount > 0);
     setOptions(spaces, [["", "Any space"], ...store.spaces.map(({ name, encoder }) => [name, `${name} · ${encoder}`]), ...(store.spaces.length > 1 ? [[FUSED, "All, weighted"]] : [])], fused ? FUSED : now.space);

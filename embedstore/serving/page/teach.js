@@ -1,7 +1,7 @@
 // The front of Teach: classes and their marks, how good the head is by now, what to mark next, and saving.
 
 import { post } from "./api.js";
-import { taught } from "./ask.js";
+import { taught, taughtOn } from "./ask.js";
 import { shownClass, smallCard } from "./cards.js";
 import { announce, button, count, csv, download, el, iconButton, milliseconds, problem } from "./dom.js";
 import { refocus } from "./keyboard.js";
@@ -64,10 +64,9 @@ function saving(store, saved) {
     on: {
       submit: async (event) => {
         event.preventDefault();
-        const { space } = state();
         said.replaceChildren("Saving…");
         try {
-          const { head } = await post("/v1/teach/save", { name: name.value, classes: taught(state()), ...(space ? { space } : {}) });
+          const { head } = await post("/v1/teach/save", { name: name.value, classes: taught(state()), ...taughtOn(state()) });
           said.replaceChildren(`Saved as the head “${head}”.`);
           name.value = "";
           await saved(head);
@@ -103,7 +102,7 @@ export function teachPanel(store, saved) {
     help.textContent = hint(now, ready);
     help.hidden = ready;
     made.hidden = !ready;
-    if (!ready) next.hidden = true;
+    if (!marks()) next.hidden = true;
   }
 
   function answered(now, got) {
