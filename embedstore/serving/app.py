@@ -11,7 +11,7 @@ from fastapi import FastAPI, Request, Response
 
 from embedstore._version import __version__
 from embedstore.errors import EmbedstoreError
-from embedstore.serving import routes_items, routes_page, routes_search, routes_teach
+from embedstore.serving import routes_items, routes_look, routes_page, routes_search, routes_teach
 from embedstore.serving.guards import Guards
 from embedstore.serving.replies import HANDLERS, of_error
 from embedstore.serving.serve_options import ServeOptions
@@ -20,7 +20,7 @@ from embedstore.store import Store
 
 __all__ = ["create_app"]
 
-ROUTERS = (routes_search.router, routes_items.router, routes_teach.router, routes_page.router)
+ROUTERS = (routes_search.router, routes_items.router, routes_teach.router, routes_look.router, routes_page.router)
 
 
 def create_app(

@@ -6,9 +6,10 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, ParamSpec, TypeVar
+import weakref
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 
 from embedstore.errors import EmbedstoreError, one_line
 from embedstore.retrieval.search_options import SearchOptions
@@ -35,11 +36,26 @@ WAITING = 256
 """Requests that may wait for a thread."""
 
 
+LONG_WAITING = 8
+
+
 class Job(NamedTuple):
     """One plain question to one generation."""
 
     session: Session
     wanted: SearchOptions
+
+
+class Long(NamedTuple, Generic[T]):
+    """Work that may take minutes, and when it was asked for."""
+
+    future: Future[T]
+    started: float
+
+    async def within(self, seconds: float) -> bool:
+        """Whether it is done, at the latest after so many seconds."""
+        done, _ = await asyncio.wait([asyncio.wrap_future(self.future)], timeout=seconds)
+        return bool(done)
 
 
 class Service:
@@ -63,6 +79,8 @@ class Service:
         self._opening = ThreadPoolExecutor(1, thread_name_prefix="embedstore-follow")
         self._texts: Batcher[Job, SearchResult] = Batcher(answered, self._batches)
         self._others: Batcher[Job, SearchResult] = Batcher(answered, self._batches)
+        self._slow = ThreadPoolExecutor(1, thread_name_prefix="embedstore-slow")
+        self._long: weakref.WeakKeyDictionary[Session, dict[Hashable, Long[Any]]] = weakref.WeakKeyDictionary()
         self._running = 0
         self._following: asyncio.Task[None] | None = None
 
@@ -75,7 +93,7 @@ class Service:
         """Let go of threads; what runs in them ends by itself."""
         if self._following is not None:
             self._following.cancel()
-        for pool in (self._pool, self._batches, self._opening):
+        for pool in (self._pool, self._batches, self._opening, self._slow):
             pool.shutdown(wait=False, cancel_futures=True)
 
     async def run(self, work: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
@@ -94,6 +112,24 @@ class Service:
         future = self._pool.submit(work, *given, **named)
         future.add_done_callback(self._count_down)
         return await asyncio.wait_for(asyncio.wrap_future(future), self.options.seconds)
+
+    def once(self, session: Session, key: Hashable, make: Callable[[], T]) -> Long[T]:
+        """Work that may take minutes, done once for each key of a session, one such work at a time.
+
+        Raises
+        ------
+        BusyError
+            Too much waits already.
+        """
+        known = self._long.setdefault(session, {})
+        if key not in known:
+            if sum(not one.future.done() for works in self._long.values() for one in works.values()) >= LONG_WAITING:
+                raise BusyError
+            known[key] = Long(self._slow.submit(make), time.monotonic())
+        work = known[key]
+        if work.future.done() and work.future.exception() is not None:
+            del known[key]  # the next one who asks tries again
+        return work
 
     def _count_down(self, _: object) -> None:
         self._running -= 1

@@ -27,7 +27,7 @@ __all__ = ["Session"]
 Rows = npt.NDArray[np.int64]
 Value = TypeVar("Value")
 
-KEPT = 64
+KEPT = 256
 """Of filters, columns and the like that a session keeps, each."""
 WARM_K = 10
 
@@ -52,6 +52,8 @@ class Session:
         """Columns of texts and files, as far as the store has them."""
         self.columns = [name for name in self.types if name not in RESERVED]
         """Columns of metadata."""
+        self.maps: dict[str, Any] = {}
+        """Maps that were made, by their keys."""
         self._kept: OrderedDict[Hashable, Any] = OrderedDict()
         self._lock = threading.RLock()
 
