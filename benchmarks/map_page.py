@@ -1,10 +1,11 @@
 """Does the page's map keep up with a million points, with WebGL and without?
 
-``python -m benchmarks.map_page [--points 1000000] [--seconds 4] [--tiny]``. Chromium opens the page's own files; the columns of the map
-(15 clusters in the plane, float32 places and uint16 classes) are made here and handed to it in place of a server's. Measured in the
-page: milliseconds from the moment the columns are there until all points are drawn, pictures a second while a hand drags the map, and
-milliseconds from the end of a lasso of 200 corners until what is in it is highlighted and counted. Beside the time on the wall
-stands that of the page's own thread on a processor, which other work on the machine does not lengthen. Needs Playwright and Chromium.
+``python -m benchmarks.map_page [--points 1000000] [--seconds 4] [--tiny]``. Chromium opens the page's own files; the columns of
+the map (15 clusters in the plane, float32 places and uint16 classes) are made here and handed to it in place of a server's.
+Measured in the page: milliseconds from the moment the columns are there until all points are drawn, pictures a second while a
+hand drags the map, and milliseconds from the end of a lasso of 200 corners until what is in it is highlighted and counted.
+Beside the time on the wall stands that of the page's own thread on a processor, which other work on the machine does not
+lengthen. Needs Playwright and Chromium.
 """
 
 from __future__ import annotations
@@ -38,31 +39,35 @@ WAYS = {
 CLASSES = [f"class {i}" for i in range(15)]
 KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 
-DRAG = """async (seconds) => {
-  const stage = document.querySelector(".map-stage"), canvas = stage.querySelector("canvas"), box = stage.getBoundingClientRect();
-  const send = (type, x, y) => stage.dispatchEvent(new PointerEvent(type, { pointerId: 1, clientX: x, clientY: y, bubbles: true }));
+STAGE = """
+  const stage = document.querySelector(".map-stage"), canvas = stage.querySelector("canvas");
+  const box = stage.getBoundingClientRect();
   stage.setPointerCapture = () => {};
-  let x = box.x + box.width / 2, step = 4, before = Number(canvas.dataset.frames ?? 0);
-  send("pointerdown", x, box.y + 200);
-  const start = performance.now();
-  for (let n = 0; performance.now() - start < 1000 * seconds; n += 1) {
+  const send = (type, x, y, shiftKey = false) => {
+    const at = { clientX: box.x + x * box.width, clientY: box.y + y * box.height };
+    stage.dispatchEvent(new PointerEvent(type, { pointerId: 1, bubbles: true, shiftKey, ...at }));
+  };
+"""
+
+DRAG = f"""async (seconds) => {{ {STAGE}
+  const before = Number(canvas.dataset.frames ?? 0), start = performance.now();
+  let x = 0.5, step = 0.004;
+  send("pointerdown", x, 0.3);
+  for (let n = 0; performance.now() - start < 1000 * seconds; n += 1) {{
     await new Promise(requestAnimationFrame);
     x += step;
-    if (Math.abs(x - box.x - box.width / 2) > 150) step = -step;
-    send("pointermove", x, box.y + 200 + (n % 5));
-  }
-  send("pointerup", x, box.y + 200);
+    if (Math.abs(x - 0.5) > 0.15) step = -step;
+    send("pointermove", x, 0.3 + 0.005 * (n % 5));
+  }}
+  send("pointerup", x, 0.3);
   return (Number(canvas.dataset.frames) - before) / ((performance.now() - start) / 1000);
-}"""
+}}"""
 
-LASSO = """(line) => {
-  const stage = document.querySelector(".map-stage"), box = stage.getBoundingClientRect();
-  const send = (type, [x, y]) => stage.dispatchEvent(new PointerEvent(type, { pointerId: 1, clientX: box.x + x * box.width, clientY: box.y + y * box.height, shiftKey: true, bubbles: true }));
-  stage.setPointerCapture = () => {};
-  send("pointerdown", line[0]);
-  for (const place of line) send("pointermove", place);
-  send("pointerup", line.at(-1));
-}"""
+LASSO = f"""(line) => {{ {STAGE}
+  send("pointerdown", ...line[0], true);
+  for (const place of line) send("pointermove", ...place, true);
+  send("pointerup", ...line.at(-1), true);
+}}"""
 
 
 def columns(n: int) -> tuple[bytes, bytes]:

@@ -16,6 +16,7 @@ SEARCHES = ("a fast red car", "something sweet to eat", "bird")
 def demo(
     store: Annotated[Path, typer.Option(readable=False, help="Where to make the demo's store.")] = Path("demo.store"),
     device: Device = "auto",
+    serve: Annotated[bool, typer.Option("--serve", help="Then open the page on the demo's store.")] = False,
 ) -> None:
     """Embed 600 real images and texts, train heads, search: the whole thing in a minute."""
     import embedstore as es
@@ -58,7 +59,11 @@ def demo(
         f'  embedstore search {store} --text "a house by the sea" -k 5',
         f"  embedstore search {store} --image {data}/images/{example}.jpg --where \"label != 'transportation'\"",
         f"  embedstore predict {store} label {data}/images/{example}.jpg",
+        f"  embedstore serve {store} --open",
         f"  embedstore info {store}",
         "  embedstore embed YOUR_FOLDER --store my.store --image effnet-lite0 --text minilm",
     ):
         render.say(line)
+    if serve:
+        render.say("")
+        es.serve(store, port=0, open=True, writable=True, on_ready=lambda address: render.say(f"4. Look at it: {address}"))

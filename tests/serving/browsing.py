@@ -88,7 +88,7 @@ def looking(browser: Any, address: str, **context: Any) -> Iterator[Any]:
     """A page at the address; it must say no error on its console, whatever the test does."""
     said: list[str] = []
     window = browser.new_context(accept_downloads=True, **{"viewport": {"width": 1280, "height": 800}, **context})
-    window.set_default_timeout(8_000)
+    window.set_default_timeout(30_000)
     page = window.new_page()
     page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: said.append(str(error)))
@@ -96,3 +96,20 @@ def looking(browser: Any, address: str, **context: Any) -> Iterator[Any]:
     yield page
     window.close()
     assert not said, said
+
+
+def until(page: Any, condition: str, given: object = None) -> None:
+    """Wait until a condition, as a function of JavaScript, is met.
+
+    Playwright's own wait evaluates text inside the page, which the page's policy forbids.
+    """
+    page.evaluate(
+        f"""async (given) => {{
+          const met = {condition}, end = performance.now() + 30000;
+          while (!met(given)) {{
+            if (performance.now() > end) throw new Error("not within 30 s");
+            await new Promise(requestAnimationFrame);
+          }}
+        }}""",
+        given,
+    )

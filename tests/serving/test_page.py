@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import HOSTILE, chromium, looking, make_store, served
+from browsing import HOSTILE, chromium, looking, make_store, served, until
 
 import embedstore as es
 
@@ -38,20 +38,6 @@ def page(browser: Any, address: str) -> Iterator[Any]:
     with looking(browser, address) as found:
         settled(found)
         yield found
-
-
-def until(page: Any, condition: str, given: object = None) -> None:
-    """Wait until a condition, as a function of JavaScript, is met. Playwright's own wait evaluates text in the page, which its policy forbids."""
-    page.evaluate(
-        f"""async (given) => {{
-          const met = {condition}, end = performance.now() + 8000;
-          while (!met(given)) {{
-            if (performance.now() > end) throw new Error("not within 8 s");
-            await new Promise(requestAnimationFrame);
-          }}
-        }}""",
-        given,
-    )
 
 
 def settled(page: Any) -> None:
@@ -89,8 +75,10 @@ def test_a_picture_is_dropped_and_a_result_is_clicked(page: Any, store: es.Store
     page.evaluate(
         """(data) => {
           const moved = new DataTransfer();
-          moved.items.add(new File([Uint8Array.from(atob(data), (c) => c.charCodeAt(0))], "mine.png", { type: "image/png" }));
-          document.querySelector(".box").dispatchEvent(new DragEvent("drop", { dataTransfer: moved, bubbles: true, cancelable: true }));
+          const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0));
+          moved.items.add(new File([bytes], "mine.png", { type: "image/png" }));
+          const drop = new DragEvent("drop", { dataTransfer: moved, bubbles: true, cancelable: true });
+          document.querySelector(".box").dispatchEvent(drop);
         }""",
         data,
     )

@@ -78,13 +78,13 @@ export async function bytes(path, params, signal) {
   return { buffer: await response.arrayBuffer(), headers: response.headers };
 }
 
-/** GET that is asked again while the server answers 202 (it is computing); `wait` hears how far it is. */
+/** GET that is asked again while the server answers 202 (it is computing); `wait` hears for how many seconds. */
 export async function getWhenReady(path, params, signal, wait) {
   for (;;) {
     const response = await ask(address(path, params), { signal });
     const body = await response.json();
     if (response.status !== 202) return body;
-    wait(body.progress);
+    wait(body.seconds);
     await new Promise((resolve) => setTimeout(resolve, 1000));
     if (signal?.aborted) throw new DOMException("left", "AbortError");
   }

@@ -2,7 +2,7 @@
 // that are likely wrong, to accept or reject.
 
 import { get } from "./api.js";
-import { card } from "./cards.js";
+import { card, shownClass } from "./cards.js";
 import { button, count, csv, decimal, download, el, nothing, plural, problem, select } from "./dom.js";
 import { gridKeys } from "./keyboard.js";
 import { go, state } from "./state.js";
@@ -18,14 +18,25 @@ function number({ name, value, low, high }, base) {
     inside ? whisker : el("span"), el("span", { class: "number-value", text: said }));
 }
 
+/** The metrics, and under the first of them what each baseline reaches in it. */
 function numbers(head) {
-  return el("section", {}, el("h2", { text: "Numbers, with their 95 % intervals" }), el("ul", { class: "numbers" },
-    (head.metrics ?? []).map((one) => number(one, false)), (head.baselines ?? []).map((one) => number(one, true))));
+  const metrics = (head.metrics ?? []).filter(({ value }) => Number.isFinite(value));
+  if (head.leave_one_out) metrics.push({ name: "accuracy, leaving one mark out", ...head.leave_one_out });
+  if (!metrics.length) return null;
+  const [first, ...rest] = metrics;
+  const beside = Object.entries(head.baselines ?? {}).filter(([, scores]) => Number.isFinite(scores[first.name]?.value))
+    .map(([name, scores]) => number({ name: `${name} (baseline)`, ...scores[first.name] }, true));
+  return el("section", {}, el("h2", { text: "Numbers, with their 95 % intervals" }), el("ul", { class: "numbers" }, number(first, false), beside, rest.map((one) => number(one, false))));
+}
+
+function taught(head) {
+  if (!head.taught) return null;
+  return el("p", { class: "muted", text: `Taught with ${Object.entries(head.taught).map(([name, n]) => `${plural(n, "mark")} of ${shownClass(name)}`).join(", ")}.` });
 }
 
 function matrix(head, cell) {
   const { classes, confusion } = head;
-  if (!confusion?.length) return null;
+  if (!confusion?.length) return el("p", { class: "muted", text: head.note ?? "" });
   const rows = confusion.map((row, truth) => {
     const all = row.reduce((sum, n) => sum + n, 0) || 1;
     return el("tr", {}, el("th", { scope: "row", text: classes[truth], title: classes[truth] }), row.map((n, predicted) => {
@@ -39,7 +50,7 @@ function matrix(head, cell) {
       return el("td", {}, one);
     }));
   });
-  return el("section", {}, el("h2", { text: "Confusion: the true class to the left, the predicted one above" }), el("div", { class: "matrix-wrap" },
+  return el("section", {}, el("h2", { text: `Confusion on ${plural(head.n, "item")}: the true class to the left, the predicted one above` }), el("div", { class: "matrix-wrap" },
     el("table", { class: "matrix" }, el("thead", {}, el("tr", {}, el("td"), classes.map((name) => el("th", { scope: "col", title: name }, el("span", { text: name }))))), el("tbody", {}, rows))));
 }
 
@@ -57,7 +68,7 @@ function decisions(store, head) {
     accepted: () => Object.entries(kept).filter(([, { verdict }]) => verdict === "accept"),
     decide(item, verdict) {
       if (kept[item.id]?.verdict === verdict) delete kept[item.id];
-      else kept[item.id] = { verdict, label: item.label, proposed: item.proposed };
+      else kept[item.id] = { verdict, given: item.given, proposed: item.proposed };
       try {
         localStorage.setItem(key, JSON.stringify(kept));
       } catch {
@@ -83,7 +94,7 @@ function mistake(item) {
 }
 
 function suspect(item, decided, changed) {
-  return el("div", {}, el("span", { class: "truth" }, "labelled ", el("b", { text: String(item.label) })), verdicts(item, decided, changed));
+  return el("div", {}, el("span", { class: "truth" }, "labelled ", el("b", { text: String(item.given) })), verdicts(item, decided, changed));
 }
 
 /** The view: {element, show(state)}. */
@@ -100,13 +111,13 @@ export function headView(store) {
     const mine = turn;
     const labels = now.part === "labels";
     const path = `/v1/heads/${encodeURIComponent(name)}/${labels ? "label-errors" : "items"}`;
-    const cell = now.cell.length === 2 ? { truth: now.cell[0], predicted: now.cell[1] } : { mistakes: true };
+    const cell = now.cell.length === 2 ? { truth: now.cell[0], predicted: now.cell[1] } : {};
     try {
       const got = await get(path, { offset, k: STEP, ...(labels ? {} : cell) });
       if (mine !== turn) return;
       grid.append(...got.results.map((item, at) => card({ ...item, score: null }, { first: offset + at === 0, extra: labels ? suspect(item, decided, changed) : mistake(item) })));
-      told.textContent = got.n === undefined || got.n === null ? "" : plural(got.n, "item");
-      const more = got.results.length === STEP && (got.n === undefined || got.n === null || grid.childElementCount < got.n);
+      told.textContent = plural(got.total, labels ? "label" : "item");
+      const more = offset + STEP < got.total;
       tail.replaceChildren(...(more ? [button("Show more", () => page(now, name, offset + STEP, tail, decided, changed, told))] : []));
       if (!grid.childElementCount) tail.replaceChildren(nothing(labels ? "No label looks wrong." : "No mistake here."));
     } catch (error) {
@@ -118,7 +129,7 @@ export function headView(store) {
     const decided = decisions(store, name);
     const tail = el("div", { class: "tail" });
     const told = el("span", { class: "muted" });
-    const save = button("", () => download(`${name}-labels.csv`, csv([["id", "label", "was"], ...decided.accepted().map(([id, one]) => [id, one.proposed, one.label])])));
+    const save = button("", () => download(`${name}-labels.csv`, csv([["id", "label", "was"], ...decided.accepted().map(([id, one]) => [id, one.proposed, one.given])])));
     const changed = () => { const n = decided.accepted().length; save.textContent = `Accepted labels as CSV (${n})`; save.disabled = n === 0; };
     changed();
     const tab = (part, text) => button(text, () => go({ part, cell: [] }), { "aria-pressed": String(now.part === part) });
@@ -146,7 +157,7 @@ export function headView(store) {
       const chooser = select("Head", store.heads.map((one) => [one.name, one.name]), name, (look) => go({ look, cell: [] }));
       element.replaceChildren(
         el("div", { class: "heads-top" }, el("h1", { text: name }), el("span", { class: "muted", text: [head.task, head.target && `target ${head.target}`, head.classes && plural(head.classes.length, "class", "classes")].filter(Boolean).join(" · ") }), store.heads.length > 1 ? chooser : null),
-        numbers(head), matrix(head, now.cell) ?? "", items(now, name));
+        numbers(head) ?? "", taught(head) ?? "", matrix(head, now.cell), head.confusion ? items(now, name) : "");
     } catch (error) {
       shown = "";
       if (mine === turn) element.replaceChildren(problem(error, () => show(state())));

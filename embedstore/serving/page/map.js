@@ -166,7 +166,7 @@ export function mapView(store) {
   }
 
   async function itemAt(x, y) {
-    if (!cloud) return null;
+    if (!cloud || !map) return null;
     const at = cloud.nearest(...stage.eye.point(x, y), REACH / stage.eye.scale, (i) => !hidden.has(slots[i] & ~PICKED));
     if (at < 0) return null;
     const row = cloud.rows[at];
@@ -207,7 +207,8 @@ export function mapView(store) {
 
   async function load({ space, method }, signal) {
     say("Projecting…");
-    const told = (progress) => say(`Computing the ${method.toUpperCase()}${progress ? ` · ${Math.round(progress * 100)} %` : ""}…`);
+    const told = (seconds) => say(`Computing the ${method.toUpperCase()} · ${Math.round(seconds)} s…`);
+    map = null;
     map = await getWhenReady("/v1/map", { space, method }, signal, told);
     const { buffer } = await bytes("/v1/map/points", { key: map.key }, signal);
     performance.mark("map-columns");
