@@ -9,12 +9,18 @@ import { go, state } from "./state.js";
 
 const STEP = 48;
 
+const SHORT = { auroc: "AUROC", auprc: "AUPRC", nll: "NLL", ece: "ECE", brier: "Brier score", f1: "F1", map: "mAP", rmse: "RMSE", mae: "MAE", r2: "R²" };
+
+function metricName(name) {
+  return name.split("_").map((word) => SHORT[word] ?? word).join(" ");
+}
+
 function number({ name, value, low, high }, base) {
   const whisker = el("span", { class: "whisker", "aria-hidden": "true" }, el("span", { class: "whisker-range" }), el("span", { class: "whisker-dot" }));
   const inside = [value, low ?? value, high ?? value].every((one) => Number.isFinite(one) && one >= 0 && one <= 1);
   if (inside) for (const [key, at] of [["--value", value], ["--low", low ?? value], ["--high", high ?? value]]) whisker.style.setProperty(key, String(at));
   const said = Number.isFinite(low) ? `${decimal(value)} [${decimal(low)}, ${decimal(high)}]` : decimal(value);
-  return el("li", { class: base ? "number number-base" : "number" }, el("span", { class: base ? "muted" : "number-main", text: name.replaceAll("_", " ") }),
+  return el("li", { class: base ? "number number-base" : "number" }, el("span", { class: base ? "muted" : "number-main", text: metricName(name) }),
     inside ? whisker : el("span"), el("span", { class: "number-value", text: said }));
 }
 
@@ -112,6 +118,7 @@ export function headView(store) {
     const labels = now.part === "labels";
     const path = `/v1/heads/${encodeURIComponent(name)}/${labels ? "label-errors" : "items"}`;
     const cell = now.cell.length === 2 ? { truth: now.cell[0], predicted: now.cell[1] } : {};
+    tail.replaceChildren(el("p", { class: "muted", text: "Looking…" }));
     try {
       const got = await get(path, { offset, k: STEP, ...(labels ? {} : cell) });
       if (mine !== turn) return;
