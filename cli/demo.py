@@ -19,6 +19,7 @@ def demo(
     ] = None,
     sounds: Annotated[bool, typer.Option("--sounds", help="Embed 120 sounds and what is said of them instead.")] = False,
     device: Device = "auto",
+    serve: Annotated[bool, typer.Option("--serve", help="Then open the page on the demo's store.")] = False,
 ) -> None:
     """Embed 600 real images and texts, train heads, search: the whole thing in a minute."""
     from embedstore.errors import UsageError
@@ -31,6 +32,13 @@ def demo(
         _sounds(store, device)
     else:
         _images(store, device)
+    if serve:
+        import embedstore as es
+
+        from . import render
+
+        render.say("")
+        es.serve(store, port=0, open=True, writable=True, on_ready=lambda address: render.say(f"4. Look at it: {address}"))
 
 
 def _images(store: Path, device: str) -> None:
@@ -70,6 +78,7 @@ def _images(store: Path, device: str) -> None:
         f'  embedstore search {store} --text "a house by the sea" -k 5',
         f"  embedstore search {store} --image {data}/images/{example}.jpg --where \"label != 'transportation'\"",
         f"  embedstore predict {store} label {data}/images/{example}.jpg",
+        f"  embedstore serve {store} --open",
         f"  embedstore info {store}",
         "  embedstore embed YOUR_FOLDER --store my.store --image effnet-lite0 --text minilm",
     ):
@@ -93,7 +102,7 @@ def _sounds(store: Path, device: str) -> None:
     render.say("")
     render.say("2. Train a linear head on the sounds alone to tell the 8 classes:")
     with render.status("training") as say:
-        training = es.train(store, "label", inputs=["audio"], cv=5, on_progress=say)
+        training = es.train(store, "label", inputs=["audio"], cv=5, replace=True, on_progress=say)
     render.print_training(training)
 
     example = data / "sounds" / "bird-03.flac"

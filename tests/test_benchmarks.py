@@ -27,6 +27,7 @@ from benchmarks import (
     importing,
     labels,
     logistic,
+    map_page,
     memory,
     missing,
     multilabel,
@@ -205,6 +206,15 @@ def test_busy(capsys: pytest.CaptureFixture[str]) -> None:
     assert found.keys() == {"align", "train --head ridge"}
     assert all(row.keys() == {"quiet", "one thread", "beside two"} for row in found.values())
     assert "| align |" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(map_page.chromium() is None, reason="no Chromium is installed: apt-get install chromium")
+def test_map_page(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("playwright.sync_api")
+    found = map_page.main(["--tiny"])
+    assert [told["painter"] for told in found.values()] == ["webgl2", "canvas"]
+    assert all(told["selected"].endswith("items selected") and told["pictures/s"] > 0 for told in found.values())
+    assert "| canvas |" in capsys.readouterr().out
 
 
 def test_faults(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

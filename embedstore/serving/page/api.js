@@ -1,0 +1,126 @@
+// Asks the server. Holds the token of a server that wants one; knows nothing of the page.
+
+const KEY = "embedstore.token";
+let token = "";
+
+/** Moves `#token=…` from the address into this tab's memory, so that no link that people copy has it. */
+export function takeToken() {
+  const found = /^#token=([^&]*)/.exec(location.hash);
+  try {
+    if (found) sessionStorage.setItem(KEY, decodeURIComponent(found[1]));
+    token = sessionStorage.getItem(KEY) ?? "";
+  } catch {
+    token = found ? decodeURIComponent(found[1]) : "";
+  }
+  if (found) history.replaceState(null, "", `${location.pathname}#/search`);
+}
+
+/** What the server refused: `message`, what to do `next`, and the HTTP `status` (0: not reached). */
+export class ApiError extends Error {
+  constructor(message, { next = "", status = 0 } = {}) {
+    super(message);
+    this.next = next;
+    this.status = status;
+  }
+}
+
+async function refusal(response) {
+  let said = {};
+  try {
+    said = await response.json();
+  } catch {
+    // An answer that is not JSON says nothing more than its status.
+  }
+  const message = typeof said.error === "string" ? said.error : `The server answered ${response.status}.`;
+  if (response.status === 401) {
+    return new ApiError("This server asks for a token.", { status: 401, next: "Open the address that `embedstore serve` printed: it ends in #token=…" });
+  }
+  return new ApiError(message, { next: said.next ?? "", status: response.status });
+}
+
+async function ask(path, options = {}) {
+  const headers = { ...options.headers, ...(token ? { Authorization: `Bearer ${token}` } : {}) };
+  let response;
+  try {
+    response = await fetch(path, { ...options, headers });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ApiError("The server does not answer.", { next: "See whether `embedstore serve` still runs, then try again." });
+  }
+  if (!response.ok) throw await refusal(response);
+  return response;
+}
+
+function address(path, params) {
+  const given = Object.entries(params ?? {}).filter(([, value]) => value !== "" && value !== null && value !== undefined);
+  return given.length ? `${path}?${new URLSearchParams(given)}` : path;
+}
+
+export async function get(path, params, signal) {
+  return (await ask(address(path, params), { signal })).json();
+}
+
+export async function post(path, body, signal) {
+  const options = { method: "POST", signal, headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
+  return (await ask(path, options)).json();
+}
+
+export async function upload(path, file, request, signal) {
+  const body = new FormData();
+  body.append("request", JSON.stringify(request));
+  body.append("file", file, file.name || "picture");
+  return (await ask(path, { method: "POST", signal, body })).json();
+}
+
+/** The answer's bytes and headers: {buffer, headers}. */
+export async function bytes(path, params, signal) {
+  const response = await ask(address(path, params), { signal });
+  return { buffer: await response.arrayBuffer(), headers: response.headers };
+}
+
+/** GET that is asked again while the server answers 202 (it is computing); `wait` hears for how many seconds. */
+export async function getWhenReady(path, params, signal, wait) {
+  for (;;) {
+    const response = await ask(address(path, params), { signal });
+    const body = await response.json();
+    if (response.status !== 202) return body;
+    wait(body.seconds);
+    await new Promise((resolve) => setTimeout(resolve, 1000));
+    if (signal?.aborted) throw new DOMException("left", "AbortError");
+  }
+}
+
+const blobs = new Map();
+const KEPT = 800;
+
+async function blobOf(path) {
+  if (!blobs.has(path)) {
+    blobs.set(path, ask(path).then((response) => response.blob()).then((blob) => URL.createObjectURL(blob)));
+    if (blobs.size > KEPT) {
+      const [oldest, url] = blobs.entries().next().value;
+      blobs.delete(oldest);
+      url.then((gone) => URL.revokeObjectURL(gone), () => {});
+    }
+  }
+  return blobs.get(path);
+}
+
+const seen = new IntersectionObserver((entries) => {
+  for (const { isIntersecting, target } of entries) {
+    if (!isIntersecting) continue;
+    seen.unobserve(target);
+    blobOf(target.dataset.path).then((url) => { target.src = url; }, () => target.dispatchEvent(new Event("error")));
+  }
+}, { rootMargin: "300px" });
+
+/** Shows an item's picture in `img`. With a token it is fetched, because an `src` carries no header. */
+export function showPicture(img, id, size = 256) {
+  const path = address("/v1/thumbnail", { id, size });
+  if (!token) {
+    img.loading = "lazy";
+    img.src = path;
+  } else {
+    img.dataset.path = path;
+    seen.observe(img);
+  }
+}

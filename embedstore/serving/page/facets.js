@@ -1,0 +1,123 @@
+// The metadata's values with their counts, each a filter.
+
+import { post } from "./api.js";
+import { button, count, el, iconButton } from "./dom.js";
+import { sayFilter } from "./ask.js";
+import { go, state } from "./state.js";
+
+const SHOWN = 10;
+
+/** Facets under the filter; a column that is filtered counts as if it were not, so that a second value can be added. */
+export async function askFacets(filter, signal) {
+  const columns = [...new Set(filter.map(({ field }) => field))];
+  const [all, ...own] = await Promise.all([
+    post("/v1/facets", { filter, limit: SHOWN }, signal),
+    ...columns.map((column) => post("/v1/facets", { filter: filter.filter(({ field }) => field !== column), columns: [column], limit: SHOWN }, signal)),
+  ]);
+  const better = new Map(own.flatMap(({ facets }) => facets).map((facet) => [facet.column, facet]));
+  return { n: all.n ?? total(all.facets[0]), facets: all.facets.map((facet) => better.get(facet.column) ?? facet) };
+}
+
+/** How many items a facet counts, all of them in one place or another. */
+function total(facet) {
+  return facet ? facet.values.reduce((sum, { count: n }) => sum + n, 0) + facet.missing + facet.other : null;
+}
+
+function chosen(filter, column) {
+  const own = filter.find(({ field, op }) => field === column && (op === "=" || op === "in"));
+  return own ? [own.value].flat() : [];
+}
+
+function toggle(column, value) {
+  const { filter } = state();
+  const has = chosen(filter, column);
+  const values = has.includes(value) ? has.filter((one) => one !== value) : [...has, value];
+  replace(column, ["=", "in"], values.length > 1 ? [{ field: column, op: "in", value: values }] : values.length ? [{ field: column, op: "=", value: values[0] }] : []);
+}
+
+function replace(column, ops, filters) {
+  go({ filter: [...state().filter.filter(({ field, op }) => field !== column || !ops.includes(op)), ...filters], k: 48 });
+}
+
+function row(column, { value, count: n }, largest, has) {
+  const bar = el("span", { class: "facet-bar" });
+  bar.style.setProperty("--part", String(n / Math.max(1, largest)));
+  return el("li", {}, el("button", { type: "button", class: "facet", "aria-pressed": String(has.includes(value)), on: { click: () => toggle(column, value) } },
+    bar, el("span", { class: "facet-value", text: value === "" ? "(empty)" : String(value) }), el("span", { class: "facet-count", text: count(n) })));
+}
+
+function missing(column, n, filter) {
+  if (!n) return null;
+  const on = filter.some(({ field, op }) => field === column && op === "missing");
+  return el("li", {}, el("button", {
+    type: "button", class: "facet facet-missing", "aria-pressed": String(on),
+    on: { click: () => replace(column, ["missing"], on ? [] : [{ field: column, op: "missing", value: true }]) },
+  }, el("span", { class: "facet-value", text: "missing" }), el("span", { class: "facet-count", text: count(n) })));
+}
+
+function range(facet, filter) {
+  if (!Number.isFinite(facet.min) || facet.min === facet.max) return null;
+  const end = (op, label, edge) => {
+    const own = filter.find((one) => one.field === facet.column && one.op === op);
+    const input = el("input", { type: "number", step: "any", placeholder: String(edge), "aria-label": `${facet.column} ${label}`, value: own?.value ?? "" });
+    input.addEventListener("change", () => replace(facet.column, [op], input.value === "" ? [] : [{ field: facet.column, op, value: Number(input.value) }]));
+    return input;
+  };
+  return el("div", { class: "facet-range" }, end(">=", "from", facet.min), el("span", { text: "–" }), end("<=", "to", facet.max));
+}
+
+function contains(facet, filter) {
+  if (!facet.other || Number.isFinite(facet.min)) return null;
+  const own = filter.find(({ field, op }) => field === facet.column && op === "contains");
+  const input = el("input", { type: "search", class: "facet-contains", placeholder: "contains…", "aria-label": `${facet.column} contains`, value: own?.value ?? "" });
+  input.addEventListener("change", () => replace(facet.column, ["contains"], input.value ? [{ field: facet.column, op: "contains", value: input.value }] : []));
+  return input;
+}
+
+function tells(facet, n) {
+  const covered = facet.values.reduce((sum, { count: c }) => sum + c, 0);
+  return Number.isFinite(facet.min) || chosen(state().filter, facet.column).length > 0 || (facet.values[0]?.count > 1 && covered + facet.missing >= n * 0.2);
+}
+
+function group(facet, filter, n, open) {
+  const has = chosen(filter, facet.column);
+  const hidden = has.filter((value) => !facet.values.some((one) => one.value === value)).map((value) => ({ value, count: 0 }));
+  const largest = facet.values[0]?.count ?? 1;
+  return el("details", { class: "facet-group", data: { column: facet.column }, open: open(facet.column, tells(facet, n)) },
+    el("summary", { text: facet.column }),
+    range(facet, filter),
+    el("ul", {}, [...facet.values, ...hidden].map((one) => row(facet.column, one, largest, has)), missing(facet.column, facet.missing, filter)),
+    facet.other ? el("p", { class: "muted facet-other", text: `${count(facet.other)} with other values` }) : null,
+    contains(facet, filter));
+}
+
+/** The panel: {element, update(answer, filter)}; a group that its user opened or closed stays so. */
+export function facetPanel() {
+  const body = el("div", { class: "facet-body" });
+  const outer = el("details", { class: "facets", id: "facets" }, el("summary", { class: "facets-title", text: "Filter" }), body);
+  outer.open = !matchMedia("(max-width: 860px)").matches;
+  const touched = new Map();
+  body.addEventListener("click", (event) => {
+    const summary = event.target.closest("summary");
+    if (summary) touched.set(summary.parentElement.dataset.column, !summary.parentElement.open);
+  });
+  const open = (column, usual) => touched.get(column) ?? usual;
+
+  function update(answer, filter) {
+    const focused = body.contains(document.activeElement) ? [...body.querySelectorAll("button, input")].indexOf(document.activeElement) : -1;
+    const n = answer.n ?? 1;
+    const told = [...answer.facets].sort((a, b) => tells(b, n) - tells(a, n));
+    body.replaceChildren(...told.map((facet) => group(facet, filter, n, open)));
+    if (!answer.facets.length) body.append(el("p", { class: "muted", text: "This store has no metadata." }));
+    if (focused >= 0) body.querySelectorAll("button, input")[focused]?.focus();
+  }
+  return { element: outer, update };
+}
+
+/** The filters in force, each with a button that lifts it. */
+export function filterChips(filter) {
+  if (!filter.length) return [];
+  const chips = filter.map((one) => el("li", { class: "token" }, el("span", { text: sayFilter(one) }),
+    iconButton("close", `Lift ${sayFilter(one)}`, () => go({ filter: state().filter.filter((other) => JSON.stringify(other) !== JSON.stringify(one)) }), { class: "icon-button token-remove" })));
+  return filter.length > 1 ? [...chips, el("li", {}, button("Lift all", () => go({ filter: [] }), { class: "button button-plain" }))] : chips;
+}

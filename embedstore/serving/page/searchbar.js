@@ -1,0 +1,141 @@
+// The box that takes words, pictures and results, with the choosers under it.
+
+import { showPicture } from "./api.js";
+import { keepPicture, pictureOf } from "./ask.js";
+import { DRAGGED } from "./cards.js";
+import { announce, el, icon, iconButton, select, setOptions } from "./dom.js";
+import { NO_QUERY, go, lean, state } from "./state.js";
+
+function searchPicture(file) {
+  if (!file.type.startsWith("image/")) {
+    announce(`${file.name} is not a picture.`);
+    return;
+  }
+  go({ ...NO_QUERY, picture: keepPicture(file), view: "search" });
+}
+
+function dropped(transfer, onBox) {
+  const file = [...transfer.files].find((one) => one.type.startsWith("image/")) ?? transfer.files[0];
+  if (file) searchPicture(file);
+  else if (onBox && transfer.getData(DRAGGED)) like(transfer.getData(DRAGGED));
+}
+
+function like(id) {
+  const { q, id: now, picture, pos, neg } = state();
+  if (q || now || picture || pos.length || neg.length) {
+    if (!pos.includes(id)) lean(id, "pos");
+  } else go({ ...NO_QUERY, id, view: "search" });
+}
+
+function takesDrops(box) {
+  const wanted = ({ dataTransfer: { types } }) => types.includes("Files") || types.includes(DRAGGED);
+  document.addEventListener("dragover", (event) => {
+    if (!wanted(event)) return;
+    event.preventDefault();
+    document.body.classList.add("dragging");
+  });
+  for (const over of ["dragend", "drop"]) document.addEventListener(over, () => document.body.classList.remove("dragging", "dragging-item"));
+  document.addEventListener("dragleave", (event) => event.relatedTarget === null && document.body.classList.remove("dragging"));
+  document.addEventListener("drop", (event) => {
+    if (!wanted(event)) return;
+    event.preventDefault();
+    dropped(event.dataTransfer, box.contains(event.target));
+  });
+  document.addEventListener("paste", (event) => {
+    const file = [...(event.clipboardData?.files ?? [])].find((one) => one.type.startsWith("image/"));
+    if (!file) return;
+    event.preventDefault();
+    searchPicture(file);
+  });
+}
+
+function token(kind, label, picture, remove) {
+  const face = picture?.url ? el("img", { src: picture.url, alt: "" }) : el("img", { alt: "" });
+  if (picture?.id) showPicture(face, picture.id, 128);
+  face.addEventListener("error", () => face.remove(), { once: true });
+  return el("li", { class: `token token-${kind}` }, picture ? face : null, el("span", { text: label }), iconButton("close", `Remove ${label}`, remove, { class: "icon-button token-remove" }));
+}
+
+function tokens(now) {
+  const without = (side, id) => () => go({ [side]: now[side].filter((one) => one !== id) });
+  const picture = pictureOf(now.picture);
+  return [
+    now.picture ? token("query", picture?.file.name || "A picture that is no longer here", picture, () => go({ picture: "" })) : null,
+    now.id ? token("query", `like ${now.id}`, { id: now.id }, () => go({ id: "" })) : null,
+    ...now.pos.map((id) => token("pos", `+ ${id}`, { id }, without("pos", id))),
+    ...now.neg.map((id) => token("neg", `− ${id}`, { id }, without("neg", id))),
+  ].filter(Boolean);
+}
+
+function weightSliders(store, now) {
+  return store.spaces.map(({ name }) => {
+    const value = now.weights[name] ?? 0;
+    const out = el("output", { text: value.toFixed(1) });
+    const slider = el("input", {
+      type: "range", min: "0", max: "1", step: "0.1", value, "aria-label": `Weight of ${name}`,
+      on: { input: () => { out.textContent = Number(slider.value).toFixed(1); }, change: () => go({ weights: { ...now.weights, [name]: Number(slider.value) } }) },
+    });
+    return el("label", { class: "option" }, el("span", { text: name }), slider, out);
+  });
+}
+
+function options(store, now) {
+  const diversity = el("input", { type: "range", min: "0", max: "1", step: "0.1", value: now.diversity, "aria-label": "Diversity", on: { change: () => go({ diversity: Number(diversity.value) }) } });
+  const min = el("input", { type: "number", step: "0.05", min: "-1", max: "1", value: now.min, "aria-label": "Lowest score", placeholder: "any", on: { change: () => go({ min: min.value }) } });
+  const tick = (name, text) => {
+    const box = el("input", { type: "checkbox", on: { change: () => go({ [name]: box.checked }) } });
+    box.checked = now[name];
+    return el("label", { class: "option" }, box, el("span", { text }));
+  };
+  return [
+    tick("exact", "Exact search"),
+    tick("fold", "Fold near-duplicates"),
+    el("label", { class: "option" }, el("span", { text: "Diversity" }), diversity, el("output", { text: now.diversity.toFixed(1) })),
+    el("label", { class: "option" }, el("span", { text: "Lowest score" }), min),
+    ...(Object.keys(now.weights).length ? weightSliders(store, now) : []),
+  ];
+}
+
+const FUSED = "\u0000fused";
+
+function spaceChosen(store, value) {
+  if (value === FUSED) go({ space: "", weights: Object.fromEntries(store.spaces.map(({ name }) => [name, 1])) });
+  else go({ space: value, weights: {} });
+}
+
+/** The search bar: {element, input, update(state)}. */
+export function searchBar(store) {
+  const input = el("input", {
+    type: "search", id: "words", autocomplete: "off", spellcheck: "false", enterkeyhint: "search", maxlength: "2000",
+    placeholder: "Describe it, or drop a picture", "aria-label": "Search by words", "aria-keyshortcuts": "/",
+  });
+  const file = el("input", { type: "file", accept: "image/*", hidden: true, on: { change: () => { if (file.files[0]) searchPicture(file.files[0]); file.value = ""; } } });
+  const held = el("ul", { class: "tokens", "aria-label": "What is looked for" });
+  const box = el("div", { class: "box" }, icon("search"), el("div", { class: "box-text" }, held, input), el("kbd", { class: "hint", text: "/", "aria-hidden": "true" }),
+    iconButton("upload", "Search by a picture", () => file.click()), file);
+  const form = el("form", {
+    class: "search", role: "search",
+    on: { submit: (event) => { event.preventDefault(); go({ q: input.value.trim(), id: "", picture: "", k: 48, view: "search" }); } },
+  }, box);
+  const spaces = select("Space", [["", ""]], "", (value) => spaceChosen(store, value));
+  const heads = select("Head", [["", ""]], "", (value) => go({ head: value }));
+  const more = el("details", { class: "options" }, el("summary", { text: "Options" }), el("div", { class: "options-body" }));
+  document.addEventListener("click", (event) => { if (!more.contains(event.target) && event.target.isConnected) more.open = false; });
+  const choosers = el("div", { class: "choosers" }, el("label", {}, el("span", { text: "Space" }), spaces), el("label", {}, el("span", { text: "Head" }), heads), more);
+  takesDrops(box);
+  let asked = "";
+
+  function update(now) {
+    const fused = Object.keys(now.weights).length > 0;
+    if (now.q !== asked) input.value = now.q; // what is being typed stays when something else changes
+    asked = now.q;
+    held.replaceChildren(...tokens(now));
+    box.classList.toggle("box-held", held.childElementCount > 0);
+    setOptions(spaces, [["", "Any space"], ...store.spaces.map(({ name, encoder }) => [name, `${name} · ${encoder}`]), ...(store.spaces.length > 1 ? [[FUSED, "All, weighted"]] : [])], fused ? FUSED : now.space);
+    setOptions(heads, [["", store.heads.length ? "No head" : "No head yet"], ...store.heads.map(({ name, task }) => [name, `${name} · ${task}`])], now.head);
+    heads.disabled = store.heads.length === 0;
+    more.lastChild.replaceChildren(...options(store, now));
+  }
+
+  return { element: el("div", { class: "searchbar" }, form, choosers), input, update };
+}

@@ -1,0 +1,233 @@
+"""The page in a real browser: search, filter, teach and save, with the mouse and with keys alone."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browsing import HOSTILE, chromium, looking, make_store, served, until
+
+import embedstore as es
+
+MARKS = {"+": (0, 2, 3), "-": (10, 11)}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> es.Store:
+    return make_store(tmp_path_factory.mktemp("page"))
+
+
+@pytest.fixture(scope="module")
+def address(store: es.Store) -> Iterator[str]:
+    with served(store, writable=True) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture
+def page(browser: Any, address: str) -> Iterator[Any]:
+    with looking(browser, address) as found:
+        settled(found)
+        yield found
+
+
+def settled(page: Any) -> None:
+    """Wait until results stand on the page and nothing is asked."""
+    page.locator("#results .card[data-id]").first.wait_for()
+    until(page, "() => !document.querySelector('.grid.busy, .card-loading')")
+
+
+def ids(page: Any) -> list[str]:
+    return page.locator("#results .card").evaluate_all("(all) => all.map((card) => card.dataset.id)")  # type: ignore[no-any-return]
+
+
+def search(page: Any, words: str) -> None:
+    page.fill("#words", words)
+    page.press("#words", "Enter")
+    until(page, "(words) => document.querySelector('.card-score') && location.hash.includes(words)", words.split(" ")[0])
+    settled(page)
+
+
+def test_words_find_and_the_answer_tells_how(page: Any) -> None:
+    search(page, "picture 7 of the odd ones")
+    until(page, "() => document.querySelector('#results .card[data-id]')?.dataset.id === 'item-07'")
+    assert page.locator("#results .card-score").first.inner_text() == "1.000"
+    told = page.locator(".status").inner_text()
+    assert "exact" in told
+    assert re.search(r"[\d.]+ m?s", told)
+    assert "text · " in told
+    page.go_back()
+    until(page, "() => document.querySelector('#results .card[data-id]')?.dataset.id === 'item-00'")
+    assert page.input_value("#words") == ""
+
+
+def test_a_picture_is_dropped_and_a_result_is_clicked(page: Any, store: es.Store) -> None:
+    data = base64.b64encode((store.path.parent / "images" / "8.png").read_bytes()).decode()
+    page.evaluate(
+        """(data) => {
+          const moved = new DataTransfer();
+          const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0));
+          moved.items.add(new File([bytes], "mine.png", { type: "image/png" }));
+          const drop = new DragEvent("drop", { dataTransfer: moved, bubbles: true, cancelable: true });
+          document.querySelector(".box").dispatchEvent(drop);
+        }""",
+        data,
+    )
+    until(page, "() => document.querySelector('#results .card[data-id]')?.dataset.id === 'item-08'")
+    assert "mine.png" in page.locator(".box").inner_text()
+    second = ids(page)[1]
+    page.locator("#results .card-main").nth(1).click()
+    page.locator(".token-query", has_text=f"like {second}").wait_for()
+    settled(page)
+    assert second not in ids(page)  # it is the question, and stands in the box
+    shared = page.url
+    found = ids(page)
+    page.goto("about:blank")
+    page.goto(shared)  # a link shows the same
+    settled(page)
+    assert ids(page) == found
+
+
+def test_more_and_less_like_this(page: Any) -> None:
+    page.drag_and_drop("#results .card:nth-child(3) .card-main", ".box")
+    page.locator(".token-query", has_text="like item-02").wait_for()
+    settled(page)
+    page.hover("#results .card:nth-child(4)")
+    page.locator("#results .card").nth(3).locator(".mark-neg").click()
+    page.locator(".token-neg").wait_for()
+    assert page.locator(".token-query").count() == 1
+    page.locator("#tools button").first.click()  # undo
+    page.locator(".token-neg").wait_for(state="detached")
+
+
+def test_a_facet_filters_and_counts(page: Any) -> None:
+    odd = page.locator('.facet-group[data-column="label"] .facet', has_text="odd")
+    assert odd.locator(".facet-count").inner_text() == "20"
+    odd.click()
+    page.locator(".filters .token").wait_for()
+    until(page, "() => document.querySelectorAll('#results .card').length === 20")
+    assert "20 items pass the filter" in page.locator(".status").inner_text()
+    page.locator('.facet-group[data-column="label"] .facet', has_text="third").click()  # two values of one column: either
+    until(page, "() => document.querySelectorAll('#results .card').length === 40")
+    page.locator(".filters .token-remove").click()
+    until(page, "() => document.querySelectorAll('#results .card').length === 48")
+
+
+def test_a_head_says_what_it_thinks_and_why(page: Any) -> None:
+    page.select_option("select[aria-label=Head]", "kind")
+    page.locator("#results .card-says").first.wait_for()
+    assert page.locator("#results .card-says b").first.inner_text() in ("even", "odd", "third")
+    assert page.locator("#results .card-says").first.locator(".why-name").all_inner_texts() == ["image", "text"]
+
+
+def test_five_marks_teach_a_head_that_is_saved(page: Any, store: es.Store) -> None:
+    page.click("#tabs >> text=Teach")
+    for name, places in MARKS.items():
+        for place in places:
+            side = "pos" if name == "+" else "neg"
+            page.locator(f'.card[data-id="item-{place:02d}"] .mark-{side}').first.click()
+            page.locator(f'.grid .card[data-id="item-{place:02d}"].card-{side}').wait_for()
+            settled(page)
+    page.locator(".quality").wait_for()
+    assert re.search(r"\[[\d.]+, [\d.]+\] leave-one-out accuracy, 5 marks", page.locator(".quality").inner_text())
+    assert page.locator(".next .card").count() == 8
+    assert {f"item-{place:02d}" for place in MARKS["+"]} <= set(ids(page)[:10])
+    with page.expect_download() as taken:
+        page.click("text=Download labels (CSV)")
+    lines = Path(taken.value.path()).read_text("utf-8").splitlines()
+    assert lines == ["id,label", *(f"item-{place:02d},{name}" for name, places in MARKS.items() for place in places)]
+    page.fill("[aria-label='Name of the head']", "mine")
+    page.click("text=Save as a head")
+    until(page, "() => [...document.querySelector('select[aria-label=Head]').options].some((one) => one.value === 'mine')")
+    assert store.refresh().heads == ["kind", "mine"]
+
+
+def test_keys_alone(page: Any) -> None:
+    page.keyboard.press("/")
+    page.keyboard.type("picture 12 of the even ones")
+    page.keyboard.press("Enter")
+    until(page, "() => document.querySelector('#results .card[data-id]')?.dataset.id === 'item-12'")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowRight")
+    second = ids(page)[1]
+    assert page.evaluate("document.activeElement.closest('.card').dataset.id") == second
+    page.keyboard.press("Enter")
+    page.locator(".token-query", has_text=f"like {second}").wait_for()
+    settled(page)
+    page.keyboard.press("/")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("+")
+    page.locator(".token-pos").wait_for()
+    page.keyboard.press("i")
+    page.locator("dialog[open] .facts").wait_for()
+    page.keyboard.press("Escape")
+    page.keyboard.press("Control+z")
+    page.locator(".token-pos").wait_for(state="detached")
+    page.locator("#results .card-main").first.focus()
+    page.keyboard.press("Escape")
+    assert page.evaluate("document.activeElement.id") == "words"
+
+
+def test_html_in_ids_and_texts_stays_text(page: Any, browser: Any, address: str) -> None:
+    card = page.locator("#results .card").nth(1)
+    assert card.get_attribute("data-id") == HOSTILE
+    assert "<b>HTML</b>" in card.locator(".card-caption").inner_text()
+    card.hover()
+    card.locator(".card-info").click()
+    page.locator("dialog[open] .facts").wait_for()
+    assert HOSTILE in page.locator("dialog .id").inner_text()
+    assert page.title() == "shop.store · embedstore"
+    with looking(browser, f"{address}#/search?pos=[{{}}]&k=1e9&filter=7&classes=[[1]]&view=x&q={HOSTILE}") as other:
+        other.locator(".notice-title, #results .card[data-id]").first.wait_for()
+        until(other, "() => document.title.endsWith('embedstore')")
+
+
+def test_an_error_says_what_to_do(browser: Any, address: str) -> None:
+    window = browser.new_page()
+    window.goto(f"{address}#/search?id=nobody")
+    window.locator(".notice-error").wait_for()
+    assert "nobody" in window.locator(".notice-title").inner_text()
+    window.close()
+
+
+@pytest.mark.parametrize("view", ["search", "teach"])
+def test_narrow_windows_need_no_scrolling_to_the_side(browser: Any, address: str, view: str) -> None:
+    with looking(
+        browser,
+        f"{address}#/{view}?classes=[[%22%2B%22,[%22item-00%22]],[%22-%22,[%22item-02%22]]]",
+        viewport={"width": 390, "height": 844},
+    ) as page:
+        settled(page)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_the_token_leaves_the_address_and_goes_with_every_request(browser: Any, address: str) -> None:
+    window = browser.new_page()
+    sent: list[str | None] = []
+    window.on("request", lambda request: sent.append(request.headers.get("authorization")) if "/v1/" in request.url else None)
+    window.goto(f"{address}#token=a-long-enough-token")
+    settled(window)
+    window.locator("#results .card img[src^='blob:']").first.wait_for()
+    assert "token" not in window.url
+    assert set(sent) == {"Bearer a-long-enough-token"}
+    window.close()
+
+
+def test_results_are_there_within_a_second(browser: Any, address: str) -> None:
+    """The best of three, because the machine does other work beside the tests."""
+    times = []
+    for _ in range(3):
+        with looking(browser, address) as page:
+            settled(page)
+            times.append(page.evaluate("performance.getEntriesByName('first-results')[0].startTime"))
+    assert min(times) < 1000, times
