@@ -29,7 +29,7 @@ LAYERS = [
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 
-LATER = 16
+LATER = 17
 """Imports of embedstore's own modules inside its functions. Each is to put off a heavy library, such as torch."""
 
 HEAVY = (
