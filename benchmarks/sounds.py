@@ -43,7 +43,7 @@ def tiny_table(folder: Path) -> Path:
     import pandas as pd
     from PIL import Image
 
-    from embedstore.demo.sounds import write_sounds
+    from embedstore.demo.clips import write_sounds
 
     table = write_sounds(folder)
     frame = pd.read_csv(table).groupby("label").head(6).reset_index(drop=True)

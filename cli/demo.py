@@ -87,7 +87,7 @@ def _images(store: Path, device: str) -> None:
 
 def _sounds(store: Path, device: str) -> None:
     import embedstore as es
-    from embedstore.demo.sounds import write_sounds
+    from embedstore.demo.clips import write_sounds
 
     from . import render
 

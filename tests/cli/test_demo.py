@@ -37,7 +37,7 @@ def test_a_split_and_cross_validation_agree(tmp_path: Path) -> None:
 
 def test_the_demo_of_sounds_is_the_same_every_time(tmp_path: Path) -> None:
     pytest.importorskip("soundfile")
-    from embedstore.demo.sounds import CLASSES, EACH, write_sounds
+    from embedstore.demo.clips import CLASSES, EACH, write_sounds
 
     tables = [write_sounds(tmp_path / name) for name in ("a", "b")]
     assert tables[0].read_bytes() == tables[1].read_bytes()
