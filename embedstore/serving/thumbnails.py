@@ -12,7 +12,7 @@ from embedstore._core.keys import hash_payload
 from embedstore.encoders.payloads.thumbnail import small_jpeg
 from embedstore.errors import PayloadError
 from embedstore.serving.session import Session
-from embedstore.sources.files import read_file
+from embedstore.sources.files import is_url, read_file
 
 SIZES = (64, 128, 256, 512, 1024)
 QUALITY = 82
@@ -76,6 +76,8 @@ def _file(session: Session, row: np.ndarray[tuple[int], np.dtype[np.int64]], spa
     if not spaces or "image" not in session.types:
         return None, b""
     ((path,),) = session.store.items.lookup.values(row, ["image"])
+    if path is not None and is_url(path):  # a request makes the server fetch nothing
+        return None, b""
     return path, np.ascontiguousarray(spaces[0].hash_of(row).astype("<u8")).tobytes()
 
 
