@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from embedstore._core.atomic_files import fsync_path, publish
+from embedstore._core.atomic_files import completing
 from embedstore.exporting.base import Array, Mask
 
 
@@ -24,12 +24,5 @@ def without_nan(rows: Array) -> tuple[Array, Mask]:
 def save(path: Path, array: Array) -> None:
     """Write an array as `numpy.save` does; the file appears when it is complete."""
     path.parent.mkdir(exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.unlink(missing_ok=True)
-    try:
-        with open(temporary, "xb") as file:
-            np.save(file, array, allow_pickle=False)
-        fsync_path(temporary)
-        publish(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with completing(path) as temporary, open(temporary, "xb") as file:
+        np.save(file, array, allow_pickle=False)
