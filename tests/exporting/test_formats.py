@@ -165,3 +165,41 @@ def test_a_store_without_vectors_has_nothing_to_export(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="has no vectors yet"):
         es.export(store, to="parquet", out=tmp_path / "p")
     assert not (tmp_path / "p").exists()
+
+
+def test_milvus_by_its_address(tmp_path: Path) -> None:
+    """A server: exact over the index that a new collection has, then as Milvus chooses, and from then on only so."""
+    from milvus_lite.server_manager import server_manager_instance
+
+    address = server_manager_instance.start_and_get_uri(str(tmp_path / "served.db"))
+    store = rich_store(tmp_path / "a.store")
+    asked: dict[str, Any] = {"to": "milvus", "out": address, "space": "image", "dtype": "float32"}
+    first, again = (es.export(store, **asked) for _ in range(2))
+    assert (first.changes.written, again.changes.written) == (20, 0)
+    exact, default = first.check.recall["image"].exact, first.check.recall["image"].default
+    assert exact is not None
+    assert default is not None
+    assert exact.value == 1
+    assert again.check.recall["image"].exact is None
+    assert "exact search was not measured: the collection has its index already" in again.notes
+
+
+def test_qdrant_by_its_address(store: es.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The key comes from the environment; what follows is what a folder gets. Only the connection is a folder's here."""
+    import qdrant_client
+
+    given: dict[str, Any] = {}
+
+    def connected(**asked: Any) -> Any:
+        given.update(asked)
+        return real(path=str(tmp_path / "q"))
+
+    real = qdrant_client.QdrantClient
+    monkeypatch.setattr(qdrant_client, "QdrantClient", connected)
+    monkeypatch.setenv("QDRANT_API_KEY", "secret")
+    report = es.export(store, to="qdrant", out="https://host:6333", space="image")
+    assert (given["url"], given["api_key"]) == ("https://host:6333", "secret")
+    recall = report.check.recall["image"]
+    assert recall.exact is not None
+    assert recall.default is not None
+    assert report.out == "https://host:6333: collection 'a'"
