@@ -140,6 +140,19 @@ def test_a_full_disk_is_one_line(code: int, store: es.Store, tmp_path: Path, mon
     assert es.export(store, to="parquet", out=tmp_path / "p").changes.written == 12
 
 
+def test_a_disk_without_room_for_an_array_says_so_first(
+    store: es.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*given: Any) -> None:
+        raise OSError(errno.ENOSPC, "no")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("embedstore.exporting.npy_files.os.posix_fallocate", full)
+        with pytest.raises(OutputError, match=r"n cannot be written: No space left on device\. Make room"):
+            es.export(store, to="npy", out=tmp_path / "n")
+    assert es.export(store, to="npy", out=tmp_path / "n").check.sampled == 12
+
+
 def test_two_exports_to_one_folder_wait_for_none(store: es.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def second(self: Any, *given: Any) -> None:
         with pytest.raises(StoreLockedError, match="Another process is exporting to"):
