@@ -140,9 +140,7 @@ def test_a_full_disk_is_one_line(code: int, store: es.Store, tmp_path: Path, mon
     assert es.export(store, to="parquet", out=tmp_path / "p").changes.written == 12
 
 
-def test_a_disk_without_room_for_an_array_says_so_first(
-    store: es.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_disk_without_room_for_arrays_says_so_first(store: es.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*given: Any) -> None:
         raise OSError(errno.ENOSPC, "no")
 
