@@ -10,7 +10,7 @@ import math
 import mmap
 import os
 import stat
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import FileIO
 from pathlib import Path
@@ -231,6 +231,19 @@ def _sha256(pieces: Sequence[bytes | memoryview]) -> str:
     for piece in pieces:
         digest.update(piece)
     return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def completing(path: Path) -> Iterator[Path]:
+    """A file beside `path`, which lies in no store, that takes its place once it is complete, and is gone where it is not."""
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.unlink(missing_ok=True)  # or it would be written to where a link of that name leads
+    try:
+        yield temporary
+        fsync_path(temporary)
+        publish(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def publish(temporary: Path, path: Path) -> None:

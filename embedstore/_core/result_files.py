@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from embedstore._core.atomic_files import fsync_path, publish
+from embedstore._core.atomic_files import completing
 from embedstore.errors import EmbedstoreError, OutputError, UsageError, next_step, reason_of
 
 if TYPE_CHECKING:
@@ -42,15 +42,8 @@ def write_tables(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> N
         The disk is full, or another error of the operating system.
     """
     write = {".csv": _write_csv, ".parquet": _write_parquet, ".jsonl": _write_jsonl}[path.suffix.lower()]
-    temporary = path.with_name(f".{path.name}.part")
-    with writing(path):
-        temporary.unlink(missing_ok=True)  # or it would be written to where a link of that name leads
-        try:
-            write(temporary, schema, tables)
-            fsync_path(temporary)
-            publish(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with writing(path), completing(path) as temporary:
+        write(temporary, schema, tables)
 
 
 def write_table(path: str | Path, table: pa.Table) -> Path:

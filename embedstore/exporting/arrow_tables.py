@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embedstore._core.result_files import write_tables
+from embedstore._core.atomic_files import completing
 from embedstore.exporting.base import ID, Array, Found, Mask, Plan, Slice
 
 if TYPE_CHECKING:
@@ -77,9 +77,17 @@ def metadata_table(plan: Plan, items: Slice) -> pa.Table:
 
 
 def write_parquet(path: Path, table: pa.Table, row_bytes: int = 1) -> None:
-    """Write a table in groups of rows that readers take one by one; the file appears when it is complete."""
+    """Write a table in groups of rows that readers take one by one; the file appears when it is complete.
+
+    Numbers of vectors hardly repeat: a dictionary of them would make reading ten times as slow.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     rows = max(LEAST_ROWS, min(MOST_ROWS, GROUP_BYTES // row_bytes))
-    write_tables(path, table.schema, (table.slice(lo, rows) for lo in range(0, max(1, table.num_rows), rows)))
+    plain = [field.name for field in table.schema if not pa.types.is_nested(field.type)]
+    with completing(path) as temporary, pq.ParquetWriter(temporary, table.schema, use_dictionary=plain) as writer:
+        writer.write_table(table, row_group_size=rows)
 
 
 def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:

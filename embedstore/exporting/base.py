@@ -214,6 +214,11 @@ class Exporter(ABC):
         """The target in messages."""
         return self.out
 
+    @property
+    def always_exact(self) -> bool:
+        """Whether it searches exactly where nothing is said, so that one measurement stands for both."""
+        return False
+
     @abstractmethod
     def open(self, plan: Plan) -> None:
         """Open the target, or make it, after a look at what it holds (`check_record`).

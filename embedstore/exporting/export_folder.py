@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -44,6 +44,7 @@ class FolderExporter(Exporter):
     def __init__(self, out: str) -> None:
         super().__init__(out)
         self._slices: list[dict[str, Any]] = []
+        self._before: list[dict[str, Any]] = []
         self._held = ExitStack()
 
     def close(self) -> None:
@@ -96,10 +97,9 @@ class FolderExporter(Exporter):
             raise UsageError(f"{self.out} was exported as {held.get('to')}, not as {self.kind}. {other}")
         check_record(held, plan, self.out, other)
         slices = held.get("slices")
-        self._slices = slices if isinstance(slices, list) else []
+        self._before = slices if isinstance(slices, list) else []
+        self._slices = list(self._before) if held.get("layout") == self._layout else []
         self._was_complete = held.get("complete") is True
-        if held.get("layout") != self._layout:
-            self._slices = []
 
     @property
     def _layout(self) -> dict[str, Any]:
@@ -116,9 +116,8 @@ class FolderExporter(Exporter):
             self.notes.append("rows of NaN stand for items that have no vector")
         with writing(self.folder):
             digests = [_digest(versions, ids) for versions, ids in items.versions(self.slice_items)]
-            before, held = self._slices, self._held_ids(digests)
-            self._slices = self.begin(items, digests, list(before))
-            changes = Changes(removed=self._gone(items, held))
+            changes = Changes(removed=self._gone(items, digests))
+            self._slices = self.begin(items, digests, list(self._slices))
             for number, digest in enumerate(digests):
                 start, stop = number * self.slice_items, min((number + 1) * self.slice_items, len(items))
                 if self._stands(number, digest):
@@ -133,7 +132,7 @@ class FolderExporter(Exporter):
                     self._record(complete=False)
                 progress(stop)
             self.finish()
-            self._drop(range(len(digests), len(before)))
+            self._drop(range(len(digests), len(self._before)))
             self._slices = self._slices[: len(digests)]
             self._record(complete=True)
         return changes
@@ -148,25 +147,26 @@ class FolderExporter(Exporter):
 
     def _stands(self, number: int, digest: str) -> bool:
         """Whether the files of a slice are those that would be written."""
-        if number >= len(self._slices) or self._slices[number].get("digest") != digest:
-            return False
+        told = self._slices[number] if number < len(self._slices) else {}
+        return told.get("digest") == digest and self._lies_there(number, told)
+
+    def _lies_there(self, number: int, told: Mapping[str, Any]) -> bool:
+        """Whether the files of a slice have the sizes that the record says."""
         try:
             sizes = {name: self.path(name).stat().st_size for name in self.files(number)}
         except OSError:
             return False
-        return sizes == self._slices[number].get("files")
+        return sizes == told.get("files")
 
-    def _held_ids(self, digests: Sequence[str]) -> list[str]:
-        """Ids in slices that are about to be replaced or dropped; they tell which items go."""
-        found: list[str] = []
-        for number, held in enumerate(self._slices):
-            same = number < len(digests) and held.get("digest") == digests[number]
-            if not same and self._was_complete and self._stands(number, held.get("digest", "")):
-                found += self.read(number, vectors=False)[0].column(ID).to_pylist()
-        return found
-
-    def _gone(self, items: Items, held: Sequence[str]) -> int:
-        return int((items.positions(held) < 0).sum()) if held else 0
+    def _gone(self, items: Items, digests: Sequence[str]) -> int:
+        """How many items go: of those in slices that are about to be replaced or dropped."""
+        gone = 0
+        for number, told in enumerate(self._before):
+            same = number < len(digests) and told.get("digest") == digests[number]
+            if not same and self._lies_there(number, told):
+                held = self.read(number, vectors=False)[0].column(ID).to_pylist()
+                gone += int((items.positions(held) < 0).sum())
+        return gone
 
     def _drop(self, numbers: Iterable[int]) -> None:
         """Remove the files of slices that there are no more."""

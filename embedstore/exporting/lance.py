@@ -97,9 +97,13 @@ class LanceExporter(EngineExporter):
             found |= found_in(self._plan, self._table.search().where(_among(some)).limit(len(some)).to_arrow())
         return found
 
+    @property
+    def always_exact(self) -> bool:
+        return not self._table.list_indices()
+
     def prepare(self, exact: bool) -> bool:
-        if not exact and not self._table.list_indices():
-            self.notes.append("no vector index was made: LanceDB looks at every vector until you make one (create_index)")
+        if self.always_exact:
+            self.notes.append("LanceDB looks at every vector until you make an index: create_index")
         return True
 
     def nearest(self, column: str, queries: Array, k: int, *, exact: bool) -> list[list[str]]:

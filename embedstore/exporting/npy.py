@@ -14,7 +14,7 @@ from embedstore._core.atomic_files import fsync_path
 from embedstore.exporting.arrow_tables import metadata_table, read_parquet, write_parquet
 from embedstore.exporting.base import ID, Array, Items, Mask, Slice, VectorColumn
 from embedstore.exporting.export_folder import FolderExporter
-from embedstore.exporting.npy_files import with_nan, without_nan
+from embedstore.exporting.npy_files import make_room, put_rows, rows_of, with_nan, without_nan
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -54,9 +54,7 @@ class NpyExporter(FolderExporter):
         shutil.rmtree(self._staging, ignore_errors=True)
         (self._staging / "metadata").mkdir(parents=True)
         for column in self._plan.vectors:
-            np.lib.format.open_memmap(  # room for all of it: a disk that is too small says so now
-                self._staging / column.column, "w+", column.dtype, (len(items), column.dim)
-            )
+            make_room(self._staging / column.column, (len(items), column.dim), column.dtype)
         self._slices = []
         self._record(complete=False)
         return []
@@ -72,10 +70,8 @@ class NpyExporter(FolderExporter):
     def write(self, number: int, items: Slice) -> None:
         lo = number * self.slice_items
         for column in self._plan.vectors:
-            path, present = self._staging / column.column, items.present[column.column]
-            array = np.load(path, mmap_mode="r+")
-            array[lo : lo + len(items)] = with_nan(items.vectors[column.column], present)
-            array.flush()
+            rows = with_nan(items.vectors[column.column], items.present[column.column])
+            put_rows(self._staging / column.column, lo, rows)
         write_parquet(self.path(self.files(number)[0]), metadata_table(self._plan, items))
 
     def finish(self) -> None:
@@ -94,6 +90,5 @@ class NpyExporter(FolderExporter):
         columns: Sequence[VectorColumn] = self._plan.vectors if vectors else ()
         found = {}
         for column in columns:
-            array = np.load(self.folder / column.column, mmap_mode="r")
-            found[column.column] = without_nan(np.asarray(array[lo : lo + table.num_rows]))
+            found[column.column] = without_nan(rows_of(self.folder / column.column, lo, table.num_rows))
         return table, found

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 POINTS = uuid.UUID("7b1f3c62-5d0e-5a57-9a7e-2f6f0f4d8c11")
 """Namespace of point ids: an item's point is the UUIDv5 of its id."""
 KEY = "QDRANT_API_KEY"
+ADDRESSES = ("http://", "https://")
 SCROLLED = 4096
 TIMEOUT = 60
 
@@ -50,8 +51,12 @@ class QdrantExporter(EngineExporter):
             else:
                 self._create()
 
+    @property
+    def always_exact(self) -> bool:
+        return not self.out.startswith(ADDRESSES)
+
     def _connected(self, qdrant: Any) -> Any:
-        if not self.out.startswith(("http://", "https://")):
+        if not self.out.startswith(ADDRESSES):
             return qdrant.QdrantClient(path=self.out)
         return qdrant.QdrantClient(url=self.out, api_key=os.environ.get(KEY), timeout=TIMEOUT, check_compatibility=False)
 

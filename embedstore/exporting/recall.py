@@ -36,9 +36,10 @@ def recall_of(exporter: Exporter, items: Items, plan: Plan, sample: Slice) -> di
     """Space → recall of the target with its exact settings, and as it searches by default."""
     asked = [_asked(items, sample, column.column) for column in plan.vectors]
     scores: dict[str, dict[str, Score | None]] = {one.column: {"exact": None, "default": None} for one in asked}
-    for kind in ("exact", "default"):
-        exact = kind == "exact"
-        if any(one.k for one in asked) and exporter.prepare(exact):
+    for kind, exact in (("exact", True), ("default", False)):
+        if not exact and exporter.always_exact:
+            scores = {column: {**found, "default": found["exact"]} for column, found in scores.items()}
+        elif any(one.k for one in asked) and exporter.prepare(exact):
             for one in asked:
                 scores[one.column][kind] = _measured(exporter, items, one, exact=exact) if one.k else None
     return {

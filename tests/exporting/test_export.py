@@ -89,7 +89,7 @@ def test_another_encoder_is_refused(to: str, tmp_path: Path) -> None:
     assert held(to, out).keys() == {"a", "b"}
 
 
-@pytest.mark.parametrize("to", ["parquet", "npy", *ENGINES])
+@pytest.mark.parametrize("to", ["parquet", "npy", "milvus"])
 def test_an_empty_selection_empties_it(to: str, tmp_path: Path) -> None:
     store, out = rich_store(tmp_path / "a.store"), target(tmp_path, to)
     assert es.export(store, to=to, out=out, where="label = 'food'", space="text").items < len(store)
@@ -182,12 +182,9 @@ def test_the_command(store: es.Store, tmp_path: Path) -> None:
     assert told["spaces"]["text"]["missing"] == 1
     assert told["check"]["recall"]["text"]["exact"]["value"] == 1
     assert "rows of NaN stand for items that have no vector" in told["notes"]
-    help_ = run("export", "--help").stdout
-    assert all(name in help_ for name in EXPORTERS)
-    assert run("export", store.path, tmp_path / "n", code=2).stderr.count("\n") <= 6
 
 
-@pytest.mark.parametrize("to", ["lance", "milvus", "parquet"])
+@pytest.mark.parametrize("to", ["lance", "parquet"])
 def test_a_column_that_comes_later_comes_along(to: str, store: es.Store, tmp_path: Path) -> None:
     out = target(tmp_path, to)
     es.export(store, to=to, out=out, space="image")

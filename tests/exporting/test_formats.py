@@ -140,6 +140,17 @@ def test_a_full_disk_is_one_line(code: int, store: es.Store, tmp_path: Path, mon
     assert es.export(store, to="parquet", out=tmp_path / "p").changes.written == 12
 
 
+def test_a_disk_without_room_for_arrays_says_so_first(store: es.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*given: Any) -> None:
+        raise OSError(errno.ENOSPC, "no")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("embedstore.exporting.npy_files.os.posix_fallocate", full)
+        with pytest.raises(OutputError, match=r"n cannot be written: No space left on device\. Make room"):
+            es.export(store, to="npy", out=tmp_path / "n")
+    assert es.export(store, to="npy", out=tmp_path / "n").check.sampled == 12
+
+
 def test_two_exports_to_one_folder_wait_for_none(store: es.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def second(self: Any, *given: Any) -> None:
         with pytest.raises(StoreLockedError, match="Another process is exporting to"):
@@ -165,3 +176,41 @@ def test_a_store_without_vectors_has_nothing_to_export(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="has no vectors yet"):
         es.export(store, to="parquet", out=tmp_path / "p")
     assert not (tmp_path / "p").exists()
+
+
+def test_milvus_by_its_address(tmp_path: Path) -> None:
+    """A server: exact over the index that a new collection has, then as Milvus chooses, and from then on only so."""
+    from milvus_lite.server_manager import server_manager_instance
+
+    address = server_manager_instance.start_and_get_uri(str(tmp_path / "served.db"))
+    store = rich_store(tmp_path / "a.store")
+    asked: dict[str, Any] = {"to": "milvus", "out": address, "space": "image", "dtype": "float32"}
+    first, again = (es.export(store, **asked) for _ in range(2))
+    assert (first.changes.written, again.changes.written) == (20, 0)
+    exact, default = first.check.recall["image"].exact, first.check.recall["image"].default
+    assert exact is not None
+    assert default is not None
+    assert exact.value == 1
+    assert again.check.recall["image"].exact is None
+    assert "exact search was not measured: the collection has its index already" in again.notes
+
+
+def test_qdrant_by_its_address(store: es.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The key comes from the environment; what follows is what a folder gets. Only the connection is a folder's here."""
+    import qdrant_client
+
+    given: dict[str, Any] = {}
+
+    def connected(**asked: Any) -> Any:
+        given.update(asked)
+        return real(path=str(tmp_path / "q"))
+
+    real = qdrant_client.QdrantClient
+    monkeypatch.setattr(qdrant_client, "QdrantClient", connected)
+    monkeypatch.setenv("QDRANT_API_KEY", "secret")
+    report = es.export(store, to="qdrant", out="https://host:6333", space="image")
+    assert (given["url"], given["api_key"]) == ("https://host:6333", "secret")
+    recall = report.check.recall["image"]
+    assert recall.exact is not None
+    assert recall.default is not None
+    assert report.out == "https://host:6333: collection 'a'"
