@@ -39,6 +39,7 @@ from benchmarks import (
     sounds,
     store,
     stream,
+    targets,
     tuning,
 )
 
@@ -75,6 +76,14 @@ def test_select(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = select.main([str(tmp_path / "s.store"), "label", "--tiny"])
     assert {way for way, _ in found} == {"random", "diverse", "typical", "uncertain"}
     assert "| uncertain |" in capsys.readouterr().out
+
+
+def test_targets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    telling_store(tmp_path / "s.store", 60)
+    found = targets.main([str(tmp_path / "s.store"), "label,n", "--heads", "linear,gated", "--tiny"])
+    assert found.keys() == {(kind, name) for kind in ("linear", "gated") for name in ("label", "n")}
+    assert found["linear", "label"].value == found["linear", "n"].value == 0
+    assert "| gated | n |" in capsys.readouterr().out
 
 
 def test_heads(capsys: pytest.CaptureFixture[str]) -> None:

@@ -145,7 +145,7 @@ def load_out_of_fold(folder: Path) -> OutOfFold:
     found = read_files(folder, [OUT_OF_FOLD]).get(OUT_OF_FOLD)
     if found is None:
         raise HeadError(
-            f"Head {folder.name!r} keeps no out-of-fold predictions: it was trained without them (--out-of-fold 0), or before "
-            "they were kept. Train the head again, with --replace."
+            f"Head {folder.name!r} keeps no out-of-fold predictions: it was trained without them (--out-of-fold 0), before "
+            "they were kept, or for several targets or labels, of which none are kept. Train a head of one target, with --replace."
         )
     return OutOfFold.from_parquet(found, f"{OUT_OF_FOLD} of head {folder.name!r}")

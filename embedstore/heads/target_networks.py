@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     import torch
 
 
+LEAST_GAIN = 0.01
+"""The share of what a target's frequencies, or its mean, cost that has to be saved for something to be learned of it."""
+
+
+class _LetGoError(Exception):
+    """Nothing is learned of the target that this names."""
+
+
 class _TargetNetwork(TargetsHead, NeuralHead):
     """One trunk; its loss is the weighted sum of the targets' losses, each over the items that have the target.
 
@@ -25,7 +33,7 @@ class _TargetNetwork(TargetsHead, NeuralHead):
 
     Parameters
     ----------
-    weights : sequence of float, optional
+    target_weights : sequence of float, optional
         What each target's loss counts; 1, if None.
     width, dropout, epochs, patience, batch_size, learning_rate, seed, device :
         Those of `NeuralHead`.
@@ -34,15 +42,25 @@ class _TargetNetwork(TargetsHead, NeuralHead):
     ----------
     units_ : list of (mean, deviation)
         Of each target of numbers, over the training items; (0, 1) of classes.
+    constant_ : list of (c,) float64
+        The logarithms of each target's class frequencies; 0 of numbers, in their units.
+    unlearned_ : list of str
+        Targets whose validation loss stopped falling before it was below that of saying their frequencies, or their mean:
+        that is what the head says of them.
     """
 
     takes_weights = False
 
     units_: list[tuple[float, float]]
+    constant_: list[Float]
+    unlearned_: list[str]
+    _weight: torch.Tensor
+    _least: list[float]
+    _waited: list[int]
 
     def __init__(
         self,
-        weights: Sequence[float] | None = None,
+        target_weights: Sequence[float] | None = None,
         width: int = 256,
         dropout: float = 0.4,
         epochs: int = 40,
@@ -62,20 +80,32 @@ class _TargetNetwork(TargetsHead, NeuralHead):
             seed=seed,
             device=device,
         )
-        self.weights = weights
+        self.target_weights = target_weights
 
     @property
     def _width(self) -> int:
         return sum(max(1, len(known)) for known in self.classes_)
 
     def _fit(self, train: Data, validation: Data) -> None:
-        if self.weights is not None and len(self.weights) != len(self.classes_):
-            raise HeadError(f"weights should be one for each of {', '.join(self.targets_)}. Got {len(self.weights)}.")
-        self.units_ = [
-            (0.0, 1.0) if len(known) else (float(np.nanmean(column)), float(np.nanstd(column)) or 1.0)
-            for known, column in zip(self.classes_, train.codes.T, strict=True)
-        ]
-        super()._fit(train, validation)
+        import torch
+
+        if self.target_weights is not None and len(self.target_weights) != len(self.classes_):
+            raise HeadError(
+                f"target_weights should be one for each of {', '.join(self.targets_)}. Got {len(self.target_weights)}."
+            )
+        columns = [column[~np.isnan(column)] for column in train.codes.T]
+        self.units_, self.constant_, self.unlearned_ = [], [], []
+        for known, column in zip(self.classes_, columns, strict=True):
+            shares = np.maximum(np.bincount(column.astype(np.int64), minlength=len(known)), 0.5) if len(known) else np.ones(1)
+            self.constant_.append(np.log(shares / shares.sum()))
+            self.units_.append((0.0, 1.0) if len(known) else (float(column.mean()), float(column.std()) or 1.0))
+        self._weight = torch.tensor(self.target_weights or [1.0] * len(columns), device=self.device)
+        while True:
+            self._least, self._waited = [np.inf] * len(columns), [0] * len(columns)
+            try:
+                return super()._fit(train, validation)
+            except _LetGoError as error:
+                self.unlearned_.append(str(error))
 
     def _targets(self, data: Data) -> Targets:
         import torch
@@ -85,56 +115,78 @@ class _TargetNetwork(TargetsHead, NeuralHead):
         return codes, torch.ones(len(codes), device=self.device)
 
     def _loss(self, logits: torch.Tensor, codes: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
-        return self._summed(logits, codes, self.label_smoothing)
-
-    def _summed(self, logits: torch.Tensor, codes: torch.Tensor, smoothing: float) -> torch.Tensor:
-        """Σ weight · mean loss of each target, over the items that have it."""
         import torch
 
-        total = logits.new_zeros(())
-        for weight, said, code in zip(self.weights or [1.0] * codes.shape[1], self._split(logits), codes.T, strict=True):
-            there = ~code.isnan()
-            count = there.sum().clamp(min=1)
+        learned = torch.tensor([name not in self.unlearned_ for name in self.targets_], device=logits.device)
+        return (self._weight * learned * self._losses(self._split(logits), codes, self.label_smoothing)).sum()
+
+    def _losses(self, logits: Iterable[torch.Tensor], codes: torch.Tensor, smoothing: float) -> torch.Tensor:
+        """The mean loss of each target (t,), over the items that have it; 0 where none has."""
+        import torch
+
+        found = []
+        for said, code in zip(logits, codes.T, strict=True):
+            there, known = ~code.isnan(), code.nan_to_num()
             if said.shape[1] > 1:
-                losses = torch.nn.functional.cross_entropy(
-                    said, code.nan_to_num().long(), label_smoothing=smoothing, reduction="none"
-                )
+                losses = torch.nn.functional.cross_entropy(said, known.long(), label_smoothing=smoothing, reduction="none")
             else:
-                losses = (said[:, 0] - code.nan_to_num()) ** 2
-            total = total + weight * (losses * there).sum() / count
-        return total
+                losses = (said[:, 0] - known) ** 2
+            found.append((losses * there).sum() / there.sum().clamp(min=1))
+        return torch.stack(found)
 
     def _checked(self, logits: torch.Tensor, codes: torch.Tensor, counts: torch.Tensor) -> list[torch.Tensor]:
-        """The loss, and the mean over targets of the accuracy, or of what is explained of the variance."""
+        """The loss, and the mean over targets of the accuracy, or of what is explained of the variance.
+
+        A target that is let go of counts what its frequencies, or its mean, cost.
+        """
         import torch
 
+        constants = (logits.new_tensor(c).expand(len(logits), -1) for c in self.constant_)
+        losses, constant = self._losses(self._split(logits), codes, 0.0), self._losses(constants, codes, 0.0)
+        self._let_go(losses.tolist(), constant.tolist())
+        for k, name in enumerate(self.targets_):
+            if name in self.unlearned_:
+                losses[k] = constant[k]
         hits = []
         for said, code in zip(self._split(logits), codes.T, strict=True):
             there = ~code.isnan()
             right = (said.argmax(1) == code).float() if said.shape[1] > 1 else 1 - (said[:, 0] - code.nan_to_num()) ** 2
             hits.append((right * there).sum() / there.sum().clamp(min=1))
-        return [self._summed(logits, codes, 0.0), torch.stack(hits).mean()]
+        return [(self._weight * losses).sum(), torch.stack(hits).mean()]
 
-    def _split(self, logits: torch.Tensor) -> Iterator[torch.Tensor]:
-        """The logits (b, c) of each target; (b, 1) of numbers."""
+    def _let_go(self, losses: Sequence[float], constant: Sequence[float]) -> None:
+        """Begin again without a target of which nothing is learned: it would end training early, and pull on the trunk."""
+        for k, (name, loss) in enumerate(zip(self.targets_, losses, strict=True)):
+            self._waited[k] = 0 if loss < self._least[k] - 1e-4 else self._waited[k] + 1
+            self._least[k] = min(loss, self._least[k])
+            learned = self._least[k] < (1 - LEAST_GAIN) * constant[k]
+            if self._waited[k] >= self.patience and not learned and constant[k] > 0 and name not in self.unlearned_:
+                raise _LetGoError(name)
+
+    def _split(self, logits: Any) -> Iterator[Any]:
+        """The logits (b, c) of each target, of a tensor or an array; (b, 1) of numbers."""
         ends = np.cumsum([0, *(max(1, len(known)) for known in self.classes_)]).tolist()
         yield from (logits[:, lo:hi] for lo, hi in pairwise(ends))
 
     def values(self, data: Data) -> list[Float]:
-        ends = np.cumsum([max(1, len(known)) for known in self.classes_])[:-1]
-        found = []
-        for said, known, (mean, deviation) in zip(
-            np.split(self._logits(data), ends, 1), self.classes_, self.units_, strict=True
-        ):
-            found.append(log_softmax(said) if len(known) else said[:, 0].astype(np.float64) * deviation + mean)
+        found: list[Float] = []
+        logits = self._split(self._logits(data))
+        for name, said, constant, (mean, deviation) in zip(self.targets_, logits, self.constant_, self.units_, strict=True):
+            if name in self.unlearned_:
+                said = np.tile(constant, (len(said), 1))
+            found.append(log_softmax(said) if len(constant) > 1 else said[:, 0].astype(np.float64) * deviation + mean)
         return found
 
     def _state(self) -> HeadState:
         own = super()._state()
-        return HeadState({**own.config, "units": [list(pair) for pair in self.units_]}, own.tensors, own.files)
+        constant = [values.tolist() for values in self.constant_]
+        learned = {"units": [list(pair) for pair in self.units_], "constant": constant, "unlearned": self.unlearned_}
+        return HeadState({**own.config, **learned}, own.tensors, own.files)
 
     def _restore(self, state: HeadState) -> None:
         self.units_ = [(float(mean), float(deviation)) for mean, deviation in state.config["units"]]
+        self.constant_ = [np.asarray(values, np.float64) for values in state.config["constant"]]
+        self.unlearned_ = [str(name) for name in state.config["unlearned"]]
         super()._restore(state)
 
 

@@ -126,7 +126,7 @@ class EachAlone(TargetsHead):
 
     def _fit(self, train: Data, validation: Data) -> None:
         self.members_ = []
-        params = {name: value for name, value in self.like.get_params().items() if name != "weights"}
+        params = {name: value for name, value in self.like.get_params().items() if name != "target_weights"}
         for k, (name, kind) in enumerate(self.targets_.items()):
             member = type(self.like)(**params)
             member.targets_ = {name: kind}

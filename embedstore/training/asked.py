@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from embedstore.errors import UsageError
+from embedstore.heads.targets_apart import ApartTargets
 from embedstore.store import View
 from embedstore.training.saved import refuse_certainty
 from embedstore.training.tasks.base import MULTILABEL, SEVERAL, Task, task_called, task_for
@@ -13,7 +14,7 @@ __all__ = ["asked_of"]
 
 
 def asked_of(view: View, options: TrainOptions) -> tuple[View, Task, list[str]]:
-    """The view with its target as it is meant, its task, and a note where rare labels were left out."""
+    """The view with its target as it is meant, its task, and notes: rare labels left out, an option that does nothing."""
     if view.target_names:
         _check_several(view, options)
     elif options.weights is not None:
@@ -23,14 +24,17 @@ def asked_of(view: View, options: TrainOptions) -> tuple[View, Task, list[str]]:
     elif options.task is None:
         refuse_joined(view)
     task = task_called(options.task) if options.task else task_for(view)
+    notes: list[str] = []
+    if options.weights is not None and isinstance(task.make_head(options.head), ApartTargets):
+        notes = [f"weights change nothing: targets share no trunk in {options.head} heads; in gated ones, for example, they do"]
     if options.separator is not None and task.name != MULTILABEL:
         raise UsageError(f"separator makes several labels of a text, which are for the task {MULTILABEL}, not {task.name}.")
     if options.least_items == 1:
-        return view, task, []
+        return view, task, notes
     if task.name != MULTILABEL:
         raise UsageError(f"least_items leaves out labels, which are for the task {MULTILABEL}, not {task.name}.")
-    view, note = with_frequent(view, options.least_items)
-    return view, task, note
+    view, notes = with_frequent(view, options.least_items)
+    return view, task, notes
 
 
 def _check_several(view: View, options: TrainOptions) -> None:

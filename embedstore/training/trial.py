@@ -75,7 +75,7 @@ class Trial:
 
     @property
     def _weights(self) -> dict[str, Any]:
-        return {} if self._options.weights is None else {"weights": self._options.weights}
+        return {} if self._options.weights is None else {"target_weights": self._options.weights}
 
     def _rivals(self) -> dict[str, Head]:
         """Heads on all inputs that the one asked for is judged beside."""

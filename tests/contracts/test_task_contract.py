@@ -21,9 +21,9 @@ from embedstore.sources import MemorySource
 from embedstore.training.saved import fitted_ids, task_of
 from embedstore.training.tasks.base import Labels, Predicted, Task, task_called, task_for
 
-TARGETS = {"classification": "label", "regression": "price", "multilabel": "tags", "levels": "stars"}
+TARGETS = {"classification": "label", "regression": "price", "multilabel": "tags", "several": "label,price", "levels": "stars"}
 """A column for each task."""
-UNFIT = {"classification": "name", "regression": "label", "multilabel": "label", "levels": "price"}
+UNFIT = {"classification": "name", "regression": "label", "multilabel": "label", "several": "stars", "levels": "price"}
 """And one that it refuses."""
 HALVES = {"a": slice(0, 5), "b": slice(5, 10)}
 
@@ -65,7 +65,7 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> es.Store:
 @pytest.fixture(autouse=True)
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A package with an entry point of the group, as pip would leave it; the registry looks again, and forgets it after."""
-    assert TASKS.names() == ["classification", "regression", "multilabel"]
+    assert TASKS.names() == ["classification", "regression", "multilabel", "several"]
     folder = tmp_path / "installed" / "toy-1.0.dist-info"
     folder.mkdir(parents=True)
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: toy\nVersion: 1.0\n")
@@ -90,6 +90,14 @@ def fitted(task: Task, view: es.View, items: Any) -> tuple[Labels, Any]:
     X, present = ({name: x[items] for name, x in arrays.items()} for arrays in (view.inputs, view.present))
     head = task.plain_linear().fit(X, labels.values[items], present=present)
     return labels.take(items), task.outputs(head, X, present, labels)
+
+
+def said_in(columns: Any) -> list[Any]:
+    """The predictions in a table's columns: one an item, or a mapping where there are several targets."""
+    if "prediction" in columns:
+        return list(columns["prediction"])
+    several = {name.removeprefix("prediction:"): values for name, values in columns.items() if name.startswith("prediction:")}
+    return [dict(zip(several, row, strict=True)) for row in zip(*several.values(), strict=True)]
 
 
 def test_every_task_is_an_entry_point() -> None:
@@ -125,7 +133,7 @@ def test_outputs_of_heads_and_of_the_constant_are_alike(task: Task, view: es.Vie
     always = task.constant_outputs(labels, 200)
     assert outputs.shape == always.shape
     assert outputs.dtype == always.dtype == np.float64
-    assert (always == always[:1]).all()
+    np.testing.assert_array_equal(always, np.broadcast_to(always[:1], always.shape))
 
 
 def test_worth_leads(task: Task, view: es.View) -> None:
@@ -152,7 +160,7 @@ def test_predictions_are_written_in_columns_and_in_rows(task: Task, view: es.Vie
     columns, rows = task.columns(found), task.rows(found)
     assert "id" not in columns
     assert {len(values) for values in columns.values()} == {len(rows)} == {len(view)}
-    assert [row["prediction"] for row in rows] == columns["prediction"]
+    assert [row["prediction"] for row in rows] == said_in(columns)
     json.dumps(rows, allow_nan=False)
     nothing = task.predicted(head, np.empty((0, *head.output_shape)))
     assert task.rows(nothing) == []
@@ -191,9 +199,18 @@ def test_train_evaluate_predict_report(
     assert len(predicted.to_rows()) == 80
     with predicted.save(tmp_path / "p.csv").open(encoding="utf-8") as file:
         table = list(csv.DictReader(file))
-    written = [json.dumps(label) if isinstance(label, list) else str(label) for label in predicted.labels[:5].tolist()]
-    assert [row["prediction"] for row in table[:5]] == written
-    assert {"contribution:a", "contribution:b", "nearest"} < table[0].keys()
+    first = predicted.labels[:5].tolist()
+    written = [
+        json.dumps(label)
+        if isinstance(label, list)
+        else {name: str(value) for name, value in label.items()}
+        if isinstance(label, dict)
+        else str(label)
+        for label in first
+    ]
+    assert said_in({name: [row[name] for row in table[:5]] for name in table[0]}) == written
+    of = ["label:", "price:"] if task.name == "several" else [""]
+    assert {*(f"contribution:{target}{name}" for target in of for name in HALVES), "nearest"} < table[0].keys()
     assert es.verify(trained_on).clean
 
     render.print_training(result)
@@ -208,6 +225,7 @@ def test_a_target_has_one_task(trained_on: es.Store) -> None:
         "label": "classification",
         "price": "regression",
         "tags": "multilabel",
+        "label,price": "several",
         "stars": "classification",
     }.items():
         assert task_for(trained_on.view(inputs=["a"], target=target)).name == expected

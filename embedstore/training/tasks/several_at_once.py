@@ -203,6 +203,10 @@ class SeveralTargets(Task):
         for name in names_of(judged.labels.truth):
             if lacking := int(np.isnan(judged.labels.truth[name]).sum()):
                 notes.append(f"{lacking:,} items have no {name!r}; they count for the other targets")
+        notes += [
+            f"{name}: nothing was learned of it from these inputs; the head says its frequencies, or its mean"
+            for name in getattr(judged.head, "unlearned_", ())
+        ]
         return notes + _unjudged(judged)
 
     def evaluation_notes(self, judged: Judged) -> list[str]:
