@@ -20,7 +20,6 @@ from .options import (
     ImageColumn,
     Json,
     NoCheck,
-    SavedHead,
     Store,
     TextColumns,
     VideoColumn,
@@ -34,7 +33,10 @@ from .options import (
 @takes(PredictOptions)
 def predict(
     store: Store,
-    head: SavedHead = None,
+    head: Annotated[
+        str | None,
+        typer.Argument(metavar="HEAD", help="A saved head: its name, OTHER.store/heads/NAME, or an ONNX file of one."),
+    ] = None,
     dataset: Annotated[
         Path | None, typer.Argument(readable=False, metavar="DATASET", help="New items: a folder, table or file.")
     ] = None,

@@ -34,7 +34,7 @@ WRITES: dict[str, Callable[[Path], object]] = {
     "remove": lambda path: es.Store.open(path).remove(["i1"]),
     "compact": lambda path: es.compact(path, force=True),
     "index": lambda path: index(path, "text", factory="IVF4,SQ8", recall=0.5),
-    "train": lambda path: es.train(path, "label", report=False),
+    "train": lambda path: es.train(path, "label", replace=True, report=False),
     "verify": lambda path: es.verify(path),
     "search": lambda path: es.search(path, vector=[1.0, 2.0, 3.0], k=2),
     "predict": lambda path: es.predict(path, "label"),
@@ -360,7 +360,7 @@ def test_a_file_system_without_locks_says_so(path: Path, monkeypatch: pytest.Mon
 
 def saved_again(path: Path, n: int) -> None:
     """Another head under the same name."""
-    es.train(path, "label", report=False, where=f"n > {n}")
+    es.train(path, "label", replace=True, report=False, where=f"n > {n}")
 
 
 def test_a_head_that_is_replaced_while_it_is_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
