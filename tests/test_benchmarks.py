@@ -36,10 +36,12 @@ from benchmarks import (
     ridge,
     search,
     select,
+    serve,
     sounds,
     store,
     stream,
     targets,
+    teach,
     tuning,
 )
 
@@ -84,6 +86,21 @@ def test_targets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert found.keys() == {(kind, name) for kind in ("linear", "gated") for name in ("label", "n")}
     assert found["linear", "label"].value == found["linear", "n"].value == 0
     assert "| gated | n |" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_serve(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    telling_store(tmp_path / "s.store")
+    rates = serve.main([str(tmp_path / "s.store"), "--space", "image", "--tiny"])
+    assert all(rate > 0 for rate in rates.values())
+    assert "times the plain handler" in capsys.readouterr().out
+
+
+def test_teach(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    telling_store(tmp_path / "s.store")
+    assert teach.main([str(tmp_path / "s.store"), "--tiny"]).keys() == {"uncertain next", "at random"}
+    assert teach.main([str(tmp_path / "s.store"), "--tiny", "--round-trip"])["median"] > 0
+    assert "from a mark to the grid" in capsys.readouterr().out
 
 
 def test_heads(capsys: pytest.CaptureFixture[str]) -> None:

@@ -146,6 +146,6 @@ def load_out_of_fold(folder: Path) -> OutOfFold:
     if found is None:
         raise HeadError(
             f"Head {folder.name!r} keeps no out-of-fold predictions: it was trained without them (--out-of-fold 0), before "
-            "they were kept, or for several targets or labels, of which none are kept. Train a head of one target, with --replace."
+            "they were kept, or for several targets or labels, of which none are kept. Train one of one target: --replace."
         )
     return OutOfFold.from_parquet(found, f"{OUT_OF_FOLD} of head {folder.name!r}")
