@@ -33,8 +33,10 @@ from benchmarks import (
     ridge,
     search,
     select,
+    serve,
     store,
     stream,
+    teach,
 )
 
 
@@ -70,6 +72,21 @@ def test_select(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = select.main([str(tmp_path / "s.store"), "label", "--tiny"])
     assert {way for way, _ in found} == {"random", "diverse", "typical", "uncertain"}
     assert "| uncertain |" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_serve(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    telling_store(tmp_path / "s.store")
+    rates = serve.main([str(tmp_path / "s.store"), "--space", "image", "--tiny"])
+    assert all(rate > 0 for rate in rates.values())
+    assert "times the plain handler" in capsys.readouterr().out
+
+
+def test_teach(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    telling_store(tmp_path / "s.store")
+    assert teach.main([str(tmp_path / "s.store"), "--tiny"]).keys() == {"uncertain next", "at random"}
+    assert teach.main([str(tmp_path / "s.store"), "--tiny", "--round-trip"])["median"] > 0
+    assert "from a mark to the grid" in capsys.readouterr().out
 
 
 def test_heads(capsys: pytest.CaptureFixture[str]) -> None:

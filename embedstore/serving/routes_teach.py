@@ -40,13 +40,12 @@ def _taught(session: Session, request: TeachRequest) -> Document:
     where = session.where(request.filter)
     learned = lesson(session, Marks.of(session, request.classes, _spaces(request)))
     fitted = time.perf_counter()
-    rows, probability, next_rows, next_probability = ranked(
-        session, learned, by=request.rank, where=where, uncertain=request.uncertain
-    )
+    last = request.offset + request.k
+    best = ranked(session, learned, last=last, by=request.rank, where=where, uncertain=request.uncertain)
     order = time.perf_counter()
-    page = slice(request.offset, request.offset + request.k)
-    results = items(session, rows[page], scores=probability[page].tolist(), offset=request.offset)
-    asked = items(session, next_rows, scores=next_probability.tolist())
+    page = slice(request.offset, last)
+    results = items(session, best.rows[page], scores=best.probability[page].tolist(), offset=request.offset)
+    asked = items(session, best.next_rows, scores=best.next_probability.tolist())
     ended = time.perf_counter()
     took = {"fit": fitted - started, "rank": order - fitted, "fetch": ended - order, "total": ended - started}
     return {

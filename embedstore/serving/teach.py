@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from embedstore.errors import HeadError, UsageError, next_step, reason_of
-from embedstore.evaluation.selection import uncertain as least_sure
+from embedstore.evaluation.selection import margin
 from embedstore.heads.base import Data, log_softmax
 from embedstore.heads.io import SPLIT, HeadRecord, save_head, split_file
 from embedstore.heads.taught import Taught, fit_taught, usual
@@ -26,7 +27,7 @@ Mask = npt.NDArray[np.bool_]
 WANTED, UNWANTED = "+", "-"
 BACKGROUND = 2000
 """Items that say what features are like."""
-ORDINARY = 300
+ORDINARY = 150
 """Of them, those that stand for what is not wanted."""
 Z = 1.959964
 """Of a 95 % interval."""
@@ -151,19 +152,19 @@ def vectors_of(session: Session, spaces: Sequence[str], rows: Rows) -> tuple[dic
     return inputs, present
 
 
-def log_probabilities(session: Session, taught: Taught, spaces: Sequence[str]) -> npt.NDArray[np.float64]:
-    """Of every item of the store (n, c): one product of kept vectors with the head's weights."""
-    weights, bias = taught.effective()
-    head = taught.head
+def probabilities(session: Session, learned: Lesson) -> npt.NDArray[np.float64]:
+    """Of every item of the store and each class (n, c): one product of kept vectors with the head's weights."""
+    head = learned.taught.head
+    weights, bias = learned.taught.effective()
     logits = np.zeros((len(session.rows), len(head.classes_)), np.float32) + bias
     at = sum(head.dims_.values())
-    for i, name in enumerate(spaces):
-        vectors, present = session.keep(("matrix", name), lambda name=name: _matrix(session, name))  # type: ignore[misc]
+    for i, name in enumerate(learned.marks.spaces):
+        vectors, present = session.keep(("matrix", name), partial(_matrix, session, name))
         logits += vectors @ weights[name]
         if not present.all():  # an absent input counts as the mean, and as absent
             absent = head.standardizer_.mean_[name] @ weights[name] + head.scale_ * head.weight_[at + i]
             logits[~present] += absent
-    return log_softmax(logits)
+    return np.exp(log_softmax(logits))
 
 
 def _matrix(session: Session, name: str) -> tuple[Float, Mask]:
@@ -172,19 +173,22 @@ def _matrix(session: Session, name: str) -> tuple[Float, Mask]:
     return inputs[name], present[name]
 
 
-def ranked(
-    session: Session, learned: Lesson, *, by: str | None, where: str | None, uncertain: int
-) -> tuple[Rows, npt.NDArray[np.float64], Rows, npt.NDArray[np.float64]]:
-    """Every matching item by the probability of a class, and the unmarked ones that the head is least sure of.
+class Ranked(NamedTuple):
+    """Items by the probability of a class, and those that a head is least sure of."""
 
-    Returns
-    -------
-    rows : (m,) int64
-    probability : (m,) float64
-        Descending.
-    next_rows : (u,) int64
-    next_probability : (u,) float64
-        Of the same class.
+    rows: Rows
+    probability: npt.NDArray[np.float64]
+    next_rows: Rows
+    next_probability: npt.NDArray[np.float64]
+
+
+def ranked(session: Session, learned: Lesson, *, last: int, by: str | None, where: str | None, uncertain: int) -> Ranked:
+    """The first `last` matching items by the probability of a class, and the unmarked ones that the head is least sure of.
+
+    Parameters
+    ----------
+    by : str, optional
+        The class; by default what is wanted.
 
     Raises
     ------
@@ -195,17 +199,27 @@ def ranked(
     by = by or (WANTED if WANTED in marks.classes else next(name for name in marks.classes if name != UNWANTED))
     if by not in marks.classes:
         raise UsageError(f"No class is called {by!r}. Classes: {', '.join(marks.classes)}.")
-    probabilities = np.exp(log_probabilities(session, learned.taught, marks.spaces))
+    likely = probabilities(session, learned)
     rows = session.rows
-    usable = np.any([session.store.spaces[name].has(rows) for name in marks.spaces], axis=0)
+    usable = session.keep(("usable", marks.spaces), partial(_usable, session, marks.spaces))
     if where is not None:
-        usable &= np.isin(rows, session.matching(where), assume_unique=True)
-    at = np.flatnonzero(usable)
-    wanted = probabilities[:, marks.classes.index(by)]
-    order = at[np.argsort(-wanted[at], kind="stable")]
-    unmarked = at[~np.isin(rows[at], marks.rows)]
-    few = unmarked[least_sure(probabilities[unmarked], uncertain)[0]]
-    return rows[order], wanted[order], rows[few], wanted[few]
+        usable = usable & np.isin(rows, session.matching(where), assume_unique=True)
+    wanted = likely[:, marks.classes.index(by)]
+    order = _first(np.where(usable, wanted, -1.0), min(last, int(usable.sum())))
+    unmarked = usable & ~np.isin(rows, marks.rows)
+    unsure = _first(np.where(unmarked, -margin(likely), -2.0), min(uncertain, int(unmarked.sum())))
+    return Ranked(rows[order], wanted[order], rows[unsure], wanted[unsure])
+
+
+def _usable(session: Session, spaces: Sequence[str]) -> Mask:
+    """Which items have a vector in any of some spaces."""
+    return np.asarray(np.any([session.store.spaces[name].has(session.rows) for name in spaces], axis=0))
+
+
+def _first(values: npt.NDArray[np.float64], n: int) -> npt.NDArray[np.intp]:
+    """Places of the `n` largest of `values` (m,), the largest first, equal ones in order."""
+    some = np.arange(len(values)) if n >= len(values) else np.sort(np.argpartition(-values, n)[:n])
+    return some[np.argsort(-values[some], kind="stable")]
 
 
 def save_lesson(session: Session, learned: Lesson, name: str) -> HeadRecord:

@@ -136,7 +136,8 @@ export function searchBar(store) {
     asked = now.q;
     held.replaceChildren(...tokens(now));
     box.classList.toggle("box-held", held.childElementCount > 0);
-    const both = store.spaces.length > 1 ? [[FUSED, "All, weighted"]] : [];
+    const fusible = store.spaces.filter(({ accepts }) => !now.q || accepts?.includes("text")); // words reach only some
+    const both = fused || fusible.length > 1 ? [[FUSED, "All, weighted"]] : [];
     setOptions(spaces, withChosen([["", "Any space"], ...store.spaces.map(({ name, encoder }) => [name, `${name} · ${encoder}`]), ...both], now.space), fused ? FUSED : now.space);
     setOptions(heads, withChosen([["", store.heads.length ? "No head" : "No head yet"], ...store.heads.map(({ name, task }) => [name, `${name} · ${task}`])], now.head), now.head);
     heads.disabled = heads.options.length === 1;
