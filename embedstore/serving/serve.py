@@ -18,6 +18,8 @@ from embedstore.store import Store
 
 __all__ = ["serve"]
 
+APP = "embedstore.serving.app:create_app"
+"""As ASGI servers name what makes an application."""
 SHORTEST = 16
 CONNECTIONS = 1000
 KEEP_ALIVE = 30
@@ -101,9 +103,8 @@ def serve(
 def _run(
     store: Store, options: ServeOptions, token: str | None, listener: socket.socket, on_ready: Callable[[str], None]
 ) -> None:
-    from embedstore.serving.app import create_app  # FastAPI is an extra, whose absence is told before
-
     uvicorn = require("uvicorn", extra="serve")
+    create_app = require("uvicorn.importer", extra="serve").import_from_string(APP)
     app = create_app(store, options, token=token)
     config = uvicorn.Config(
         app,
