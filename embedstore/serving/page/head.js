@@ -42,7 +42,7 @@ function taught(head) {
 
 function matrix(head, cell) {
   const { classes, confusion } = head;
-  if (!confusion?.length) return el("p", { class: "muted", text: head.note ?? "" });
+  if (!confusion?.length) return el("p", { class: "muted", text: head.taught ? "A taught head has seen all its marks: there are no items left to count mistakes on." : (head.note ?? "") });
   const rows = confusion.map((row, truth) => {
     const all = row.reduce((sum, n) => sum + n, 0) || 1;
     return el("tr", {}, el("th", { scope: "row", text: classes[truth], title: classes[truth] }), row.map((n, predicted) => {

@@ -103,6 +103,11 @@ function spaceChosen(store, value) {
   else go({ space: value, weights: {} });
 }
 
+/** The options with what a link names and the store does not have, so that it can be seen and left. */
+function withChosen(options, value) {
+  return options.some(([key]) => key === value) ? options : [...options, [value, `${value} (not there)`]];
+}
+
 /** The search bar: {element, input, update(state)}. */
 export function searchBar(store) {
   const input = el("input", {
@@ -131,9 +136,11 @@ export function searchBar(store) {
     asked = now.q;
     held.replaceChildren(...tokens(now));
     box.classList.toggle("box-held", held.childElementCount > 0);
-    setOptions(spaces, [["", "Any space"], ...store.spaces.map(({ name, encoder }) => [name, `${name} · ${encoder}`]), ...(store.spaces.length > 1 ? [[FUSED, "All, weighted"]] : [])], fused ? FUSED : now.space);
-    setOptions(heads, [["", store.heads.length ? "No head" : "No head yet"], ...store.heads.map(({ name, task }) => [name, `${name} · ${task}`])], now.head);
-    heads.disabled = store.heads.length === 0;
+    const fusible = store.spaces.filter(({ accepts }) => !now.q || accepts?.includes("text")); // words reach only some
+    const both = fused || fusible.length > 1 ? [[FUSED, "All, weighted"]] : [];
+    setOptions(spaces, withChosen([["", "Any space"], ...store.spaces.map(({ name, encoder }) => [name, `${name} · ${encoder}`]), ...both], now.space), fused ? FUSED : now.space);
+    setOptions(heads, withChosen([["", store.heads.length ? "No head" : "No head yet"], ...store.heads.map(({ name, task }) => [name, `${name} · ${task}`])], now.head), now.head);
+    heads.disabled = heads.options.length === 1;
     more.lastChild.replaceChildren(...options(store, now));
   }
 

@@ -53,7 +53,7 @@ export class Eye {
 
 /** The diameter of a point in CSS pixels: smaller where there are many, growing slowly as one comes nearer. */
 export function pointSize(n, zoom) {
-  const base = n > 300_000 ? 1.4 : n > 50_000 ? 2 : n > 8_000 ? 3.2 : 4.6;
+  const base = n > 300_000 ? 1.4 : n > 50_000 ? 2 : n > 8_000 ? 3.2 : n > 1_500 ? 4.6 : 6.5;
   return Math.max(1, Math.min(14, base * Math.max(1, zoom) ** 0.4));
 }
 
