@@ -311,7 +311,14 @@ def print_predictions(predictions: Predictions) -> None:
         certain = [", ".join(map(str, row["set"]))] if predictions.sets else []
         certain += [f"{row['low']:.4g}", f"{row['high']:.4g}"] if predictions.intervals else []
         said = ", ".join(map(str, row["prediction"])) if isinstance(row["prediction"], list) else row["prediction"]
-        cells = [row["id"], said, *sure, *certain, *([", ".join(row.get("missing", ()))] if lacking else [])]
+        cells = [
+            row["id"],
+            *([row["with"]] if predictions.partners else []),
+            said,
+            *sure,
+            *certain,
+            *([", ".join(row.get("missing", ()))] if lacking else []),
+        ]
         if predictions.explanations:
             cells += [", ".join(f"{name} {value:+.2f}" for name, value in row["contributions"].items())]
             cells += [", ".join(f"{near['id']} ({near['label']})" for near in row["nearest"])]
@@ -319,7 +326,7 @@ def print_predictions(predictions: Predictions) -> None:
     more = ["contributions", "nearest training items"] if predictions.explanations else []
     missing = ["missing input"] if lacking else []
     certainty = [*(["set"] if predictions.sets else []), *(["low", "high"] if predictions.intervals else [])]
-    columns = ["id", "prediction", *probability, *certainty, *missing, *more]
+    columns = ["id", *(["with"] if predictions.partners else []), "prediction", *probability, *certainty, *missing, *more]
     print_table(columns, rows, numeric=[*probability, "low", "high"])
     for item, reason in predictions.unusable:
         say(f"unusable: {item}: {reason}", stderr=True)

@@ -16,7 +16,9 @@ from .options import SECONDS, Json, NoCheck, Store, Where, WhereTimeout, names
 @takes(TrainOptions)
 def train(
     store: Store,
-    target: Annotated[str | None, typer.Argument(metavar="TARGET", help="Metadata column with the labels.")] = None,
+    target: Annotated[
+        str | None, typer.Argument(metavar="TARGET", help="Metadata column with the labels; none for matching.")
+    ] = None,
     *,
     where: Where = None,
     where_timeout: WhereTimeout = SECONDS,

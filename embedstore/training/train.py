@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from embedstore._core.arguments import strings
 from embedstore._core.threads import bounded
 from embedstore.errors import HeadError, UsageError, next_step, reason_of
 from embedstore.evaluation.bootstrap import Bootstrap
@@ -25,10 +24,10 @@ from embedstore.training.balance_changes import changes_to_dict
 from embedstore.training.certainty import Certainty, measured, measured_across
 from embedstore.training.label_notes import left_out_notes
 from embedstore.training.report import report_data, save_plots
-from embedstore.training.tasks.base import CLASSES, HEAD, MULTILABEL, Judged, Scores, Task, task_called, task_for
-from embedstore.training.tasks.label_columns import refuse_joined, separated, with_frequent
+from embedstore.training.tasks.base import CLASSES, HEAD, Judged, Scores
 from embedstore.training.train_options import TrainOptions
 from embedstore.training.trial import Trial
+from embedstore.training.view_to_learn import view_to_learn
 
 __all__ = ["TrainReport", "train"]
 
@@ -134,6 +133,8 @@ def train(
     balance: str | None = TrainOptions.balance,
     separator: str | None = TrainOptions.separator,
     least_items: int = TrainOptions.least_items,
+    negatives: int = TrainOptions.negatives,
+    hard: float = TrainOptions.hard,
     group: str | None = TrainOptions.group,
     cv: int | None = TrainOptions.cv,
     name: str | None = TrainOptions.name,
@@ -154,18 +155,19 @@ def train(
     store : Store, path, or View
         A view brings its own target, inputs, groups and selection.
     target : str
-        Metadata column with the labels; items where it is null are left out.
+        Metadata column with the labels; items where it is null are left out. None for a task that takes no target (matching).
     head : str
         A kind that serves the task: of `embedstore.registry.heads_for`.
     inputs : sequence of str, optional
-        Spaces to use; default: all.
+        Spaces to use; default: all. Two for matching.
     where : str, optional
         SQL over the metadata columns.
     columns : sequence of str, optional
         Metadata columns, numeric or categorical, to be one more input, ``"metadata"``.
     task : str, optional
         ``"classification"``, ``"regression"``, or one of the entry-point group ``embedstore.tasks``; default: regression for a
-        target of numbers with fractions, or with many different values, multilabel for a target of lists. Regression has the
+        target of numbers with fractions, or with many different values, multilabel for a target of lists. ``"matching"`` says of two
+        inputs whether they belong together. Regression has the
         heads linear, ridge, knn and gbdt; multilabel linear, knn, the networks, gbdt and auto.
     balance : str, optional
         How to help rare classes: ``"weights"``, ``"oversample"``, ``"undersample"``, ``"smote"``, ``"logit-adjust"``,
@@ -175,6 +177,11 @@ def train(
         target of lists needs none.
     least_items : int
         Labels of fewer items are left out, where an item has any number of labels; the items stay. A note counts them.
+    negatives : int
+        Of the task ``"matching"``, which has no target: how many pairs that do not belong together are drawn for each item that
+        has both of two inputs.
+    hard : float
+        The share of them that are drawn from the items most like it, in either space; the others come from all.
     group : str, optional
         Metadata column; items with the same value stay together in the split, the folds and the bootstrap of the scores. What
         heads do inside (leave-one-out, the ladder's folds) takes items singly.
@@ -220,6 +227,8 @@ def train(
         balance=balance,
         separator=separator,
         least_items=least_items,
+        negatives=negatives,
+        hard=hard,
         group=group,
         name=name,
         seed=seed,
@@ -233,10 +242,7 @@ def train(
     )
     options = replace(options, device=device_there(device))
     started, say = time.perf_counter(), on_progress or (lambda message: None)
-    view = _open(store, target, options)
-    if columns:
-        view = view.with_columns(strings(columns, "columns"))
-    view, asked, left_out = _asked(view, options)
+    view, asked, left_out = view_to_learn(store, target, options)
     asked.make_head(head)
     if balance is not None:
         if asked.heads != CLASSES:
@@ -330,23 +336,6 @@ def _counted(judged: Judged) -> dict[str, Any]:
     return {"items": int(kept.crossed.sum()), "folds": len(folds), "seconds": round(judged.out_of_fold_seconds, 3)}
 
 
-def _asked(view: View, options: TrainOptions) -> tuple[View, Task, list[str]]:
-    """The view with its target as it is meant, its task, and a note where rare labels were left out."""
-    if options.separator is not None:
-        view = separated(view, options.separator)
-    elif options.task is None:
-        refuse_joined(view)
-    task = task_called(options.task) if options.task else task_for(view)
-    if options.separator is not None and task.name != MULTILABEL:
-        raise UsageError(f"separator makes several labels of a text, which are for the task {MULTILABEL}, not {task.name}.")
-    if options.least_items == 1:
-        return view, task, []
-    if task.name != MULTILABEL:
-        raise UsageError(f"least_items leaves out labels, which are for the task {MULTILABEL}, not {task.name}.")
-    view, note = with_frequent(view, options.least_items)
-    return view, task, note
-
-
 def device_there(name: str) -> str:
     """A torch device that is there; ``"cpu"`` is not asked of torch, which takes seconds to import."""
     if name == "cpu":
@@ -354,24 +343,6 @@ def device_there(name: str) -> str:
     from embedstore.encoders.runtimes.pytorch import TorchRuntime
 
     return str(TorchRuntime(name, "float32").device)
-
-
-def _open(store: Store | str | Path | View, target: str | None, options: TrainOptions) -> View:
-    if isinstance(store, View):
-        if store.target is None:
-            raise UsageError("The view has no target. Make it with store.view(inputs=…, target='COLUMN').")
-        return store
-    opened = store if isinstance(store, Store) else Store.open(store)
-    if target is None:
-        columns = ", ".join(opened.items.metadata_columns()) or "none"
-        raise UsageError(f"Name the target: a metadata column of {opened.path}. Columns: {columns}.")
-    return opened.view(
-        inputs=strings(options.inputs, "inputs") if options.inputs else list(opened.spaces),
-        target=target,
-        where=options.where,
-        group=options.group,
-        seed=options.seed,
-    )
 
 
 def _learned(head: Head) -> dict[str, Any]:
