@@ -1,9 +1,9 @@
 """What says that two vectors of different spaces belong together, as a few numbers a head can weigh. On arrays.
 
 The first number is the cosine through an alignment (`Aligner`). The others ask pairs that are known to belong together:
-the partners of the vectors nearest to one side say what the other side should be like, and the cosine to that is a number. All of it
-is learned from the pairs that it is given, so one of these pairs looks better than it is: `left_out` gives the numbers of
-each pair by what was learned from others.
+the partners of the vectors nearest to one side say what the other side should be like, and the cosine to that is a number.
+All of it is learned from the pairs that it is given, so one of these pairs looks better than it is: `left_out` gives the
+numbers of each pair by what was learned from others.
 """
 
 from __future__ import annotations

@@ -220,6 +220,8 @@ def predict(
     opened = store if isinstance(store, Store) else Store.open(store)
     home, record = find_head(opened, head)
     task = task_of(record)
+    if not task.needs_target and (explained or coverage is not None):
+        raise UsageError(f"explained and coverage are not for heads of the task {task.name}; leave them out.")
     if explained and len(record.head.dims_) > EXACT_INPUTS:
         raise UsageError(
             f"Explanations are exact for up to {EXACT_INPUTS} inputs; head {record.name!r} has {len(record.head.dims_)}."
@@ -251,11 +253,11 @@ def _of_pairs(
             f"pairs are for heads of the task matching; head {record.name!r} is for {task.name}. Leave them out, or train one: "
             "embedstore train STORE --task matching --inputs image,text"
         )
-    for name in ("ids", "where", "columns", "coverage"):
+    for name in ("ids", "where", "columns"):
         if getattr(options, name) is not None:
             raise UsageError(f"{name} and pairs are given; leave out one of them.")
-    if dataset is not None or options.explained:
-        raise UsageError("pairs are of stored items, and not explained: leave out the dataset and explained.")
+    if dataset is not None:
+        raise UsageError("pairs are of stored items; leave out the dataset.")
     check_fingerprints(record, specs_for(record, store), str(store.path))
     sides = dict(zip(record.inputs, rows_of_pairs(store, pairs, list(record.inputs)), strict=True))
     (first, rows), (second, others) = sides.items()

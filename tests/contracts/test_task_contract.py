@@ -93,7 +93,7 @@ def fitted(task: Task, view: es.View, items: Any) -> tuple[Labels, Any]:
 
 
 def test_every_task_is_an_entry_point() -> None:
-    assert TASKS.names() == list(TARGETS)
+    assert [name for name in TASKS if task_called(name).needs_target] == list(TARGETS)
     assert TASKS.summary("levels") == "Whole numbers that have an order, such as one to five stars."
 
 
