@@ -167,8 +167,8 @@ def train(
     task : str, optional
         ``"classification"``, ``"regression"``, or one of the entry-point group ``embedstore.tasks``; default: regression for a
         target of numbers with fractions, or with many different values, multilabel for a target of lists. ``"matching"`` says
-        of two inputs whether they belong together. Regression has the heads linear, ridge, knn and gbdt; multilabel linear, knn,
-        the networks, gbdt and auto.
+        of two inputs whether they belong together. Regression has the heads linear, ridge, knn and gbdt; multilabel linear,
+        knn, the networks, gbdt and auto.
     balance : str, optional
         How to help rare classes: ``"weights"``, ``"oversample"``, ``"undersample"``, ``"smote"``, ``"logit-adjust"``,
         ``"threshold"`` or ``"focal"``; see `embedstore.heads.BalancedHead`. The same head without it is scored beside.
