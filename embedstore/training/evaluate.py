@@ -126,12 +126,12 @@ def evaluate(
     opened = store if isinstance(store, Store) else Store.open(store)
     trained_in, record = find_head(opened, head)
     task = task_of(record)
+    if not task.needs_target and coverage is not None:
+        raise UsageError(f"coverage is not for the task {task.name}; leave it out.")
     kept = None if coverage is None else load_out_of_fold(trained_in.path / "heads" / record.name)
     check_fingerprints(record, specs_for(record, opened), str(opened.path))
     fitted = fitted_ids(record)
     same = trained_in.path.resolve() == opened.path.resolve()
-    if not task.needs_target and coverage is not None:
-        raise UsageError(f"coverage is not for the task {task.name}; leave it out.")
     told: list[str] = []
     if task.needs_target:
         view = labelled_view(record, opened, where=where, group=group)
