@@ -352,7 +352,8 @@ def print_predictions(predictions: Predictions) -> None:
         certain += [f"{row['low']:.4g}", f"{row['high']:.4g}"] if predictions.intervals else []
         said = ", ".join(map(str, row["prediction"])) if isinstance(row["prediction"], list) else row["prediction"]
         told = [_told(row, name) for name in predictions.targets] or [said]
-        cells = [row["id"], *told, *sure, *certain, *([", ".join(row.get("missing", ()))] if lacking else [])]
+        partner = [row["with"]] if predictions.partners else []
+        cells = [row["id"], *partner, *told, *sure, *certain, *([", ".join(row.get("missing", ()))] if lacking else [])]
         if predictions.explanations:
             cells += [", ".join(f"{name} {value:+.2f}" for name, value in row["contributions"].items())]
             cells += [", ".join(f"{near['id']} ({near['label']})" for near in row["nearest"])]
@@ -360,7 +361,9 @@ def print_predictions(predictions: Predictions) -> None:
     more = ["contributions", "nearest training items"] if predictions.explanations else []
     missing = ["missing input"] if lacking else []
     certainty = [*(["set"] if predictions.sets else []), *(["low", "high"] if predictions.intervals else [])]
-    columns = ["id", *(predictions.targets or ["prediction"]), *probability, *certainty, *missing, *more]
+    said = predictions.targets or ["prediction"]
+    partner = ["with"] if predictions.partners else []
+    columns = ["id", *partner, *said, *probability, *certainty, *missing, *more]
     print_table(columns, rows, numeric=[*probability, "low", "high"])
     for item, reason in predictions.unusable:
         say(f"unusable: {item}: {reason}", stderr=True)

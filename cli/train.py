@@ -17,7 +17,7 @@ from .options import SECONDS, Json, NoCheck, Store, Where, WhereTimeout, names, 
 def train(
     store: Store,
     target: Annotated[
-        str | None, typer.Argument(metavar="TARGET", help="Metadata column with the labels; several: A,B.")
+        str | None, typer.Argument(metavar="TARGET", help="Metadata column with the labels; several: A,B; none for matching.")
     ] = None,
     *,
     where: Where = None,

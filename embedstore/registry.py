@@ -132,7 +132,7 @@ def kinds_of_heads() -> Iterator[Registry]:
     yield from (heads_for(task) for task in sorted({*found, *_OTHER_HEADS} - own))
 
 
-TASKS = Registry("embedstore.tasks", "task", order=("classification", "regression", "multilabel", "several"))
+TASKS = Registry("embedstore.tasks", "task", order=("classification", "regression", "multilabel", "several", "matching"))
 """Subclasses of `embedstore.training.tasks.base.Task`; those in the order may claim a target for which no task was named."""
 
 SOURCES = Registry(

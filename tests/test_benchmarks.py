@@ -28,11 +28,13 @@ from benchmarks import (
     labels,
     logistic,
     map_page,
+    matching,
     memory,
     missing,
     multilabel,
     onnx_heads,
     pipeline,
+    questions,
     ridge,
     search,
     select,
@@ -144,6 +146,19 @@ def test_labels(capsys: pytest.CaptureFixture[str]) -> None:
     found = labels.main(["--tiny"])
     assert {"labels", "confident mistakes", "scikit-learn and cleanlab by hand"} == found.keys()
     assert "| labels |" in capsys.readouterr().out
+
+
+def test_matching(capsys: pytest.CaptureFixture[str]) -> None:
+    found = matching.main(["--tiny"])
+    assert {("linear", among) for among in ("all", "random", "hard")} == found.keys()
+    assert "| linear | hard |" in capsys.readouterr().out
+
+
+def test_questions(capsys: pytest.CaptureFixture[str]) -> None:
+    found = questions.main(["--tiny"])
+    both, question, image = (found["bilinear", inputs].value for inputs in questions.CANDIDATES)
+    assert both > max(question, image) + 0.2
+    assert "| whether |" in capsys.readouterr().out
 
 
 def test_logistic() -> None:

@@ -18,6 +18,7 @@ RANKED_RESAMPLES, RANKED_WORK = 200, 40_000_000
 
 __all__ = [
     "Score",
+    "areas",
     "average_precision",
     "classification_scores",
     "label_scores",
@@ -135,14 +136,14 @@ def _ranked(true: Codes, p: Float, bootstrap: Bootstrap) -> tuple[Score, Score]:
     classes = [1] if c == 2 else np.flatnonzero((counts > 0) & (counts < n)).tolist()
     if not classes or not 0 < counts[classes[0]] < n:
         return Score(np.nan, np.nan, np.nan), Score(np.nan, np.nan, np.nan)
-    rows = np.array([_area(true == k, p[:, k], weights) for k in classes])
+    rows = np.array([areas(true == k, p[:, k], weights) for k in classes])
     defined = np.isfinite(rows)
     total, count = np.where(defined, rows, 0).sum(axis=0), defined.sum(axis=0)
     mean = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
     return Score.of(mean[0, 0], mean[0, 1:]), Score.of(mean[1, 0], mean[1, 1:])
 
 
-def _area(positive: npt.NDArray[np.bool_], score: Float, weights: npt.NDArray[np.float32]) -> Float:
+def areas(positive: npt.NDArray[np.bool_], score: Float, weights: npt.NDArray[np.float32]) -> Float:
     """AUROC and average precision (2, r) of one class under item weights (r, n); ties count half, or as one threshold."""
     order = np.argsort(-score, kind="stable")
     edges = np.flatnonzero(np.concatenate([[True], np.diff(score[order]) != 0]))
@@ -159,7 +160,7 @@ def _area(positive: npt.NDArray[np.bool_], score: Float, weights: npt.NDArray[np
 
 def average_precision(positive: npt.NDArray[np.bool_], score: Float, weights: npt.NDArray[np.float32]) -> Float:
     """Average precision (r,) of scores (n,) under item weights (r, n); ties are one threshold, NaN without a positive."""
-    return np.asarray(_area(positive, score, weights)[1])
+    return np.asarray(areas(positive, score, weights)[1])
 
 
 def _in_bins(p: Float) -> Float:

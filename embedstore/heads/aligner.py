@@ -94,7 +94,14 @@ class Aligner(Params):
         self.seed = seed
 
     @bounded()
-    def fit(self, X: Mapping[str, Array], *, present: Mapping[str, Mask] | None = None, groups: Array | None = None) -> Self:
+    def fit(
+        self,
+        X: Mapping[str, Array],
+        *,
+        present: Mapping[str, Mask] | None = None,
+        groups: Array | None = None,
+        like: Aligner | None = None,
+    ) -> Self:
         """Fit to the items that have both inputs.
 
         Parameters
@@ -104,6 +111,8 @@ class Aligner(Params):
             Which items have the input; all, if omitted.
         groups : (n,) optional
             Items of one group are in one fold. Default: items with an equal vector on either side are.
+        like : Aligner, optional
+            Fitted to two inputs of these names: its penalties, power and dimension are taken, and nothing is chosen.
 
         Raises
         ------
@@ -113,12 +122,16 @@ class Aligner(Params):
         """
         self._check_params()
         names, x, y, both = _pairs_of(X, present)
-        folds = self._folds(copy_groups(content_codes(x), content_codes(y)) if groups is None else np.asarray(groups)[both])
+        if like is None:
+            codes = copy_groups(content_codes(x), content_codes(y)) if groups is None else np.asarray(groups)[both]
+            folds = even_folds(codes, self.folds, self.seed)
+        else:
+            folds = np.zeros(len(x), np.int64)
         sums = [Sums.of(x[folds == k], y[folds == k]) for k in range(int(folds.max()) + 1)]
         total = sum(sums[1:], sums[0])
         basis = Basis.of(total, names)
         self.names_, self.dims_ = names, {names[0]: x.shape[1], names[1]: y.shape[1]}
-        choice, self.mrr_ = self._choose(sums, total, folds, x, y)
+        choice, self.mrr_ = self._choose(sums, total, folds, x, y) if like is None else (like.choice, float("nan"))
         left, right, correlations = basis.solve(choice)
         self.pairs_, self.power_, self.correlations_ = len(x), choice.power, correlations[: choice.dim]
         self.penalties_ = dict(zip(names, (choice.first, choice.second), strict=True))
@@ -144,6 +157,12 @@ class Aligner(Params):
         narrower = [replace(best, dim=d) for d in [*widths, None]]
         mrr = mean_reciprocal_ranks(held_out, narrower)
         return narrower[int(np.argmax(mrr))], float(mrr.max())
+
+    @property
+    def choice(self) -> Choice:
+        """What was chosen."""
+        first, second = (self.penalties_[name] for name in self.names_)
+        return Choice(first, second, self.power_, self.dim_)
 
     def project(self, name: str, vectors: Array) -> npt.NDArray[np.float32]:
         """Vectors (n, d) of one side in the common space: (n, dim) float32 of unit length.
@@ -240,16 +259,17 @@ class Aligner(Params):
         if self.folds < 2:
             raise HeadError(f"folds should be 2 or more. Got {self.folds!r} instead.")
 
-    def _folds(self, groups: Array) -> Codes:
-        """Fold (n,) of each item, whole groups in each, filled evenly: the largest group goes where there is most room."""
-        _, codes, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-        order = np.random.default_rng(self.seed).permutation(len(sizes))
-        order = order[np.argsort(-sizes[order], kind="stable")]
-        filled, fold_of = np.zeros(min(self.folds, len(sizes)), np.int64), np.empty(len(sizes), np.int64)
-        for group in order.tolist():
-            fold_of[group] = filled.argmin()
-            filled[fold_of[group]] += sizes[group]
-        return np.asarray(fold_of[codes.reshape(-1)])
+
+def even_folds(groups: Array, folds: int, seed: int) -> Codes:
+    """Fold (n,) of each item, whole groups in each, filled evenly: the largest group goes where there is most room."""
+    _, codes, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    order = np.random.default_rng(seed).permutation(len(sizes))
+    order = order[np.argsort(-sizes[order], kind="stable")]
+    filled, fold_of = np.zeros(min(folds, len(sizes)), np.int64), np.empty(len(sizes), np.int64)
+    for group in order.tolist():
+        fold_of[group] = filled.argmin()
+        filled[fold_of[group]] += sizes[group]
+    return np.asarray(fold_of[codes.reshape(-1)])
 
 
 def _pairs_of(X: Mapping[str, Array], present: Mapping[str, Mask] | None) -> tuple[tuple[str, str], Array, Array, Array]:

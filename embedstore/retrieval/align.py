@@ -25,7 +25,7 @@ from embedstore.retrieval.aligned_spaces import projected_name
 from embedstore.store import Store, View
 from embedstore.store.format import check_name
 
-__all__ = ["AlignReport", "Retrieval", "align"]
+__all__ = ["AlignReport", "Retrieval", "align", "split_of_pairs"]
 
 Rankings = dict[tuple[str, str], Ranking]
 
@@ -165,7 +165,7 @@ def align(
     hashes = {n: space.hash_of(view.rows) for n, space in view.spaces.items()}
     codes = {n: content_codes(h) for n, h in hashes.items()}
     groups = copy_groups(*codes.values())
-    split, by_column = _split(view, groups, seed)
+    split, by_column = split_of_pairs(view, groups, seed)
     test, known = np.flatnonzero(split == "test"), np.flatnonzero(split != "test")
     if len(test) < MIN_TEST or len(known) < MIN_PAIRS:
         raise HeadError(
@@ -217,7 +217,7 @@ def _pairs(store: Store, options: AlignOptions) -> View:
     return view.select(both)
 
 
-def _split(view: View, groups: Codes, seed: int) -> tuple[npt.NDArray[Any], bool]:
+def split_of_pairs(view: View, groups: Codes, seed: int) -> tuple[npt.NDArray[Any], bool]:
     """Split (n,) of each pair, by a column ``split`` if there is one; a group goes where its first id would go alone."""
     ids = view.ids.astype(str)
     order = np.argsort(ids, kind="stable")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -75,6 +75,9 @@ class View:
     group_name: str | None = None
     columns: ColumnEncoder | None = None
 
+    unit: ClassVar[str] = "items"
+    """What it is a view of, in a word."""
+
     def __len__(self) -> int:
         return len(self.rows)
 
@@ -141,6 +144,11 @@ class View:
     def keys(self) -> Array:
         """What splits are hashed by (n,): the groups, or the ids where there are none."""
         return self.ids if self.groups is None else self.groups
+
+    @property
+    def hashes(self) -> dict[str, Array]:
+        """Space → content hashes (n, 2) uint64 of the payloads; zeros where an item has none."""
+        return {name: space.hash_of(self.rows) for name, space in self.spaces.items()}
 
     def metadata(self, columns: Sequence[str]) -> pa.Table:
         """Columns of the items, aligned with `rows`."""

@@ -157,6 +157,10 @@ def compare(
     candidates = _candidates(opened, options)
     view, notes = _shared(opened, target, candidates, options)
     asked = task_called(task) if task else task_for(view)
+    if not asked.needs_target:
+        raise UsageError(
+            f"Inputs are compared for a target, and the task {asked.name} takes none. Train it on each pair of inputs."
+        )
     asked.make_head(head)
     trial = Trial(asked, view, TrainOptions(head=head, group=group, seed=seed, device=device_there(device)), say)
     parts, evaluation = trial.parts(cv)

@@ -144,9 +144,15 @@ def evaluate(
     refuse_certainty(task, coverage)
     kept = None if coverage is None else load_out_of_fold(trained_in.path / "heads" / record.name)
     check_fingerprints(record, specs_for(record, opened), str(opened.path))
-    view = labelled_view(record, opened, where=where, group=group)
     fitted = fitted_ids(record)
     same = trained_in.path.resolve() == opened.path.resolve()
+    told: list[str] = []
+    if task.needs_target:
+        view = labelled_view(record, opened, where=where, group=group)
+        train = trained_on(record, trained_in)
+    else:
+        view, told = task.view_to_judge(opened, record, options, fitted if same and not options.seen else fitted[:0])
+        train = view.select(np.zeros(len(view), bool))
     was_seen = np.isin(view.ids.astype(str), fitted) if same else np.zeros(len(view), bool)
     test = np.arange(len(view)) if options.seen else np.flatnonzero(~was_seen)
     if not len(test):
@@ -154,7 +160,6 @@ def evaluate(
             f"Head {record.name!r} was fitted on all {len(view):,} labelled items of {opened.path}. "
             "Evaluate it on another store, add items, or count what it has seen (--seen; such scores flatter)."
         )
-    train = trained_on(record, trained_in)
     judged = _judge(task, view, record, train, test=test, fitted=np.flatnonzero(was_seen), fitted_count=len(fitted))
     bootstrap = judged.bootstrap(view, options.seed)
     result = EvaluationReport(
@@ -168,7 +173,7 @@ def evaluate(
         evaluation=judged.evaluation,
         seconds=round(time.perf_counter() - started, 3),
         copies=judged.copies.to_dict(),
-        notes=_notes(view, judged, int(was_seen[test].sum())),
+        notes=[*_notes(view, judged, int(was_seen[test].sum())), *told],
         task=task.name,
         certainty=None if kept is None else _certainty(kept, judged, bootstrap, options),
         targets=task.by_target(judged, bootstrap),
@@ -201,12 +206,14 @@ def _judge(task: Task, view: View, record: HeadRecord, train: View, *, test: Cod
     inputs = {name: x[test] for name, x in view.inputs.items()}
     present = {name: mask[test] for name, mask in view.present.items()}
     outputs = {HEAD: task.outputs(head, inputs, present, labels)}
-    for name in view.names if len(view.names) > 1 else ():
+    for name in view.names if len(view.names) > 1 and task.needs_target else ():
         alone = {n: m & (n == name) for n, m in present.items()}
         outputs[f"only {name}"] = task.outputs(head, inputs, alone, labels)
     copies = Copies.none()
     notes: list[str] = []
-    if not len(train):
+    if not task.needs_target:
+        outputs[task.constant] = task.constant_outputs(labels, len(test))
+    elif not len(train):
         notes.append(f"{train.store.path} holds none of the items that the head was fitted on: no baseline of theirs")
     else:
         outputs[task.constant] = task.constant_outputs(known, len(test))
@@ -225,7 +232,7 @@ def _judge(task: Task, view: View, record: HeadRecord, train: View, *, test: Cod
         fitted_on=fitted,
         test=test,
         outputs=outputs,
-        evaluation=f"{len(test):,} items of {view.store.path.name}",
+        evaluation=f"{len(test):,} {view.unit} of {view.store.path.name}",
         sizes={"train": fitted_count, "test": len(test)},
         split=np.full(len(view), ""),
         copies=copies,

@@ -16,20 +16,17 @@ from embedstore._core.arguments import strings
 from embedstore._core.metadata_features import METADATA
 from embedstore._core.result_files import write_table
 from embedstore._core.threads import bounded
-from embedstore.encoders import Encoder, reload_encoder
 from embedstore.errors import HeadError, UsageError
 from embedstore.evaluation.contributions import EXACT_INPUTS, explain
 from embedstore.evaluation.nearest import nearest_items
 from embedstore.heads.held_out import OutOfFold, load_out_of_fold
 from embedstore.heads.io import HeadRecord
 from embedstore.heads.onnx_head import OnnxModel
-from embedstore.ingest.embed import embed
-from embedstore.ingest.text_columns import texts_as_text
-from embedstore.ingest.typed_batches import Known
-from embedstore.sources import Source, open_source
-from embedstore.spec import SOURCE_WORDS
+from embedstore.sources import Source
 from embedstore.store import Store, View
 from embedstore.training.certainty import intervals_of, sets_of
+from embedstore.training.new_items import embedded_for, usable_rows
+from embedstore.training.pair_table import Pairs, rows_of_pairs
 from embedstore.training.predict_options import PredictOptions
 from embedstore.training.saved import check_fingerprints, find_model, refuse_certainty, specs_for, task_of, trained_on
 from embedstore.training.tasks.base import Predicted, Task
@@ -89,6 +86,8 @@ class Predictions:
         The same for numbers.
     targets : mapping of target to Predicted
         What is predicted of each of several targets: its labels (n,), probabilities (n, c) and classes (c,).
+    partners : list of str
+        Where pairs of different items were asked for: the ids of their second sides.
     """
 
     ids: Array
@@ -102,6 +101,7 @@ class Predictions:
     sets: list[list[Any]] = field(default_factory=list)
     intervals: list[tuple[float, float]] = field(default_factory=list)
     targets: Mapping[str, Predicted] = field(default_factory=dict)
+    partners: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """The document of ``embedstore predict --json``."""
@@ -110,6 +110,8 @@ class Predictions:
     def to_rows(self) -> list[dict[str, Any]]:
         """One mapping an item."""
         rows = [{"id": i, **row} for i, row in zip(self.ids.tolist(), self.task.rows(self._predicted()), strict=True)]
+        for n, partner in enumerate(self.partners):
+            rows[n] = {"id": rows[n]["id"], "with": partner, **rows[n]}
         for row, lacked in zip(rows, self.missing, strict=False):
             row |= {"missing": list(lacked)} if lacked else {}
         for row, among in zip(rows, self.sets, strict=False):
@@ -126,8 +128,8 @@ class Predictions:
     def save(self, path: str | Path) -> Path:
         """Write one row an item to a ``.csv``, ``.parquet`` or ``.jsonl`` file.
 
-        Columns: id, prediction, probability, ``p:CLASS`` of every class; of several targets ``prediction:TARGET``,
-        ``probability:TARGET``, ``p:TARGET:CLASS``; with a coverage ``set``, a list (JSON in a ``.csv``),
+        Columns: id, with (the second item of a pair), prediction, probability, ``p:CLASS`` of every class; of several targets
+        ``prediction:TARGET``, ``probability:TARGET``, ``p:TARGET:CLASS``; with a coverage ``set``, a list (JSON in a ``.csv``),
         or ``low`` and ``high``; missing, the inputs that an item lacked, if any did; with explanations ``contribution:INPUT``
         and nearest. Unusable items have an id and a reason in the column ``unusable``.
 
@@ -145,6 +147,7 @@ class Predictions:
 
         n, gone = len(self.ids), [None] * len(self.unusable)
         columns: dict[str, Any] = {"id": [*self.ids.tolist(), *(i for i, _ in self.unusable)]}
+        columns |= {"with": [*self.partners, *gone]} if self.partners else {}
         columns |= {name: [*values, *gone] for name, values in self.task.columns(self._predicted()).items()}
         if self.sets:
             columns["set"] = pa.array([*self.sets, *gone], pa.list_(pa.array(self.classes.tolist()).type))
@@ -168,6 +171,7 @@ def predict(
     dataset: str | os.PathLike[str] | Source | None = None,
     *,
     ids: Sequence[str] | None = PredictOptions.ids,
+    pairs: Pairs | None = PredictOptions.pairs,
     where: str | None = PredictOptions.where,
     columns: Mapping[str, str] | None = PredictOptions.columns,
     explained: bool = PredictOptions.explained,
@@ -186,6 +190,9 @@ def predict(
         New items: embedded by the encoders the head was trained on, into nothing that is kept. Without it, stored items.
     ids : sequence of str, optional
         Stored items by id; default: all.
+    pairs : path, or sequence of (id, id), optional
+        Of a head for the task matching: the stored items that give the first and the second side, as a table with two columns
+        (called like the head's inputs, or the only two) or as they are. Without it, each item's own two sides are a pair.
     where : str, optional
         Stored items by SQL over the metadata columns.
     columns : mapping, optional
@@ -208,7 +215,14 @@ def predict(
         The store's vectors, or the encoders on this machine, are not those the head was trained on.
     """
     options = PredictOptions(
-        ids=ids, where=where, columns=columns, explained=explained, coverage=coverage, per_class=per_class, device=device
+        ids=ids,
+        pairs=pairs,
+        where=where,
+        columns=columns,
+        explained=explained,
+        coverage=coverage,
+        per_class=per_class,
+        device=device,
     )
     opened = store if isinstance(store, Store) else Store.open(store)
     home, record = find_model(opened, head)
@@ -218,13 +232,15 @@ def predict(
             f"{head} does not hold the items that explanations and coverages are made from. Name the head itself: "
             f"{record.name!r}, or OTHER.store/heads/{record.name}."
         )
-    refuse_certainty(task, coverage)
+    refuse_certainty(task, coverage, explained=explained)
     if explained and len(record.head.dims_) > EXACT_INPUTS:
         raise UsageError(
             f"Explanations are exact for up to {EXACT_INPUTS} inputs; head {record.name!r} has {len(record.head.dims_)}."
         )
     training = replace(trained_on(record, home), columns=None) if explained else None  # nearest are told by vectors alone
     kept = None if coverage is None else load_out_of_fold(home.path / "heads" / record.name)
+    if pairs is not None:
+        return _of_pairs(task, record, opened, pairs, dataset, options)
     if dataset is None:
         if columns is not None:
             raise UsageError("columns name those of a dataset; leave them out for stored items.")
@@ -234,9 +250,38 @@ def predict(
     if ids is not None or where is not None:
         raise UsageError("ids and where choose stored items; leave them out when a dataset is given.")
     with tempfile.TemporaryDirectory(prefix="embedstore-") as temporary:
-        new = _embed_new(record, home, dataset, options, Path(temporary) / "new.store")
-        rows, unusable = _usable_rows(new)
+        new = embedded_for(record, home, dataset, options, Path(temporary) / "new.store")
+        rows, unusable = usable_rows(new)
         return _certain(_predict_rows(task, record, new, rows, training, unusable), kept, options)
+
+
+def _of_pairs(
+    task: Task, record: HeadRecord, store: Store, pairs: Pairs, dataset: object, options: PredictOptions
+) -> Predictions:
+    """Predict pairs of stored items."""
+    if task.needs_target:
+        raise UsageError(
+            f"pairs are for heads of the task matching; head {record.name!r} is for {task.name}. Leave them out, or train one: "
+            "embedstore train STORE --task matching --inputs image,text"
+        )
+    for name in ("ids", "where", "columns"):
+        if getattr(options, name) is not None:
+            raise UsageError(f"{name} and pairs are given; leave out one of them.")
+    if dataset is not None:
+        raise UsageError("pairs are of stored items; leave out the dataset.")
+    check_fingerprints(record, specs_for(record, store), str(store.path))
+    sides = dict(zip(record.inputs, rows_of_pairs(store, pairs, list(record.inputs)), strict=True))
+    (first, rows), (second, others) = sides.items()
+    found = [np.empty((0, 2))]
+    for lo in range(0, len(rows), BLOCK):
+        at = slice(lo, lo + BLOCK)
+        found.append(
+            record.head.outputs({first: store.space(first).take(rows[at]), second: store.space(second).take(others[at])})
+        )
+    predicted = task.predicted(record.head, np.concatenate(found))
+    ids = [store.items.take(side, ["id"]).column("id").to_pylist() for side in (rows, others)]
+    named = np.array(ids[0], dtype=object)
+    return Predictions(named, predicted.labels, predicted.probabilities, predicted.classes, [], task=task, partners=ids[1])
 
 
 def predict_rows(record: HeadRecord, store: Store, rows: npt.NDArray[np.int64], *, contributions: bool = False) -> Predictions:
@@ -266,56 +311,6 @@ def stored_rows(record: HeadRecord, store: Store, ids: Sequence[str] | None, whe
         i = ids[absent[0]]
         raise HeadError(f"Item {i!r} has no vector in {', '.join(record.inputs)}, or does not match --where.")
     return wanted
-
-
-def _embed_new(record: HeadRecord, home: Store, dataset: Any, options: PredictOptions, path: Path) -> Store:
-    """A store of the items of `dataset`, with what they have of the head's inputs."""
-    named = options.columns or {}
-    columns = _text_columns(record, home, named)
-    source = open_source(dataset, {k: v for k, v in named.items() if k in SOURCE_WORDS}, bare=bool(columns))
-    spaces: dict[str, dict[str, Encoder]] = {}
-    for name, spec in record.inputs.items():
-        if name in columns or spec.modality in source.modalities:
-            spaces.setdefault(spec.modality, {})[name] = reload_encoder(
-                spec, spec.modality, home=home.path, allowed=home.access.allow_models, device=options.device
-            )
-    if not spaces:
-        wanted = ", ".join(sorted({spec.modality for spec in record.inputs.values()}))
-        raise UsageError(f"{source.name} has {', '.join(source.modalities)}; head {record.name!r} needs {wanted}.")
-    kinds = {} if record.columns is None else record.columns.kinds()
-    kinds |= texts_as_text(set(columns.values()) - set(named.values()))  # may be lacking; a column that is named may not
-    known = Known(kinds, f"head {record.name!r}", exact=False)
-    embed(source, path, dtype="float32", types=known, columns=columns, **spaces)  # type: ignore[arg-type]
-    new = Store.open(path)
-    check_fingerprints(record, {name: space.spec for name, space in new.spaces.items()}, "this machine's encoders")
-    return new
-
-
-def _text_columns(record: HeadRecord, home: Store, named: Mapping[str, str]) -> dict[str, str]:
-    """Input → the column of a dataset that it is embedded from, of those that have one of their own."""
-    found = {}
-    for name in record.inputs:
-        column = home.spaces[name].info.column if name in home.spaces else None
-        if name not in SOURCE_WORDS and (column := named.get(name, column)) is not None:
-            found[name] = column
-    if strange := [name for name in named if name not in SOURCE_WORDS and name not in record.inputs]:
-        raise UsageError(
-            f"Head {record.name!r} has no input {strange[0]!r} to embed from column {named[strange[0]]!r}. "
-            f"Inputs: {', '.join(record.inputs)}."
-        )
-    return found
-
-
-def _usable_rows(store: Store) -> tuple[npt.NDArray[np.int64], list[tuple[str, str]]]:
-    """Rows with a vector somewhere, and the ids of the others with the reason."""
-    reasons: dict[str, str] = {}
-    usable = np.zeros(len(store.items.rows), bool)
-    for space in store.spaces.values():
-        usable |= space.has(store.items.rows)
-        table = space.failures
-        reasons.update(zip(table.column("id").to_pylist(), table.column("reason").to_pylist(), strict=True))
-    gone = store.items.take(store.items.rows[~usable], ["id"]).column("id").to_pylist()
-    return store.items.rows[usable], [(i, reasons.get(i, "no payload")) for i in gone]
 
 
 @bounded()

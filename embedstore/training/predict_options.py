@@ -3,8 +3,11 @@
 Defaults and help of the command come from here, so nothing heavy is imported.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from embedstore._core.arguments import DEVICES, check_coverage, check_types, option
 
@@ -20,6 +23,9 @@ class PredictOptions:
     """
 
     ids: Sequence[str] | None = option(None, "A stored item; may be repeated. Default: all.", list[str] | None, flag="--id")
+    pairs: str | os.PathLike[str] | Sequence[Any] | None = option(
+        None, "Of a head for matching: a table with the ids of two items a row.", Path | None
+    )
     where: str | None = None
     columns: Mapping[str, str] | None = None
     explained: bool = option(False, "What each input contributed, and the nearest items.", flag="--explain")

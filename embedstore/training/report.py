@@ -75,7 +75,7 @@ def report_data(
         "target": result.target,
         **{f"input {name}": spec.label for name, spec in view.specs.items()},
         "judged on": result.evaluation,
-        "fitted on": f"{len(judged.fitted_on):,} items",
+        "fitted on": f"{len(judged.fitted_on):,} {view.unit}",
         "learned": ", ".join(f"{name} {_short(value)}" for name, value in (learned or {}).items()) or "–",
         "seed": str(seed),
         "seconds": f"{result.seconds:.1f}",

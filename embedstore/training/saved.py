@@ -96,10 +96,13 @@ def task_of(record: HeadRecord) -> Task:
     return task
 
 
-def refuse_certainty(task: Task, coverage: float | None) -> None:
-    """Raise `UsageError` where a coverage is asked of a head for several targets, which keeps no out-of-fold predictions."""
+def refuse_certainty(task: Task, coverage: float | None, *, explained: bool = False) -> None:
+    """Raise `UsageError` where a coverage, or an explanation, is asked of a head of a task that has none."""
     if coverage is not None and task.name == SEVERAL:
         raise UsageError("coverage is for heads of one target; train one for the target that needs it. Leave --coverage out.")
+    if not task.needs_target and (explained or coverage is not None):
+        asked = "explained" if explained else "coverage"
+        raise UsageError(f"{asked} is not for heads of the task {task.name}; leave it out.")
 
 
 def fitted_ids(record: HeadRecord) -> npt.NDArray[np.str_]:

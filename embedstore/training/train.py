@@ -9,7 +9,6 @@ from dataclasses import replace as changed
 from pathlib import Path
 from typing import Any
 
-from embedstore._core.arguments import strings
 from embedstore._core.threads import bounded
 from embedstore.errors import HeadError, UsageError, next_step, reason_of
 from embedstore.evaluation.bootstrap import Bootstrap
@@ -34,7 +33,6 @@ from embedstore.registry import heads_for
 from embedstore.reports.page import render_html
 from embedstore.store import Store, View
 from embedstore.store.format import check_name
-from embedstore.training.asked import asked_of
 from embedstore.training.balance_changes import changes_to_dict
 from embedstore.training.certainty import Certainty, measured, measured_across
 from embedstore.training.label_notes import left_out_notes
@@ -44,6 +42,7 @@ from embedstore.training.train_options import TrainOptions
 from embedstore.training.trial import Trial
 from embedstore.training.tuning import check_tunable
 from embedstore.training.tuning_report import tuning_to_dict
+from embedstore.training.view_to_learn import view_to_learn
 
 __all__ = ["TrainReport", "train"]
 
@@ -163,6 +162,8 @@ def train(
     tune_by: str = TrainOptions.tune_by,
     separator: str | None = TrainOptions.separator,
     least_items: int = TrainOptions.least_items,
+    negatives: int = TrainOptions.negatives,
+    hard: float = TrainOptions.hard,
     group: str | None = TrainOptions.group,
     cv: int | None = TrainOptions.cv,
     name: str | None = TrainOptions.name,
@@ -186,19 +187,20 @@ def train(
     target : str or sequence of str
         Metadata column with the labels; items where it is null are left out. Several columns, as a list or with commas between
         them, are several targets, each a class or a number: an item that lacks one counts for the others.
+        None for a task that takes no target (matching).
     head : str
         A kind that serves the task: of `embedstore.registry.heads_for`.
     inputs : sequence of str, optional
-        Spaces to use; default: all.
+        Spaces to use; default: all. Two for matching.
     where : str, optional
         SQL over the metadata columns.
     columns : sequence of str, optional
         Metadata columns, numeric or categorical, to be one more input, ``"metadata"``.
     task : str, optional
         ``"classification"``, ``"regression"``, or one of the entry-point group ``embedstore.tasks``; default: regression for a
-        target of numbers with fractions, or with many different values, multilabel for a target of lists. Regression has the
-        heads linear, ridge, knn and gbdt; multilabel linear, knn, the networks, gbdt and auto; several targets
-        (``"several"``) linear, knn, the networks and gbdt.
+        target of numbers with fractions, or with many different values, multilabel for a target of lists. ``"matching"`` says
+        of two inputs whether they belong together. Regression has the heads linear, ridge, knn and gbdt; multilabel linear,
+        knn, the networks, gbdt and auto; several targets (``"several"``) linear, knn, the networks and gbdt.
     weights : sequence of float, optional
         Of several targets, in their order: what each one's loss counts where they share a trunk; 1, if None.
     balance : str, optional
@@ -214,6 +216,11 @@ def train(
         target of lists needs none.
     least_items : int
         Labels of fewer items are left out, where an item has any number of labels; the items stay. A note counts them.
+    negatives : int
+        Of the task ``"matching"``, which has no target: how many pairs that do not belong together are drawn for each item that
+        has both of two inputs.
+    hard : float
+        The share of them that are drawn from the items most like it, in either space; the others come from all.
     group : str, optional
         Metadata column; items with the same value stay together in the split, the folds and the bootstrap of the scores. What
         heads do inside (leave-one-out, the ladder's folds) takes items singly.
@@ -264,6 +271,8 @@ def train(
         tune_by=tune_by,
         separator=separator,
         least_items=least_items,
+        negatives=negatives,
+        hard=hard,
         group=group,
         name=name,
         replace=replace,
@@ -278,10 +287,7 @@ def train(
     )
     options = changed(options, device=device_there(device))
     started, say = time.perf_counter(), on_progress or (lambda message: None)
-    view = _open(store, target, options)
-    if columns:
-        view = view.with_columns(strings(columns, "columns"))
-    view, asked, left_out = asked_of(view, options)
+    view, asked, left_out = view_to_learn(store, target, options)
     made = asked.make_head(head)
     if tune is not None:
         check_tunable(head, made, heads_for(asked.heads))
@@ -389,24 +395,6 @@ def device_there(name: str) -> str:
     from embedstore.encoders.runtimes.pytorch import TorchRuntime
 
     return str(TorchRuntime(name, "float32").device)
-
-
-def _open(store: Store | str | Path | View, target: str | Sequence[str] | None, options: TrainOptions) -> View:
-    if isinstance(store, View):
-        if store.target is None:
-            raise UsageError("The view has no target. Make it with store.view(inputs=…, target='COLUMN').")
-        return store
-    opened = store if isinstance(store, Store) else Store.open(store)
-    if target is None:
-        columns = ", ".join(opened.items.metadata_columns()) or "none"
-        raise UsageError(f"Name the target: a metadata column of {opened.path}. Columns: {columns}.")
-    return opened.view(
-        inputs=strings(options.inputs, "inputs") if options.inputs else list(opened.spaces),
-        target=target,
-        where=options.where,
-        group=options.group,
-        seed=options.seed,
-    )
 
 
 def _learned(head: Head) -> dict[str, Any]:

@@ -38,6 +38,8 @@ class TrainOptions:
     tune_by: str = option("tpe", f"How parameters are proposed: {', '.join(TUNERS)}.", metavar="HOW")
     separator: str | None = option(None, "What stands between the labels in a target of text.", metavar="TEXT")
     least_items: int = option(1, "Of several labels an item, leave out those of fewer items.")
+    negatives: int = option(4, "Of matching: pairs that do not belong together, for each item.", metavar="N")
+    hard: float = option(0.5, "The share of them that come from the items most like it.", metavar="SHARE")
     group: str | None = option(None, "Column; items with one value stay together in splits.")
     name: str | None = option(None, "Name of the saved head; default the target.")
     replace: bool = option(False, "Train over the head of that name, where there is one.")
@@ -55,7 +57,9 @@ class TrainOptions:
     def __post_init__(self) -> None:
         check_types(self)
         check_coverage(self.coverage, self.per_class)
-        check_least(self, seed=0, seeds=1, out_of_fold=0, least_items=1, tune=2)
+        check_least(self, seed=0, seeds=1, out_of_fold=0, least_items=1, negatives=1, tune=2)
+        if not 0 <= self.hard <= 1:
+            raise UsageError(f"hard must be a share between 0 and 1. Got {self.hard} instead.")
         if self.out_of_fold == 1:
             raise UsageError("out_of_fold must be 0 or at least 2. Got 1 instead.")
         if self.coverage is not None and not self.out_of_fold:

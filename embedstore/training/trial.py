@@ -58,7 +58,7 @@ class Trial:
         self._say = say
         self._fit_seconds = 0.0
         self._notes: list[str] = []
-        self._hashes = {name: space.hash_of(view.rows) for name, space in view.spaces.items()}
+        self._hashes = view.hashes
         self._same = same_items(self._hashes, view.present, view.groups)
         self._alone: dict[str, Head] = {}
         self._studies: list[Tuned] = []
@@ -144,7 +144,7 @@ class Trial:
             fitted_on=every,
             test=test,
             outputs=outputs,
-            evaluation=f"{len(test):,} test items, split by {self._split_by}",
+            evaluation=f"{len(test):,} test {self._view.unit}, split by {self._split_by}",
             sizes={"train": len(fit), "val": len(val), "test": len(test)},
             split=self._view.split,
             seeds=self._over_seeds(head, outputs[HEAD], [(fit, val, test)], test),
@@ -242,10 +242,12 @@ class Trial:
         for name, rival in self._rivals().items():
             self._say(f"{self._task.title(name)}{where}")
             outputs[name] = self._predict(self._fit(rival, fit, val, names), test, names)
-        self._say(f"kNN{where}")
-        share, self._notes = knn_share(len(fit) + len(val), len(test), sum(self._view.inputs[name].shape[-1] for name in names))
-        knn = self._fit(self._task.plain_knn(), drawn(fit, share, self._seed), drawn(val, share, self._seed), names)
-        outputs[KNN] = self._predict(knn, test, names)
+        for name, plain in self._task.baselines().items():
+            self._say(f"{self._task.title(name)}{where}")
+            width = sum(self._view.inputs[one].shape[-1] for one in names)
+            share, self._notes = knn_share(len(fit) + len(val), len(test), width) if name == KNN else (1.0, [])
+            fitted = self._fit(plain, drawn(fit, share, self._seed), drawn(val, share, self._seed), names)
+            outputs[name] = self._predict(fitted, test, names)
         for name in names if len(names) > 1 else ():
             self._say(f"{name} alone{where}")
             self._alone[name] = self._fit(self._task.plain_linear(), fit, val, [name])
@@ -340,6 +342,8 @@ class Trial:
 
     def _copies(self, train: Codes, test: Codes) -> Copies:
         view = self._view
+        if not self._task.looks_for_copies:
+            return Copies.none()
         return find_copies(view.inputs, view.present, self._hashes, train=train, test=test, seed=self._seed)
 
     def _three_way(self) -> tuple[Codes, Codes, Codes]:

@@ -26,7 +26,9 @@ from embedstore.heads import Head, make_head
 from embedstore.heads.held_out import OutOfFold
 from embedstore.heads.io import HeadRecord
 from embedstore.registry import TASKS
-from embedstore.store import View
+from embedstore.store import Store, View
+from embedstore.training.evaluate_options import EvaluateOptions
+from embedstore.training.train_options import TrainOptions
 
 Array = npt.NDArray[Any]
 Codes = npt.NDArray[np.int64]
@@ -223,6 +225,10 @@ class Task:
     """The name of the baseline that says the same of every item."""
     titles: ClassVar[Mapping[str, str]] = {}
     """Baselines in words, where their names are not."""
+    needs_target: ClassVar[bool] = True
+    """Whether it learns a column; one that does not makes its own `view`."""
+    looks_for_copies: ClassVar[bool] = True
+    """Whether copies across the split are counted: they are, but where the task's view has none."""
     reports_without_copies: ClassVar[bool] = False
     """Whether `lead` is reported a second time, over the items that have no copy in training."""
 
@@ -231,6 +237,14 @@ class Task:
     def claims(self, view: View) -> bool:
         """Whether a target is this task's, where the user has named none."""
         return False
+
+    def view(self, store: Store, options: TrainOptions) -> tuple[View, list[str]]:
+        """What a task that needs no target is trained on, with its target, and what people should know of it."""
+        raise NotImplementedError
+
+    def view_to_judge(self, store: Store, record: HeadRecord, options: EvaluateOptions, never: Array) -> tuple[View, list[str]]:
+        """The same for a saved head: of items whose ids are `never` (n,) among those given."""
+        raise NotImplementedError
 
     def labels(self, view: View) -> Labels:
         """Those of a view whose target a head is to learn.
@@ -279,6 +293,10 @@ class Task:
     def rivals(self, kind: str, **params: Any) -> dict[str, Head]:
         """New heads on all inputs that one of `kind` is judged beside, by the names of these baselines; by default none."""
         return {}
+
+    def baselines(self) -> dict[str, Head]:
+        """Heads on all inputs that a head is judged beside, whatever its kind, by name."""
+        return {KNN: self.plain_knn()}
 
     def learnable(self, labels: Labels) -> bool:
         """Whether the plain kNN can be fitted to them."""
