@@ -21,6 +21,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "train": (
         "embedstore train my.store label",
         "embedstore train my.store label --head auto --cv 5 --name label-auto",
+        'embedstore train my.store label --head zeroshot --inputs image --template "a photo of a {}"',
     ),
     "evaluate": (
         "embedstore evaluate my.store label --report label.html",
@@ -29,6 +30,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "predict": (
         "embedstore predict my.store label new-photos/ --out labels.csv",
         'embedstore predict my.store label --where "label is null" --explain --coverage 0.9',
+        'embedstore predict my.store --classes "cat,dog" --template "a photo of a {}"',
     ),
     "labels": (
         "embedstore labels my.store label --out wrong.csv --report wrong.html",

@@ -63,6 +63,16 @@ def column_types(given: list[str] | None) -> dict[str, str] | None:
     return types or None
 
 
+def numbers(given: str | None, flag: str) -> list[int] | None:
+    """Whole numbers separated by commas."""
+    from embedstore.errors import UsageError
+
+    try:
+        return None if given is None else [int(part) for part in given.split(",")]
+    except ValueError:
+        raise UsageError(f"{flag} should be whole numbers, such as 1,2,4. Got {given!r} instead.") from None
+
+
 def names(given: str | None) -> list[str] | None:
     """Names separated by commas."""
     return [name.strip() for name in given.split(",") if name.strip()] if given else None

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from embedstore.training.compare import CompareReport
     from embedstore.training.evaluate import EvaluationReport
     from embedstore.training.predict import Predictions
+    from embedstore.training.shots import ShotCurve
     from embedstore.training.train import TrainReport
 
 
@@ -170,6 +171,7 @@ def print_training(report: TrainReport) -> None:
         say(f"over {len(report.seeds)} seeds: {next(iter(report.metrics))} {mean:.3f}, from {low:.3f} to {high:.3f}")
     _print_certainty(report.certainty)
     _print_changes(report.balance)
+    _print_shots(report.shots)
     _print_notes(report.notes, report.report)
 
 
@@ -259,6 +261,21 @@ def _print_changes(balance: Mapping[str, Any] | None) -> None:
     rows += [(f"recall of {name}", found) for name, found in balance["recall"].items()]
     table = [(name, *(str(Score.from_dict(found[kind])) for kind in kinds)) for name, found in rows]
     print_table([f"balance: {balance['how']}", "without [95 %]", "with [95 %]", "change, paired [95 %]"], table)
+
+
+def _print_shots(curve: ShotCurve | None) -> None:
+    """Accuracy over the number of items a class."""
+    if curve is None:
+        return
+    names = list(dict.fromkeys(name for point in curve.points for name in point.accuracy))
+    rows = []
+    for point in curve.points:
+        cells = [str(point.accuracy[name]) if name in point.accuracy else "" for name in names]
+        rows.append((f"{point.shots}", *cells, str(point.lead) if point.lead else ""))
+    print_table(["shots", *names, "gain over the best other"], rows, numeric=["shots"])
+    say(
+        f"shots: items of each class to fit on; accuracy over {curve.draws} draws, each judged on up to {curve.judged:,} others"
+    )
 
 
 def _print_notes(notes: Sequence[str], report: str) -> None:

@@ -10,7 +10,7 @@ from embedstore.training.train_options import TrainOptions
 
 from .from_options import takes
 from .opening import opened
-from .options import SECONDS, Json, NoCheck, Store, Where, WhereTimeout, names
+from .options import SECONDS, Json, NoCheck, Store, Where, WhereTimeout, names, numbers
 
 
 @takes(TrainOptions)
@@ -31,6 +31,7 @@ def train(
     from . import render
 
     given |= {"inputs": names(given["inputs"]), "columns": names(given["columns"])}
+    given["shots"] = numbers(given["shots"], "--shots")
     with render.status("training") as say:
         held = opened(store, where_timeout=where_timeout, no_check=no_check)
         report = es.train(held, target, where=where, report=not no_report, **given, on_progress=say)

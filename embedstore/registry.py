@@ -105,10 +105,15 @@ _LABELLERS = ("linear", "knn", "weighted", "gated", "bilinear", "attention", "gb
 LABELLERS = Registry("embedstore.heads.multilabel", "head for several labels", order=_LABELLERS)
 """Subclasses of `embedstore.heads.Labeller`, by the kind that stands for them where an item has any number of labels."""
 
+PROMPTED = Registry(
+    "embedstore.heads.prompted", "head that begins with class names", order=("zeroshot", "tip-adapter", "prompted-linear")
+)
+"""Heads for classes, by their `kind`, that take ``texts``: an `embedstore.heads.class_texts.ClassTexts`."""
+
 WRAPPERS = Registry("embedstore.heads.wrapping", "head around a head")
 """Heads that an option of training puts around another one: no kind that a user asks for."""
 
-_OUR_HEADS = {"classification": HEADS, "regression": REGRESSORS, "multilabel": LABELLERS}
+_OUR_HEADS = {"classification": HEADS, "regression": REGRESSORS, "multilabel": LABELLERS, "prompted": PROMPTED}
 _OTHER_HEADS: dict[str, Registry] = {}
 
 

@@ -32,6 +32,7 @@ from benchmarks import (
     ridge,
     search,
     select,
+    shots,
     store,
     stream,
 )
@@ -81,6 +82,12 @@ def test_conformal(capsys: pytest.CaptureFixture[str]) -> None:
     found = conformal.main(["--tiny"])
     assert {"of all, halves", "of each class, halves", "as trained"} == found.keys()
     assert "| of each class |" in capsys.readouterr().out
+
+
+def test_shots(capsys: pytest.CaptureFixture[str]) -> None:
+    gains = shots.main(["--tiny"])
+    assert {head for _, head in gains} == {"tip-adapter", "prompted-linear"}
+    assert "| zeroshot |" in capsys.readouterr().out
 
 
 def test_labels(capsys: pytest.CaptureFixture[str]) -> None:

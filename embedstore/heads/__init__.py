@@ -7,6 +7,7 @@ from embedstore.heads.auto_labels import AutoLabeller
 from embedstore.heads.balanced import BalancedHead
 from embedstore.heads.base import Head
 from embedstore.heads.boosted import GbdtHead
+from embedstore.heads.class_texts import ClassTexts, TextSide
 from embedstore.heads.ensemble import EnsembleHead, LateHead
 from embedstore.heads.kernel import KernelHead
 from embedstore.heads.knn import KnnHead
@@ -16,6 +17,7 @@ from embedstore.heads.labellers import GbdtLabeller, KnnLabeller, LinearLabeller
 from embedstore.heads.linear import LinearHead
 from embedstore.heads.make import head_class, make_head, params_of
 from embedstore.heads.networks import AttentionHead, BilinearHead, GatedHead, WeightedHead
+from embedstore.heads.prompted import PromptedLinearHead, TipAdapterHead, ZeroShotHead
 from embedstore.heads.regressors import GbdtRegressor, KnnRegressor, Regressor, RidgeRegressor
 from embedstore.heads.ridge import RidgeHead
 from embedstore.registry import HEADS, LABELLERS, REGRESSORS
@@ -31,6 +33,7 @@ __all__ = [
     "BalancedHead",
     "BilinearHead",
     "BilinearLabeller",
+    "ClassTexts",
     "EnsembleHead",
     "GatedHead",
     "GatedLabeller",
@@ -46,11 +49,15 @@ __all__ = [
     "LateHead",
     "LinearHead",
     "LinearLabeller",
+    "PromptedLinearHead",
     "Regressor",
     "RidgeHead",
     "RidgeRegressor",
+    "TextSide",
+    "TipAdapterHead",
     "WeightedHead",
     "WeightedLabeller",
+    "ZeroShotHead",
     "head_class",
     "make_head",
     "params_of",

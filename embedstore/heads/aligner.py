@@ -63,6 +63,8 @@ class Aligner(Params):
         Items fitted on.
     mrr_ : float
         Mean reciprocal rank over both directions, contents once, on held-out pairs; NaN where there was nothing to choose.
+    loss_, steps_ : str or None, int
+        How it was trained further, see `embedstore.heads.trained_aligner`.
     """
 
     kind: ClassVar[str] = "align"
@@ -77,6 +79,8 @@ class Aligner(Params):
     power_: float
     pairs_: int
     mrr_: float
+    loss_: str | None = None
+    steps_: int = 0
 
     def __init__(
         self,
@@ -112,8 +116,8 @@ class Aligner(Params):
             items that have both.
         """
         self._check_params()
-        names, x, y, both = _pairs_of(X, present)
-        folds = self._folds(copy_groups(content_codes(x), content_codes(y)) if groups is None else np.asarray(groups)[both])
+        names, x, y, both = pairs_of(X, present)
+        folds = self.folds_of(copy_groups(content_codes(x), content_codes(y)) if groups is None else np.asarray(groups)[both])
         sums = [Sums.of(x[folds == k], y[folds == k]) for k in range(int(folds.max()) + 1)]
         total = sum(sums[1:], sums[0])
         basis = Basis.of(total, names)
@@ -205,6 +209,7 @@ class Aligner(Params):
         """The fitted aligner, to be saved."""
         config = {"names": list(self.names_), "penalties": self.penalties_, "power": self.power_, "pairs": self.pairs_}
         config["mrr"] = None if np.isnan(self.mrr_) else self.mrr_
+        config |= {} if self.loss_ is None else {"loss": self.loss_, "steps": self.steps_}
         sides = enumerate(self.names_)
         tensors = {
             f"{what}.{i}": value[name] for i, name in sides for what, value in (("mean", self.mean_), ("weight", self.weight_))
@@ -227,6 +232,7 @@ class Aligner(Params):
             state.config["power"],
             state.config["pairs"],
         )
+        made.loss_, made.steps_ = state.config.get("loss"), int(state.config.get("steps", 0))
         made.mrr_ = float("nan") if state.config["mrr"] is None else state.config["mrr"]
         return made
 
@@ -240,7 +246,7 @@ class Aligner(Params):
         if self.folds < 2:
             raise HeadError(f"folds should be 2 or more. Got {self.folds!r} instead.")
 
-    def _folds(self, groups: Array) -> Codes:
+    def folds_of(self, groups: Array) -> Codes:
         """Fold (n,) of each item, whole groups in each, filled evenly: the largest group goes where there is most room."""
         _, codes, sizes = np.unique(groups, return_inverse=True, return_counts=True)
         order = np.random.default_rng(self.seed).permutation(len(sizes))
@@ -252,7 +258,7 @@ class Aligner(Params):
         return np.asarray(fold_of[codes.reshape(-1)])
 
 
-def _pairs_of(X: Mapping[str, Array], present: Mapping[str, Mask] | None) -> tuple[tuple[str, str], Array, Array, Array]:
+def pairs_of(X: Mapping[str, Array], present: Mapping[str, Mask] | None) -> tuple[tuple[str, str], Array, Array, Array]:
     """The two names, the vectors of the items that have both, and which items (n,) those are."""
     if not isinstance(X, Mapping) or len(X) != 2:
         got = ", ".join(X) if isinstance(X, Mapping) else type(X).__name__

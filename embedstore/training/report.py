@@ -15,7 +15,7 @@ from embedstore.errors import UsageError, next_step, reason_of
 from embedstore.evaluation.ladder import Step
 from embedstore.evaluation.metrics import Score
 from embedstore.heads import AutoHead, AutoLabeller, BalancedHead, Head
-from embedstore.reports.data import ReportData
+from embedstore.reports.data import ReportData, Section
 from embedstore.store import View
 from embedstore.training.certainty import Certainty, section
 from embedstore.training.tasks.base import Judged, Scores, Task
@@ -55,6 +55,7 @@ def report_data(
     learned: Mapping[str, Any] | None = None,
     ladder: Sequence[Step] = (),
     certainty: Certainty | None = None,
+    more: Sequence[Section] = (),
 ) -> ReportData:
     """Everything that the report shows.
 
@@ -67,6 +68,8 @@ def report_data(
         How it was found.
     certainty : Certainty, optional
         How often its sets or intervals hold the truth.
+    more : sequence of Section
+        Tables of what else was asked.
     """
     task = judged.task
     facts = {
@@ -91,15 +94,14 @@ def report_data(
         ladder=ladder,
         seeds=judged.seeds,
         history=_history(judged.head),
-        **_sections(task.sections(view, judged, seed), certainty),
+        **_sections(task.sections(view, judged, seed), certainty, more),
     )
 
 
-def _sections(own: Mapping[str, Any], certainty: Certainty | None) -> dict[str, Any]:
-    """What a task shows, and one section more if it was asked how certain the head is."""
-    if certainty is None:
-        return dict(own)
-    return {**own, "sections": [*own.get("sections", ()), section(certainty)]}
+def _sections(own: Mapping[str, Any], certainty: Certainty | None, more: Sequence[Section]) -> dict[str, Any]:
+    """What a task shows, one section more if it was asked how certain the head is, and those of what else was asked."""
+    asked = [*more, *([] if certainty is None else [section(certainty)])]
+    return {**own, "sections": [*own.get("sections", ()), *asked]} if asked else dict(own)
 
 
 def save_plots(data: ReportData, folder: str | Path) -> list[Path]:

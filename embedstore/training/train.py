@@ -23,8 +23,10 @@ from embedstore.store import Store, View
 from embedstore.store.format import check_name
 from embedstore.training.balance_changes import changes_to_dict
 from embedstore.training.certainty import Certainty, measured, measured_across
+from embedstore.training.class_names import texts_for_head
 from embedstore.training.label_notes import left_out_notes
 from embedstore.training.report import report_data, save_plots
+from embedstore.training.shots import ShotCurve, shots_section
 from embedstore.training.tasks.base import CLASSES, HEAD, MULTILABEL, Judged, Scores, Task, task_called, task_for
 from embedstore.training.tasks.label_columns import refuse_joined, separated, with_frequent
 from embedstore.training.train_options import TrainOptions
@@ -32,7 +34,10 @@ from embedstore.training.trial import Trial
 
 __all__ = ["TrainReport", "train"]
 
-LEARNED = ("chosen_", "alpha_", "lambda_", "gamma_", "k_", "temperature_", "scale_", "weights_", "votes_")
+LEARNED = (
+    *("chosen_", "alpha_", "lambda_", "gamma_", "k_", "temperature_", "scale_", "weights_", "votes_"),
+    *("residual_ratio_", "sharpness_"),
+)
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,8 @@ class TrainReport:
     balance : mapping or None
         How rare classes were helped, and what that changed of accuracy, balanced accuracy, macro F1 and the recall of each
         class: without, with, and the paired change.
+    shots : ShotCurve, optional
+        How good the head and others are with few items a class, where it was asked.
     """
 
     head: str
@@ -106,13 +113,16 @@ class TrainReport:
     separator: str | None = None
     least_items: int = 1
     balance: Mapping[str, Any] | None = None
+    shots: ShotCurve | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The document of ``embedstore train --json``."""
         certainty = {} if self.certainty is None else {"certainty": self.certainty.to_dict()}
+        shots = {} if self.shots is None else {"shots": self.shots.to_dict()}
         return {
-            **{name: value for name, value in vars(self).items() if name != "certainty"},
+            **{name: value for name, value in vars(self).items() if name not in ("certainty", "shots")},
             **certainty,
+            **shots,
             "metrics": scores_to_dict(self.metrics),
             "baselines": {name: scores_to_dict(scores) for name, scores in self.baselines.items()},
             "gain": {"over": self.gain[0], **self.gain[1].to_dict()},
@@ -134,6 +144,9 @@ def train(
     balance: str | None = TrainOptions.balance,
     separator: str | None = TrainOptions.separator,
     least_items: int = TrainOptions.least_items,
+    templates: Sequence[str] | None = TrainOptions.templates,
+    alignment: str | None = TrainOptions.alignment,
+    shots: Sequence[int] | None = TrainOptions.shots,
     group: str | None = TrainOptions.group,
     cv: int | None = TrainOptions.cv,
     name: str | None = TrainOptions.name,
@@ -175,6 +188,14 @@ def train(
         target of lists needs none.
     least_items : int
         Labels of fewer items are left out, where an item has any number of labels; the items stay. A note counts them.
+    templates : sequence of str, optional
+        What the texts of classes are, for the heads ``"zeroshot"``, ``"tip-adapter"`` and ``"prompted-linear"``, which begin
+        with the names of the classes: ``"a photo of a {}"``; of several the mean. See `embedstore.training.class_names`.
+    alignment : str, optional
+        The saved alignment through which they are compared with spaces whose encoder takes no texts, where there are several.
+    shots : sequence of int, optional
+        Measure, too, how good the head, a plain kNN, a linear head and zero-shot are with so few items a class, over 20 draws
+        of them; what is saved is fitted on all items.
     group : str, optional
         Metadata column; items with the same value stay together in the split, the folds and the bootstrap of the scores. What
         heads do inside (leave-one-out, the ladder's folds) takes items singly.
@@ -220,6 +241,9 @@ def train(
         balance=balance,
         separator=separator,
         least_items=least_items,
+        templates=templates,
+        alignment=alignment,
+        shots=shots,
         group=group,
         name=name,
         seed=seed,
@@ -245,12 +269,14 @@ def train(
     name = check_name(name or str(view.target_name), "head")
     folder = view.store.path / "heads" / name
     refuse_alignment(folder)
-    trial = Trial(asked, view, options, say)
+    named = texts_for_head(view, asked, options)
+    trial = Trial(asked, view, options, say, texts=named.texts)
     judged = trial.holdout() if cv is None else trial.cross_validate(cv)
+    curve = trial.shots(shots, never=named.paired(view)) if shots is not None else None
     say("scores")
     result = _summary(view, judged, name, options, time.perf_counter() - started)
-    more = [*left_out, *([note] if (note := replaced_note(folder)) else [])]
-    result = replace(result, notes=[*result.notes, *more])
+    more = [*left_out, *named.notes(view, judged.test), *([note] if (note := replaced_note(folder)) else [])]
+    result = replace(result, notes=[*result.notes, *more], shots=curve)
     return _saved(view, judged, result, folder, options, say)
 
 
@@ -262,7 +288,10 @@ def _saved(
     if options.report or options.plots is not None:
         say("report")
         learned, ladder, certainty = result.learned, result.ladder, result.certainty
-        data = report_data(view, judged, result, seed=options.seed, learned=learned, ladder=ladder, certainty=certainty)
+        more = [] if result.shots is None else [shots_section(result.shots)]
+        data = report_data(
+            view, judged, result, seed=options.seed, learned=learned, ladder=ladder, certainty=certainty, more=more
+        )
         page = render_html(data).encode() if options.report else None
         if options.plots is not None:
             save_plots(data, options.plots)

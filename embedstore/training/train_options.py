@@ -31,6 +31,19 @@ class TrainOptions:
     balance: str | None = option(None, f"Help rare classes: {', '.join(BALANCES)}.", metavar="HOW")
     separator: str | None = option(None, "What stands between the labels in a target of text.", metavar="TEXT")
     least_items: int = option(1, "Of several labels an item, leave out those of fewer items.")
+    templates: Sequence[str] | None = option(
+        None,
+        "Text of a class, such as 'a photo of a {}', for heads that begin with names; may be repeated.",
+        list[str] | None,
+        flag="--template",
+        metavar="TEXT",
+    )
+    alignment: str | None = option(
+        None, "Saved alignment that compares images with names, if there are several.", metavar="NAME"
+    )
+    shots: Sequence[int] | None = option(
+        None, "Also measure with so few items a class, such as 0,1,2,4,8,16; 0: zero-shot.", str | None, metavar="K,K,…"
+    )
     group: str | None = option(None, "Column; items with one value stay together in splits.")
     name: str | None = option(None, "Name of the saved head; default the target.")
     seed: int = option(0, "Of splits, folds and bootstrap.")
@@ -54,5 +67,7 @@ class TrainOptions:
             raise UsageError("coverage is calibrated on out-of-fold predictions; leave out_of_fold above 0.")
         if self.balance is not None and self.balance not in BALANCES:
             raise UsageError(f"balance must be one of {', '.join(BALANCES)}. Got {self.balance!r} instead.")
+        if self.shots is not None and (not len(self.shots) or min(self.shots) < 0):
+            raise UsageError(f"shots must be whole numbers of 0 or more, such as 1,2,4. Got {list(self.shots)} instead.")
         if self.separator is not None and not self.separator.strip():
             raise UsageError(f"separator must be text that is not blank, such as ';'. Got {self.separator!r} instead.")

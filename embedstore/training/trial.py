@@ -13,11 +13,13 @@ from embedstore.errors import HeadError
 from embedstore.evaluation.copies import Copies, find_copies, same_items
 from embedstore.heads import AutoHead, AutoLabeller, Head
 from embedstore.heads.balanced import BalancedHead
+from embedstore.heads.class_texts import ClassTexts
 from embedstore.heads.held_out import TEST, OutOfFold
 from embedstore.heads.settled import settled
 from embedstore.registry import heads_for
 from embedstore.store import View
 from embedstore.training.folds import made_folds
+from embedstore.training.shots import ShotCurve, shot_curve
 from embedstore.training.tasks.base import HEAD, KNN, UNBALANCED, Array, Codes, Float, Judged, Task
 from embedstore.training.train_options import TrainOptions
 
@@ -38,15 +40,18 @@ class Trial:
     options : TrainOptions
         Its device is one that is there.
     say : function of a message
+    texts : ClassTexts, optional
+        What heads begin with that begin with the names of classes.
     """
 
-    def __init__(self, task: Task, view: View, options: TrainOptions, say: Say) -> None:
+    def __init__(self, task: Task, view: View, options: TrainOptions, say: Say, *, texts: ClassTexts | None = None) -> None:
         self.labels = task.labels(view)
         self._task = task
         self._view = view
         self._options = options
         self._seed = options.seed
         self._say = say
+        self._texts = texts
         self._fit_seconds = 0.0
         self._notes: list[str] = []
         self._hashes = {name: space.hash_of(view.rows) for name, space in view.spaces.items()}
@@ -60,7 +65,8 @@ class Trial:
         return self._plain(kind, seed)
 
     def _plain(self, kind: str, seed: int) -> Head:
-        return self._task.make_head(kind, device=self._options.device, seed=seed)
+        known = {} if self._texts is None else {"texts": self._texts}
+        return self._task.make_head(kind, device=self._options.device, seed=seed, **known)
 
     def holdout(self) -> Judged:
         """Everything is chosen on the validation split, and judged on the test split."""
@@ -125,6 +131,26 @@ class Trial:
             witness=witness,
             notes=self._notes,
             out_of_fold=self._kept(folds.astype(str), outputs) if self._options.out_of_fold else None,
+        )
+
+    def shots(self, counts: Sequence[int], *, never: Codes) -> ShotCurve:
+        """The head and plain ones with few items a class; items at positions `never` (m,) are never judged."""
+        judged = np.ones(len(self.labels), bool)
+        judged[never] = False
+        first = self._plain("zeroshot", self._seed) if self._texts is not None else None
+        compared = {HEAD: lambda: self._plain(self._options.head, self._seed)}
+        compared |= {KNN: self._task.plain_knn, "linear": self._task.plain_linear}
+        return shot_curve(
+            self._task,
+            self._view,
+            self.labels,
+            compared,
+            counts,
+            zero_shot=first,
+            same=self._same,
+            judged=judged,
+            seed=self._seed,
+            say=self._say,
         )
 
     def parts(self, k: int | None) -> tuple[list[tuple[Codes, Codes, Codes]], str]:
