@@ -23,7 +23,7 @@ BATCH = 1024
 RATE = 0.03
 """Of Adam, relative to the root mean square of each map's start."""
 DROPOUT = 0.3
-PULL = 1.0
+PULL = 10.0
 """Weight of the squared distance from the start, relative to the start's own square, for each map."""
 SCALE, BIAS, SCALE_RATE = 20.0, -10.0, 0.01
 """Where the learned scale and bias of logits begin (the bias as in SigLIP), and how fast they learn."""
