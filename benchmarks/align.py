@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def projected(aligner: Aligner, X: dict[str, Array], test: Array) -> tuple[Array
 
 
 def trained(
-    aligner: Aligner, X: dict[str, Array], codes: dict[str, Array], train: Array, losses: list[str]
+    aligner: Aligner, X: dict[str, Array], codes: dict[str, Array], train: Array, losses: Sequence[str]
 ) -> dict[str, tuple[TrainedAligner, float]]:
     """Trained further with each loss, and the seconds that it took."""
     found = {}
@@ -84,7 +85,8 @@ def main(arguments: list[str] | None = None) -> dict[str, tuple[Ranking, Ranking
     answers = {"alignment": (projected(aligner, X, test), time.perf_counter() - started)}
     started = time.perf_counter()
     answers["ridge"] = ridge(X, train, test), time.perf_counter() - started
-    further = trained(aligner, X, codes, train, options.losses.split(",") if options.losses else [])
+    losses = LOSSES[-1:] if options.tiny else [loss for loss in options.losses.split(",") if loss]
+    further = trained(aligner, X, codes, train, losses)
     answers |= {f"trained, {loss}": (projected(one.aligner, X, test), s) for loss, (one, s) in further.items()}
     for name, ((texts, images), seconds) in answers.items():
         contents = codes["text"][test], codes["image"][test]

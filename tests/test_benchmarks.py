@@ -123,7 +123,7 @@ def test_dedup(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_align() -> None:
     found = align.main(["--tiny"])
-    assert found.keys() == {"alignment", "ridge"}
+    assert found.keys() == {"alignment", "ridge", "trained, siglip"}
     assert found["alignment"][0].gallery == 24
 
 
