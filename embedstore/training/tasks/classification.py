@@ -108,7 +108,8 @@ class Classification(Task):
         val = fitted & (judged.split == "val")
         folds = len(set(judged.split.tolist()) - set(SPLITS))  # 0 for a split
         notes = label_notes(judged.labels.values, fitted & ~val, val, few=max(FEW, folds))
-        return notes if isinstance(judged.head, BalancedHead) else [*notes, *imbalance_note(judged.labels.values[fitted])]
+        settled = isinstance(judged.head, BalancedHead) or judged.head.kept_in_state  # names of classes are not balanced
+        return notes if settled else [*notes, *imbalance_note(judged.labels.values[fitted])]
 
     def evaluation_notes(self, judged: Judged) -> list[str]:
         classes = judged.labels.classes
