@@ -11,7 +11,7 @@ from .opening import opened
 from .options import SECONDS, Json, NoCheck, Store, Where, WhereTimeout
 
 if TYPE_CHECKING:
-    from embedstore.retrieval.align import AlignReport, Retrieval
+    from embedstore.retrieval.align import AlignReport, Retrieval, Training
 
 RECALLS = ("r@1", "r@5", "r@10")
 
@@ -58,8 +58,27 @@ def _print_report(report: AlignReport) -> None:
         f"{report.learned['dim']} dimensions; fit {report.fit_seconds:.1f} s, {report.seconds:.1f} s with scores. "
         f"Saved as head {report.head!r}."
     )
+    if report.training is not None:
+        _print_training(report.training)
     for note in report.notes:
         render.say(f"note: {note}")
+
+
+def _print_training(done: Training) -> None:
+    """Both on the test pairs, whichever was kept, and what decided."""
+    from . import render
+
+    rows = []
+    for way, gain in done.gain.items():
+        scores = {"CCA": done.cca[way], f"trained ({done.loss})": done.trained[way]}
+        for name, found in scores.items():
+            rows.append(
+                (f"{way.replace('_to_', ' → ')}, {name}", *(f"{found[k].value:.3f}" for k in RECALLS), str(found["mrr"]))
+            )
+        rows.append(("  gain in MRR, paired", "", "", "", str(gain)))
+    render.print_table(["beside one another", "R@1", "R@5", "R@10", "MRR [95 %]"], rows, numeric=["R@1", "R@5", "R@10"])
+    verdict = "the trained one was kept" if done.kept else "no certain gain: CCA was kept"
+    render.say(f"on {done.pairs:,} pairs held out, {done.steps} steps gain {done.held_out} in MRR; {verdict}")
 
 
 def _rows(title: str, found: Retrieval) -> list[tuple[str, ...]]:

@@ -22,6 +22,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "embedstore train my.store label",
         "embedstore train my.store label --head auto --cv 5 --name label-auto",
         "embedstore train my.store --task matching --inputs image,text",
+        'embedstore train my.store label --head zeroshot --inputs image --template "a photo of a {}"',
     ),
     "evaluate": (
         "embedstore evaluate my.store label --report label.html",
@@ -39,6 +40,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "export-head": (
         "embedstore export-head my.store label label.onnx",
         "embedstore export-head my.store label small.onnx --int8",
+        'embedstore predict my.store --classes "cat,dog" --template "a photo of a {}"',
     ),
     "labels": (
         "embedstore labels my.store label --out wrong.csv --report wrong.html",

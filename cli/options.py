@@ -102,6 +102,14 @@ def numbers(given: str | None, what: str) -> list[float] | None:
     return found or None
 
 
+def whole_numbers(given: str | None, flag: str) -> list[int] | None:
+    """Whole numbers separated by commas."""
+    try:
+        return None if given is None else [int(part) for part in given.split(",")]
+    except ValueError:
+        raise UsageError(f"{flag} should be whole numbers, such as 1,2,4. Got {given!r} instead.") from None
+
+
 def names(given: str | None) -> list[str] | None:
     """Names separated by commas."""
     return [name.strip() for name in given.split(",") if name.strip()] if given else None

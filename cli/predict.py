@@ -27,6 +27,7 @@ from .options import (
     WhereTimeout,
     named_columns,
     named_texts,
+    names,
 )
 
 
@@ -59,14 +60,25 @@ def predict(
 
     from . import render
 
+    given |= {"inputs": names(given["inputs"]), "classes": None if given["classes"] is None else names(given["classes"]) or []}
+    asked, dataset = _asked(store, head, dataset, zero_shot=given["classes"] is not None)
     with render.status("predicting"):
         held = opened(store, where_timeout=where_timeout, allow_model=allow_model, no_check=no_check)
         texts = named_texts(text_column, held.spaces)
         columns = named_columns(id=id_column, image=image_column, **texts, audio=audio_column, video=video_column)
-        predictions = es.predict(held, saved_head(store, head), dataset, where=where, columns=columns, **given)
+        predictions = es.predict(held, asked, dataset, where=where, columns=columns, **given)
     if out is not None:
         render.say(f"{counted(len(predictions.ids), 'prediction')} written to {predictions.save(out)}", stderr=json)
     if json:
         render.print_json(predictions.to_dict())
     elif out is None:
         render.print_predictions(predictions)
+
+
+def _asked(store: Path, head: str | None, dataset: Path | None, *, zero_shot: bool) -> tuple[str | None, Path | None]:
+    """The head and the dataset; with classes there is no head, and what stands in its place is the dataset."""
+    if not zero_shot:
+        return saved_head(store, head), dataset
+    if dataset is not None:
+        return head, dataset  # one too many, which `predict` says
+    return None, None if head is None else Path(head)

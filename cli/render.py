@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from embedstore.training.compare import CompareReport
     from embedstore.training.evaluate import EvaluationReport
     from embedstore.training.predict import Predictions
+    from embedstore.training.shots import ShotCurve
     from embedstore.training.train import TrainReport
 
 
@@ -174,6 +175,7 @@ def print_training(report: TrainReport) -> None:
     _print_changes(report.balance)
     _print_targets(report.targets)
     _print_tuning(report.tuning)
+    _print_shots(report.shots)
     _print_notes(report.notes, report.report)
 
 
@@ -300,6 +302,21 @@ def _print_tuning(tuning: Mapping[str, Any] | None) -> None:
         f"{tuning['default_value']:.3f} as it comes"
     )
     say(f"gain of tuning in {metric} on the test items, paired: {gain}{verdict}")
+
+
+def _print_shots(curve: ShotCurve | None) -> None:
+    """Accuracy over the number of items a class."""
+    if curve is None:
+        return
+    names = list(dict.fromkeys(name for point in curve.points for name in point.accuracy))
+    rows = []
+    for point in curve.points:
+        cells = [str(point.accuracy[name]) if name in point.accuracy else "" for name in names]
+        rows.append((f"{point.shots}", *cells, str(point.lead) if point.lead else ""))
+    print_table(["shots", *names, "gain over the best other"], rows, numeric=["shots"])
+    say(
+        f"shots: items of each class to fit on; accuracy over {curve.draws} draws, each judged on up to {curve.judged:,} others"
+    )
 
 
 def _print_notes(notes: Sequence[str], report: str) -> None:

@@ -10,7 +10,7 @@ from embedstore.training.train_options import TrainOptions
 
 from .from_options import takes
 from .opening import opened
-from .options import SECONDS, Json, NoCheck, Store, Where, WhereTimeout, names, numbers
+from .options import SECONDS, Json, NoCheck, Store, Where, WhereTimeout, names, numbers, whole_numbers
 
 
 @takes(TrainOptions)
@@ -34,6 +34,7 @@ def train(
 
     given |= {name: names(given[name]) for name in ("inputs", "columns")}
     given["weights"] = numbers(given["weights"], "weights")
+    given["shots"] = whole_numbers(given["shots"], "--shots")
     with render.status("training") as say:
         held = opened(store, where_timeout=where_timeout, no_check=no_check)
         report = es.train(held, target, where=where, report=not no_report, **given, on_progress=say)

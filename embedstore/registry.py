@@ -108,11 +108,18 @@ LABELLERS = Registry("embedstore.heads.multilabel", "head for several labels", o
 _TARGETS = ("linear", "knn", "weighted", "gated", "bilinear", "attention", "gbdt")
 SEVERAL = Registry("embedstore.heads.several", "head for several targets", order=_TARGETS)
 """Subclasses of `embedstore.heads.TargetsHead`, by the kind that stands for them where an item has several targets."""
+PROMPTED = Registry(
+    "embedstore.heads.prompted", "head that begins with class names", order=("zeroshot", "tip-adapter", "prompted-linear")
+)
+"""Heads for classes, by their `kind`, that take ``texts``: an `embedstore.heads.class_texts.ClassTexts`."""
 
 WRAPPERS = Registry("embedstore.heads.wrapping", "head around a head")
 """Heads that an option of training puts around another one: no kind that a user asks for."""
 
-_OUR_HEADS = {"classification": HEADS, "regression": REGRESSORS, "multilabel": LABELLERS, "several": SEVERAL}
+_OUR_HEADS = {
+    **{"classification": HEADS, "regression": REGRESSORS, "multilabel": LABELLERS},
+    **{"several": SEVERAL, "prompted": PROMPTED},
+}
 _OTHER_HEADS: dict[str, Registry] = {}
 
 

@@ -39,6 +39,7 @@ from benchmarks import (
     search,
     select,
     serve,
+    shots,
     sounds,
     store,
     stream,
@@ -142,6 +143,12 @@ def test_conformal(capsys: pytest.CaptureFixture[str]) -> None:
     assert "| of each class |" in capsys.readouterr().out
 
 
+def test_shots(capsys: pytest.CaptureFixture[str]) -> None:
+    gains = shots.main(["--tiny"])
+    assert {head for _, head in gains} == {"tip-adapter", "prompted-linear"}
+    assert "| zeroshot |" in capsys.readouterr().out
+
+
 def test_labels(capsys: pytest.CaptureFixture[str]) -> None:
     found = labels.main(["--tiny"])
     assert {"labels", "confident mistakes", "scikit-learn and cleanlab by hand"} == found.keys()
@@ -188,7 +195,7 @@ def test_dedup(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_align() -> None:
     found = align.main(["--tiny"])
-    assert found.keys() == {"alignment", "ridge"}
+    assert found.keys() == {"alignment", "ridge", "trained, siglip"}
     assert found["alignment"][0].gallery == 24
 
 

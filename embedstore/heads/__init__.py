@@ -7,6 +7,7 @@ from embedstore.heads.auto_labels import AutoLabeller
 from embedstore.heads.balanced import BalancedHead
 from embedstore.heads.base import Head
 from embedstore.heads.boosted import GbdtHead
+from embedstore.heads.class_texts import ClassTexts, TextSide
 from embedstore.heads.ensemble import EnsembleHead, LateHead
 from embedstore.heads.kernel import KernelHead
 from embedstore.heads.knn import KnnHead
@@ -16,6 +17,7 @@ from embedstore.heads.labellers import GbdtLabeller, KnnLabeller, LinearLabeller
 from embedstore.heads.linear import LinearHead
 from embedstore.heads.make import head_class, make_head, params_of
 from embedstore.heads.networks import AttentionHead, BilinearHead, GatedHead, WeightedHead
+from embedstore.heads.prompted import PromptedLinearHead, TipAdapterHead, ZeroShotHead
 from embedstore.heads.regressors import GbdtRegressor, KnnRegressor, Regressor, RidgeRegressor
 from embedstore.heads.ridge import RidgeHead
 from embedstore.heads.several_targets import TargetsHead
@@ -37,6 +39,7 @@ __all__ = [
     "BilinearHead",
     "BilinearLabeller",
     "BilinearTargets",
+    "ClassTexts",
     "EnsembleHead",
     "GatedHead",
     "GatedLabeller",
@@ -56,13 +59,17 @@ __all__ = [
     "LinearHead",
     "LinearLabeller",
     "LinearTargets",
+    "PromptedLinearHead",
     "Regressor",
     "RidgeHead",
     "RidgeRegressor",
     "TargetsHead",
+    "TextSide",
+    "TipAdapterHead",
     "WeightedHead",
     "WeightedLabeller",
     "WeightedTargets",
+    "ZeroShotHead",
     "head_class",
     "make_head",
     "params_of",

@@ -63,6 +63,8 @@ class Aligner(Params):
         Items fitted on.
     mrr_ : float
         Mean reciprocal rank over both directions, contents once, on held-out pairs; NaN where there was nothing to choose.
+    loss_, steps_ : str or None, int
+        How it was trained further, see `embedstore.heads.trained_aligner`.
     """
 
     kind: ClassVar[str] = "align"
@@ -77,6 +79,8 @@ class Aligner(Params):
     power_: float
     pairs_: int
     mrr_: float
+    loss_: str | None = None
+    steps_: int = 0
 
     def __init__(
         self,
@@ -121,10 +125,11 @@ class Aligner(Params):
             items that have both.
         """
         self._check_params()
-        names, x, y, both = _pairs_of(X, present)
+        names, x, y, both = pairs_of(X, present)
         if like is None:
-            codes = copy_groups(content_codes(x), content_codes(y)) if groups is None else np.asarray(groups)[both]
-            folds = even_folds(codes, self.folds, self.seed)
+            folds = self.folds_of(
+                copy_groups(content_codes(x), content_codes(y)) if groups is None else np.asarray(groups)[both]
+            )
         else:
             folds = np.zeros(len(x), np.int64)
         sums = [Sums.of(x[folds == k], y[folds == k]) for k in range(int(folds.max()) + 1)]
@@ -224,6 +229,7 @@ class Aligner(Params):
         """The fitted aligner, to be saved."""
         config = {"names": list(self.names_), "penalties": self.penalties_, "power": self.power_, "pairs": self.pairs_}
         config["mrr"] = None if np.isnan(self.mrr_) else self.mrr_
+        config |= {} if self.loss_ is None else {"loss": self.loss_, "steps": self.steps_}
         sides = enumerate(self.names_)
         tensors = {
             f"{what}.{i}": value[name] for i, name in sides for what, value in (("mean", self.mean_), ("weight", self.weight_))
@@ -246,6 +252,7 @@ class Aligner(Params):
             state.config["power"],
             state.config["pairs"],
         )
+        made.loss_, made.steps_ = state.config.get("loss"), int(state.config.get("steps", 0))
         made.mrr_ = float("nan") if state.config["mrr"] is None else state.config["mrr"]
         return made
 
@@ -258,6 +265,10 @@ class Aligner(Params):
             raise HeadError(f"dims should be whole numbers of 1 or more. Got {self.dims!r} instead.")
         if self.folds < 2:
             raise HeadError(f"folds should be 2 or more. Got {self.folds!r} instead.")
+
+    def folds_of(self, groups: Array) -> Codes:
+        """Fold (n,) of each item, whole groups in each, as `fit` makes them."""
+        return even_folds(groups, self.folds, self.seed)
 
 
 def even_folds(groups: Array, folds: int, seed: int) -> Codes:
@@ -272,7 +283,7 @@ def even_folds(groups: Array, folds: int, seed: int) -> Codes:
     return np.asarray(fold_of[codes.reshape(-1)])
 
 
-def _pairs_of(X: Mapping[str, Array], present: Mapping[str, Mask] | None) -> tuple[tuple[str, str], Array, Array, Array]:
+def pairs_of(X: Mapping[str, Array], present: Mapping[str, Mask] | None) -> tuple[tuple[str, str], Array, Array, Array]:
     """The two names, the vectors of the items that have both, and which items (n,) those are."""
     if not isinstance(X, Mapping) or len(X) != 2:
         got = ", ".join(X) if isinstance(X, Mapping) else type(X).__name__

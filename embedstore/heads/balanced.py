@@ -114,6 +114,8 @@ def check_balance(head: str, balance: str) -> None:
 
 
 def _takes(head: Head, balance: str) -> bool:
+    if head.kept_in_state:  # it is made of more than a kind
+        return False
     if balance == "focal":
         return "focal" in head.get_params()
     return balance != "weights" or head.takes_weights

@@ -100,6 +100,8 @@ class Head(Params):
     """Whether another seed makes another model."""
     takes_weights: ClassVar[bool] = False
     """Whether it heeds `Data.weights`."""
+    kept_in_state: ClassVar[tuple[str, ...]] = ()
+    """Parameters of the constructor that are no JSON values: `_state` holds them, and `_restore` sets them."""
     takes_sequences: ClassVar[bool] = False
     """Whether an input may have several vectors an item, (n, f, d); other heads get their mean."""
     tunable: ClassVar[Tunable] = {}
@@ -238,6 +240,9 @@ class Head(Params):
             classifier_tags=ClassifierTags(),
             input_tags=InputTags(),
         )
+
+    def check_specs(self, fingerprints: Mapping[str, str]) -> None:
+        """Raise `ValueError` where a saved head is not for its inputs: name → fingerprint of the encoder of their vectors."""
 
     def _accept(self, X: Inputs, present: Mapping[str, Mask] | None) -> tuple[dict[str, Array], dict[str, Mask]]:
         inputs, masks = as_inputs(X, present)

@@ -343,6 +343,7 @@ def _try(record: HeadRecord) -> None:
     width = {name: spec.dim for name, spec in record.inputs.items()}
     if any(dims.get(name) != dim for name, dim in width.items()) or not set(dims) - set(width) <= {METADATA}:
         raise ValueError(f"its inputs are {dims}, those of its encoders {width}")
+    head.check_specs({name: spec.fingerprint for name, spec in record.inputs.items()})
     inputs = {name: np.zeros((2, dim), np.float32) for name, dim in dims.items()}
     found, expected = np.asarray(head.outputs(inputs)), (2, *head.output_shape)
     if found.shape != expected or found.dtype.kind != "f":

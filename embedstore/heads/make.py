@@ -6,7 +6,7 @@ from typing import Any
 
 from embedstore.errors import UsageError
 from embedstore.heads.base import Head
-from embedstore.registry import HEADS, WRAPPERS, Registry, heads_for, kinds_of_heads
+from embedstore.registry import HEADS, PROMPTED, WRAPPERS, Registry, heads_for, kinds_of_heads
 
 
 def head_class(kind: str) -> type[Head]:
@@ -33,7 +33,7 @@ def make_head(kind: str, *, task: str = "classification", **params: Any) -> Head
     UsageError
         No such head, or none for that task; lists those that it has.
     """
-    serving = heads_for(task)
+    serving = PROMPTED if kind in PROMPTED and heads_for(task) is HEADS else heads_for(task)
     if kind not in serving:
         for others in kinds_of_heads():
             if kind in others:
@@ -46,9 +46,10 @@ def make_head(kind: str, *, task: str = "classification", **params: Any) -> Head
 
 def _given_by(heads: Registry) -> str:
     """What heads predict, in a word."""
-    return "classes" if heads is HEADS else heads.kind.removeprefix("head for ")
+    return "classes" if heads in (HEADS, PROMPTED) else heads.kind.removeprefix("head for ")
 
 
 def params_of(head: Head) -> dict[str, Any]:
     """The constructor's arguments as JSON values."""
-    return {name: list(v) if isinstance(v, tuple) else v for name, v in head.get_params().items()}
+    params = {name: v for name, v in head.get_params().items() if name not in head.kept_in_state}
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in params.items()}

@@ -14,18 +14,20 @@ import numpy.typing as npt
 from embedstore._core.splits import hashed_split, parse_split
 from embedstore._core.threads import bounded
 from embedstore.errors import HeadError, next_step, reason_of
+from embedstore.evaluation.bootstrap import Bootstrap
 from embedstore.evaluation.copies import EVERY, LEAST_JUDGED, Copies, find_copies
 from embedstore.evaluation.metrics import Score, scores_to_dict
 from embedstore.evaluation.paired import Codes, Ranking, content_codes, copy_groups
 from embedstore.heads.aligner import MIN_PAIRS, Aligner
 from embedstore.heads.aligner_io import AlignRecord, save_aligner
 from embedstore.heads.io import SPLIT, replaced_note, split_file
+from embedstore.heads.trained_aligner import TrainedAligner, train_aligner
 from embedstore.retrieval.align_options import AlignOptions
 from embedstore.retrieval.aligned_spaces import projected_name
 from embedstore.store import Store, View
 from embedstore.store.format import check_name
 
-__all__ = ["AlignReport", "Retrieval", "align", "split_of_pairs"]
+__all__ = ["AlignReport", "Retrieval", "Training", "align", "split_of_pairs"]
 
 Rankings = dict[tuple[str, str], Ranking]
 
@@ -60,6 +62,54 @@ class Retrieval:
 
 
 @dataclass(frozen=True)
+class Training:
+    """What training with a contrastive loss did, beside CCA.
+
+    Parameters
+    ----------
+    loss : str
+    kept : bool
+        Whether the trained projections are those that were saved.
+    steps : int
+    held_out : Score
+        Gain in MRR over both directions on pairs held out, paired: it decided.
+    pairs : int
+        Held out, in all.
+    cca, trained : mapping of direction to scores
+        On the test pairs, whichever was kept.
+    gain : mapping of direction to Score
+        In MRR on the test pairs, of training over CCA, paired.
+    """
+
+    loss: str
+    kept: bool
+    steps: int
+    held_out: Score
+    pairs: int
+    cca: dict[str, dict[str, Score]]
+    trained: dict[str, dict[str, Score]]
+    gain: dict[str, Score]
+
+    @classmethod
+    def of(
+        cls, tried: TrainedAligner, before: Aligner, view: View, codes: Mapping[str, Codes], at: Codes, seed: int
+    ) -> Training:
+        """Both on the test pairs at `at`."""
+        ways = [_rank(one, view, codes, at, distinct=False) for one in (before, tried.aligner)]
+        cca, trained = ({f"{q}_to_{g}": r.scores(seed=seed) for (q, g), r in way.items()} for way in ways)
+        gain = {
+            f"{q}_to_{g}": Bootstrap.of(len(r.ranks), groups=r.groups, seed=seed).mean(1 / r.ranks - 1 / ways[0][q, g].ranks)
+            for (q, g), r in ways[1].items()
+        }
+        return cls(str(tried.aligner.loss_), tried.kept, tried.steps, tried.gain, tried.pairs, cca, trained, gain)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        scores = {name: {way: scores_to_dict(s) for way, s in getattr(self, name).items()} for name in ("cca", "trained")}
+        return {**vars(self), "held_out": self.held_out.to_dict(), **scores, "gain": scores_to_dict(self.gain)}
+
+
+@dataclass(frozen=True)
 class AlignReport:
     """What `align` returns.
 
@@ -89,6 +139,8 @@ class AlignReport:
         What the scores were measured on.
     seconds : float
     fit_seconds : float
+    training : Training, optional
+        What training further did, where a loss was named.
     """
 
     head: str
@@ -106,11 +158,13 @@ class AlignReport:
     seconds: float
     fit_seconds: float
     notes: list[str] = field(default_factory=list)
+    training: Training | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The document of ``embedstore align --json``."""
         tables = {name: {way: r.to_dict() for way, r in getattr(self, name).items()} for name in ("retrieval", "distinct")}
-        return {**asdict(self), **tables}
+        training = {} if self.training is None else {"training": self.training.to_dict()}
+        return {**{name: value for name, value in asdict(self).items() if name != "training"}, **tables, **training}
 
 
 @bounded()
@@ -121,6 +175,7 @@ def align(
     *,
     name: str = AlignOptions.name,
     where: str | None = AlignOptions.where,
+    loss: str | None = AlignOptions.loss,
     seed: int = AlignOptions.seed,
 ) -> AlignReport:
     """Learn to compare two spaces from the items that have both, and save it under ``heads/`` of the store.
@@ -136,6 +191,9 @@ def align(
         Of the saved head.
     where : str, optional
         SQL over the metadata columns: the items to learn from.
+    loss : str, optional
+        ``"infonce"`` or ``"siglip"``: train the projections further, from the CCA solution. They are kept where they surely
+        find more among pairs held out of training and validation items; the report has the test scores of both.
     seed : int
         Of the split, the folds and the bootstrap.
 
@@ -156,7 +214,7 @@ def align(
     split. Penalties are chosen on folds of the training and validation items; the saved aligner, which is the one that is
     scored, is fitted on both. Test items play no part in it.
     """
-    options = AlignOptions(source=source, target=target, name=name, where=where, seed=seed)
+    options = AlignOptions(source=source, target=target, name=name, where=where, loss=loss, seed=seed)
     started = time.perf_counter()
     name = check_name(name, "head")
     opened = store if isinstance(store, Store) else Store.open(store)
@@ -174,8 +232,14 @@ def align(
         )
     fitting = time.perf_counter()
     aligner = Aligner(seed=seed).fit({n: x[known] for n, x in view.inputs.items()}, groups=groups[known])
+    known_codes = {n: c[known] for n, c in codes.items()}
+    tried = loss and train_aligner(
+        aligner, {n: x[known] for n, x in view.inputs.items()}, loss=loss, groups=groups[known], codes=known_codes
+    )
     fit_seconds = time.perf_counter() - fitting
     judged = test if len(test) <= MAX_TEST else np.sort(np.random.default_rng(seed).permutation(test)[:MAX_TEST])
+    training = Training.of(tried, aligner, view, codes, judged, seed) if tried else None
+    aligner = tried.aligner if tried and tried.kept else aligner
     copies = find_copies(view.inputs, view.present, hashes, train=known, test=judged, seed=seed)
     everything = _rank(aligner, view, codes, judged, distinct=False)
     result = AlignReport(
@@ -197,6 +261,7 @@ def align(
             *_notes(opened, view, everything, judged, copies, len(test), (source, target)),
             *filter(None, [replaced_note(folder)]),
         ],
+        training=training,
     )
     try:
         record = AlignRecord(name, {n: view.spaces[n].spec for n in (source, target)}, aligner, result.to_dict())

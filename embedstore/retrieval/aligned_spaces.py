@@ -119,7 +119,7 @@ class ProjectedSpace:
         return EncoderSpec(
             name=f"{base.name} aligned by {self._record.name}",
             family="align",
-            model="cca",
+            model=self._record.head.loss_ or "cca",
             weights=f"sha256:{self._record.weights_digest(self.base.name)}",
             modality=base.modality,
             dim=self._record.head.dim_,
@@ -198,6 +198,12 @@ class ProjectedSpace:
     def live(self) -> npt.NDArray[np.bool_] | None:
         """Which positions of `raw` (n,) are not removed; None where none is."""
         return self.base.live
+
+    @property
+    def projection(self) -> tuple[Float, Float]:
+        """What `project_query` does with unit vectors (m, d): the mean (d,) that is taken away, and the weight (d, dim)."""
+        head, side = self._record.head, self.base.name
+        return head.mean_[side], head.weight_[side]
 
     def project_query(self, vectors: Array) -> Float:
         """Vectors of the base encoder, (d,) or (m, d), in this space: (dim,) or (m, dim) float32 of unit length.

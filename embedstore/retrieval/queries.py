@@ -165,8 +165,7 @@ class Resolver:
     def encode(self, target: SearchableSpace, modality: str, payloads: Sequence[bytes]) -> Float:
         """Vectors (m, dim) in `target` of raw payloads of one modality."""
         maker = query_space(self.spaces, target, modality)
-        base = maker.base if isinstance(maker, ProjectedSpace) else maker
-        encoder = self._encoder(base or target, modality)
+        encoder = self.encoder_of(target, modality)
         if not isinstance(maker, ProjectedSpace):  # an alignment was learned from items, with their prompt
             encoder = getattr(encoder, "queries", encoder)
         size = int(getattr(encoder, "batch_size", 64))
@@ -175,6 +174,12 @@ class Resolver:
         if not np.isfinite(vectors).all():
             raise UsageError("The encoder returned a vector that is not finite for this query.")
         return maker.project_query(vectors) if isinstance(maker, ProjectedSpace) else vectors
+
+    def encoder_of(self, target: SearchableSpace, modality: str) -> Any:
+        """The encoder that `encode` uses for payloads of one modality, before any alignment."""
+        maker = query_space(self.spaces, target, modality)
+        base = maker.base if isinstance(maker, ProjectedSpace) else maker
+        return self._encoder(base or target, modality)
 
     def comparable(self, modality: str, wanted: str | None) -> SearchableSpace:
         """The space that a query of `modality` is compared with: by alignment across modalities, else the same encoder.

@@ -25,6 +25,7 @@ from embedstore.heads.onnx_head import OnnxModel
 from embedstore.sources import Source
 from embedstore.store import Store, View
 from embedstore.training.certainty import intervals_of, sets_of
+from embedstore.training.class_names import zero_shot
 from embedstore.training.new_items import embedded_for, usable_rows
 from embedstore.training.pair_table import Pairs, rows_of_pairs
 from embedstore.training.predict_options import PredictOptions
@@ -167,7 +168,7 @@ class Predictions:
 
 def predict(
     store: Store | str | Path,
-    head: str | Path,
+    head: str | Path | None = None,
     dataset: str | os.PathLike[str] | Source | None = None,
     *,
     ids: Sequence[str] | None = PredictOptions.ids,
@@ -175,6 +176,10 @@ def predict(
     where: str | None = PredictOptions.where,
     columns: Mapping[str, str] | None = PredictOptions.columns,
     explained: bool = PredictOptions.explained,
+    classes: Sequence[str] | None = PredictOptions.classes,
+    templates: Sequence[str] | None = PredictOptions.templates,
+    inputs: Sequence[str] | None = PredictOptions.inputs,
+    alignment: str | None = PredictOptions.alignment,
     coverage: float | None = PredictOptions.coverage,
     per_class: bool = PredictOptions.per_class,
     device: str = PredictOptions.device,
@@ -185,7 +190,7 @@ def predict(
     ----------
     head : str or path
         Its name in the store, the folder of a head of another store, ``other.store/heads/label``, or an ONNX file that
-        `embedstore.export_head` wrote.
+        `embedstore.export_head` wrote. None with `classes`.
     dataset : folder, table, file or Source, optional
         New items: embedded by the encoders the head was trained on, into nothing that is kept. Without it, stored items.
     ids : sequence of str, optional
@@ -200,6 +205,15 @@ def predict(
         that column; default: the one that it was embedded from.
     explained : bool
         Whether to say what each input contributed, and which training items are nearest.
+    classes : sequence of str, optional
+        Names of classes, instead of a head: zero-shot, by the texts nearest to each item; no item need be labelled.
+    templates : sequence of str, optional
+        With `classes`, what their texts are, such as ``"a photo of a {}"``; of several the mean.
+    inputs : sequence of str, optional
+        With `classes`, the spaces they are compared with; default all.
+    alignment : str, optional
+        With `classes`, the saved alignment through which they are compared with a space whose encoder takes no texts, where
+        there are several.
     coverage : float, optional
         Answer with sets of classes too, or with an interval around each number, that hold the truth of this share of items
         (split conformal prediction by MAPIE, calibrated on the out-of-fold predictions that are kept with the head).
@@ -220,12 +234,16 @@ def predict(
         where=where,
         columns=columns,
         explained=explained,
+        classes=classes,
+        templates=templates,
+        inputs=inputs,
+        alignment=alignment,
         coverage=coverage,
         per_class=per_class,
         device=device,
     )
     opened = store if isinstance(store, Store) else Store.open(store)
-    home, record = find_model(opened, head)
+    home, record = _asked(opened, head, options)
     task = task_of(record)
     if isinstance(record.head, OnnxModel) and (explained or coverage is not None):
         raise UsageError(
@@ -253,6 +271,17 @@ def predict(
         new = embedded_for(record, home, dataset, options, Path(temporary) / "new.store")
         rows, unusable = usable_rows(new)
         return _certain(_predict_rows(task, record, new, rows, training, unusable), kept, options)
+
+
+def _asked(store: Store, head: str | Path | None, options: PredictOptions) -> tuple[Store, HeadRecord]:
+    """The head that was named, with the store that it was trained in, or one that knows classes by their names."""
+    if (head is None) == (options.classes is None):
+        raise UsageError("Name either a head, or classes for zero-shot (--classes 'cat,dog').")
+    if head is not None:
+        return find_model(store, head)
+    inputs = strings(options.inputs, "inputs") if options.inputs else list(store.spaces)
+    how = {"templates": options.templates, "alignment": options.alignment, "device": options.device}
+    return store, zero_shot(store, inputs, strings(options.classes or (), "classes"), **how)
 
 
 def _of_pairs(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from embedstore._core.arguments import DEVICES, check_coverage, check_types, option
+from embedstore.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,20 @@ class PredictOptions:
     where: str | None = None
     columns: Mapping[str, str] | None = None
     explained: bool = option(False, "What each input contributed, and the nearest items.", flag="--explain")
+    classes: Sequence[str] | None = option(
+        None, "Names of classes, separated by commas, instead of a head: zero-shot.", str | None, metavar="NAME,NAME,…"
+    )
+    templates: Sequence[str] | None = option(
+        None,
+        "Text of a class, such as 'a photo of a {}'; may be repeated.",
+        list[str] | None,
+        flag="--template",
+        metavar="TEXT",
+    )
+    inputs: Sequence[str] | None = option(None, "Spaces that classes are compared with, separated by commas.", str | None)
+    alignment: str | None = option(
+        None, "Saved alignment that compares images with names, if there are several.", metavar="NAME"
+    )
     coverage: float | None = option(
         None, "Answer with sets of classes, or intervals, that hold the truth so often, such as 0.9.", metavar="SHARE"
     )
@@ -38,3 +53,9 @@ class PredictOptions:
     def __post_init__(self) -> None:
         check_types(self)
         check_coverage(self.coverage, self.per_class)
+        if self.classes is None and (self.templates or self.inputs or self.alignment):
+            raise UsageError("templates, inputs and alignment say how classes are compared with items; name classes, too.")
+        if self.classes is not None and len(set(self.classes)) < 2:
+            raise UsageError(f"classes must be two names or more, such as 'cat,dog'. Got {list(self.classes)} instead.")
+        if self.classes is not None and (self.explained or self.coverage is not None):
+            raise UsageError("Explanations and coverage are of heads that were trained; leave them out with classes.")

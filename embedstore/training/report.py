@@ -56,6 +56,7 @@ def report_data(
     learned: Mapping[str, Any] | None = None,
     ladder: Sequence[Step] = (),
     certainty: Certainty | None = None,
+    more: Sequence[Section] = (),
 ) -> ReportData:
     """Everything that the report shows.
 
@@ -68,6 +69,8 @@ def report_data(
         How it was found.
     certainty : Certainty, optional
         How often its sets or intervals hold the truth.
+    more : sequence of Section
+        Tables of what else was asked.
     """
     task = judged.task
     facts = {
@@ -92,14 +95,16 @@ def report_data(
         ladder=ladder,
         seeds=judged.seeds,
         history=_history(judged.head),
-        **_sections(task.sections(view, judged, seed), tuning_sections(judged, judged.bootstrap(view, seed)), certainty),
+        **_sections(
+            task.sections(view, judged, seed), [*tuning_sections(judged, judged.bootstrap(view, seed)), *more], certainty
+        ),
     )
 
 
-def _sections(own: Mapping[str, Any], tuning: Sequence[Section], certainty: Certainty | None) -> dict[str, Any]:
-    """What a task shows, and more sections if the head was tuned, and if it was asked how certain it is."""
-    more = [*tuning, *([] if certainty is None else [section(certainty)])]
-    return {**own, "sections": [*own.get("sections", ()), *more]} if more else dict(own)
+def _sections(own: Mapping[str, Any], more: Sequence[Section], certainty: Certainty | None) -> dict[str, Any]:
+    """What a task shows, and more sections: of what else was asked, and of how certain the head is."""
+    asked = [*more, *([] if certainty is None else [section(certainty)])]
+    return {**own, "sections": [*own.get("sections", ()), *asked]} if asked else dict(own)
 
 
 def save_plots(data: ReportData, folder: str | Path) -> list[Path]:

@@ -35,8 +35,10 @@ from embedstore.store import Store, View
 from embedstore.store.format import check_name
 from embedstore.training.balance_changes import changes_to_dict
 from embedstore.training.certainty import Certainty, measured, measured_across
+from embedstore.training.class_names import texts_for_head
 from embedstore.training.label_notes import left_out_notes
 from embedstore.training.report import report_data, save_plots
+from embedstore.training.shots import ShotCurve, shots_section
 from embedstore.training.tasks.base import CLASSES, HEAD, Judged, Scores
 from embedstore.training.train_options import TrainOptions
 from embedstore.training.trial import Trial
@@ -46,7 +48,10 @@ from embedstore.training.view_to_learn import view_to_learn
 
 __all__ = ["TrainReport", "train"]
 
-LEARNED = ("chosen_", "alpha_", "lambda_", "gamma_", "k_", "temperature_", "scale_", "weights_", "votes_")
+LEARNED = (
+    *("chosen_", "alpha_", "lambda_", "gamma_", "k_", "temperature_", "scale_", "weights_", "votes_"),
+    *("residual_ratio_", "sharpness_"),
+)
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,8 @@ class TrainReport:
         What each target's loss counted.
     tuning : mapping or None
         The trials of other parameters, the best of them, and what they gained over the head as it comes on the test items.
+    shots : ShotCurve, optional
+        How good the head and others are with few items a class, where it was asked.
     """
 
     head: str
@@ -129,14 +136,17 @@ class TrainReport:
     targets: Mapping[str, TargetScores] = field(default_factory=dict)
     weights: Sequence[float] | None = None
     tuning: Mapping[str, Any] | None = None
+    shots: ShotCurve | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The document of ``embedstore train --json``."""
         certainty = {} if self.certainty is None else {"certainty": self.certainty.to_dict()}
         targets = {"targets": {name: found.to_dict() for name, found in self.targets.items()}, "weights": self.weights}
+        shots = {} if self.shots is None else {"shots": self.shots.to_dict()}
         return {
-            **{name: value for name, value in vars(self).items() if name not in ("certainty", *targets)},
+            **{name: value for name, value in vars(self).items() if name not in ("certainty", "shots", *targets)},
             **certainty,
+            **shots,
             **(targets if self.targets else {}),
             "metrics": scores_to_dict(self.metrics),
             "baselines": {name: scores_to_dict(scores) for name, scores in self.baselines.items()},
@@ -164,6 +174,9 @@ def train(
     least_items: int = TrainOptions.least_items,
     negatives: int = TrainOptions.negatives,
     hard: float = TrainOptions.hard,
+    templates: Sequence[str] | None = TrainOptions.templates,
+    alignment: str | None = TrainOptions.alignment,
+    shots: Sequence[int] | None = TrainOptions.shots,
     group: str | None = TrainOptions.group,
     cv: int | None = TrainOptions.cv,
     name: str | None = TrainOptions.name,
@@ -221,6 +234,14 @@ def train(
         has both of two inputs.
     hard : float
         The share of them that are drawn from the items most like it, in either space; the others come from all.
+    templates : sequence of str, optional
+        What the texts of classes are, for the heads ``"zeroshot"``, ``"tip-adapter"`` and ``"prompted-linear"``, which begin
+        with the names of the classes: ``"a photo of a {}"``; of several the mean. See `embedstore.training.class_names`.
+    alignment : str, optional
+        The saved alignment through which they are compared with spaces whose encoder takes no texts, where there are several.
+    shots : sequence of int, optional
+        Measure, too, how good the head, a plain kNN, a linear head and zero-shot are with so few items a class, over 20 draws
+        of them; what is saved is fitted on all items.
     group : str, optional
         Metadata column; items with the same value stay together in the split, the folds and the bootstrap of the scores. What
         heads do inside (leave-one-out, the ladder's folds) takes items singly.
@@ -273,6 +294,9 @@ def train(
         least_items=least_items,
         negatives=negatives,
         hard=hard,
+        templates=templates,
+        alignment=alignment,
+        shots=shots,
         group=group,
         name=name,
         replace=replace,
@@ -300,12 +324,14 @@ def train(
     refuse_alignment(folder)
     if not replace:
         refuse_taken(folder)
-    trial = Trial(asked, view, changed(options, name=name), say)
+    named = texts_for_head(view, asked, options)
+    trial = Trial(asked, view, changed(options, name=name), say, texts=named.texts)
     judged = trial.holdout() if cv is None else trial.cross_validate(cv)
+    curve = trial.shots(shots, never=named.paired(view)) if shots is not None else None
     say("scores")
     result = _summary(view, judged, name, options, time.perf_counter() - started)
-    more = [*left_out, *([note] if (note := replaced_note(folder)) else [])]
-    result = changed(result, notes=[*result.notes, *more])
+    more = [*left_out, *named.notes(view, judged.test), *([note] if (note := replaced_note(folder)) else [])]
+    result = changed(result, notes=[*result.notes, *more], shots=curve)
     return _saved(view, judged, result, folder, options, say)
 
 
@@ -317,7 +343,10 @@ def _saved(
     if options.report or options.plots is not None:
         say("report")
         learned, ladder, certainty = result.learned, result.ladder, result.certainty
-        data = report_data(view, judged, result, seed=options.seed, learned=learned, ladder=ladder, certainty=certainty)
+        more = [] if result.shots is None else [shots_section(result.shots)]
+        data = report_data(
+            view, judged, result, seed=options.seed, learned=learned, ladder=ladder, certainty=certainty, more=more
+        )
         page = render_html(data).encode() if options.report else None
         if options.plots is not None:
             save_plots(data, options.plots)

@@ -40,6 +40,19 @@ class TrainOptions:
     least_items: int = option(1, "Of several labels an item, leave out those of fewer items.")
     negatives: int = option(4, "Of matching: pairs that do not belong together, for each item.", metavar="N")
     hard: float = option(0.5, "The share of them that come from the items most like it.", metavar="SHARE")
+    templates: Sequence[str] | None = option(
+        None,
+        "Text of a class, such as 'a photo of a {}', for heads that begin with names; may be repeated.",
+        list[str] | None,
+        flag="--template",
+        metavar="TEXT",
+    )
+    alignment: str | None = option(
+        None, "Saved alignment that compares images with names, if there are several.", metavar="NAME"
+    )
+    shots: Sequence[int] | None = option(
+        None, "Also measure with so few items a class, such as 0,1,2,4,8,16; 0: zero-shot.", str | None, metavar="K,K,…"
+    )
     group: str | None = option(None, "Column; items with one value stay together in splits.")
     name: str | None = option(None, "Name of the saved head; default the target.")
     replace: bool = option(False, "Train over the head of that name, where there is one.")
@@ -74,5 +87,7 @@ class TrainOptions:
             raise UsageError(f"tune_by {self.tune_by!r} says how trials are proposed; say how many: tune=50 (--tune 50).")
         if self.tune is not None and self.balance is not None:
             raise UsageError("tune and balance are not made together; leave out one of them.")
+        if self.shots is not None and (not len(self.shots) or min(self.shots) < 0):
+            raise UsageError(f"shots must be whole numbers of 0 or more, such as 1,2,4. Got {list(self.shots)} instead.")
         if self.separator is not None and not self.separator.strip():
             raise UsageError(f"separator must be text that is not blank, such as ';'. Got {self.separator!r} instead.")

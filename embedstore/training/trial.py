@@ -16,11 +16,13 @@ from embedstore.evaluation.copies import Copies, find_copies, same_items
 from embedstore.evaluation.tuned import Tuned
 from embedstore.heads import AutoHead, AutoLabeller, Head
 from embedstore.heads.balanced import BalancedHead
+from embedstore.heads.class_texts import ClassTexts
 from embedstore.heads.held_out import TEST, OutOfFold
 from embedstore.heads.settled import settled
 from embedstore.registry import heads_for
 from embedstore.store import View
 from embedstore.training.folds import made_folds
+from embedstore.training.shots import ShotCurve, shot_curve
 from embedstore.training.tasks.base import HEAD, KNN, UNBALANCED, UNTUNED, Array, Codes, Float, Judged, Task
 from embedstore.training.train_options import TrainOptions
 from embedstore.training.tuning import Study, tune
@@ -47,15 +49,18 @@ class Trial:
     options : TrainOptions
         Its device is one that is there.
     say : function of a message
+    texts : ClassTexts, optional
+        What heads begin with that begin with the names of classes.
     """
 
-    def __init__(self, task: Task, view: View, options: TrainOptions, say: Say) -> None:
+    def __init__(self, task: Task, view: View, options: TrainOptions, say: Say, *, texts: ClassTexts | None = None) -> None:
         self.labels = task.labels(view)
         self._task = task
         self._view = view
         self._options = options
         self._seed = options.seed
         self._say = say
+        self._texts = texts
         self._fit_seconds = 0.0
         self._notes: list[str] = []
         self._hashes = view.hashes
@@ -70,12 +75,14 @@ class Trial:
         return self._plain(kind, seed, params)
 
     def _plain(self, kind: str, seed: int, params: Mapping[str, Any] | None = None) -> Head:
-        given = {**self._weights, **(params or {})}
+        given = {**self._known, **(params or {})}
         return self._task.make_head(kind, **given, device=self._options.device, seed=seed)
 
     @property
-    def _weights(self) -> dict[str, Any]:
-        return {} if self._options.weights is None else {"target_weights": self._options.weights}
+    def _known(self) -> dict[str, Any]:
+        """What heads are told beside their parameters."""
+        weights = {} if self._options.weights is None else {"target_weights": self._options.weights}
+        return weights if self._texts is None else {**weights, "texts": self._texts}
 
     def _rivals(self) -> dict[str, Head]:
         """Heads on all inputs that the one asked for is judged beside."""
@@ -195,6 +202,26 @@ class Trial:
             notes=self._notes,
             out_of_fold=self._kept(folds.astype(str), outputs) if self._options.out_of_fold else None,
             tuned=[*self._studies[-1:], *self._studies[:-1]],
+        )
+
+    def shots(self, counts: Sequence[int], *, never: Codes) -> ShotCurve:
+        """The head and plain ones with few items a class; items at positions `never` (m,) are never judged."""
+        judged = np.ones(len(self.labels), bool)
+        judged[never] = False
+        first = self._plain("zeroshot", self._seed) if self._texts is not None else None
+        compared = {HEAD: lambda: self._plain(self._options.head, self._seed)}
+        compared |= {KNN: self._task.plain_knn, "linear": self._task.plain_linear}
+        return shot_curve(
+            self._task,
+            self._view,
+            self.labels,
+            compared,
+            counts,
+            zero_shot=first,
+            same=self._same,
+            judged=judged,
+            seed=self._seed,
+            say=self._say,
         )
 
     def parts(self, k: int | None) -> tuple[list[tuple[Codes, Codes, Codes]], str]:

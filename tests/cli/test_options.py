@@ -98,7 +98,7 @@ VERBS = [
         PredictOptions,
         {"store", "head", "dataset"},
         {"where": "where", "columns": "id_column"},
-        {"ids": ["--id"], "explained": ["--explain"]},
+        {"ids": ["--id"], "explained": ["--explain"], "templates": ["--template"]},
     ),
     Verb("evaluate", es.evaluate, EvaluateOptions, {"store", "head"}, {"where": "where"}),
     Verb("select", es.select, SelectOptions, {"store"}, {"where": "where"}, {"n": ["-n"]}),

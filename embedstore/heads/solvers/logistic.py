@@ -63,6 +63,8 @@ class LogisticProblem:
     n_classes : int
     weights : (n,), optional
         What each item counts, with mean 1; default 1.
+    offset : (n, c), optional
+        Known logits that those of the weights are added to: the penalty then draws towards what made them, not towards zero.
     device : str
         ``"cpu"`` computes with numpy; others with torch.
     like : LogisticProblem, optional
@@ -77,6 +79,7 @@ class LogisticProblem:
         n_classes: int,
         *,
         weights: npt.NDArray[Any] | None = None,
+        offset: npt.NDArray[Any] | None = None,
         device: str = "cpu",
         like: LogisticProblem | None = None,
     ) -> None:
@@ -91,6 +94,8 @@ class LogisticProblem:
         self._y = _on_device(targets, device)
         self._items = _on_device(np.arange(len(codes)), device)
         self._weights = None if weights is None else _on_device(np.asarray(weights, np.float32)[:, None], device)
+        known = None if offset is None else np.pad(np.asarray(offset, np.float32), ((0, 0), (0, self._padding)))
+        self._offset = None if known is None else _on_device(known, device)
         self._spectrum: tuple[XpArray, XpArray, float] = (
             like._spectrum if like is not None else self._principal(min(DIRECTIONS, *features.shape), device)
         )
@@ -184,7 +189,8 @@ class LogisticProblem:
 
     def _evaluate(self, alpha: float, weight: XpArray, bias: XpArray) -> _Point:
         self.passes += 1
-        loss, p = self._loss(self._z @ weight + bias)
+        logits = self._z @ weight + bias
+        loss, p = self._loss(logits if self._offset is None else logits + self._offset)
         penalty = self._xp.sum(self._xp.astype(weight, self._xp.float64) ** 2)
         return _Point(weight, bias, float(loss + 0.5 * alpha * penalty), p)
 

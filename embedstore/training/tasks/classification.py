@@ -106,7 +106,7 @@ class Classification(Task):
 
     def notes(self, judged: Judged) -> list[str]:
         notes = class_notes(judged)
-        if isinstance(judged.head, BalancedHead):
+        if isinstance(judged.head, BalancedHead) or judged.head.kept_in_state:  # names of classes are not balanced
             return notes
         return [*notes, *imbalance_note(judged.labels.values[np.sort(judged.fitted_on)])]
 
