@@ -220,8 +220,9 @@ def train(
         How to help rare classes: ``"weights"``, ``"oversample"``, ``"undersample"``, ``"smote"``, ``"logit-adjust"``,
         ``"threshold"`` or ``"focal"``; see `embedstore.heads.BalancedHead`. The same head without it is scored beside.
     tune : int, optional
-        How many parameters of the head to try inside the training split (with `cv`, inside that of each fold), those that it
-        comes with first. Needs Optuna. The same call goes on with a run that was killed. The head as it comes is scored beside.
+        How many settings of the head's parameters to try inside the training split (with `cv`, inside that of each fold), the
+        one that it comes with first. Needs Optuna. The same call goes on with a run that was killed. The head as it comes is
+        scored beside.
     tune_by : str
         How parameters are proposed: ``"tpe"`` (Tree-structured Parzen Estimator), ``"random"`` or ``"grid"`` (at random, too).
     separator : str, optional

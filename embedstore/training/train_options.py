@@ -34,7 +34,7 @@ class TrainOptions:
         None, "Of several targets, what each one's loss counts.", str | None, metavar="N,…"
     )
     balance: str | None = option(None, f"Help rare classes: {', '.join(BALANCES)}.", metavar="HOW")
-    tune: int | None = option(None, "Try N parameters of the head inside the training split.", metavar="N")
+    tune: int | None = option(None, "Try N settings of the head's parameters inside the training split.", metavar="N")
     tune_by: str = option("tpe", f"How parameters are proposed: {', '.join(TUNERS)}.", metavar="HOW")
     separator: str | None = option(None, "What stands between the labels in a target of text.", metavar="TEXT")
     least_items: int = option(1, "Of several labels an item, leave out those of fewer items.")
