@@ -14,7 +14,7 @@ from hypothesis.errors import Unsatisfiable
 from starlette.testclient import TestClient
 
 HERE = "http://127.0.0.1"
-SECONDS = 10.0
+SECONDS = 8.0
 """For all operations together, on a quiet machine or a busy one."""
 EXAMPLES = 5
 """Of each operation: so many that the document allows, and as many that it does not."""
@@ -34,8 +34,8 @@ def operations(client: TestClient) -> list[Any]:
 
 
 def test_no_generated_request_ends_in_a_5xx(client: TestClient) -> None:
-    document, until = client.get("/openapi.json").json(), time.monotonic() + SECONDS
     found = operations(client)
+    until = time.monotonic() + SECONDS
     assert len(found) >= 18
     statuses: dict[str, set[int]] = {}
 
@@ -64,12 +64,11 @@ def test_no_generated_request_ends_in_a_5xx(client: TestClient) -> None:
                 break  # on a busy machine fewer operations are reached; the simplest, and search, come first
             with suppress(Unsatisfiable):  # an operation without parameters has no request that is wrong
                 quiet(given(operation.as_strategy(generation_mode=mode))(check))()
-    assert document["info"]["title"] == "embedstore"
-    assert 200 in statuses["GET /health"]
-    assert len(statuses) >= 6
+    assert len(statuses) >= 6, statuses
+    assert {400, 404, 422} & set.union(*statuses.values())
 
 
-def test_requests_with_real_ids_end_in_an_answer_or_a_reason(client: TestClient) -> None:
+def test_requests_with_real_ids_end_in_an_answer_or_a_reason(reading: tuple[TestClient, object]) -> None:
     """Generated requests rarely name an item that is there; these do."""
     fields = st.sampled_from(["label", "price", "text", "id", "row", ""])
     values = st.one_of(st.none(), st.booleans(), st.integers(-9, 9), st.text(max_size=4), st.lists(st.text(max_size=2)))
@@ -98,14 +97,14 @@ def test_requests_with_real_ids_end_in_an_answer_or_a_reason(client: TestClient)
     @settings(max_examples=60, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(request)
     def asked(body: dict[str, Any]) -> None:
-        answer = client.post("/v1/search", json=body)
+        answer = reading[0].post("/v1/search", json=body)
         assert answer.status_code in (200, 400, 404, 422), f"{body}\n{answer.text}"
 
     asked()
 
 
-def test_the_document_has_examples_and_says_what_errors_look_like(client: TestClient) -> None:
-    document = client.get("/openapi.json").json()
+def test_the_document_has_examples_and_says_what_errors_look_like(reading: tuple[TestClient, object]) -> None:
+    document = reading[0].get("/openapi.json").json()
     assert document["components"]["schemas"]["SearchRequest"]["examples"][0]["query"] == {"text": "a house by the sea"}
     for path, methods in document["paths"].items():
         for told in methods.values():

@@ -14,6 +14,8 @@ import embedstore as es
 from embedstore.retrieval.search_options import SearchOptions
 from embedstore.retrieval.together import answer_all, joins
 
+Served = tuple[TestClient, es.Store]
+
 
 def search(client: TestClient, **request: Any) -> dict[str, Any]:
     answer = client.post("/v1/search", json=request)
@@ -59,9 +61,8 @@ def test_the_store_says_what_may_be_asked(client: TestClient, store: es.Store) -
         ({"query": {"text": "text 8"}, "negative": ["item-05"]}, {"text": "text 8", "unlike": ["item-05"]}),
     ],
 )
-def test_it_answers_as_python_does(
-    client: TestClient, store: es.Store, request_: dict[str, Any], query: dict[str, Any]
-) -> None:
+def test_it_answers_as_python_does(reading: Served, request_: dict[str, Any], query: dict[str, Any]) -> None:
+    client, store = reading
     answer, expected = search(client, k=4, **request_), es.search(store, k=4, **query)
     assert ids(answer) == [hit.id for hit in expected.results]
     np.testing.assert_allclose([r["score"] for r in answer["results"]], [hit.score for hit in expected.results], atol=2e-6)
@@ -73,7 +74,8 @@ def test_it_answers_as_python_does(
     assert answer["took_ms"].keys() == {"encode", "search", "rerank", "fetch", "total"}
 
 
-def test_a_vector_and_its_fingerprint_are_compared(client: TestClient, store: es.Store) -> None:
+def test_a_vector_and_its_fingerprint_are_compared(reading: Served) -> None:
+    client, store = reading
     space = store.space("image")
     vector = space.vectors()[3].astype(float).tolist()
     assert ids(search(client, query={"vector": vector, "fingerprint": space.fingerprint}, k=1)) == ["item-03"]
@@ -90,7 +92,8 @@ def test_an_image_is_found_by_its_file(client: TestClient, picture: bytes) -> No
     assert ids(search(client, query={"image": base64.b64encode(picture).decode()}, space="image", k=1)) == ["item-02"]
 
 
-def test_without_a_query_items_come_in_the_order_of_the_store(client: TestClient) -> None:
+def test_without_a_query_items_come_in_the_order_of_the_store(reading: Served) -> None:
+    client = reading[0]
     answer = search(client, k=2, offset=1, filter=[{"field": "price", "op": ">=", "value": 9}])
     assert (ids(answer), answer["total"]) == (["item-07", "item-08"], 6)
     first = answer["results"][0]
@@ -114,7 +117,8 @@ def test_near_copies_are_folded(client: TestClient, store: es.Store) -> None:
     assert sorted([hit.id, *hit.folded]) == ["item-10", "item-11"]
 
 
-def test_many_are_answered_as_one_by_one(client: TestClient) -> None:
+def test_many_are_answered_as_one_by_one(reading: Served) -> None:
+    client = reading[0]
     queries = [{"query": {"text": f"text {i}"}, "k": 3} for i in range(5)] + [{"query": {"id": "none"}}, {"k": 2}]
     answers = client.post("/v1/search/batch", json={"queries": queries}).json()["answers"]
     assert [ids(answer) for answer in answers[:5]] == [ids(search(client, **query)) for query in queries[:5]]
@@ -162,7 +166,8 @@ def test_items_and_their_pictures(client: TestClient, table: Path) -> None:
     assert client.get("/v1/thumbnail", params={"id": "none"}).status_code == 404
 
 
-def test_values_are_counted_among_what_matches(client: TestClient) -> None:
+def test_values_are_counted_among_what_matches(reading: Served) -> None:
+    client = reading[0]
     found = client.post("/v1/facets", json={}).json()["facets"]
     assert found[0] == {
         "column": "label",
@@ -190,7 +195,8 @@ def test_values_are_counted_among_what_matches(client: TestClient) -> None:
         ({"field": "label", "op": "contains", "value": "%"}, "false"),
     ],
 )
-def test_a_filter_is_the_sql_that_it_says(client: TestClient, store: es.Store, condition: dict[str, Any], where: str) -> None:
+def test_a_filter_is_the_sql_that_it_says(reading: Served, condition: dict[str, Any], where: str) -> None:
+    client, store = reading
     answer = search(client, filter=[condition], k=12)
     rows = store.where(where)
     assert ids(answer) == store.items.take(rows, ["id"]).column("id").to_pylist()
@@ -210,7 +216,7 @@ def test_a_filter_is_the_sql_that_it_says(client: TestClient, store: es.Store, c
         ({"field": "label", "op": "missing", "value": "no"}, "'label' missing: value should be true or false."),
     ],
 )
-def test_a_filter_that_cannot_be_right_says_why(client: TestClient, condition: dict[str, Any], said: str) -> None:
-    answer = client.post("/v1/search", json={"filter": [condition]})
+def test_a_filter_that_cannot_be_right_says_why(reading: Served, condition: dict[str, Any], said: str) -> None:
+    answer = reading[0].post("/v1/search", json={"filter": [condition]})
     assert answer.status_code == 400
     assert answer.json()["error"].startswith(said)
