@@ -18,7 +18,8 @@ function colourings(store) {
   return [
     ["", "One colour"],
     ...store.columns.map(({ name }) => [`column:${name}`, name]),
-    ...store.heads.flatMap(({ name }) => [[`prediction:${name}`, `${name}: prediction`], [`error:${name}`, `${name}: errors`]]),
+    ...store.heads.map(({ name }) => [`prediction:${name}`, `${name}: prediction`]),
+    ...store.heads.filter(({ target }) => store.columns.some(({ name }) => name === target)).map(({ name }) => [`error:${name}`, `${name}: errors`]),
   ];
 }
 
@@ -224,6 +225,8 @@ export function mapView(store) {
     hidden.clear();
     legend = NO_LEGEND;
     slots = new Uint8Array(cloud.n);
+    stage.colour(slots);
+    paint(); // in one colour, whatever comes of the rest
     if (by && !by.startsWith("none")) {
       const { buffer, headers } = await bytes("/v1/map/colour", { key: map.key, ...asked(by) }, signal);
       const codes = new Uint16Array(buffer);
