@@ -296,3 +296,18 @@ def test_nearest_neighbours_of_many_take_little_memory() -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 320e6  # all similarities of a block of 2,048 and their order would be 1.5 GB
+
+
+def test_neighbours_that_tie_are_taken_in_the_order_of_the_items() -> None:
+    """Whatever else is asked at once, and however many tie for the last place."""
+    from embedstore.heads.knn import nearest
+
+    rng = np.random.default_rng(0)
+    known = rng.integers(-2, 3, (300, 3)).astype(np.float16)  # many are the same
+    asked = rng.integers(-2, 3, (50, 3)).astype(np.float32)
+    near, products = nearest([known], asked, 7)
+    every = asked @ known.T.astype(np.float32)
+    expected = np.argsort(-every, axis=1, kind="stable")[:, :7]
+    np.testing.assert_array_equal(near, expected)
+    np.testing.assert_array_equal(products, np.take_along_axis(every, expected, axis=1))
+    np.testing.assert_array_equal(nearest([known], asked[3:4], 7)[0], expected[3:4])
