@@ -17,7 +17,7 @@ from embedstore.evaluation.bootstrap import Bootstrap
 from embedstore.evaluation.metrics import classification_scores, paired_regression_scores, regression_scores
 from embedstore.heads.io import load_head
 from embedstore.sources import MemorySource
-from embedstore.training.tasks.several import SeveralTargets
+from embedstore.training.tasks.several_columns import SeveralTargets
 
 HALVES = {"a": slice(0, 4), "b": slice(4, 8)}
 
