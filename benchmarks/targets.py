@@ -13,13 +13,13 @@ import time
 from typing import Any
 
 import numpy as np
-from embedstore.training.tasks.several import SeveralTargets
 
 import embedstore as es
 from embedstore.evaluation.bootstrap import Bootstrap
 from embedstore.evaluation.metrics import Score
 from embedstore.heads import TargetsHead
 from embedstore.heads.targets_apart import EachAlone
+from embedstore.training.tasks.several_columns import SeveralTargets
 from embedstore.training.train_options import TrainOptions
 from embedstore.training.trial import Trial
 

@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from embedstore.errors import UsageError
+from embedstore.heads.held_out import load_out_of_fold
 from embedstore.serving.maps import Map
 from embedstore.serving.session import Session
+from embedstore.store.format import HEADS
+from embedstore.store.items import ID
 from embedstore.training.predict import predict_rows
 
 Codes = npt.NDArray[np.uint16]
@@ -50,23 +52,27 @@ def by_column(session: Session, drawn: Map, column: str) -> Colours:
 
 
 def by_head(session: Session, drawn: Map, head: str, what: str) -> Colours:
-    """By what a head predicts, or by whether it is right about the items that have a label.
+    """By what a head predicts, or by whether models that did not see an item are right about it.
 
     Raises
     ------
     UsageError
-        No such head; or its target is no column of the store.
+        No such head.
+    HeadError
+        It keeps no predictions of items that it was not fitted on.
     """
     record = session.head(head)
+    if what == "error":
+        kept = load_out_of_fold(session.store.path / HEADS / head)
+        row_of = {item: row for row, item in zip(drawn.rows.tolist(), _values(session, drawn, ID), strict=True)}
+        at = {row_of[item]: i for i, item in enumerate(kept.ids.tolist()) if item in row_of}
+        wrong = kept.predicted != kept.target
+        return Colours(
+            np.asarray([int(wrong[at[row]]) if row in at else MISSING for row in drawn.rows.tolist()], np.uint16),
+            [RIGHT, WRONG],
+        )
     predicted = [str(label) for label in predict_rows(record, session.store, drawn.rows).labels.tolist()]
-    if what == "prediction":
-        return _named(predicted)
-    if record.target not in session.columns:
-        raise UsageError(f"Head {head!r} was taught, and the store has no column {record.target!r} to compare with.")
-    truth = _values(session, drawn, record.target)
-    pairs = zip(predicted, truth, strict=True)
-    codes = [MISSING if label is None else int(own != str(label)) for own, label in pairs]
-    return Colours(np.asarray(codes, np.uint16), [RIGHT, WRONG])
+    return _named(predicted)
 
 
 def _values(session: Session, drawn: Map, column: str) -> list[Any]:

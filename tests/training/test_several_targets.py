@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from embedstore.training.tasks.several import SeveralTargets
 from helpers import Telling, run
 
 import embedstore as es
@@ -18,6 +17,7 @@ from embedstore.evaluation.bootstrap import Bootstrap
 from embedstore.evaluation.metrics import classification_scores, paired_regression_scores, regression_scores
 from embedstore.heads.io import load_head
 from embedstore.sources import MemorySource
+from embedstore.training.tasks.several_columns import SeveralTargets
 
 HALVES = {"a": slice(0, 4), "b": slice(4, 8)}
 
