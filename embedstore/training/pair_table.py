@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from embedstore.errors import HeadError, SourceError, UsageError
 from embedstore.sources.tabular import Tabular
 from embedstore.store import Store
 from embedstore.store.items import Rows
+from embedstore.training.predict_options import as_pairs
 
 Pairs = str | os.PathLike[str] | Sequence[tuple[str, str]]
 
@@ -30,14 +30,14 @@ def rows_of_pairs(store: Store, pairs: Pairs, sides: Sequence[str]) -> tuple[Row
     UsageError, SourceError, HeadError
         Naming the row, from 1, and the id.
     """
-    ids = _from_table(pairs, sides) if isinstance(pairs, str | os.PathLike) else _as_pairs(pairs)
+    ids = _from_table(pairs, sides) if isinstance(pairs, str | os.PathLike) else as_pairs(pairs)
     found = []
     for side, column in zip(sides, zip(*ids, strict=True), strict=True) if ids else [(side, ()) for side in sides]:
         rows = _rows(store, list(column), pairs)
         has = store.space(side).has(rows)
         if not has.all():
             first = int(np.flatnonzero(~has)[0])
-            raise HeadError(f"{_where(pairs, first)}: item {column[first]!r} has no vector in {side!r}.")
+            raise HeadError(f"{_name(pairs)}: row {first + 1}: item {column[first]!r} has no vector in {side!r}.")
         found.append(rows)
     return found[0], found[1]
 
@@ -46,7 +46,7 @@ def _rows(store: Store, ids: list[str], pairs: Pairs) -> Rows:
     known: Rows = store.items.known_rows(ids)
     if len(absent := np.flatnonzero(known < 0)):
         first = int(absent[0])
-        raise UsageError(f"{_where(pairs, first)}: {store.path} has no item {ids[first]!r}.")
+        raise UsageError(f"{_name(pairs)}: row {first + 1}: {store.path} has no item {ids[first]!r}.")
     return known
 
 
@@ -65,16 +65,8 @@ def _from_table(path: str | os.PathLike[str], sides: Sequence[str]) -> list[tupl
     found: list[tuple[str, str]] = []
     for batch in table.batches(select, 65536):
         found += zip(batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True)
-    return _as_pairs(found, path)
+    return as_pairs(found, os.fspath(path))
 
 
-def _as_pairs(pairs: Sequence[Any], path: str | os.PathLike[str] | None = None) -> list[tuple[str, str]]:
-    for n, pair in enumerate(pairs):
-        if not (isinstance(pair, tuple | list) and len(pair) == 2 and all(isinstance(i, str) and i for i in pair)):
-            raise UsageError(f"{_where(path, n)}: expected the ids of two items. Got {pair!r} instead.")
-    return [(first, second) for first, second in pairs]
-
-
-def _where(pairs: Any, position: int) -> str:
-    name = os.fspath(pairs) if isinstance(pairs, str | os.PathLike) else "pairs"
-    return f"{name}: row {position + 1}"
+def _name(pairs: Pairs) -> str:
+    return os.fspath(pairs) if isinstance(pairs, str | os.PathLike) else "pairs"

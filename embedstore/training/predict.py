@@ -257,8 +257,8 @@ def predict(
         )
     training = replace(trained_on(record, home), columns=None) if explained else None  # nearest are told by vectors alone
     kept = None if coverage is None else load_out_of_fold(home.path / "heads" / record.name)
-    if pairs is not None:
-        return _of_pairs(task, record, opened, pairs, dataset, options)
+    if options.pairs is not None:
+        return _of_pairs(task, record, opened, options.pairs, dataset, options)
     if dataset is None:
         if columns is not None:
             raise UsageError("columns name those of a dataset; leave them out for stored items.")

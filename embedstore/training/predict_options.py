@@ -4,12 +4,12 @@ Defaults and help of the command come from here, so nothing heavy is imported.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from embedstore._core.arguments import DEVICES, check_coverage, check_types, option
+from embedstore._core.arguments import DEVICES, check_coverage, check_types, option, shown
 from embedstore.errors import UsageError
 
 
@@ -59,3 +59,16 @@ class PredictOptions:
             raise UsageError(f"classes must be two names or more, such as 'cat,dog'. Got {list(self.classes)} instead.")
         if self.classes is not None and (self.explained or self.coverage is not None):
             raise UsageError("Explanations and coverage are of heads that were trained; leave them out with classes.")
+        if self.pairs is not None and not isinstance(self.pairs, str | os.PathLike):
+            object.__setattr__(self, "pairs", as_pairs(self.pairs))
+
+
+def as_pairs(given: Iterable[Any], where: str = "pairs") -> list[tuple[str, str]]:
+    """Pairs of ids; `UsageError` names the first row of `where` that is none."""
+    found = []
+    for n, pair in enumerate(given, start=1):
+        two = isinstance(pair, tuple | list) and len(pair) == 2
+        if not (two and all(isinstance(one, str) and one for one in pair)):
+            raise UsageError(f"{where}: row {n}: expected the ids of two items. Got {shown(pair)} instead.")
+        found.append((pair[0], pair[1]))
+    return found
