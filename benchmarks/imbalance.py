@@ -1,10 +1,10 @@
 """What helps where the rarest class has a fiftieth of the items of the most frequent one?
 
-``python -m benchmarks.imbalance [--tiny] [--draws 10] [--head linear] [--network gated] STORE``. The store has a column
-``label``. In each draw a fifth of every class is held out, as it is; the rest is cut so that classes fall from the most
-frequent to the rarest in equal steps, 50 : 1 (``all classes``), or to two classes, 50 : 1 (``two classes``: the two with most
-items, of which the second is cut). Heads are fitted on what is left, without and with each `--balance`. Recall of each class
-over the items held out; balanced accuracy is their mean. Intervals: over draws, 95 %; changes are paired by draw.
+``python -m benchmarks.imbalance [--tiny] [--draws 10] [--head linear] [--network gated] [--parts PART,…] STORE``. The store has
+a column ``label``. In each draw a fifth of every class is held out, as it is; the rest is cut so that classes fall from the
+most frequent to the rarest in equal steps, 50 : 1 (``all classes``), or to two classes, 50 : 1 (``two classes``: the two with
+most items, of which the second is cut). Heads are fitted on what is left, without and with each `--balance`. Recall of each
+class over the items held out; balanced accuracy is their mean. Intervals: over draws, 95 %; changes are paired by draw.
 """
 
 from __future__ import annotations
@@ -68,6 +68,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Array]:
     parser.add_argument("--draws", type=int, default=10)
     parser.add_argument("--head", default="linear")
     parser.add_argument("--network", default="gated")
+    parser.add_argument("--parts", default="all classes,two classes")
     options = parser.parse_args(arguments)
     draws = 2 if options.tiny else options.draws
     found: dict[str, Array] = {}
@@ -78,7 +79,8 @@ def main(arguments: list[str] | None = None) -> dict[str, Array]:
         labels = view.target.astype(str)
         names, counts = np.unique(labels, return_counts=True)
         ordered = names[np.argsort(-counts, kind="stable")].tolist()
-        for part, classes in {"all classes": ordered, "two classes": ordered[:2]}.items():
+        for part in options.parts.split(","):
+            classes = ordered if part == "all classes" else ordered[:2]
             splits = [cut(labels, classes, np.random.default_rng(draw)) for draw in range(draws)]
             sizes = [int((labels[splits[0][0]] == label).sum()) for label in classes]
             told = ", ".join(f"{label} {size}" for label, size in zip(classes, sizes, strict=True))
