@@ -26,7 +26,7 @@ from embedstore.serving.app import create_app
 from embedstore.serving.session import Session
 from embedstore.serving.teach import Marks, lesson, probabilities
 
-AIM, MOST = 0.8, 200
+AIM, MOST = 0.8, 400
 WAYS = ("uncertain next", "at random")
 
 

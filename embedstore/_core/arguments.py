@@ -166,7 +166,6 @@ _WORDS: dict[Any, tuple[str, str]] = {
     str: ("a string", "strings"),
     os.PathLike: ("a path", "paths"),
     Path: ("a path", "paths"),
-    bytes: ("bytes", "bytes"),
 }
 """Types as they are called, one and several."""
 
@@ -183,7 +182,7 @@ def _described(kinds: Iterable[Any], *, several: bool = False) -> str:
         elif origin is not NoneType:
             words.append(_WORDS.get(origin, ("anything", "a sequence"))[several])
     if {"a path", "paths"} & {*words}:
-        words = [word for word in words if word not in ("a string", "strings", "bytes")]
+        words = [word for word in words if word not in ("a string", "strings", "anything", "a sequence")]
     return " or ".join(dict.fromkeys(words))
 
 

@@ -14,7 +14,10 @@ from embedstore.indexing.vectors import Array
 Float = npt.NDArray[np.float64]
 Ranking = tuple[npt.NDArray[np.int64], Float]
 """Keys, best first, and their scores."""
+Folded = dict[int, list[int]]
+"""Row → rows of the results that are folded into it."""
 RRF = 60
+POOL = 100  # of the nearest, that a diverse answer is put together from
 DEEP, DEEPENED = 100, 4  # candidates of each query when several are joined; so many times more where that is too few
 
 
@@ -88,6 +91,20 @@ def diversified(scores: Array, vectors: Array, diversity: float, k: int) -> npt.
     return np.asarray(chosen, np.intp)
 
 
+def diverse(scores: Array, vectors: Array, diversity: float, *, fused: bool) -> npt.NDArray[np.intp]:
+    """Places (n,) of all candidates in the order of `diversified`, a pool of one size after the other: pages fit together.
+
+    Parameters
+    ----------
+    fused : bool
+        Whether the scores are no cosines.
+    """
+    pools = [slice(lo, lo + POOL) for lo in range(0, len(scores), POOL)]
+    worth = [like_cosines(scores[pool]) if fused else scores[pool] for pool in pools]
+    chosen = [pool.start + diversified(own, vectors[pool], diversity, POOL) for pool, own in zip(pools, worth, strict=True)]
+    return np.concatenate([np.empty(0, np.intp), *chosen])
+
+
 def folded(vectors: Array, threshold: float) -> npt.NDArray[np.intp]:
     """The place (n,) that each of `vectors` (n, dim) goes by: its own, or the first one before it that is near and stands.
 
@@ -106,6 +123,14 @@ def folded(vectors: Array, threshold: float) -> npt.NDArray[np.intp]:
         else:
             standing.append(place)
     return places
+
+
+def under(rows: npt.NDArray[np.int64], heads: npt.NDArray[np.intp]) -> Folded:
+    """The row of each place that others are folded into, and their rows; `heads` (n,) is the place that each goes by."""
+    found: Folded = {}
+    for place in np.flatnonzero(heads != np.arange(len(rows))).tolist():
+        found.setdefault(int(rows[heads[place]]), []).append(int(rows[place]))
+    return found
 
 
 def first_of_each(values: Sequence[Any], limit: int) -> npt.NDArray[np.intp]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
@@ -16,17 +16,18 @@ from embedstore._core.unit import unit_rows
 from embedstore.encoders import reload_encoder
 from embedstore.errors import EmbedstoreError, FingerprintError, PayloadError, SourceError, UsageError, one_line
 from embedstore.retrieval.aligned_spaces import ProjectedSpace, SearchableSpace, query_space, skipped_aligners, spaces_of
+from embedstore.retrieval.asked import CANCELLED, Asked
+from embedstore.retrieval.search_options import Contents
 from embedstore.sources.files import absent, is_url, read_file
 from embedstore.sources.vectors.arrays import read_array, read_member
 from embedstore.spec import UNNAMED, EncoderSpec
 from embedstore.store import Store
 
-__all__ = ["Asked", "QueryVector", "Resolver"]
+__all__ = ["QueryVector", "Resolver"]
 
 Float = npt.NDArray[np.float32]
 WORDS = {"image": "an image", "text": "a text", "audio": "a sound", "video": "a video"}
 UNLIKE = 0.5
-CANCELLED = 1e-6  # of the weights: what is left is rounding
 
 
 @dataclass(frozen=True)
@@ -73,30 +74,6 @@ class QueryVector:
         np.savez(path, values=self.values, fingerprint=np.asarray(self.fingerprint or ""))
 
 
-@dataclass(frozen=True)
-class Asked:
-    """One query as a vector of a space.
-
-    Parameters
-    ----------
-    space : SearchableSpace
-    vector : (dim,) float32
-    weight : float
-    leave_out : tuple of int
-        Rows that are part of the question, not of the answer.
-    note : str, optional
-    aligned : tuple of str
-        Spaces of aligners that the query could search as well, where none was named.
-    """
-
-    space: SearchableSpace
-    vector: Float
-    weight: float = 1.0
-    leave_out: tuple[int, ...] = ()
-    note: str | None = None
-    aligned: tuple[str, ...] = ()
-
-
 class Resolver:
     """Makes queries of one store; encoders are loaded once and kept.
 
@@ -124,7 +101,7 @@ class Resolver:
         raise UsageError(f"{self.store.path} has no space {name!r}. Spaces: {', '.join(self.spaces) or 'none yet'}.")
 
     def payload(
-        self, modality: str, given: str | os.PathLike[str] | bytes, space: str | None, vector: Float | None = None
+        self, modality: str, given: str | os.PathLike[str] | Contents, space: str | None, vector: Float | None = None
     ) -> Asked:
         """A text, or a file of another modality, by its path or its bytes; its `vector` (dim,), where it is encoded already.
 
@@ -147,11 +124,11 @@ class Resolver:
         vector = _directed(vector, f"The vector of this {modality}")
         return Asked(target, vector, note=_declared_note(target), aligned=() if space else tuple(self.alignments(modality)))
 
-    def _file(self, target: SearchableSpace, modality: str, given: str | os.PathLike[str] | bytes) -> Float:
+    def _file(self, target: SearchableSpace, modality: str, given: str | os.PathLike[str] | Contents) -> Float:
         """The vector (dim,) of a file."""
-        if isinstance(given, bytes):
+        if isinstance(given, Contents):
             try:
-                return np.asarray(self.encode(target, modality, [given])[0])
+                return np.asarray(self.encode(target, modality, [given.data])[0])
             except PayloadError as error:
                 raise SourceError(f"The {modality} cannot be used: {error.reason}") from error
         path = os.fspath(given)
@@ -378,49 +355,3 @@ def _declared_note(target: SearchableSpace) -> str | None:
     if not base.spec.declared:
         return None
     return f"The vectors of space {base.name!r} were imported, and are declared to be of {base.spec.name!r}, not computed here."
-
-
-def joined(asked: Sequence[Asked]) -> Mapping[str, list[Asked]]:
-    """Queries by the space that they search."""
-    groups: dict[str, list[Asked]] = {}
-    for one in asked:
-        groups.setdefault(one.space.name, []).append(one)
-    return groups
-
-
-def weighted(asked: list[Asked], weights: Sequence[float] | None, fusion: str) -> list[Asked]:
-    """The queries with their weights, one for each.
-
-    Raises
-    ------
-    UsageError
-        Not as many; no numbers; all zero; below 0 where queries are not added up as vectors.
-    """
-    if weights is None:
-        return asked
-    try:
-        with np.errstate(over="ignore"):
-            values = np.asarray(weights, np.float32).ravel()
-    except (TypeError, ValueError):
-        raise UsageError(f"weights should be numbers. Got {weights!r} instead.") from None
-    if len(values) != len(asked):
-        raise UsageError(f"There are {len(asked)} queries but {len(values)} weights; give one for each.")
-    if not np.isfinite(values).all() or not values.any():
-        raise UsageError(f"weights should be numbers that float32 holds, not all zero. Got {weights!r} instead.")
-    if values.min() < 0 and (fusion != "score" or len(joined(asked)) > 1):
-        raise UsageError(
-            f"Weights below 0 need queries in one space, which are added up. Got {weights!r} across spaces or with rrf."
-        )
-    return [replace(one, weight=one.weight * float(weight)) for one, weight in zip(asked, values, strict=True)]
-
-
-def combined(group: Sequence[Asked]) -> Asked:
-    """Queries of one space as one: the sum of weighted cosines is the cosine to the weighted sum."""
-    if len(group) == 1 and group[0].weight >= 0:
-        return group[0]
-    vectors = unit_rows(np.stack([one.vector for one in group]))
-    weights = np.asarray([one.weight for one in group], np.float32)
-    vector = weights @ vectors
-    if not np.linalg.norm(vector) > CANCELLED * np.abs(weights).sum():
-        raise UsageError("The queries, with their weights, cancel one another out. Change a weight.")
-    return replace(group[0], vector=vector, weight=float(np.abs(weights).sum()))

@@ -25,8 +25,9 @@ def search(store: Store | str | Path, **query: Unpack[Question]) -> SearchResult
 
     Parameters
     ----------
-    text, image, audio, video : str, path or bytes, or several
-        Words, and files by their paths or contents. Encoded by the encoder of the space that is searched.
+    text, image, audio, video : str or path, or several
+        Words, and files by their paths, or as `Contents` where they are in memory. Encoded by the encoder of the space that
+        is searched.
     id : str, or several
         An item's own vector; the item is left out of the results.
     vector : QueryVector or (dim,) array

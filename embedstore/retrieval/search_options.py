@@ -5,11 +5,11 @@ Defaults and help of the command come from here, so nothing heavy is imported.
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from embedstore._core.arguments import DEVICES, check_least, check_types, option, shown
+from embedstore._core.arguments import DEVICES, check_least, check_types, option, shown, strings
 from embedstore.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,8 +17,16 @@ if TYPE_CHECKING:
 
     from embedstore.retrieval.queries import QueryVector
 
-Paths = str | os.PathLike[str] | bytes | Sequence[str | os.PathLike[str] | bytes]
-"""Files, or their bytes."""
+
+@dataclass(frozen=True)
+class Contents:
+    """A file that is in memory already, to be searched for like one on the disk."""
+
+    data: bytes
+
+
+Paths = str | os.PathLike[str] | Contents | Sequence[str | os.PathLike[str] | Contents]
+"""Files by their paths or contents."""
 FUSIONS = ("score", "rrf")
 BATCHED = ("space", "k", "where", "recall", "device")
 """Options that `search_batch` has, too; the others make one question."""
@@ -133,3 +141,15 @@ def _is_vector(value: Any) -> bool:
     """Whether it may be a vector: its numbers are looked at with the store."""
     known = any(hasattr(value, name) for name in ("__array__", "__len__", "values"))
     return known and not isinstance(value, str | bytes | Mapping)
+
+
+def several(given: Any, what: str) -> list[Any]:
+    """Ids, texts, or files: their paths, or bytes."""
+    if given is None:
+        return []
+    several: list[Any] = list(given) if isinstance(given, Iterable) and not isinstance(given, (str, bytes)) else [given]
+    if what in ("id", "text"):
+        return strings(several, what)
+    if wrong := [one for one in several if not isinstance(one, (str, os.PathLike, Contents))]:
+        raise UsageError(f"{what} should be paths. Got {wrong[0]!r} ({type(wrong[0]).__name__}) instead.")
+    return several

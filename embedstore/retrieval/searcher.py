@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, TypeVar, Unpack
@@ -19,10 +19,11 @@ from embedstore._core.unit import unit_rows
 from embedstore.errors import UsageError
 from embedstore.indexing.exact import RESIDENT_BYTES
 from embedstore.retrieval.aligned_spaces import ProjectedSpace, SearchableSpace
-from embedstore.retrieval.fusion import deepened, diversified, first_of_each, folded, fuse_ranks, fuse_scores, like_cosines
+from embedstore.retrieval.asked import Asked, combined, joined, weighted
+from embedstore.retrieval.fusion import POOL, Folded, deepened, diverse, first_of_each, folded, fuse_ranks, fuse_scores, under
 from embedstore.retrieval.index import OpenIndex, open_index
-from embedstore.retrieval.queries import Asked, Resolver, combined, joined, weighted
-from embedstore.retrieval.search_options import Query, SearchOptions
+from embedstore.retrieval.queries import Resolver
+from embedstore.retrieval.search_options import Query, SearchOptions, several
 from embedstore.retrieval.search_result import Hit, SearchResult, certainty, described
 from embedstore.store import Store
 from embedstore.store.format import HEAD, HEADS
@@ -36,11 +37,8 @@ Mask = npt.NDArray[np.bool_]
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 Ranking = tuple[Rows, npt.NDArray[np.float64]]
-Folded = dict[int, list[int]]
-"""Row → rows of the results that are folded into it."""
 
 BACKGROUND = 1000
-POOL = 100  # of the nearest, that a diverse answer is put together from
 DEEPER = 5
 FILTERS_KEPT = 64
 
@@ -230,9 +228,9 @@ class Searcher:
         asked = [
             self.queries.payload(modality, given, space)
             for modality in ("text", "image", "audio", "video")
-            for given in _several(getattr(wanted, modality), modality)
+            for given in several(getattr(wanted, modality), modality)
         ]
-        asked += [self.queries.item(item, space) for item in _several(wanted.id, "id")]
+        asked += [self.queries.item(item, space) for item in several(wanted.id, "id")]
         if wanted.vector is not None:
             asked.append(self.queries.vector(wanted.vector, space))
         if wanted.like or wanted.unlike:
@@ -247,7 +245,7 @@ class Searcher:
         """Rows and scores of the page that is wanted, and which rows are folded into each."""
         needed = -(-wanted.last // POOL) * POOL if wanted.diversity else wanted.last
         depth = max(DEEPER * needed, 50) if wanted.group_by or wanted.fold is not None else needed
-        under: Folded = {}
+        folded_rows: Folded = {}
         while True:
             rows, scores = self._candidates(asked, depth, wanted)
             exhausted = len(rows) < depth
@@ -261,7 +259,7 @@ class Searcher:
                 rows, scores = rows[places], scores[places]
             if wanted.fold is not None:
                 heads = folded(_vectors_of(rows, asked[0].space), wanted.fold)
-                under = _under(rows, heads)
+                folded_rows = under(rows, heads)
                 first = heads == np.arange(len(rows))
                 rows, scores = rows[first], scores[first]
             if exhausted or len(rows) >= needed:
@@ -269,17 +267,10 @@ class Searcher:
             depth *= 4
         if wanted.diversity and len(rows):
             rows, scores = rows[:needed], scores[:needed]
-            vectors = _vectors_of(rows, asked[0].space)
             fused = len(asked) > 1 and (wanted.fusion != "score" or len(joined(asked)) > 1)
-            pools = [slice(lo, lo + POOL) for lo in range(0, len(rows), POOL)]  # of one size, so that pages fit together
-            worth = [like_cosines(scores[pool]) if fused else scores[pool] for pool in pools]
-            chosen = [
-                pool.start + diversified(own, vectors[pool], wanted.diversity, POOL)
-                for pool, own in zip(pools, worth, strict=True)
-            ]
-            order = np.concatenate([np.empty(0, np.intp), *chosen])
+            order = diverse(scores, _vectors_of(rows, asked[0].space), wanted.diversity, fused=fused)
             rows, scores = rows[order], scores[order]
-        return rows[wanted.offset : wanted.last], scores[wanted.offset : wanted.last], under
+        return rows[wanted.offset : wanted.last], scores[wanted.offset : wanted.last], folded_rows
 
     def _candidates(self, asked: Sequence[Asked], depth: int, wanted: SearchOptions) -> Ranking:
         groups = joined(asked)
@@ -396,26 +387,6 @@ def _states(paths: Sequence[str]) -> list[tuple[int, int] | None]:
         except OSError:
             states.append(None)
     return states
-
-
-def _several(given: Any, what: str) -> list[Any]:
-    """Ids, texts, or files: their paths, or bytes."""
-    if given is None:
-        return []
-    several: list[Any] = list(given) if isinstance(given, Iterable) and not isinstance(given, (str, bytes)) else [given]
-    if what in ("id", "text"):
-        return strings(several, what)
-    if wrong := [one for one in several if not isinstance(one, (str, os.PathLike, bytes))]:
-        raise UsageError(f"{what} should be paths. Got {wrong[0]!r} ({type(wrong[0]).__name__}) instead.")
-    return several
-
-
-def _under(rows: Rows, heads: npt.NDArray[np.intp]) -> Folded:
-    """The row of each place that others are folded into, and their rows; `heads` (n,) is the place that each goes by."""
-    found: Folded = {}
-    for place in np.flatnonzero(heads != np.arange(len(rows))).tolist():
-        found.setdefault(int(rows[heads[place]]), []).append(int(rows[place]))
-    return found
 
 
 def _vectors_of(rows: Rows, space: SearchableSpace) -> Float:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.errors import EmbedstoreError
-from embedstore.retrieval.queries import Asked
+from embedstore.retrieval.asked import Asked
 from embedstore.retrieval.search_options import SearchOptions
 from embedstore.retrieval.search_result import SearchResult
 from embedstore.retrieval.searcher import Searcher

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from embedstore.errors import UsageError
 from embedstore.retrieval.queries import QueryVector
-from embedstore.retrieval.search_options import SearchOptions
+from embedstore.retrieval.search_options import Contents, SearchOptions
 from embedstore.retrieval.search_result import Hit, SearchResult
 from embedstore.serving.models import Asking, Query, SearchRequest
 from embedstore.serving.session import Session
@@ -32,7 +32,7 @@ def question(session: Session, asking: Asking, *, query: Query | None = None, im
     UsageError
         Something in it cannot be right for this store.
     """
-    given: dict[str, Any] = {"image": image} if image is not None else _queries(query)
+    given: dict[str, Any] = {"image": Contents(image)} if image is not None else _queries(query)
     return SearchOptions(
         **given,
         like=asking.positive or None,
@@ -55,7 +55,7 @@ def _queries(query: Query | None) -> Document:
         return {}
     if query.image is not None:
         try:
-            return {"image": base64.b64decode(query.image, validate=True)}
+            return {"image": Contents(base64.b64decode(query.image, validate=True))}
         except (binascii.Error, ValueError) as error:
             raise UsageError(f"query.image is not base64 ({error}). Upload the file: POST /v1/search/upload.") from None
     if query.vector is not None:

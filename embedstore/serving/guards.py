@@ -28,6 +28,8 @@ STATIC = "/static/"
 READING = ("GET", "HEAD", "OPTIONS")
 TYPES = ("application/json", "multipart/form-data")
 BODY_SECONDS = 10.0
+HELD_BYTES = 256 << 20
+"""Of bodies that are being worked on; beyond, the next ones are refused."""
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
     "media-src 'self' blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -63,6 +65,7 @@ class Guards:
     def __init__(self, app: App, options: ServeOptions, token: str | None, gauges: Gauges) -> None:
         self._app, self._options, self._gauges = app, options, gauges
         self._token = None if token is None else token.encode()
+        self._held = 0
         self._hosts = {host.encode() for host in (*LOOPBACK, options.host)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -83,7 +86,11 @@ class Guards:
             headers = dict(scope["headers"])
             self._admit(scope, headers)
             body = await self._body(headers, receive)
-            await self._app(scope, _replayed(body, receive), sending)
+            self._held += len(body)
+            try:
+                await self._app(scope, _replayed(body, receive), sending)
+            finally:
+                self._held -= len(body)
         except RefusedError as refused:
             await _send(sending, refused)
         finally:
@@ -119,6 +126,8 @@ class Guards:
             raise RefusedError(413, f"The body has {told[:20].decode()} bytes, of at most {most:,}.", "Send less.")
         if told == b"0" and b"transfer-encoding" not in headers:
             return b""
+        if self._held > HELD_BYTES:
+            raise RefusedError(503, "The server is busy: too many large requests are worked on.", "Try again in a second.")
         parts, size = [], 0
         try:
             async with asyncio.timeout(BODY_SECONDS):

@@ -6,12 +6,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from embedstore.serving.serve_options import ServeOptions
-
 IDS = 1000
 """Ids that a request may name in one list."""
 DIMENSIONS = 65_536
 CHARACTERS = 10_000
+MOST = 1000
+"""Results of one request."""
 DEEPEST = 10_000
 """Results that may be skipped: who wants more wants another filter."""
 
@@ -19,7 +19,7 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Id = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
 Ids = Annotated[list[Id], Field(max_length=IDS)]
 Scalar = str | int | float | bool
-Count = Annotated[int, Field(ge=1, le=ServeOptions.max_k)]
+Count = Annotated[int, Field(ge=1, le=MOST)]
 Offset = Annotated[int, Field(ge=0, le=DEEPEST)]
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from embedstore.errors import UsageError, next_step, reason_of
+from embedstore.errors import UsageError, next_step, one_line, reason_of
 from embedstore.registry import require
 from embedstore.serving.serve_options import ServeOptions
 from embedstore.store import Store
@@ -35,7 +35,6 @@ def serve(
     open: bool = ServeOptions.open,
     threads: int = ServeOptions.threads,
     max_body: int = ServeOptions.max_body,
-    max_k: int = ServeOptions.max_k,
     seconds: float = ServeOptions.seconds,
     device: str = ServeOptions.device,
     on_ready: Callable[[str], None] = lambda address: None,
@@ -60,8 +59,8 @@ def serve(
         Open the page in a browser.
     threads : int
         Requests that are worked on at once.
-    max_body, max_k : int
-        Bytes that a request may have, and results that it may ask for.
+    max_body : int
+        Bytes that a request may have.
     seconds : float
         That a request may take.
     device : str
@@ -88,7 +87,6 @@ def serve(
         open=open,
         threads=threads,
         max_body=max_body,
-        max_k=max_k,
         seconds=seconds,
         device=device,
     )
@@ -168,7 +166,7 @@ def _listening(options: ServeOptions) -> socket.socket:
     except OSError as error:
         listener.close()
         raise UsageError(
-            f"--host {options.host} --port {options.port}: {reason_of(error)}.{next_step(error)} "
+            f"--host {options.host} --port {options.port}: {error.strerror or one_line(error)}.{next_step(error)} "
             "Choose another: --port 0 takes a free one."
         ) from error
     except BaseException:

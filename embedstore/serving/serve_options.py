@@ -29,13 +29,12 @@ class ServeOptions:
     open: bool = option(False, "Open the page in a browser.")
     threads: int = option(4, "Requests that are worked on at once; others wait.")
     max_body: int = option(16_000_000, "Bytes that a request may have.", metavar="BYTES")
-    max_k: int = option(1000, "Results that a request may ask for.")
     seconds: float = option(30.0, "Seconds that a request may take.", flag="--timeout", metavar="SECONDS")
     device: str = option("auto", DEVICES)
 
     def __post_init__(self) -> None:
         check_types(self)
-        check_least(self, port=0, threads=1, max_body=1000, max_k=1)
+        check_least(self, port=0, threads=1, max_body=1000)
         if self.port > 65535:
             raise UsageError(f"port must be at most 65535. Got {self.port} instead.")
         if not self.seconds > 0:

@@ -258,7 +258,7 @@ def fused(store: es.Store, fusion: str, weights: list[float], **query: Any) -> e
     from dataclasses import replace
 
     searcher, asked, _, _ = two_space_query(store)
-    searcher._asked = lambda query: [replace(a, weight=w) for a, w in zip(asked, weights, strict=True)]  # type: ignore[method-assign]
+    searcher.asked = lambda query: [replace(a, weight=w) for a, w in zip(asked, weights, strict=True)]  # type: ignore[method-assign]
     return searcher.search(fusion=fusion, **query)
 
 
