@@ -21,8 +21,6 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "train": (
         "embedstore train my.store label",
         "embedstore train my.store label --head auto --cv 5 --name label-auto",
-        "embedstore train my.store --task matching --inputs image,text",
-        'embedstore train my.store label --head zeroshot --inputs image --template "a photo of a {}"',
     ),
     "evaluate": (
         "embedstore evaluate my.store label --report label.html",
@@ -31,7 +29,6 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "predict": (
         "embedstore predict my.store label new-photos/ --out labels.csv",
         'embedstore predict my.store label --where "label is null" --explain --coverage 0.9',
-        "embedstore predict my.store image-text --pairs pairs.csv",
     ),
     "heads": (
         "embedstore heads my.store",
