@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -132,7 +132,7 @@ class FolderExporter(Exporter):
                     self._record(complete=False)
                 progress(stop)
             self.finish()
-            self._drop(range(len(digests), len(self._before)))
+            self._drop(len(digests))
             self._slices = self._slices[: len(digests)]
             self._record(complete=True)
         return changes
@@ -168,11 +168,12 @@ class FolderExporter(Exporter):
                 gone += int((items.positions(held) < 0).sum())
         return gone
 
-    def _drop(self, numbers: Iterable[int]) -> None:
-        """Remove the files of slices that there are no more."""
-        for number in numbers:
+    def _drop(self, number: int) -> None:
+        """Remove the files of slices from `number` on, whatever the record says: it may be of an export that was killed."""
+        while any(os.path.lexists(self.folder / name) for name in self.files(number)):
             for name in self.files(number):
                 (self.folder / name).unlink(missing_ok=True)
+            number += 1
 
     def parts(self, *, vectors: bool) -> Iterator[tuple[pa.Table, dict[str, tuple[Array, Mask]]]]:
         for number in range(len(self._slices)):

@@ -184,7 +184,8 @@ class Searcher:
     def _watched(self) -> list[str]:
         heads = self.store.path / HEADS
         indexes = [space.index_folder / INDEX for space in self.queries.spaces.values()]
-        return [str(path) for path in (heads, *(heads / name / HEAD for name in self.store.heads), *indexes)]
+        folders = sorted(heads.iterdir()) if heads.is_dir() else []  # a head that is being saved has a folder first
+        return [str(path) for path in (heads, *(folder / HEAD for folder in folders), *indexes)]
 
     def answered(self) -> dict[str, Any]:
         """How this thread's last search was answered, or the least certain call of `nearest` since: ``type``, ``recall``, …"""

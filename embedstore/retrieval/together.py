@@ -41,6 +41,7 @@ def joins(wanted: SearchOptions) -> bool:
     several = (
         wanted.image,
         wanted.audio,
+        wanted.video,
         wanted.like,
         wanted.unlike,
         wanted.weights,

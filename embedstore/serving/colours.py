@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from embedstore.errors import UsageError
 from embedstore.heads.held_out import load_out_of_fold
 from embedstore.serving.maps import Map
 from embedstore.serving.session import Session
@@ -21,6 +22,8 @@ Codes = npt.NDArray[np.uint16]
 MISSING = 65_535
 MOST = 100
 """Names of a legend; values that are rarer share the last one."""
+LONGEST = 80
+"""Characters of a name: the legend is a header."""
 BINS = 12
 """Of numbers that have more values."""
 OTHER = "other"
@@ -64,6 +67,8 @@ def by_head(session: Session, drawn: Map, head: str, what: str) -> Colours:
     record = session.head(head)
     if what == "error":
         kept = load_out_of_fold(session.store.path / HEADS / head)
+        if not len(kept.classes):
+            raise UsageError(f"Head {head!r} predicts numbers, which are seldom right to the last digit. Colour by prediction.")
         row_of = {item: row for row, item in zip(drawn.rows.tolist(), _values(session, drawn, ID), strict=True)}
         at = {row_of[item]: i for i, item in enumerate(kept.ids.tolist()) if item in row_of}
         wrong = kept.predicted != kept.target
@@ -71,7 +76,10 @@ def by_head(session: Session, drawn: Map, head: str, what: str) -> Colours:
             np.asarray([int(wrong[at[row]]) if row in at else MISSING for row in drawn.rows.tolist()], np.uint16),
             [RIGHT, WRONG],
         )
-    predicted = [str(label) for label in predict_rows(record, session.store, drawn.rows).labels.tolist()]
+    found = predict_rows(record, session.store, drawn.rows)
+    if not len(found.classes) and found.labels.dtype.kind == "f":
+        return _binned(found.labels.astype(float))
+    predicted = [str(label) for label in found.labels.tolist()]
     return _named(predicted)
 
 
@@ -93,7 +101,8 @@ def _named(values: Sequence[str | None]) -> Colours:
     order = sorted(counts, key=lambda value: -counts[value])
     legend = order if len(order) <= MOST else [*order[: MOST - 1], OTHER]
     code = {value: min(i, len(legend) - 1) for i, value in enumerate(order)}
-    return Colours(np.asarray([MISSING if v is None else code[v] for v in values], np.uint16), legend)
+    codes = np.asarray([MISSING if v is None else code[v] for v in values], np.uint16)
+    return Colours(codes, [name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…" for name in legend])
 
 
 def _binned(numbers: npt.NDArray[np.float64]) -> Colours:

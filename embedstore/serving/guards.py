@@ -73,7 +73,12 @@ class Guards:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        status = 500
+        status, held = 500, 0
+
+        def hold(count: int) -> None:
+            nonlocal held
+            held += count
+            self._held += count
 
         async def sending(message: Message) -> None:
             nonlocal status
@@ -85,15 +90,12 @@ class Guards:
         try:
             headers = dict(scope["headers"])
             self._admit(scope, headers)
-            body = await self._body(headers, receive)
-            self._held += len(body)
-            try:
-                await self._app(scope, _replayed(body, receive), sending)
-            finally:
-                self._held -= len(body)
+            body = b"" if scope["method"] in READING else await self._body(headers, receive, hold)
+            await self._app(scope, _replayed(body, receive), sending)
         except RefusedError as refused:
             await _send(sending, refused)
         finally:
+            self._held -= held
             route = getattr(scope.get("route"), "path", "other")
             self._gauges.count(route, status, time.perf_counter() - started)
 
@@ -118,16 +120,14 @@ class Guards:
         if kind not in TYPES:
             raise RefusedError(415, f"Content-Type is {kind[:60] or 'missing'}.", f"Send {' or '.join(TYPES)}.")
 
-    async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
-        """The whole body."""
+    async def _body(self, headers: dict[bytes, bytes], receive: Receive, hold: Callable[[int], None]) -> bytes:
+        """The whole body; `hold` is told of each part, so that bodies that are still coming count as well."""
         most = self._options.max_body
         told = headers.get(b"content-length", b"0")
         if told.isdigit() and (len(told) > 15 or int(told) > most):
             raise RefusedError(413, f"The body has {told[:20].decode()} bytes, of at most {most:,}.", "Send less.")
         if told == b"0" and b"transfer-encoding" not in headers:
             return b""
-        if self._held > HELD_BYTES:
-            raise RefusedError(503, "The server is busy: too many large requests are worked on.", "Try again in a second.")
         parts, size = [], 0
         try:
             async with asyncio.timeout(BODY_SECONDS):
@@ -135,6 +135,11 @@ class Guards:
                     message = await receive()
                     if message["type"] != "http.request":
                         raise RefusedError(400, "The connection was closed before the body ended.", "Send the whole body.")
+                    if self._held > HELD_BYTES:
+                        raise RefusedError(
+                            503, "The server is busy: too many large requests are worked on.", "Ask in a second."
+                        )
+                    hold(len(message.get("body", b"")))
                     size += len(message.get("body", b""))
                     if size > most:
                         raise RefusedError(413, f"The body has more than {most:,} bytes.", "Send less.")

@@ -72,6 +72,8 @@ def head_page(session: Session, name: str) -> Document:
     except HeadError as error:
         return {**document, "note": str(error)}
     if classes and len(judged.kept.classes):
+        classes = [str(one) for one in judged.kept.classes.tolist()]  # of the test split alone there may be more
+        document |= {"classes": classes}
         document |= {"confusion": _confusion(judged, classes), "on": judged.on, "n": len(judged.kept)}
     return document
 

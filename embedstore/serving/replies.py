@@ -46,7 +46,8 @@ def refused(status: int, error: str, next_step: str, headers: Mapping[str, str] 
 
 def of_error(error: EmbedstoreError, store: Path) -> Response:
     """An error of the library: it says in one line what is wrong, and mostly what to do."""
-    line = one_line(error).replace(str(store), store.name)
+    line = one_line(error)
+    line = line.replace(str(store), store.name) if store.is_absolute() else line
     said, then = _divided(line)
     return refused(_status(error, line), said, then or AGAIN)
 

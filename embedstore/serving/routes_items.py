@@ -18,7 +18,8 @@ from embedstore.serving.thumbnails import SIZES, Thumbnails
 
 Document = dict[str, Any]
 ItemId = Annotated[str, Query(min_length=1, max_length=2000)]
-CACHED = "private, max-age=3600"
+CACHED = "private, no-cache"
+"""Browsers ask whether a picture is still the same: at this address there may be another store tomorrow."""
 
 
 def router(service: Service) -> APIRouter:

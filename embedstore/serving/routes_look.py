@@ -48,7 +48,7 @@ def router(service: Service) -> APIRouter:
     @routes.get("/map/points", summary="The points of a map: float32 x, y", response_class=Response)
     async def points(key: Text) -> Response:
         drawn = map_of_key(service.session, key)
-        headers = {"etag": f'"{quote(drawn.key)}"', "cache-control": "private, max-age=3600"}
+        headers = {"etag": f'"{quote(drawn.key)}"', "cache-control": "private, no-cache"}
         return Response(drawn.points.astype("<f4", copy=False).tobytes(), media_type=BINARY, headers=headers)
 
     @routes.get("/map/colour", summary="What the points are coloured by: uint16 codes", response_class=Response)

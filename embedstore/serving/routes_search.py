@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from pydantic import ValidationError
 from embedstore.errors import EmbedstoreError, UsageError, one_line
 from embedstore.evaluation.contributions import EXACT_INPUTS
 from embedstore.serving import answers
+from embedstore.serving.batching import BusyError
 from embedstore.serving.models import Asking, BatchRequest, PredictRequest, SearchRequest, Wrong
 from embedstore.serving.replies import reply
 from embedstore.serving.service import Service
@@ -49,13 +52,8 @@ def router(service: Service) -> APIRouter:
     @routes.post("/search/batch", summary="Many searches in one request")
     async def batch(request: BatchRequest) -> Response:
         session = service.session
-        found: list[Document] = []
-        for one in request.queries:
-            try:
-                found.append(await _answer(service, session, one))
-            except EmbedstoreError as error:
-                found.append({"error": one_line(error).replace(str(session.store.path), session.store.path.name)})
-        return reply({"answers": found})
+        found = await asyncio.gather(*(_answer(service, session, one) for one in request.queries), return_exceptions=True)
+        return reply({"answers": [_told(one, session.store.path) for one in found]})
 
     @routes.post("/predict", summary="What a head says of items")
     async def predict(request: PredictRequest) -> Response:
@@ -64,6 +62,17 @@ def router(service: Service) -> APIRouter:
         return reply({"predictions": found})
 
     return routes
+
+
+def _told(found: Document | BaseException, store: Path) -> Document:
+    """An answer, or why there is none; what is no error of a question is raised."""
+    if isinstance(found, TimeoutError | BusyError):
+        return {"error": "The server is busy. Ask again."}
+    if isinstance(found, EmbedstoreError):
+        return {"error": one_line(found).replace(str(store), store.name)}
+    if isinstance(found, BaseException):
+        raise found
+    return found
 
 
 async def _answer(service: Service, session: Session, request: SearchRequest) -> Document:

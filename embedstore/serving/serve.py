@@ -10,6 +10,7 @@ import webbrowser
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from embedstore.errors import UsageError, next_step, one_line, reason_of
 from embedstore.registry import require
@@ -104,6 +105,7 @@ def _run(
     uvicorn = require("uvicorn", extra="serve")
     create_app = require("uvicorn.importer", extra="serve").import_from_string(APP)
     app = create_app(store, options, token=token)
+    app.state.service.session.warm()  # what is damaged is said here, in one line
     config = uvicorn.Config(
         app,
         access_log=False,
@@ -135,7 +137,7 @@ def _tell(server: Any, address: str, browse: bool, on_ready: Callable[[str], Non
 def _address(host: str, port: int, token: str | None) -> str:
     shown = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(host, host)
     shown = f"[{shown}]" if ":" in shown else shown
-    return f"http://{shown}:{port}/" + (f"#token={token}" if token else "")
+    return f"http://{shown}:{port}/" + (f"#token={quote(token, safe='')}" if token else "")
 
 
 def _token(options: ServeOptions) -> str | None:

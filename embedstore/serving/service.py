@@ -153,7 +153,7 @@ class Service:
             try:
                 session = await loop.run_in_executor(self._opening, self.newer)
                 self.problem = None
-            except (EmbedstoreError, OSError) as error:
+            except Exception as error:  # of the store or of a library: it is served as it was, and looked at again
                 session, problem = None, one_line(error)
                 if problem != self.problem:
                     LOG.warning("The store changed, and cannot be followed: %s", problem)

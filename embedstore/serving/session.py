@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.errors import EmbedstoreError, UsageError
+from embedstore.heads import TargetsHead
 from embedstore.heads.io import HeadRecord
 from embedstore.retrieval.aligned_spaces import ProjectedSpace, SearchableSpace
 from embedstore.retrieval.searcher import Searcher
@@ -52,7 +53,8 @@ class Session:
         """Columns of texts and files, as far as the store has them."""
         self.columns = [name for name in self.types if name not in RESERVED]
         """Columns of metadata."""
-        self.maps: dict[str, Any] = {}
+        same = before is not None and before.generation == store.generation
+        self.maps: dict[str, Any] = dict(before.maps) if before is not None and same else {}
         """Maps that were made, by their keys."""
         self._kept: OrderedDict[Hashable, Any] = OrderedDict()
         self._lock = threading.RLock()
@@ -169,7 +171,8 @@ class Session:
                 record = self.head(name)
             except EmbedstoreError:  # an alignment, or one that is damaged, which costs no other
                 continue
-            classes = getattr(record.head, "classes_", None)
+            several = isinstance(record.head, TargetsHead)
+            classes = None if several else getattr(record.head, "classes_", None)
             found.append(
                 {
                     "name": name,

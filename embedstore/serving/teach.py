@@ -114,7 +114,8 @@ def lesson(session: Session, marks: Marks) -> Lesson:
         unmarked = ~np.isin(sample.rows, marks.rows)
         few = np.flatnonzero(unmarked)[:ORDINARY]
         if len(few):
-            other = marks.classes.index(UNWANTED)
+            marked_codes = np.unique(marks.codes)  # of one class alone: the unmarked stand for the other
+            other = 1 - int(marked_codes[0]) if len(marked_codes) == 1 else marks.classes.index(UNWANTED)
             data = Data(sample.inputs, sample.present, np.full(len(sample.rows), other, np.int64))
             ordinary = data.take(few)
     if len(np.unique(marks.codes)) < 2 and ordinary is None:
@@ -244,7 +245,7 @@ def save_lesson(session: Session, learned: Lesson, name: str) -> HeadRecord:
     split = np.full(len(ids), "train")
     folder = session.store.path / HEADS / name
     try:
-        save_head(folder, record, {SPLIT: split_file(marks.rows, ids, split)})
+        save_head(folder, record, {SPLIT: split_file(marks.rows, ids, split)}, replacing=False)
     except OSError as error:
         raise HeadError(f"The head could not be saved under {folder}: {reason_of(error)}.{next_step(error)}") from error
     return record

@@ -6,13 +6,22 @@ let token = "";
 /** Moves `#token=…` from the address into this tab's memory, so that no link that people copy has it. */
 export function takeToken() {
   const found = /^#token=([^&]*)/.exec(location.hash);
+  const given = found ? decoded(found[1]) : "";
   try {
-    if (found) sessionStorage.setItem(KEY, decodeURIComponent(found[1]));
+    if (found) sessionStorage.setItem(KEY, given);
     token = sessionStorage.getItem(KEY) ?? "";
   } catch {
-    token = found ? decodeURIComponent(found[1]) : "";
+    token = given;
   }
   if (found) history.replaceState(null, "", `${location.pathname}#/search`);
+}
+
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
 }
 
 /** What the server refused: `message`, what to do `next`, and the HTTP `status` (0: not reached). */

@@ -22,7 +22,8 @@ export function request(state, { offset = 0, k = state.k } = {}) {
   else if (state.q && !state.picture) body.query = { text: state.q };
   if (state.pos.length) body.positive = state.pos;
   if (state.neg.length) body.negative = state.neg;
-  if (Object.keys(state.weights).length) body.weights = state.weights;
+  const weights = Object.fromEntries(Object.entries(state.weights).filter(([, weight]) => weight > 0));
+  if (Object.keys(weights).length) body.weights = weights;
   else if (state.space) body.space = state.space;
   if (state.filter.length) body.filter = state.filter;
   if (state.head) body.head = state.head;

@@ -39,6 +39,7 @@ export function contributions(given) {
 /** A class, a number or several labels, as a head says them. */
 function classText(value) {
   if (Array.isArray(value)) return value.join(", ") || "none";
+  if (value && typeof value === "object") return Object.entries(value).map(([target, own]) => `${target}: ${classText(own)}`).join(" · ");
   return typeof value === "number" ? String(Number(value.toPrecision(4))) : String(value);
 }
 

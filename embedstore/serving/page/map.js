@@ -37,7 +37,7 @@ function asked(colour) {
 
 /** The view: {element, show(state)}. */
 export function mapView(store) {
-  const spaces = select("Space of the map", store.spaces.map(({ name }) => [name, name]), "", (space) => set({ space }));
+  const spaces = select("Space of the map", store.spaces.filter(({ aligned }) => !aligned).map(({ name }) => [name, name]), "", (space) => set({ space }));
   const methods = select("Projection", [["pca", "PCA"], ["umap", "UMAP"]], "pca", (method) => set({ method }));
   const colours = select("Colour by", [["", ""]], "", (colour) => set({ colour: colour || "none:" }));
   const lasso = iconButton("lasso", "Lasso (L, or hold Shift)", () => useLasso(!lassoing), { "aria-pressed": "false" });
@@ -262,6 +262,7 @@ export function mapView(store) {
       coloured = wanted.colour;
       await drawn();
     } catch (error) {
+      if (error.status === 400) loaded = coloured = ""; // the store has another generation: the map is made anew
       if (error.name !== "AbortError") note.replaceChildren(problem(error, () => show(state())));
     }
     return undefined;

@@ -99,7 +99,7 @@ function options(store, now) {
 const FUSED = "\u0000fused";
 
 function spaceChosen(store, value) {
-  if (value === FUSED) go({ space: "", weights: Object.fromEntries(store.spaces.map(({ name }) => [name, 1])) });
+  if (value === FUSED) go({ space: "", weights: Object.fromEntries(store.spaces.filter(({ aligned }) => !aligned).map(({ name }) => [name, 1])) });
   else go({ space: value, weights: {} });
 }
 
