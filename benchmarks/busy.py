@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, tuple[float,
             store = Path(shutil.copytree(options.store, Path(folder) / "copy.store"))
         commands = {
             "align": ["align", str(store), "--from", "text", "--to", "image", "--json"],
-            f"train --head {head}": ["train", str(store), options.target, "--head", head, "--no-report", "--json"],
+            f"train --head {head}": ["train", str(store), options.target, "--head", head, "--replace", "--no-report", "--json"],
         }
         for name, command in commands.items():
             times: dict[str, list[tuple[float, float]]] = {"quiet": [], "one thread": [], "beside two": []}

@@ -151,7 +151,9 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         mixes = ("audio", "image,text,audio") if options.tiny else MIXES
         found: dict[str, Any] = {"failed": sounds.failed}
         for target, mix in [(options.spoken, "audio"), *((options.label, mix) for mix in mixes)]:
-            training = es.train(folder / "s", target, inputs=mix.split(","), cv=5, out_of_fold=0, report=False, name="t")
+            training = es.train(
+                folder / "s", target, inputs=mix.split(","), cv=5, out_of_fold=0, report=False, name="t", replace=True
+            )
             found[f"{target} from {mix}"] = training.metrics["accuracy"].value
             print(f"{target} from {mix}: {score(training)}")
         found["curve"] = curve(es.Store.open(folder / "s"), options.label)

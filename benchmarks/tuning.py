@@ -25,7 +25,7 @@ from embedstore.evaluation.metrics import Score
 TRAIN = (
     "import json, sys; import embedstore as es; store, head, trials, seed, name = sys.argv[1:]; "
     "tuned = dict(head=head, tune=int(trials), seed=int(seed), name=name); "
-    "r = es.train(store, 'label', **tuned, report=False, seeds=1, out_of_fold=0); "
+    "r = es.train(store, 'label', **tuned, replace=True, report=False, seeds=1, out_of_fold=0); "
     "print(json.dumps(r.to_dict()))"
 )
 

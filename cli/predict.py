@@ -57,6 +57,7 @@ def predict(
 ) -> None:
     """Predict with a saved head, on stored items or on new files."""
     import embedstore as es
+    from embedstore.training.saved import find_model
 
     from . import render
 
@@ -64,7 +65,8 @@ def predict(
     asked, dataset = _asked(store, head, dataset, zero_shot=given["classes"] is not None)
     with render.status("predicting"):
         held = opened(store, where_timeout=where_timeout, allow_model=allow_model, no_check=no_check)
-        texts = named_texts(text_column, held.spaces)
+        inputs = () if asked is None or text_column is None else find_model(held, asked)[1].inputs
+        texts = named_texts(text_column, {*held.spaces, *inputs})
         columns = named_columns(id=id_column, image=image_column, **texts, audio=audio_column, video=video_column)
         predictions = es.predict(held, asked, dataset, where=where, columns=columns, **given)
     if out is not None:

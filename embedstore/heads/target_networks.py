@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from embedstore.errors import HeadError
 from embedstore.heads.base import Data, Float, HeadState, log_softmax
 from embedstore.heads.networks import AttentionHead, BilinearHead, GatedHead, WeightedHead
+from embedstore.heads.params import Tunable
 from embedstore.heads.several_targets import TargetsHead
 from embedstore.heads.solvers.neural import NeuralHead, Targets
 
@@ -48,6 +49,9 @@ class _TargetNetwork(TargetsHead, NeuralHead):
         Targets whose validation loss stopped falling before it was below that of saying their frequencies, or their mean:
         that is what the head says of them.
     """
+
+    tunable: ClassVar[Tunable] = {}
+    """Tuning is for heads of one target."""
 
     takes_weights = False
 

@@ -106,6 +106,8 @@ def _train(
     together = copy_groups(*found) if groups is None else np.asarray(groups)[both]
     folds = aligner.folds_of(together)
     sums = [Sums.of(x[folds == k], y[folds == k]) for k in range(int(folds.max()) + 1)]
+    if len(sums) < 2:
+        raise HeadError("All pairs hang together by contents that they share: none can be held out. Leave loss out.")
     total = sum(sums[1:], sums[0])
     training = _Training(aligner, loss, x, y, found)
     held_out = range(len(sums))[-FOLDS_OF_MANY:] if len(x) >= ONE_FOLD_FROM else range(len(sums))

@@ -14,10 +14,11 @@ import numpy.typing as npt
 
 from embedstore._core.unit import unit_rows
 from embedstore.encoders import reload_encoder
+from embedstore.encoders.names import FRAMES
 from embedstore.errors import EmbedstoreError, FingerprintError, PayloadError, SourceError, UsageError, one_line
 from embedstore.retrieval.aligned_spaces import ProjectedSpace, SearchableSpace, query_space, skipped_aligners, spaces_of
 from embedstore.retrieval.asked import CANCELLED, Asked
-from embedstore.retrieval.search_options import Contents
+from embedstore.retrieval.contents import Contents
 from embedstore.sources.files import absent, is_url, read_file
 from embedstore.sources.vectors.arrays import read_array, read_member
 from embedstore.spec import UNNAMED, EncoderSpec
@@ -179,6 +180,8 @@ class Resolver:
         """Whether something may make vectors of `modality` for `target`: an aligned space, or the encoder of a stored one."""
         if target.spec.alignment is None:
             return False
+        if target.spec.alignment.startswith(FRAMES) and modality not in ("image", "video"):
+            return False  # films and images of an encoder that takes no texts
         return not isinstance(target, ProjectedSpace) or query_space(self.spaces, target, modality) is not None
 
     def _refusal(self, modality: str, spaces: Sequence[SearchableSpace], wanted: str | None) -> str:

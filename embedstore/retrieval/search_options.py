@@ -11,18 +11,12 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from embedstore._core.arguments import DEVICES, check_least, check_types, option, shown, strings
 from embedstore.errors import UsageError
+from embedstore.retrieval.contents import Contents
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from embedstore.retrieval.queries import QueryVector
-
-
-@dataclass(frozen=True)
-class Contents:
-    """A file that is in memory already, to be searched for like one on the disk."""
-
-    data: bytes
 
 
 Paths = str | os.PathLike[str] | Contents | Sequence[str | os.PathLike[str] | Contents]

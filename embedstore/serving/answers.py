@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.errors import UsageError
+from embedstore.retrieval.contents import Contents
 from embedstore.retrieval.queries import QueryVector
-from embedstore.retrieval.search_options import Contents, SearchOptions
+from embedstore.retrieval.search_options import SearchOptions
 from embedstore.retrieval.search_result import Hit, SearchResult
 from embedstore.serving.models import Asking, Query, SearchRequest
 from embedstore.serving.session import Session

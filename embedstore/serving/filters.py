@@ -107,8 +107,8 @@ def _moment(field: str, kind: str, value: str) -> str:
         moment: Any = reads.get(kind, datetime.datetime.fromisoformat)(value)
         if kind == "datetime in UTC":
             return str((moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)).astimezone(datetime.UTC).isoformat())
-        if kind == "datetime" and moment.tzinfo:
-            raise UsageError(f"{field!r} holds times without a zone. Got {value!r} instead; leave the zone out.")
     except ValueError:
         raise UsageError(f"{field!r} holds {kind}. Got {value!r} instead; write it as ISO 8601: 2026-11-28.") from None
+    if kind == "datetime" and moment.tzinfo:
+        raise UsageError(f"{field!r} holds times without a zone. Got {value!r} instead; leave the zone out.")
     return value

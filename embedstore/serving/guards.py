@@ -136,9 +136,7 @@ class Guards:
                     if message["type"] != "http.request":
                         raise RefusedError(400, "The connection was closed before the body ended.", "Send the whole body.")
                     if self._held > HELD_BYTES:
-                        raise RefusedError(
-                            503, "The server is busy: too many large requests are worked on.", "Ask in a second."
-                        )
+                        raise RefusedError(503, "The server is busy with large requests.", "Try again in a second.")
                     hold(len(message.get("body", b"")))
                     size += len(message.get("body", b""))
                     if size > most:

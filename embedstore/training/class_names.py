@@ -35,6 +35,9 @@ __all__ = [
     "zero_shot",
 ]
 
+SOUND_TEMPLATES = ("{}", "the sound of {}", "this is a sound of {}.")
+"""For encoders of sounds and texts."""
+
 CLIP_TEMPLATES = (
     "itap of a {}.",
     "a bad photo of the {}.",
@@ -170,14 +173,16 @@ def _target(resolver: Resolver, name: str, alignment: str | None) -> SearchableS
         return space
     made = {s.head: s for s in resolver.spaces.values() if isinstance(s, ProjectedSpace) and s.base.name == name}
     made = {head: s for head, s in made.items() if query_space(resolver.spaces, s, "text") is not None}
+    takes_texts = resolver.crosses(space, "text")
+    others = {s.head for s in resolver.spaces.values() if isinstance(s, ProjectedSpace)}
+    if takes_texts and (alignment is None or (alignment in others and alignment not in made)):
+        return space
     if alignment is not None and alignment not in made:
         if why := skipped_aligners(resolver.store).get(alignment):
             raise UsageError(why)
         raise UsageError(
             f"Alignment {alignment!r} does not align {name!r} with texts. Those that do: {', '.join(made) or 'none'}."
         )
-    if alignment is None and space.spec.alignment is not None:
-        return space
     if not made:
         raise UsageError(
             f"Space {name!r} ({space.spec.name}) cannot be compared with names of classes: its encoder takes no texts. "
@@ -193,7 +198,8 @@ def _target(resolver: Resolver, name: str, alignment: str | None) -> SearchableS
 def _side(resolver: Resolver, target: SearchableSpace, words: Sequence[str], templates: Sequence[str] | None) -> TextSide:
     aligned = isinstance(target, ProjectedSpace)
     native = not aligned and target.spec.modality != "text"
-    templates = templates or (CLIP_TEMPLATES if native else TEMPLATES)
+    usual = SOUND_TEMPLATES if target.spec.modality == "audio" else CLIP_TEMPLATES
+    templates = templates or (usual if native else TEMPLATES)
     payloads = [template.replace("{}", word).encode() for template in templates for word in words]
     vectors = unit_rows(resolver.encode(target, "text", payloads)).reshape(len(templates), len(words), -1)
     items = target.base.spec if isinstance(target, ProjectedSpace) else target.spec

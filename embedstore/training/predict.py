@@ -355,6 +355,12 @@ def _predict_rows(
 ) -> Predictions:
     """Predict items of `store`; explain them, with what is nearest if the items that the head was fitted on are given."""
     head = record.head
+    if not task.needs_target:  # a pair without one of its sides is no pair
+        there = {name: store.space(name).has(rows) for name in record.inputs}
+        whole = np.all(list(there.values()), axis=0)
+        for at, item in zip(np.flatnonzero(~whole).tolist(), _ids(store, rows[~whole]), strict=True):
+            unusable = [*unusable, (item, f"lacks {', '.join(name for name, has in there.items() if not has[at])}")]
+        rows = rows[whole]
     found: list[npt.NDArray[np.float64]] = [np.empty((0, *head.output_shape))]
     explanations: list[Explanation] = []
     missing: list[tuple[str, ...]] = []
@@ -365,9 +371,8 @@ def _predict_rows(
             asked = task.explained(head, found[-1])
             explanations += _explain(record, training, block, inputs, present, asked, store)
     predicted = task.predicted(head, np.concatenate(found))
-    ids = np.array(store.items.take(rows, ["id"]).column("id").to_pylist(), dtype=object)
     return Predictions(
-        ids=ids,
+        ids=np.array(_ids(store, rows), dtype=object),
         labels=predicted.labels,
         probabilities=predicted.probabilities,
         classes=predicted.classes,
@@ -377,6 +382,10 @@ def _predict_rows(
         task=task,
         targets=predicted.targets,
     )
+
+
+def _ids(store: Store, rows: npt.NDArray[np.int64]) -> list[str]:
+    return list(store.items.take(rows, ["id"]).column("id").to_pylist())
 
 
 def _certain(found: Predictions, kept: OutOfFold | None, options: PredictOptions) -> Predictions:

@@ -15,6 +15,7 @@ from embedstore.errors import UsageError, next_step, reason_of
 from embedstore.evaluation.ladder import Step
 from embedstore.evaluation.metrics import Score
 from embedstore.heads import AutoHead, AutoLabeller, BalancedHead, Head
+from embedstore.heads.matcher import Matcher
 from embedstore.reports.data import ReportData, Section
 from embedstore.store import View
 from embedstore.training.certainty import Certainty, section
@@ -134,7 +135,7 @@ def _title(baseline: str, task: Task, view: View) -> str:
 
 
 def _history(head: Head) -> list[dict[str, float]]:
-    if isinstance(head, BalancedHead):
+    if isinstance(head, BalancedHead | Matcher):
         head = head.member_
     if isinstance(head, AutoHead | AutoLabeller) and len(head.members_) == 1:
         head = next(iter(head.members_.values()))

@@ -112,10 +112,13 @@ def shot_curve(
     points, asked = [], 0
     for count in sorted(set(counts)):
         say(f"{count} shots")
+        if count == 0 and zero_shot is None:
+            continue
         if count == 0:  # there is nothing to draw
             _, test = _drawn(labels.truth, 0, same, judged, np.random.default_rng(seed))
             known = _hits(task, view, labels, {}, zero_shot, test[:0], test)
-            over = Bootstrap.of(len(test), seed=seed)
+            asked = max(asked, len(test))
+            over = Bootstrap.of(len(test), groups=None if view.groups is None else np.asarray(view.groups)[test], seed=seed)
             points.append(Shots(0, 0, {name: over.mean(values) for name, values in known.items()}, {}))
             continue
         found: dict[str, list[float]] = {}

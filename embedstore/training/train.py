@@ -29,6 +29,7 @@ from embedstore.heads.io import (
     save_head,
     split_file,
 )
+from embedstore.heads.matcher import Matcher
 from embedstore.registry import heads_for
 from embedstore.reports.page import render_html
 from embedstore.store import Store, View
@@ -328,10 +329,15 @@ def train(
     named = texts_for_head(view, asked, options)
     trial = Trial(asked, view, changed(options, name=name), say, texts=named.texts)
     judged = trial.holdout() if cv is None else trial.cross_validate(cv)
-    curve = trial.shots(shots, never=named.paired(view)) if shots is not None else None
+    curve, too_few = None, []
+    if shots is not None:
+        try:
+            curve = trial.shots(shots, never=named.paired(view))
+        except HeadError as error:  # the head itself is made
+            too_few = [f"no curve over shots: {error}"]
     say("scores")
     result = _summary(view, judged, name, options, time.perf_counter() - started)
-    more = [*left_out, *named.notes(view, judged.test), *([note] if (note := replaced_note(folder)) else [])]
+    more = [*left_out, *too_few, *named.notes(view, judged.test), *([note] if (note := replaced_note(folder)) else [])]
     result = changed(result, notes=[*result.notes, *more], shots=curve)
     return _saved(view, judged, result, folder, options, say)
 
@@ -366,7 +372,7 @@ def _saved(
 
 def _summary(view: View, judged: Judged, name: str, options: TrainOptions, seconds: float) -> TrainReport:
     bootstrap = judged.bootstrap(view, options.seed)
-    fitted = judged.head.member_ if isinstance(judged.head, BalancedHead) else judged.head
+    fitted = judged.head.member_ if isinstance(judged.head, BalancedHead | Matcher) else judged.head
     return TrainReport(
         head=name,
         task=judged.task.name,

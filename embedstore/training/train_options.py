@@ -89,5 +89,7 @@ class TrainOptions:
             raise UsageError("tune and balance are not made together; leave out one of them.")
         if self.shots is not None and (not len(self.shots) or min(self.shots) < 0):
             raise UsageError(f"shots must be whole numbers of 0 or more, such as 1,2,4. Got {list(self.shots)} instead.")
+        if self.shots is not None and self.tune is not None:
+            raise UsageError("tune finds parameters on items that shots would judge; leave out one of them.")
         if self.separator is not None and not self.separator.strip():
             raise UsageError(f"separator must be text that is not blank, such as ';'. Got {self.separator!r} instead.")

@@ -209,7 +209,7 @@ class Trial:
         judged = np.ones(len(self.labels), bool)
         judged[never] = False
         first = self._plain("zeroshot", self._seed) if self._texts is not None else None
-        compared = {HEAD: lambda: self._plain(self._options.head, self._seed)}
+        compared = {HEAD: lambda: self._make(self._options.head, self._seed)}
         compared |= {KNN: self._task.plain_knn, "linear": self._task.plain_linear}
         return shot_curve(
             self._task,

@@ -8,7 +8,7 @@ from pathlib import Path
 from embedstore._core.arguments import strings
 from embedstore.errors import UsageError
 from embedstore.store import Store, View
-from embedstore.training.asked import asked_of
+from embedstore.training.requested import asked_of
 from embedstore.training.tasks.base import Task, task_called
 from embedstore.training.train_options import TrainOptions
 

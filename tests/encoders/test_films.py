@@ -170,3 +170,10 @@ def test_ten_minutes_of_film_take_little_memory(tmp_path: Path) -> None:
     command = [sys.executable, "-c", MEASURED, str(tmp_path / "long.mp4"), str(tmp_path / "short.mp4")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert int(done.stdout) < 300 * 1024
+
+
+def test_films_and_images_of_an_encoder_without_texts_take_no_texts(tmp_path: Path) -> None:
+    data = MemorySource({"id": ["a", "b"], "video": [film([0]), film([0, 1, 2])], "text": ["a dark film", "a grey one"]})
+    es.embed(data, tmp_path / "s", video="frames:1:hash", text="hash:16")
+    answer = es.search(tmp_path / "s", text="a grey one", k=1)
+    assert (answer.space, answer.results[0].id) == ("text", "b")

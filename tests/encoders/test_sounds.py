@@ -41,6 +41,7 @@ def vector(encoder: Any, payload: bytes) -> Any:
 ODD = {
     "silent": sound(np.zeros(16_000)),
     "of one sample": sound(np.full(1, 0.3)),
+    "of one sample at 48 kHz": sound(np.full(1, 0.3), 48_000),
     "of 8 channels": sound(np.stack([wave(1, hertz=110 * (i + 1)) for i in range(8)], axis=1)),
     "at 8 kHz": sound(wave(1, 8000), 8000),
     "at 96 kHz": sound(wave(0.5, 96_000), 96_000),

@@ -625,7 +625,7 @@ def test_usage_errors_say_what_to_do(table: Path, tmp_path: Path) -> None:
         es.embed(table, tmp_path / "s")
     with pytest.raises(UsageError, match="has no audio for encoder 'hash'; it has image, text"):
         es.embed(table, tmp_path / "s", audio="hash")
-    with pytest.raises(UsageError, match=r"No encoder is called 'nope'\. Known: effnet-lite0"):
+    with pytest.raises(UsageError, match=r"No encoder is called 'nope'\. Known: clap, effnet-lite0"):
         es.embed(table, tmp_path / "s", image="nope")
     with pytest.raises(UsageError, match="takes image, not text"):
         es.embed(table, tmp_path / "s", text="effnet-lite0")

@@ -26,7 +26,7 @@ def test_the_keywords_of_python_are_the_fields() -> None:
 
 def test_the_command_has_the_options_with_their_defaults_and_help() -> None:
     typed = {param.name: param for param in typer.main.get_command(app).commands["search"].params}  # type: ignore[attr-defined]
-    assert {field.name for field in fields(SearchOptions)} - {"per_group"} < typed.keys()
+    assert {field.name for field in fields(SearchOptions)} - {"per_group", "spaces"} < typed.keys()
     helped = [field for field in fields(SearchOptions) if "help" in field.metadata]
     assert len(helped) == 9
     for field in helped:
@@ -34,7 +34,7 @@ def test_the_command_has_the_options_with_their_defaults_and_help() -> None:
         assert option.help == field.metadata["help"]
         assert option.default == field.default
         assert option.opts == ["-k" if field.name == "k" else f"--{field.name.replace('_', '-')}"]
-    for name in {field.name for field in fields(SearchOptions)} - {field.name for field in helped} - {"per_group"}:
+    for name in {field.name for field in fields(SearchOptions)} - {field.name for field in helped} - {"per_group", "spaces"}:
         assert typed[name].default is None
 
 

@@ -144,7 +144,7 @@ def test_any_head_for_classes_has_a_curve_and_no_other(store: es.Store) -> None:
     curve = es.train(store, "label", head="knn", name="k", shots=[2], report=False, out_of_fold=0).shots
     assert curve is not None
     assert sorted(curve.points[0].accuracy) == ["head", "knn", "linear"]
-    assert "shots" not in es.train(store, "label", name="k", report=False, out_of_fold=0).to_dict()
+    assert "shots" not in es.train(store, "label", name="k", replace=True, report=False, out_of_fold=0).to_dict()
     with pytest.raises(UsageError, match="shots are items of a class; target 'number' is for the task regression"):
         es.train(store, "number", shots=[1])
     view = store.view(inputs=["text"], target="label")

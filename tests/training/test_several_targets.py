@@ -78,7 +78,7 @@ def test_linear_predicts_each_target_as_its_own_head_does(store: es.Store) -> No
     assert (together.head, together.task, together.classes) == ("kind-price", "several", 0)
     assert "alone" not in together.baselines
     for kind in ("linear", "knn"):
-        weighed = es.train(store, "kind,price", head=kind, weights=[2, 1], name="weighed", report=False)
+        weighed = es.train(store, "kind,price", head=kind, weights=[2, 1], name="weighed", replace=True, report=False)
         assert f"weights change nothing: targets share no trunk in {kind} heads" in " ".join(weighed.notes)
     said = es.predict(store, "kind-price")
     for name in ("kind", "price"):

@@ -36,7 +36,7 @@ def killing(journal):
     if len(done) == 3:
         os.kill(os.getpid(), signal.SIGKILL)
 tuning._Journal.commit = killing
-es.train(sys.argv[1], "label", head="ridge", tune=7, name="killed", report=False, out_of_fold=0, seeds=1)
+es.train(sys.argv[1], "label", head="ridge", tune=7, name="killed", replace=True, report=False, out_of_fold=0, seeds=1)
 """
 
 
@@ -51,7 +51,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> es.Store:
 
 
 def tuned(store: es.Store | es.View, name: str, target: str | None = "label", **options: Any) -> dict[str, Any]:
-    report = es.train(store, None if isinstance(store, es.View) else target, name=name, **{**QUICK, "head": "ridge", **options})
+    report = es.train(
+        store,
+        None if isinstance(store, es.View) else target,
+        name=name,
+        **{**QUICK, "head": "ridge", "replace": True, **options},
+    )
     assert report.tuning is not None
     return dict(report.tuning)
 
@@ -65,7 +70,7 @@ def test_a_killed_study_goes_on_as_if_nothing_had_been(store: es.Store) -> None:
     done = subprocess.run([sys.executable, "-c", KILLED, str(store.path), str(TESTS)], capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert "killed" not in store.heads
-    report = es.train(store, "label", head="ridge", tune=7, name="killed", **QUICK)
+    report = es.train(store, "label", head="ridge", tune=7, name="killed", replace=True, **QUICK)
     assert report.tuning is not None
     assert report.tuning["before"] == 3
     assert "tuning on the training split went on after 3 trials of an earlier run" in report.notes
@@ -142,7 +147,7 @@ def test_another_question_begins_anew_and_says_why(store: es.Store, tmp_path: Pa
     tuned(store, "anew", tune=3)
 
     def notes(**options: Any) -> str:
-        report = es.train(store, "label", **{**QUICK, "head": "ridge", "tune": 3, "name": "anew", **options})
+        report = es.train(store, "label", **{**QUICK, "head": "ridge", "tune": 3, "name": "anew", "replace": True, **options})
         return "\n".join(report.notes)
 
     assert "began anew" not in notes()

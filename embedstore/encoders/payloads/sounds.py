@@ -80,6 +80,10 @@ def _resampled(blocks: Iterator[Samples], given: int, rate: int) -> Iterator[Sam
         yield from (block.copy() for block in blocks)  # the file's buffer is used again
         return
     stream = require("soxr", extra=EXTRA).ResampleStream(given, rate, 1, dtype="float32", quality="HQ")
+    taken = made = 0
     for block in blocks:
-        yield stream.resample_chunk(block)
-    yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
+        found = stream.resample_chunk(block)
+        taken, made = taken + len(block), made + len(found)
+        yield found
+    rest = stream.resample_chunk(np.zeros(0, np.float32), last=True)
+    yield rest if made + len(rest) or not taken else np.zeros(1, np.float32)  # a sample or two may come to none

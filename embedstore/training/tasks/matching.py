@@ -14,6 +14,7 @@ from embedstore.evaluation.pair_metrics import HARD, PAIR, RANDOM, pair_scores, 
 from embedstore.heads import Head, LinearHead, make_head
 from embedstore.heads.io import HeadRecord
 from embedstore.heads.matcher import Matcher, log_odds
+from embedstore.registry import PROMPTED
 from embedstore.reports.data import Section
 from embedstore.store import Store, View
 from embedstore.training.drawn_pairs import Asked, PairView, pairs_to_judge, pairs_to_learn
@@ -41,8 +42,11 @@ class Matching(Task):
     looks_for_copies = False
 
     def view(self, store: Store, options: TrainOptions) -> tuple[View, list[str]]:
-        for name in ("columns", "cv", "balance", "separator", "coverage"):
+        for name in ("columns", "cv", "balance", "separator", "coverage", "weights", "tune", "shots", "templates", "alignment"):
             if getattr(options, name) is not None:
+                raise UsageError(f"{name} is not for the task {self.name}; leave it out.")
+        for name in ("least_items", "out_of_fold"):
+            if getattr(options, name) not in (getattr(TrainOptions, name), 0):
                 raise UsageError(f"{name} is not for the task {self.name}; leave it out.")
         inputs = strings(options.inputs, "inputs") if options.inputs else list(store.spaces)
         return pairs_to_learn(store, Asked(inputs, options.where, options.group, options.negatives, options.hard, options.seed))
@@ -59,6 +63,8 @@ class Matching(Task):
         return [self.labels(view) for view in views]
 
     def make_head(self, kind: str, **params: Any) -> Head:
+        if kind in PROMPTED:
+            raise UsageError(f"Head {kind!r} begins with the names of classes, and the task {self.name} has none. Use linear.")
         make_head(kind, task=self.heads)  # refuses what is none
         return Matcher(kind, **params)
 

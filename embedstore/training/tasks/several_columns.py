@@ -212,8 +212,9 @@ class SeveralTargets(Task):
     def evaluation_notes(self, judged: Judged) -> list[str]:
         assert isinstance(judged.head, TargetsHead)
         notes = []
-        for learned, (name, _, part) in zip(judged.head.classes_, _each_judged(judged), strict=False):
-            known = np.isin(part.labels.classes, learned)
+        learned = dict(zip(judged.head.targets_, judged.head.classes_, strict=True))
+        for name, _, part in _each_judged(judged):
+            known = np.isin(part.labels.classes, learned[name])
             if not known.all() and isinstance(part.task, Classification):
                 count, strange = int((~known[part.truth]).sum()), ", ".join(map(str, part.labels.classes[~known][:5].tolist()))
                 notes.append(f"{name}: {count:,} items are of classes that the head does not know: {strange}")

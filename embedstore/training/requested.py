@@ -19,6 +19,9 @@ def asked_of(view: View, options: TrainOptions) -> tuple[View, Task, list[str]]:
         _check_several(view, options)
     elif options.weights is not None:
         raise UsageError(f"weights are for several targets; {view.target_name!r} is one. Name more, such as label,price.")
+    for name in ("negatives", "hard"):
+        if getattr(options, name) != getattr(TrainOptions, name):
+            raise UsageError(f"{name} says how pairs are drawn, for the task matching; leave it out.")
     if options.separator is not None:
         view = separated(view, options.separator)
     elif options.task is None:
