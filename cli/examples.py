@@ -37,7 +37,6 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "export-head": (
         "embedstore export-head my.store label label.onnx",
         "embedstore export-head my.store label small.onnx --int8",
-        'embedstore predict my.store --classes "cat,dog" --template "a photo of a {}"',
     ),
     "labels": (
         "embedstore labels my.store label --out wrong.csv --report wrong.html",

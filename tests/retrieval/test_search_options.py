@@ -28,7 +28,7 @@ def test_the_command_has_the_options_with_their_defaults_and_help() -> None:
     typed = {param.name: param for param in typer.main.get_command(app).commands["search"].params}  # type: ignore[attr-defined]
     assert {field.name for field in fields(SearchOptions)} - {"per_group", "spaces"} < typed.keys()
     helped = [field for field in fields(SearchOptions) if "help" in field.metadata]
-    assert len(helped) == 9
+    assert len(helped) == 10
     for field in helped:
         option = typed[field.name]
         assert option.help == field.metadata["help"]

@@ -31,7 +31,7 @@ def test_the_command_has_the_options_with_their_defaults_and_help() -> None:
         option = typed[field.name]
         assert option.help == field.metadata["help"]
         assert option.default == field.default
-        assert option.opts == [f"--{field.name.replace('_', '-')}"]
+        assert option.opts == [field.metadata.get("flag") or f"--{field.name.replace('_', '-')}"]
     assert typed["head"].metavar == "KIND"
     assert (typed["where"].default, typed["no_report"].default) == (None, False)
 

@@ -158,7 +158,7 @@ def test_another_question_begins_anew_and_says_why(store: es.Store, tmp_path: Pa
     copied = telling_store(tmp_path / "b.store", 80)
     tuned(copied, "more", tune=2)
     changed = telling_store(tmp_path / "b.store", 90)
-    report = es.train(changed, "label", head="ridge", tune=2, name="more", **QUICK)
+    report = es.train(changed, "label", head="ridge", tune=2, name="more", replace=True, **QUICK)
     assert any("another generation of the store, items and labels" in note for note in report.notes)
 
 
