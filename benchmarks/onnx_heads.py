@@ -35,11 +35,11 @@ SHORT = {"epochs": 2, "rounds": 4, "patience": 2}
 
 
 def kinds(asked: str | None) -> Iterator[tuple[str, str]]:
-    """(task, kind) of every head that is installed, or of those asked for."""
+    """(task, kind) of every head that is installed, or of those asked for, as KIND or TASK-KIND."""
     more = {"classification": ("balanced", *PROMPTED), "matching": ("matcher",)}
     for task in ("classification", "regression", "multilabel", "several", "matching"):
         for kind in (*heads_for(task), *more.get(task, ())):
-            if asked is None or kind in asked.split(","):
+            if asked is None or {kind, f"{task}-{kind}"} & set(asked.split(",")):
                 yield task, kind
 
 
