@@ -34,20 +34,23 @@ def _numbers(features: PairFeatures, graph: Graph, sides: list[str]) -> Iterator
     ]
     yield _dot(graph, *projected)
     centred = [unit(graph, graph.op("Sub", side, mean)) for side, mean in zip(sides, features.mean_, strict=True)]
-    for side in (0, 1) if features.neighbours else ():
-        for expected in _expected(features, graph, sides[side], side):
+    known = [graph.cast(vectors, np.float32) for vectors in features.known_] if features.neighbours else []
+    for side in range(len(known)):
+        for expected in _expected(features, graph, sides[side], known, side):
             yield _dot(graph, expected, centred[1 - side])
 
 
-def _expected(features: PairFeatures, graph: Graph, vectors: str, side: int) -> Iterator[str]:
-    """By each number of neighbours, what the other side of `vectors` (n, d) should be like, of unit length."""
-    known, partners = features.known_[side], features.known_[1 - side]
-    cosine = graph.product(vectors, known.T, exact=True)  # as int8 others are the nearest
-    most = min(max(features.neighbours), len(known))
+def _expected(features: PairFeatures, graph: Graph, vectors: str, known: list[str], side: int) -> Iterator[str]:
+    """By each number of neighbours, what the other side of `vectors` (n, d) should be like, of unit length.
+
+    Both sides of the `known` pairs (m, d1), (m, d2) stay float16 in the file: as int8 others are the nearest.
+    """
+    cosine = graph.op("MatMul", vectors, graph.op("Transpose", known[side], perm=[1, 0]))
+    most = min(max(features.neighbours), len(features.known_[side]))
     score, near = graph.op("TopK", cosine, np.array([most]), outputs=2, axis=1)
     first = _columns(graph, score, 1)
     weight = graph.op("Exp", graph.op("Mul", graph.op("Sub", score, first), SHARPNESS))
-    found = graph.cast(graph.op("Gather", partners, near), np.float32)  # (n, most, d)
+    found = graph.op("Gather", known[1 - side], near)  # (n, most, d)
     for k in features.neighbours:
         own, those = _columns(graph, weight, k), _columns(graph, found, k)
         total = graph.op("MatMul", graph.op("Unsqueeze", own, np.array([1])), those)
