@@ -1,8 +1,10 @@
 """Does every kind of head say in an ONNX file what it says itself, how large is the file, and how fast one item?
 
 ``python -m benchmarks.onnx_heads [--tiny] [--heads linear,knn] STORE``. The store has spaces ``image`` and ``text`` and columns
-``label`` and, for several labels an item, ``keywords``; heads for numbers learn the length of an item's id. Heads are fitted on
-a copy of the store, exported as float32 and as int8, and compared on up to 4,096 items, with both inputs and with each.
+``label`` and, for several labels an item, ``keywords``; heads for numbers learn the length of an item's id, those for several
+targets the label and that. The texts of classes are the mean vectors of their items, and every second pair that a matcher
+learns is of two items. Heads are fitted on a copy of the store, exported as float32 and as int8, and compared on up to 4,096
+items, with both inputs and with each.
 """
 
 from __future__ import annotations
@@ -18,11 +20,13 @@ import numpy as np
 
 import embedstore as es
 from benchmarks.heads import tiny_store
+from embedstore._core.unit import unit_rows
 from embedstore.errors import HeadError
-from embedstore.heads import make_head
+from embedstore.heads import ClassTexts, Head, TextSide, make_head
 from embedstore.heads.balanced import BalancedHead
 from embedstore.heads.io import HeadRecord, save_head
-from embedstore.registry import heads_for
+from embedstore.heads.matcher import Matcher
+from embedstore.registry import PROMPTED, heads_for
 
 INPUTS = ("image", "text")
 LEAST_ITEMS = 30
@@ -31,10 +35,11 @@ SHORT = {"epochs": 2, "rounds": 4, "patience": 2}
 
 
 def kinds(asked: str | None) -> Iterator[tuple[str, str]]:
-    """(task, kind) of every head that is installed, or of those asked for."""
-    for task in ("classification", "regression", "multilabel"):
-        for kind in (*heads_for(task), *(["balanced"] if task == "classification" else [])):
-            if asked is None or kind in asked.split(","):
+    """(task, kind) of every head that is installed, or of those asked for, as KIND or TASK-KIND."""
+    more = {"classification": ("balanced", *PROMPTED), "matching": ("matcher",)}
+    for task in ("classification", "regression", "multilabel", "several", "matching"):
+        for kind in (*heads_for(task), *more.get(task, ())):
+            if asked is None or {kind, f"{task}-{kind}"} & set(asked.split(",")):
                 yield task, kind
 
 
@@ -44,6 +49,10 @@ def targets(view: es.View, task: str) -> Any:
         return view.target
     if task == "regression":
         return np.array([len(i) for i in view.ids.tolist()], float)
+    if task == "several":
+        return {"label": targets(view, "classification"), "length": targets(view, "regression")}
+    if task == "matching":
+        return np.array(["yes", "no"])[np.arange(len(view)) % 2]
     columns = view.store.items.metadata_columns()
     column = "keywords" if "keywords" in columns else "label"
     texts = view.metadata([column]).column(column).to_pylist()
@@ -55,11 +64,34 @@ def targets(view: es.View, task: str) -> Any:
     return np.fromiter(([w for w in words if w and counts[w] >= least] for words in sets), object, len(sets))
 
 
+def made(view: es.View, task: str, kind: str, more: dict[str, int]) -> Head:
+    """A head to be fitted."""
+    if kind == "balanced":
+        return BalancedHead("linear", "logit-adjust")
+    if task == "matching":
+        return Matcher()
+    return make_head(kind, task=task, texts=class_texts(view) if kind in PROMPTED else None, **more)
+
+
+def class_texts(view: es.View) -> ClassTexts:
+    """Classes with the mean vectors of their items as texts."""
+    classes = sorted(set(targets(view, "classification").tolist()))
+    sides = {}
+    for name, x in view.inputs.items():
+        there = view.present[name]
+        means = [x[there & (view.target == label)].mean(axis=0) for label in classes]
+        sides[name] = TextSide(unit_rows(np.stack(means)))
+    return ClassTexts(classes, sides)
+
+
 def saved(store: es.Store, view: es.View, task: str, kind: str, tiny: bool) -> str:
     """The name of a fitted head."""
-    more = SHORT if tiny else {}
-    head = BalancedHead("linear", "logit-adjust") if kind == "balanced" else make_head(kind, task=task, **more)
-    head.fit(view.inputs, targets(view, task), present=view.present)
+    head, inputs, present = made(view, task, kind, SHORT if tiny else {}), dict(view.inputs), dict(view.present)
+    if task == "matching":  # the second side of every second item is another item's
+        name, pairs = INPUTS[1], np.arange(len(view))
+        pairs[1::2] = np.roll(pairs[1::2], 1)
+        inputs[name], present[name] = inputs[name][pairs], present[name][pairs]
+    head.fit(inputs, targets(view, task), present=present)
     name = f"{task}-{kind}"
     save_head(store.path / "heads" / name, HeadRecord(name, "label", view.specs, head, {"task": task}), {})
     return name
@@ -110,7 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, tuple[es.HeadExpor
         for task, kind in kinds(options.heads):
             name = saved(store, view, task, kind, options.tiny)
             found[name] = exported(store, name, folder, int8=False), exported(store, name, folder, int8=True)
-            print(row(name.replace("-", ", "), *found[name]), flush=True)
+            print(row(name.replace("-", ", ", 1), *found[name]), flush=True)
     return found
 
 

@@ -114,8 +114,8 @@ def test_heads(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_onnx_heads(capsys: pytest.CaptureFixture[str]) -> None:
-    found = onnx_heads.main(["--tiny", "--heads", "linear,knn"])
-    assert len(found) == 6
+    found = onnx_heads.main(["--tiny", "--heads", "linear,knn,prompted-linear,matcher"])
+    assert len(found) == 10
     assert all(one is not None and one.agreement >= 0.99 for pair in found.values() for one in pair)
     assert "| classification, knn |" in capsys.readouterr().out
 

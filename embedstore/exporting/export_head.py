@@ -15,11 +15,18 @@ from embedstore._core.atomic_files import write_bytes
 from embedstore._core.result_files import writing
 from embedstore._core.threads import bounded
 from embedstore.errors import HeadError, UsageError
-from embedstore.exporting import onnx_networks, onnx_trees  # they enter heads into the table of converters
+from embedstore.exporting import (
+    onnx_networks,
+    onnx_pairs,
+    onnx_prompted,
+    onnx_targets,
+    onnx_trees,
+)  # they enter heads into the table
 from embedstore.exporting.export_head_options import ExportHeadOptions
 from embedstore.exporting.onnx_check import LEAST, LEAST_INT8, agreement, middle_ms
 from embedstore.exporting.onnx_graph import EXTRA, Graph
 from embedstore.exporting.onnx_heads import outputs
+from embedstore.heads import TargetsHead
 from embedstore.heads.base import Data
 from embedstore.heads.io import HeadRecord
 from embedstore.heads.onnx_head import SUFFIX, OnnxModel, described, feed, keep, onnx_record
@@ -30,7 +37,7 @@ from embedstore.training.saved import check_fingerprints, find_head, specs_for, 
 
 __all__ = ["HeadExport", "export_head"]
 
-CONVERTERS = (onnx_networks, onnx_trees)
+CONVERTERS = (onnx_networks, onnx_pairs, onnx_prompted, onnx_targets, onnx_trees)
 MOST = 4096
 """Items that it is checked on, drawn at random from those of the store."""
 
@@ -48,8 +55,9 @@ class HeadExport:
     inputs : mapping of name to (d,)
         The model's inputs; with several there is a mask ``NAME:present`` for each.
     output : str
-        ``probabilities`` or ``numbers``.
+        ``probabilities`` or ``numbers``; of several targets ``probabilities:TARGET`` and ``numbers:TARGET``, with commas.
     classes : int
+        Of all targets together, where there are several.
     int8 : bool
     items : int
         Stored items that both heads predicted. With several inputs also without each of them.
@@ -155,9 +163,14 @@ def export_head(
 def _model(record: HeadRecord, int8: bool, more: Mapping[str, Any]) -> tuple[bytes, str]:
     """The model as bytes, and what its output is called."""
     graph = Graph(int8=int8)
-    name, value = outputs(record.head, graph, graph.items(record.head.dims_))
-    graph.output(name, value, record.head.output_shape)
-    return graph.model(described(record, **more)).SerializeToString(), name
+    head = record.head
+    found = outputs(head, graph, graph.items(head.dims_))
+    shapes: list[tuple[int, ...]] = [head.output_shape]
+    if isinstance(head, TargetsHead):
+        shapes = [(len(known),) if len(known) else () for known in head.classes_]
+    for (name, value), shape in zip(found.items(), shapes, strict=True):
+        graph.output(name, value, shape)
+    return graph.model(described(record, **more)).SerializeToString(), ", ".join(found)
 
 
 def _checked(
@@ -188,7 +201,7 @@ def _checked(
         task=task.name,
         inputs=dict(head.dims_),
         output=output,
-        classes=len(getattr(head, "classes_", ())),
+        classes=sum(map(len, head.classes_)) if isinstance(head, TargetsHead) else len(getattr(head, "classes_", ())),
         int8=options.int8,
         items=len(drawn),
         agreement=found.share,

@@ -21,6 +21,8 @@ LEAST, LEAST_INT8 = 0.9999, 0.99
 """Shares of predictions that have to agree."""
 CLOSE, CLOSE_INT8 = 1e-3, 1e-2
 """How far numbers may differ and agree, as a share of their standard deviation."""
+ROUNDING = 1e-6
+"""How far a number may differ as a share of itself: about what float32 holds of it, where all predictions are one number."""
 TIMES, WARM = 200, 10
 
 
@@ -31,7 +33,7 @@ class Agreement:
     Parameters
     ----------
     share : float
-        Of the classes, decisions on labels, or numbers, that are the same.
+        Of the classes, decisions on labels, or numbers, that are the same; of several targets the least of their shares.
     difference : float
         The largest between two probabilities, or two numbers.
     """
@@ -49,10 +51,18 @@ def agreement(task: Task, original: Head, exported: Head, asked: Sequence[tuple[
         What both are asked, as `Head.outputs` takes it.
     """
     pairs = [(_said(task, original, *items), _said(task, exported, *items)) for items in asked]
+    return _agreement(pairs, int8=int8)
+
+
+def _agreement(pairs: Sequence[tuple[Predicted, Predicted]], *, int8: bool) -> Agreement:
+    if targets := pairs[0][0].targets:
+        found = [_agreement([(one.targets[t], other.targets[t]) for one, other in pairs], int8=int8) for t in targets]
+        return Agreement(min(part.share for part in found), max(part.difference for part in found))
     if not len(pairs[0][0].classes):
         numbers = [np.concatenate([pair[k].labels.astype(float) for pair in pairs]) for k in (0, 1)]
         apart = np.abs(numbers[0] - numbers[1])
-        return Agreement(float((apart <= (CLOSE_INT8 if int8 else CLOSE) * numbers[0].std()).mean()), float(apart.max()))
+        close = np.maximum((CLOSE_INT8 if int8 else CLOSE) * numbers[0].std(), ROUNDING * np.abs(numbers[0]))
+        return Agreement(float((apart <= close).mean()), float(apart.max()))
     same = np.concatenate([_same(one, other) for one, other in pairs])
     apart = np.concatenate([np.abs(one.probabilities - other.probabilities).max(axis=1) for one, other in pairs])
     return Agreement(float(same.mean()), float(apart.max()))

@@ -35,7 +35,7 @@ from embedstore.heads import (
 )
 from embedstore.heads.solvers.design_matrix import Standardizer
 
-__all__ = ["blocks", "log_proba", "outputs", "scores"]
+__all__ = ["blocks", "log_proba", "masks", "mixed", "outputs", "scores", "unit"]
 
 LEAST_SQUARE = 1e-30
 """Of the length of a vector: one of zeros stays what it is."""
@@ -54,19 +54,22 @@ def scores(head: Head, graph: Graph, items: Items) -> str:
 
 
 @singledispatch
-def outputs(head: Head, graph: Graph, items: Items) -> tuple[str, str]:
-    """The name of what the model gives out, and its value: ``probabilities`` (n, c), or ``numbers`` (n,)."""
-    return "probabilities", graph.op("Exp", log_proba(head, graph, items))
+def outputs(head: Head, graph: Graph, items: Items) -> dict[str, str]:
+    """What the model gives out, by name: ``probabilities`` (n, c), or ``numbers`` (n,).
+
+    Of several targets each has one of its own, in their order: ``probabilities:TARGET``, ``numbers:TARGET``.
+    """
+    return {"probabilities": graph.op("Exp", log_proba(head, graph, items))}
 
 
 @outputs.register
-def _(head: Labeller, graph: Graph, items: Items) -> tuple[str, str]:
-    return "probabilities", graph.op("Sigmoid", scores(head, graph, items))
+def _(head: Labeller, graph: Graph, items: Items) -> dict[str, str]:
+    return {"probabilities": graph.op("Sigmoid", scores(head, graph, items))}
 
 
 @outputs.register
-def _(head: Regressor, graph: Graph, items: Items) -> tuple[str, str]:
-    return "numbers", scores(head, graph, items)
+def _(head: Regressor, graph: Graph, items: Items) -> dict[str, str]:
+    return {"numbers": scores(head, graph, items)}
 
 
 def log_proba(head: Head, graph: Graph, items: Items) -> str:
@@ -144,7 +147,7 @@ def _late(head: LateHead, graph: Graph, items: Items) -> str:
     names = list(head.members_)
     parts = [log_proba(head.members_[name], graph, items.only([name])) for name in names]
     weights = np.array([head.weights_[name] for name in names], np.float32)
-    share = graph.op("Mul", graph.cast(_masks(graph, items, names), np.float32), weights)
+    share = graph.op("Mul", graph.cast(masks(graph, items, names), np.float32), weights)
     total = graph.op("ReduceSum", share, np.array([1]))
     even = np.full(len(names), 1 / len(names), np.float32)
     share = graph.op("Where", graph.op("Greater", total, 0.0), graph.op("Div", share, graph.op("Max", total, 1e-12)), even)
@@ -194,28 +197,30 @@ def mixed(graph: Graph, shares: str, parts: list[str]) -> str:
     return str(graph.op("Squeeze", graph.op("MatMul", graph.op("Unsqueeze", shares, np.array([1])), stacked), np.array([1])))
 
 
-def _masks(graph: Graph, items: Items, names: list[str]) -> str:
+def unit(graph: Graph, x: str) -> str:
+    """Rows of x (n, d) with unit length; those of zeros stay zeros."""
+    square = graph.op("ReduceSumSquare", x, np.array([1]))
+    return str(graph.op("Div", x, graph.op("Sqrt", graph.op("Max", square, LEAST_SQUARE))))
+
+
+def masks(graph: Graph, items: Items, names: list[str]) -> str:
     """The masks side by side (n, m) bool."""
     return str(graph.op("Concat", *(graph.rows(items.present[name]) for name in names), axis=1))
 
 
 def _absent(graph: Graph, items: Items, names: list[str]) -> str:
-    return graph.cast(graph.op("Not", _masks(graph, items, names)), np.float32)
+    return graph.cast(graph.op("Not", masks(graph, items, names)), np.float32)
 
 
 def _any(graph: Graph, items: Items) -> str:
     """Which items (n,) have any of the inputs."""
-    there = graph.cast(_masks(graph, items, list(items.present)), np.float32)
+    there = graph.cast(masks(graph, items, list(items.present)), np.float32)
     return str(graph.op("Greater", graph.op("ReduceMax", there, np.array([1]), keepdims=0), 0.0))
 
 
 def _unit(standardizer: Standardizer, graph: Graph, items: Items) -> dict[str, str]:
     """Standardised inputs (n, d) of unit length; zeros stay zeros."""
-    out = {}
-    for name, block in blocks(standardizer, graph, items).items():
-        square = graph.op("ReduceSumSquare", block, np.array([1]))
-        out[name] = graph.op("Div", block, graph.op("Sqrt", graph.op("Max", square, LEAST_SQUARE)))
-    return out
+    return {name: unit(graph, block) for name, block in blocks(standardizer, graph, items).items()}
 
 
 def _neighbours(head: KnnHead, graph: Graph, items: Items) -> tuple[str, str, str]:
@@ -227,7 +232,7 @@ def _neighbours(head: KnnHead, graph: Graph, items: Items) -> tuple[str, str, st
     k = min(head.k_, len(known))
     products, near = graph.op("TopK", graph.product(asked, known.T), np.array([k]), outputs=2, axis=1)
     weights = np.array([[head.weights_[name]] for name in names], np.float32)
-    share = graph.op("MatMul", graph.cast(_masks(graph, items, names), np.float32), weights)
+    share = graph.op("MatMul", graph.cast(masks(graph, items, names), np.float32), weights)
     similarity = graph.op("Div", products, graph.op("Max", share, 1e-6))
     first = graph.op("Slice", similarity, np.array([0]), np.array([1]), np.array([1]))
     behind = graph.cast(graph.op("Sub", similarity, first), np.float64)

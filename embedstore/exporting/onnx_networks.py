@@ -10,6 +10,7 @@ from embedstore.exporting.onnx_graph import Array, Graph, Items
 from embedstore.exporting.onnx_heads import blocks, mixed, scores
 from embedstore.heads import AttentionHead, BilinearHead, GatedHead, WeightedHead
 from embedstore.heads.solvers.neural import NeuralHead
+from embedstore.heads.target_networks import TargetNetwork
 
 __all__: list[str] = []
 
@@ -36,12 +37,12 @@ class _Network:
         """(n, m) bool."""
         return str(self.graph.op("Concat", *self.present.values(), axis=1))
 
-    def linear(self, x: str, name: str) -> str:
-        """A layer of torch: x Wᵀ + b."""
-        return self.affine(x, self.weights[f"{name}.weight"], self.weights[f"{name}.bias"])
+    def linear(self, x: str, name: str, *, exact: bool = False) -> str:
+        """A layer of torch: x Wᵀ + b; `exact`, if it is never kept as int8."""
+        return self.affine(x, self.weights[f"{name}.weight"], self.weights[f"{name}.bias"], exact=exact)
 
-    def affine(self, x: str, weight: Array, bias: Array) -> str:
-        return str(self.graph.op("Add", self.graph.product(x, weight.T), bias))
+    def affine(self, x: str, weight: Array, bias: Array, *, exact: bool = False) -> str:
+        return str(self.graph.op("Add", self.graph.product(x, weight.T, exact=exact), bias))
 
     def norm(self, x: str, name: str) -> str:
         weight, bias = self.weights[f"{name}.weight"], self.weights[f"{name}.bias"]
@@ -67,7 +68,8 @@ class _Network:
 @scores.register
 def _weighted(head: WeightedHead, graph: Graph, items: Items) -> str:
     net = _Network(head, graph, items)
-    parts = [net.linear(net.inputs[name], f"layers.{i}") for i, name in enumerate(net.names)]
+    numbers = isinstance(head, TargetNetwork) and not all(map(len, head.classes_))  # as int8 a column of numbers loses most
+    parts = [net.linear(net.inputs[name], f"layers.{i}", exact=numbers) for i, name in enumerate(net.names)]
     shares = graph.op("Where", net.masks, net.weights["weight_logits"], HIDDEN)
     return mixed(graph, graph.op("Softmax", shares, axis=1), parts)
 

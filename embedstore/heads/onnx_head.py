@@ -15,10 +15,11 @@ from embedstore._core.foreign_files import remember, try_once
 from embedstore._core.metadata_features import ColumnEncoder
 from embedstore._core.threads import idle
 from embedstore.errors import CorruptStoreError, EmbedstoreError, HeadError, one_line, reason_of
-from embedstore.heads.base import Array, Data, Float, Head, as_labels
+from embedstore.heads.base import Array, Data, Float, Head, as_labels, log_softmax
 from embedstore.heads.io import HeadRecord
 from embedstore.heads.label_sets import Labeller, log_odds_of
 from embedstore.heads.regressors import Regressor
+from embedstore.heads.several_targets import TargetsHead
 from embedstore.registry import require
 from embedstore.spec import EncoderSpec
 
@@ -41,14 +42,14 @@ class OnnxModel(Head):
 
     _session: Any
 
-    def ask(self, data: Data) -> Array:
-        """What the model gives out for checked data (n, …) float32."""
+    def ask(self, data: Data) -> list[Array]:
+        """What the model gives out for checked data: (n, …) float32 each, one unless there are several targets."""
         found = [self._ask(data.take(np.arange(lo, min(lo + BLOCK, len(data))))) for lo in range(0, len(data), BLOCK)]
-        return np.concatenate(found)
+        return [np.concatenate(parts) for parts in zip(*found, strict=True)]
 
-    def _ask(self, data: Data) -> Array:
+    def _ask(self, data: Data) -> list[Array]:
         try:
-            return np.asarray(self._session.run(None, feed(data))[0])
+            return [np.asarray(value) for value in self._session.run(None, feed(data))]
         except Exception as error:  # onnxruntime has no class of its own for them
             raise HeadError(f"onnxruntime cannot run the model: {one_line(error, 200)}") from error
 
@@ -59,7 +60,7 @@ class OnnxClassifier(OnnxModel):
     kind = "onnx"
 
     def _logits(self, data: Data) -> Array:
-        return np.log(np.maximum(self.ask(data), LEAST))
+        return _logs(self.ask(data)[0])
 
 
 class OnnxLabeller(Labeller, OnnxModel):
@@ -68,7 +69,7 @@ class OnnxLabeller(Labeller, OnnxModel):
     kind = "onnx_multilabel"
 
     def _logits(self, data: Data) -> Array:
-        return log_odds_of(self.ask(data).astype(np.float64))
+        return log_odds_of(self.ask(data)[0].astype(np.float64))
 
 
 class OnnxRegressor(Regressor, OnnxModel):
@@ -77,10 +78,20 @@ class OnnxRegressor(Regressor, OnnxModel):
     kind = "onnx_regression"
 
     def values(self, data: Data) -> Float:
-        return self.ask(data).astype(np.float64)
+        return self.ask(data)[0].astype(np.float64)
 
 
-_MODELS: tuple[type[OnnxModel], ...] = (OnnxClassifier, OnnxLabeller, OnnxRegressor)
+class OnnxTargets(TargetsHead, OnnxModel):
+    """Several targets, each a class or a number."""
+
+    kind = "onnx_several"
+
+    def values(self, data: Data) -> list[Float]:
+        said = zip(self.ask(data), self.classes_, strict=True)
+        return [log_softmax(_logs(values)) if len(known) else values.astype(np.float64) for values, known in said]
+
+
+_MODELS: tuple[type[OnnxModel], ...] = (OnnxClassifier, OnnxLabeller, OnnxRegressor, OnnxTargets)
 MODELS: dict[str, type[OnnxModel]] = {model.task: model for model in _MODELS}
 """By what heads predict; see `Head.task`."""
 
@@ -106,13 +117,14 @@ def described(record: HeadRecord, **more: Any) -> dict[str, str]:
         "kind": head.kind,
         "target": record.target,
         "predicts": head.task,
-        "classes": head.classes_.tolist() if hasattr(head, "classes_") else [],
+        "classes": _classes(head),
         "dims": head.dims_,
         "fingerprints": {name: spec.fingerprint for name, spec in record.inputs.items()},
         "encoders": {name: spec.to_dict() for name, spec in record.inputs.items()},
         "columns": None if record.columns is None else record.columns.to_dict(),
         "report": {name: record.report[name] for name in TOLD if name in record.report},
         **({"thresholds": head.thresholds_.tolist()} if isinstance(head, Labeller) else {}),
+        **({"targets": head.targets_} if isinstance(head, TargetsHead) else {}),
         **more,
     }
     return {name: json.dumps(value, ensure_ascii=False) for name, value in said.items()}
@@ -174,7 +186,10 @@ def _record(session: Any, said: Mapping[str, Any]) -> HeadRecord:
     made._session = session
     made.dims_ = {str(name): int(dim) for name, dim in said["dims"].items()}
     made.calibration_ = 1.0
-    made.classes_ = as_labels(said["classes"])
+    if isinstance(made, OnnxTargets):
+        made._restore_targets(said["targets"], said["classes"])
+    else:
+        made.classes_ = as_labels(said["classes"])
     if isinstance(made, OnnxLabeller):
         made.thresholds_ = np.asarray(said["thresholds"], np.float64)
     specs = {name: EncoderSpec.from_dict(encoder) for name, encoder in said["encoders"].items()}
@@ -182,6 +197,17 @@ def _record(session: Any, said: Mapping[str, Any]) -> HeadRecord:
         raise ValueError(f"its inputs are {made.dims_}")
     columns = ColumnEncoder.from_dict(said["columns"]) if said["columns"] else None
     return HeadRecord(str(said["name"]), str(said["target"]), specs, made, dict(said["report"]), columns)
+
+
+def _classes(head: Head) -> list[Any]:
+    """The classes (c,) as JSON values, those (t, c) of each of several targets, or none."""
+    if isinstance(head, TargetsHead):
+        return [known.tolist() for known in head.classes_]
+    return list(head.classes_.tolist()) if hasattr(head, "classes_") else []
+
+
+def _logs(probabilities: Array) -> Array:
+    return np.log(np.maximum(probabilities, LEAST))
 
 
 def _session(model: bytes) -> Any:

@@ -19,6 +19,7 @@ from embedstore.errors import HeadError
 from embedstore.evaluation.paired import Codes, content_codes
 from embedstore.heads.aligner import MIN_PAIRS, Aligner, even_folds
 from embedstore.heads.base import Array, HeadState
+from embedstore.heads.knn import nearest
 
 NEIGHBOURS = 5, 20
 """How many of the nearest known pairs are asked; each gives a number in each direction."""
@@ -99,16 +100,11 @@ class PairFeatures:
 
     def _expected(self, vectors: Array, side: int) -> list[npt.NDArray[np.float32]]:
         """By each number of neighbours, what the other side of `vectors` (n, d) should be like: centred, of unit length."""
-        known, partners = (self.known_[k].astype(np.float32) for k in (side, 1 - side))
-        most = min(max(self.neighbours), len(known))
+        known, partners = self.known_[side], self.known_[1 - side].astype(np.float32)
         found = [np.empty((len(vectors), partners.shape[1]), np.float32) for _ in self.neighbours]
         for lo in range(0, len(vectors), BLOCK):
             block = slice(lo, lo + BLOCK)
-            cosine = vectors[block] @ known.T
-            near = np.argpartition(-cosine, most - 1, axis=1)[:, :most]
-            score = np.take_along_axis(cosine, near, axis=1)
-            order = np.argsort(-score, axis=1, kind="stable")
-            near, score = np.take_along_axis(near, order, axis=1), np.take_along_axis(score, order, axis=1)
+            near, score = nearest([known], vectors[block], max(self.neighbours))
             weight = np.exp(SHARPNESS * (score - score[:, :1]))
             for k, out in zip(self.neighbours, found, strict=True):
                 mean = np.einsum("nk,nkd->nd", weight[:, :k], partners[near[:, :k]]) / weight[:, :k].sum(axis=1, keepdims=True)

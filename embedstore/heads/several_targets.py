@@ -165,13 +165,17 @@ class TargetsHead(Head):
     @classmethod
     def from_state(cls, params: Mapping[str, Any], state: HeadState) -> Self:
         head = cls(**params)
-        head.targets_ = {str(name): str(kind) for name, kind in state.config["targets"].items()}
-        head.classes_ = _objects([as_labels(known) for known in state.config["classes"]])
+        head._restore_targets(state.config["targets"], state.config["classes"])
         head.dims_ = dict(state.config["dims"])
-        if [CLASSES if len(known) else NUMBERS for known in head.classes_] != [*head.targets_.values()] or not head.targets_:
-            raise ValueError(f"its targets are {head.targets_}, and have {[len(known) for known in head.classes_]} classes")
         head._restore(state)
         return head
+
+    def _restore_targets(self, targets: Mapping[str, Any], classes: Sequence[Any]) -> None:
+        """Take what a saved head says of its targets; `ValueError` where it contradicts itself."""
+        self.targets_ = {str(name): str(kind) for name, kind in targets.items()}
+        self.classes_ = _objects([as_labels(known) for known in classes])
+        if [CLASSES if len(known) else NUMBERS for known in self.classes_] != [*self.targets_.values()] or not self.targets_:
+            raise ValueError(f"its targets are {self.targets_}, and have {[len(known) for known in self.classes_]} classes")
 
 
 def as_targets(y: Array | Mapping[str, Any], n: int) -> Array:

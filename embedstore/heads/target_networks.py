@@ -27,7 +27,7 @@ class _LetGoError(Exception):
     """Nothing is learned of the target that this names."""
 
 
-class _TargetNetwork(TargetsHead, NeuralHead):
+class TargetNetwork(TargetsHead, NeuralHead):
     """One trunk; its loss is the weighted sum of the targets' losses, each over the items that have the target.
 
     The loss of a target of classes is cross-entropy, that of numbers the squared error of the standardised number.
@@ -194,25 +194,25 @@ class _TargetNetwork(TargetsHead, NeuralHead):
         super()._restore(state)
 
 
-class WeightedTargets(_TargetNetwork, WeightedHead):
+class WeightedTargets(TargetNetwork, WeightedHead):
     """`WeightedHead` with logits, or a number, for each target; the weights of the modalities are shared."""
 
     kind = "weighted_several"
 
 
-class GatedTargets(_TargetNetwork, GatedHead):
+class GatedTargets(TargetNetwork, GatedHead):
     """`GatedHead` with an output for each target."""
 
     kind = "gated_several"
 
 
-class BilinearTargets(_TargetNetwork, BilinearHead):
+class BilinearTargets(TargetNetwork, BilinearHead):
     """`BilinearHead` with an output for each target."""
 
     kind = "bilinear_several"
 
 
-class AttentionTargets(_TargetNetwork, AttentionHead):
+class AttentionTargets(TargetNetwork, AttentionHead):
     """`AttentionHead` with an output for each target."""
 
     kind = "attention_several"

@@ -11,19 +11,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from helpers import run
 
 import embedstore as es
 from embedstore.errors import EmbedstoreError, FingerprintError, HeadError, UsageError
 from embedstore.exporting import export_head as exporting
+from embedstore.exporting.onnx_check import agreement
 from embedstore.exporting.onnx_graph import Graph
-from embedstore.heads import EnsembleHead, Head, make_head
+from embedstore.heads import ClassTexts, EnsembleHead, Head, TextSide, make_head
 from embedstore.heads.balanced import BalancedHead
 from embedstore.heads.io import HeadRecord
+from embedstore.heads.matcher import Matcher
 from embedstore.heads.onnx_head import load_onnx
-from embedstore.registry import heads_for
+from embedstore.registry import PROMPTED, heads_for
 from embedstore.sources import MemorySource
+from embedstore.training.tasks.base import task_called
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -35,12 +39,25 @@ OURS = {"encoding-type": '"embedstore-onnx-head"', "encoding-version": "1"}
 
 
 def heads() -> Iterator[Any]:
-    for task in ("classification", "regression", "multilabel"):
+    for task in ("classification", "regression", "multilabel", "several"):
         for kind in heads_for(task):
             more = LADDER if kind == "auto" else SHORT
             yield pytest.param(task, lambda t=task, k=kind, m=more: make_head(k, task=t, **m), id=f"{task}-{kind}")
+    for kind in PROMPTED:
+        yield pytest.param("classification", lambda k=kind: make_head(k, texts=texts()), id=kind)
+    yield pytest.param("matching", lambda: Matcher(), id="matcher")
+    yield pytest.param("matching", lambda: Matcher(neighbours=()), id="matcher-cosine")
     yield pytest.param("classification", lambda: EnsembleHead(method="stack"), id="stack")
     yield pytest.param("classification", lambda: BalancedHead("late", "logit-adjust"), id="balanced")
+
+
+def texts() -> ClassTexts:
+    """Texts of the three classes and of one without an item: beside images through an alignment, beside texts as they are."""
+    rng = np.random.default_rng(1)
+    vectors = {d: (x := rng.normal(size=(4, d))) / np.linalg.norm(x, axis=1, keepdims=True) for d in (5, 6)}
+    side = {d: value.astype(np.float32) for d, value in vectors.items()}
+    mean, weight = rng.normal(size=8).astype(np.float32) * 0.1, rng.normal(size=(8, 5)).astype(np.float32)
+    return ClassTexts([0, 1, 2, 3], {"image": TextSide(side[5], mean=mean, weight=weight), "text": TextSide(side[6])})
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +70,11 @@ def data() -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     present["image"][:3] = present["text"][:3] = False
     inputs = {name: np.where(present[name][:, None], x, np.nan).astype(np.float32) for name, x in inputs.items()}
     sets = np.fromiter((["abc"[k], *("d" * (i % 2))] for i, k in enumerate(y)), object, N)
-    return inputs, present, {"classification": y, "regression": y + rng.normal(size=N), "multilabel": sets}
+    numbers = y + rng.normal(size=N)
+    some = np.where(np.arange(N) % 9, numbers, np.nan), np.where(np.arange(N) % 7, np.array(["ä", "b", "c"], object)[y], None)
+    several = dict(zip(("price", "ä: b"), some, strict=True))
+    one = {"classification": y, "regression": numbers, "multilabel": sets, "matching": np.array(["no", "yes"])[y % 2]}
+    return inputs, present, {**one, "several": several}
 
 
 def converted(head: Head, tmp_path: Path, *, int8: bool = False) -> Head:
@@ -75,6 +96,11 @@ def test_every_head_says_the_same_in_onnx(task: str, make: Any, data: Any, tmp_p
     here, there = head.predict(inputs, present=present), found.predict(inputs, present=present)
     if task == "regression":
         np.testing.assert_allclose(there, here, rtol=1e-4)
+        return
+    if task == "several":
+        assert there["ä: b"].tolist() == here["ä: b"].tolist()
+        said = (np.exp(one.outputs(inputs, present=present)) for one in (found, head))
+        np.testing.assert_allclose(*said, rtol=1e-4, atol=2e-5)
         return
     assert there.tolist() == here.tolist()
     assert found.classes_.tolist() == head.classes_.tolist()
@@ -133,6 +159,62 @@ def test_an_exported_head_predicts_with_onnxruntime_alone(trained: es.Store, tmp
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.split("\n")[0] == here.labels[0]
+
+
+@pytest.mark.parametrize(
+    ("target", "how"),
+    [
+        ("label,price", {"head": "linear"}),
+        ("label", {"head": "tip-adapter", "inputs": ["text"]}),
+        (None, {"task": "matching", "inputs": ["image", "text"]}),
+    ],
+    ids=["several", "tip-adapter", "matching"],
+)
+def test_predictions_of_a_file_are_a_table_like_those_of_its_head(
+    trained: es.Store, tmp_path: Path, target: str | None, how: dict[str, Any]
+) -> None:
+    es.train(trained, target, name="h", out_of_fold=0, report=False, **how)
+    assert es.export_head(trained, "h", tmp_path / "h.onnx").agreement == 1.0
+    heads = {"here.parquet": "h", "there.parquet": tmp_path / "h.onnx"}
+    here, there = (pq.read_table(es.predict(trained, head).save(tmp_path / name)) for name, head in heads.items())
+    assert there.column_names == here.column_names
+    for name in here.column_names:
+        one, other = here[name].to_pylist(), there[name].to_pylist()
+        assert other == (pytest.approx(one, rel=1e-4, abs=1e-6) if isinstance(one[0], float) else one)
+    if target is None:
+        pairs = [("i1", "i2"), ("i3", "i3")]
+        of_pairs = [es.predict(trained, head, pairs=pairs).probabilities for head in heads.values()]
+        np.testing.assert_allclose(*of_pairs, atol=1e-6)
+
+
+def test_a_file_whose_targets_contradict_its_classes_is_one_line(data: Any, tmp_path: Path) -> None:
+    inputs, present, learned = data
+    head: Any = make_head("linear", task="several").fit(inputs, learned["several"], present=present)
+    found: Any = converted(head, tmp_path)
+    assert [one.name for one in found._session.get_outputs()] == ["numbers:price", "probabilities:ä: b"]
+    head.targets_ = dict.fromkeys(head.targets_, "regression")
+    with pytest.raises(HeadError, match=r"metadata is damaged .*its targets are .*and have \[0, 3\] classes"):
+        converted(head, tmp_path)
+
+
+def test_a_target_that_nothing_was_learned_of_stays_its_constant(data: Any, tmp_path: Path) -> None:
+    inputs, present, learned = data
+    head: Any = make_head("weighted", task="several", **SHORT).fit(inputs, learned["several"], present=present)
+    head.unlearned_ = list(head.targets_)
+    found = converted(head, tmp_path).outputs(inputs, present=present)
+    np.testing.assert_allclose(found, head.outputs(inputs, present=present), rtol=1e-6)
+    compared = agreement(task_called("several"), head, converted(head, tmp_path), [(inputs, present)], int8=False)
+    assert compared.share == 1.0
+
+
+def test_items_that_few_shot_classes_tie_for_are_decided_alike(tmp_path: Path) -> None:
+    """Without an input every class of the cache says the same, to the last bit in both."""
+    rng = np.random.default_rng(0)
+    X = {name: rng.normal(size=(48, d)).astype(np.float32) for name, d in (("image", 8), ("text", 6))}
+    head = make_head("tip-adapter", texts=texts()).fit(X, np.arange(48) % 3)
+    nothing = {name: np.zeros(48, bool) for name in X}
+    here, there = (one.predict(X, present=nothing).tolist() for one in (head, converted(head, tmp_path)))
+    assert there == here
 
 
 def test_the_metadata_tells_classes_encoders_and_the_check(trained: es.Store, tmp_path: Path) -> None:
