@@ -88,6 +88,7 @@ def test_a_picture_is_dropped_and_a_result_is_clicked(page: Any, store: es.Store
     second = ids(page)[1]
     page.locator("#results .card-main").nth(1).click()
     page.locator(".token-query", has_text=f"like {second}").wait_for()
+    until(page, "(id) => ![...document.querySelectorAll('#results .card')].some((card) => card.dataset.id === id)", second)
     settled(page)
     assert second not in ids(page)  # it is the question, and stands in the box
     shared = page.url

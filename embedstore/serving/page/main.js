@@ -68,6 +68,12 @@ async function run(store) {
   }
 
   pageKeys(async () => {
+    const box = document.getElementById("words");
+    if (box?.offsetParent) { // on the page: at once, so that what is typed next goes into it
+      box.focus();
+      box.select();
+      return;
+    }
     if (state().view !== "search" && state().view !== "teach") go({ view: "search" });
     const view = await viewOf("search", store, reload);
     requestAnimationFrame(() => { view.input.focus(); view.input.select(); });
