@@ -94,6 +94,7 @@ def test_a_film_that_was_cut_off_gives_the_frames_that_it_has() -> None:
         (film(list(range(24)))[:200], "no video that FFmpeg reads|without a frame"),
         (sound(wave(0.1)), "without a video stream"),
     ],
+    ids=["empty", "a picture", "cut off", "a sound"],
 )
 def test_what_is_no_film_is_one_failure(payload: bytes, said: str) -> None:
     with pytest.raises(PayloadError, match=said):

@@ -72,8 +72,9 @@ def test_every_odd_sound_has_one_vector(logmel: Any, kind: str) -> None:
         (ODD["FLAC"][:30], "no sound that libsndfile reads"),
         (sound(np.zeros(0)), "without samples"),
         (sound(np.array([0.1, np.nan, 0.2]), subtype="FLOAT"), "not finite"),
-        (sound(np.zeros(8), 1) * 1 + b"", None),
+        (sound(np.zeros(8), 1), None),
     ],
+    ids=["empty", "a picture", "cut off", "without samples", "not finite", "slow"],
 )
 def test_what_is_no_sound_is_one_failure(logmel: Any, payload: bytes, said: str | None) -> None:
     if said is None:  # 8 samples at 1 Hz are 8 seconds
