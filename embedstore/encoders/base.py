@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore._core.device_errors import device_failure
+from embedstore._core.pieces import Pieces
 from embedstore._core.slabs import Pin
 from embedstore.encoders.names import EncoderName
 from embedstore.errors import EmbedstoreError, EncoderError, EncoderOutOfMemoryError, PayloadError, UsageError, one_line
@@ -53,6 +54,8 @@ class EncoderRequest:
         ``torch.compile``, which takes up to a minute before the first batch.
     max_pixels : int
         Larger images are failures.
+    pieces : bool
+        The vectors of all frames or windows are kept, beside their mean; asked for by a name that ends in ``+pieces``.
     windows : bool
         Long texts are encoded in overlapping windows whose vectors are averaged; asked for by a name that ends in
         ``+windows``.
@@ -75,6 +78,7 @@ class EncoderRequest:
     runtime: str = "auto"
     max_pixels: int = 178_956_970
     windows: bool = False
+    pieces: bool = False
     pooling: str | None = None
     prompt: str | None = None
     query_prompt: str | None = None
@@ -138,7 +142,8 @@ class Encoder(Protocol):
 
     One that puts something else before a query than before an item has ``queries``, the encoder of queries; one that knows
     under which licence its weights are has ``license``, a string; one whose vectors may be cut has ``matryoshka``, where its
-    model says so, or the empty text.
+    model says so, or the empty text. One that makes several vectors of a payload has ``pieces``, a word for one of them
+    such as ``"frame"``, and ``encode_pieces(batch)``, which returns what `encode` does and the `Pieces` of the batch.
     `prepare` is called from many threads at once, `encode` from one. Models are loaded when `encode` first needs them,
     so that `spec` stays cheap where it can.
     """
@@ -174,6 +179,19 @@ class Encoder(Protocol):
 
     def provenance(self) -> Mapping[str, str]:
         """Library versions and device; for people, never compared."""
+
+
+def pieces_of(encoder: Encoder) -> str | None:
+    """What the encoder makes several of, such as ``"frame"``; None where a payload has one vector."""
+    return getattr(encoder, "pieces", None)
+
+
+def encoded(encoder: Encoder, batch: Sequence[Any]) -> tuple[Vectors, Pieces | None]:
+    """What `encoder` makes of n prepared payloads: vectors (n, dim), and their pieces where it has such."""
+    if pieces_of(encoder) is None:
+        return encoder.encode(batch), None
+    vectors, pieces = encoder.encode_pieces(batch)  # type: ignore[attr-defined]
+    return vectors, pieces
 
 
 def stands_for(encoder: Encoder, faster: str, plain: str) -> bool:

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from embedstore._core.pieces import Pieces
 from embedstore._core.unit import unit_rows
-from embedstore.encoders.base import Encoder, EncoderRequest, Outside, Vectors, outside_of, prepare_all, stands_for
+from embedstore.encoders.base import Encoder, EncoderRequest, Outside, Vectors, outside_of, pieces_of, prepare_all, stands_for
 from embedstore.errors import UsageError
 
 SAMPLE = 2000
@@ -82,6 +83,14 @@ class Cut:
 
     def encode(self, batch: Sequence[Any]) -> Vectors:
         return self._cut(self.encoder.encode(batch))
+
+    @property
+    def pieces(self) -> str | None:
+        return pieces_of(self.encoder)
+
+    def encode_pieces(self, batch: Sequence[Any]) -> tuple[Vectors, Pieces]:
+        vectors, pieces = self.encoder.encode_pieces(batch)  # type: ignore[attr-defined]
+        return self._cut(vectors), replace(pieces, vectors=cut(pieces.vectors, self.spec.dim))
 
     def provenance(self) -> Mapping[str, str]:
         return self.encoder.provenance()

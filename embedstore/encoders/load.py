@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from embedstore.encoders.base import Encoder, EncoderRequest
+from embedstore.encoders.base import Encoder, EncoderRequest, pieces_of
 from embedstore.encoders.cut import shortened
-from embedstore.encoders.names import ALIASES, WINDOWS, EncoderName
+from embedstore.encoders.names import ALIASES, PIECES, WINDOWS, EncoderName
 from embedstore.encoders.trust import absolute_name, refuse_foreign
 from embedstore.errors import UsageError
 from embedstore.registry import ENCODERS
@@ -34,8 +34,8 @@ def load_encoder(
     Parameters
     ----------
     name : str
-        ``FAMILY`` or ``FAMILY:MODEL``, or one of `ALIASES`; then ``@POOLING``, ``@DIMENSIONS`` and ``+windows`` as wanted. The
-        encoder records a path in it as an absolute one.
+        ``FAMILY`` or ``FAMILY:MODEL``, or one of `ALIASES`; then ``@POOLING``, ``@DIMENSIONS``, ``+windows`` and ``+pieces``
+        as wanted. The encoder records a path in it as an absolute one.
     modality : str
         One of `embedstore.spec.MODALITIES`.
     prompt, query_prompt, force, recorded
@@ -66,6 +66,7 @@ def load_encoder(
         precision,
         runtime,
         windows=parsed.windows,
+        pieces=parsed.pieces,
         pooling=parsed.pooling,
         prompt=prompt,
         query_prompt=query_prompt,
@@ -99,6 +100,8 @@ def _refuse_ignored(request: EncoderRequest, parsed: EncoderName, encoder: Encod
     """What was asked of an encoder that knows nothing of it."""
     if request.windows and "windows" not in encoder.spec.preprocessing:
         raise UsageError(f"{parsed.plain} does not take {WINDOWS}: only text models of sentence-transformers do.")
+    if request.pieces and request.recorded is None and pieces_of(encoder) is None:
+        raise UsageError(f"{parsed.plain} does not take {PIECES}: frames:, clap: and hf-audio: do.")
     if request.pooling and encoder.spec.pooling != request.pooling:
         raise UsageError(f"{parsed.plain} does not take @{request.pooling}: only image models of timm do.")
     if (request.prompt or request.query_prompt) and not hasattr(encoder, "queries"):

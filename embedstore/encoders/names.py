@@ -1,4 +1,4 @@
-"""How an encoder is named: ``FAMILY:MODEL[@POOLING][@DIMENSIONS][+windows]``."""
+"""How an encoder is named: ``FAMILY:MODEL[@POOLING][@DIMENSIONS][+windows][+pieces]``."""
 
 from __future__ import annotations
 
@@ -29,13 +29,14 @@ SCHEMES = ("hf-hub", "local-dir")
 """Where open_clip and timm find models that they do not know by name: ``hf-hub:ORG/NAME``, ``local-dir:FOLDER``."""
 
 POOLINGS = ("token", "avg", "token+avg")
-WINDOWS = "+windows"
+WINDOWS, PIECES = "+windows", "+pieces"
 
 FRAMES = "frames:"
 """What stands before the name of an encoder of images that videos go through, and before it the number of frames."""
 
 _SUFFIX = re.compile(
-    r"(?P<rest>.+?)(?:@(?P<pooling>token\+avg|token|avg))?(?:@(?P<dim>\d+))?(?P<windows>\+windows)?", re.DOTALL
+    r"(?P<rest>.+?)(?:@(?P<pooling>token\+avg|token|avg))?(?:@(?P<dim>\d+))?(?P<windows>\+windows)?(?P<pieces>\+pieces)?",
+    re.DOTALL,
 )
 
 
@@ -52,12 +53,14 @@ class EncoderName:
     dim : int, optional
         How many leading numbers of a vector are kept.
     windows : bool
+    pieces : bool
     """
 
     plain: str
     pooling: str | None = None
     dim: int | None = None
     windows: bool = False
+    pieces: bool = False
 
     @classmethod
     def parse(cls, name: str) -> EncoderName:
@@ -66,7 +69,8 @@ class EncoderName:
         if found is None:
             return cls(name)
         dim = found["dim"]
-        return cls(found["rest"], found["pooling"], None if dim is None else int(dim), found["windows"] is not None)
+        asked = {word: found[word] is not None for word in ("windows", "pieces")}
+        return cls(found["rest"], found["pooling"], None if dim is None else int(dim), **asked)
 
     @classmethod
     def spelled_out(cls, name: str) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from embedstore._core.pieces import Pieces
 from embedstore._core.unit import unit_rows
 from embedstore.encoders.base import EncoderRequest, Vectors
 from embedstore.encoders.payloads.sounds import Samples, decode_sound, provenance, windows
@@ -101,7 +102,8 @@ class SoundEncoder:
         load: Callable[[], torch.nn.Module],
         request: EncoderRequest,
     ) -> None:
-        self.spec = spec
+        self.pieces = "window" if request.pieces else None
+        self.spec = replace(spec, preprocessing={**spec.preprocessing, "pieces": self.pieces}) if self.pieces else spec
         self.lanes = len(request.devices)
         self._windowing = windowing
         self._features = features
@@ -131,6 +133,23 @@ class SoundEncoder:
         return Prepared([self._features(window) for window in cut], np.array([len(window) for window in cut], np.float64))
 
     def start(self, batch: Sequence[Prepared]) -> Pending:
+        found = self._started(batch)
+        return lambda: self._means(batch, found())
+
+    def encode(self, batch: Sequence[Prepared]) -> Vectors:
+        return self.start(batch)()
+
+    def encode_pieces(self, batch: Sequence[Prepared]) -> tuple[Vectors, Pieces]:
+        """Vectors (n, dim) of sounds, and those of their windows with their seconds."""
+        found = self._started(batch)()
+        counts = np.array([len(sound.windows) for sound in batch])
+        ends = [np.cumsum(sound.weights) for sound in batch]
+        places = [np.stack([end - sound.weights, end], axis=1) for sound, end in zip(batch, ends, strict=True)]
+        pieces = self._united(found) if self.spec.normalized else found
+        return self._means(batch, found), Pieces(pieces, counts, np.concatenate(places) / self._windowing.rate)
+
+    def _started(self, batch: Sequence[Prepared]) -> Pending:
+        """Waits for the vectors (m, dim) of all windows."""
         every = [window for sound in batch for window in sound.windows]
         begun = [(at, self.model.start(*inputs)) for at, inputs in self._calls(every)]
 
@@ -138,12 +157,9 @@ class SoundEncoder:
             found = np.empty((len(every), self.spec.dim), np.float32)
             for at, pending in begun:
                 found[at] = pending()[: len(at)]
-            return self._means(batch, found)
+            return found
 
         return wait
-
-    def encode(self, batch: Sequence[Prepared]) -> Vectors:
-        return self.start(batch)()
 
     def provenance(self) -> Mapping[str, str]:
         return {**self.model.provenance(), **provenance(), "transformers": version("transformers")}
@@ -168,7 +184,10 @@ class SoundEncoder:
         means = (sums / np.add.reduceat(weights, starts, axis=0)).astype(np.float32)
         if not self.spec.normalized:
             return means
-        return np.concatenate([unit_rows(row[None]) for row in means])  # of many rows at once the last bit may differ
+        return self._united(means)
+
+    def _united(self, vectors: Vectors) -> Vectors:
+        return np.concatenate([unit_rows(row[None]) for row in vectors])  # of many rows at once the last bit may differ
 
     @property
     def _lengths(self) -> tuple[int, int]:

@@ -26,7 +26,8 @@ def carried(space: Space, old_row: Rows, keep: npt.NDArray[np.bool_], row: Rows)
     has = at[space.has(old_row[at])]
     before = recorded_failures(space, np.where(keep, old_row, -1))
     failures = [failure._replace(row=int(row[i])) for i, failure in before.items()]
-    return NewVectors(row[has], space.take(old_row[has]), space.hash_of(old_row[has]), failures_table(failures))
+    pieces = None if space.pieces is None else space.pieces.of(old_row[has])
+    return NewVectors(row[has], space.take(old_row[has]), space.hash_of(old_row[has]), failures_table(failures), pieces)
 
 
 def recorded_failures(space: Space, rows: Rows) -> dict[int, Failure]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +13,7 @@ import numpy.typing as npt
 
 from embedstore._core.distinct import distinct
 from embedstore._core.keys import Keys, KeyTable
+from embedstore._core.pieces import Pieces
 from embedstore.encoders.base import Encoder
 from embedstore.errors import EncoderError, PayloadError
 from embedstore.ingest.rounding import lost_direction, refusal
@@ -45,6 +48,7 @@ class SpaceState:
         self._claimed = KeyTable(space.root)
         self.claims = 0
         self._blocks: deque[tuple[Rows, Array]] = deque()
+        self._pieces: dict[int, _Held] = {}
         self._closed: list[_Closed] = []
         self._closed_until = 0
 
@@ -99,10 +103,11 @@ class SpaceState:
         self.claims += len(first)
         return claim, copy, fresh[np.sort(first)]
 
-    def put(self, claims: Rows, vectors: Array) -> None:
+    def put(self, claims: Rows, vectors: Array, pieces: Pieces | None = None) -> None:
         """Keep encoded vectors (n, dim) float32 in the stored dtype; a vector that is not finite becomes a failure.
 
-        Those that the stored dtype cannot hold are noted in `unfit`, with what to say of each.
+        Those that the stored dtype cannot hold are noted in `unfit`, with what to say of each. So are `pieces`, of an encoder
+        that makes such.
         """
         if vectors.shape != (len(claims), self.space.dim):
             raise EncoderError(
@@ -110,9 +115,23 @@ class SpaceState:
                 f"expected {(len(claims), self.space.dim)}. Mend the encoder."
             )
         finite = np.isfinite(vectors).all(axis=1)
+        if pieces is not None:
+            self._check_pieces(pieces, len(claims))
+            finite &= pieces.every(np.isfinite(pieces.vectors).all(axis=1))
         for claim in claims[~finite]:
             self.fail(int(claim), PayloadError("encode", "the encoder returned a vector that is not finite"))
-        claims, vectors = claims[finite], vectors[finite]
+        claims = claims[finite]
+        self._blocks.append((claims, self._stored(claims, vectors[finite])))
+        if pieces is not None:
+            pieces = pieces.take(finite)
+            pieces = replace(pieces, vectors=self._stored(np.repeat(claims, pieces.counts), pieces.vectors))
+            for claim, start, count in zip(claims.tolist(), pieces.starts.tolist(), pieces.counts.tolist(), strict=True):
+                own = slice(start, start + count)
+                self._pieces[claim] = _Held(pieces.vectors[own].copy, pieces.places[own].copy())
+        self.encoded += len(claims)
+
+    def _stored(self, claims: Rows, vectors: Array) -> Array:
+        """Vectors (n, dim) of `claims` (n,) in the stored dtype; those that it cannot hold are noted."""
         largest = np.abs(vectors).max(axis=1, initial=0)
         with np.errstate(over="ignore"):
             stored = vectors.astype(self.space.dtype)
@@ -120,8 +139,16 @@ class SpaceState:
         for i in np.flatnonzero(unfit):
             again = "--dtype float32" + (", in a space of its own (NAME=ENCODER)" if len(self.space) else "")
             self.unfit[int(claims[i])] = refusal(self.space.dtype, float(largest[i]), again=again)
-        self._blocks.append((claims, stored))
-        self.encoded += len(claims)
+        return stored
+
+    def _check_pieces(self, pieces: Pieces, payloads: int) -> None:
+        shapes = pieces.vectors.shape, pieces.counts.shape, pieces.places.shape
+        total = int(pieces.counts.sum())
+        if shapes != ((total, self.space.dim), (payloads,), (total, 2)) or (pieces.counts < 1).any():
+            raise EncoderError(
+                f"{self.encoder.spec.name} returned {pieces.vectors.shape} vectors of pieces, counts of shape "
+                f"{pieces.counts.shape} and places of shape {pieces.places.shape} for {payloads} payloads. Mend the encoder."
+            )
 
     def fail(self, claim: int, error: PayloadError) -> None:
         self.failed[claim] = error
@@ -164,7 +191,21 @@ class SpaceState:
             out[where] = closed.vectors()[found]
         return out
 
-    def committed(self, part: Callable[[], Array], claims: Rows) -> None:
+    def take_pieces(self, claims: Rows) -> Pieces:
+        """The pieces of `claims` (n,), none of which failed, from closed chunks."""
+        held = [self._pieces[claim] for claim in claims.tolist()]
+        vectors = [np.empty((0, self.space.dim), self.space.dtype), *(one.vectors() for one in held)]
+        places = [np.empty((0, 2)), *(one.places for one in held)]
+        counts = np.fromiter((len(one.places) for one in held), np.int64, len(held))
+        return Pieces(np.concatenate(vectors), counts, np.concatenate(places))
+
+    def committed(
+        self,
+        part: Callable[[], Array],
+        claims: Rows,
+        several: Callable[[], Array] | None = None,
+        pieces: Pieces | None = None,
+    ) -> None:
         """A closed chunk is on disk: free the memory.
 
         Parameters
@@ -173,7 +214,15 @@ class SpaceState:
             Maps the part, (n, dim), whenever its vectors are wanted: what stays mapped stays resident.
         claims : (n,) int64
             Claim of each vector of the part, -1 for vectors copied from elsewhere.
+        several : callable, optional
+            Maps the part (m, dim) of their pieces, likewise.
+        pieces : Pieces, optional
+            Those of each vector of the part.
         """
+        if several is not None and pieces is not None:
+            for claim, start, count in zip(claims.tolist(), pieces.starts.tolist(), pieces.counts.tolist(), strict=True):
+                if claim >= 0:
+                    self._pieces[claim] = _Held(partial(_rows_of, several, start, start + count), self._pieces[claim].places)
         for i in reversed(range(len(self._closed))):
             start, size, _, at, committed = self._closed[i]
             if committed:
@@ -185,6 +234,17 @@ class SpaceState:
                 moved[claims[positions] - start] = positions
                 if (moved[slice(None) if at is None else at >= 0] >= 0).all():
                     self._closed[i] = _Closed(start, size, part, _places(moved), committed=True)
+
+
+class _Held(NamedTuple):
+    """The pieces of a claim: their vectors (m, dim), in memory or mapped for as long as they are held, and places (m, 2)."""
+
+    vectors: Callable[[], Array]
+    places: npt.NDArray[np.float64]
+
+
+def _rows_of(part: Callable[[], Array], lo: int, hi: int) -> Array:
+    return part()[lo:hi]
 
 
 class _Closed(NamedTuple):

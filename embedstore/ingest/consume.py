@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore._core.device_errors import device_failure, without_frames
-from embedstore.encoders.base import stands_for
+from embedstore._core.pieces import Pieces
+from embedstore.encoders.base import Vectors, encoded, pieces_of, stands_for
 from embedstore.encoders.runtimes.base import Pending
 from embedstore.errors import EmbedstoreError, EncoderError, EncoderOutOfMemoryError, PayloadError, one_line
 from embedstore.ingest.carry import carried, recorded_failures
@@ -48,7 +49,7 @@ def encode_batch(batch: Batch) -> None:
     if len(prepared) > state.batch_size:  # made before the size was halved
         _in_pieces(batch, state.batch_size)
         return
-    error = _attempted(batch, partial(state.encoder.encode, prepared))
+    error = _attempted(batch, partial(encoded, state.encoder, prepared))
     if error is None:
         return
     if isinstance(error, EncoderOutOfMemoryError):
@@ -63,7 +64,7 @@ def encode_batch(batch: Batch) -> None:
         state.fail(int(batch.claims[0]), failure)
 
 
-def _attempted(batch: Batch, vectors: Pending) -> Exception | None:
+def _attempted(batch: Batch, found: Callable[[], tuple[Vectors, Pieces | None]]) -> Exception | None:
     """Put the vectors of `batch` into its space; what went wrong if a smaller batch, or another payload, may go better.
 
     The error comes without the frames it was raised in. They hold what the encoder had made of the batch so far: a retry
@@ -75,7 +76,7 @@ def _attempted(batch: Batch, vectors: Pending) -> Exception | None:
         It is the encoder's, or the device's, and not a payload's.
     """
     try:
-        batch.state.put(batch.claims, vectors())
+        batch.state.put(batch.claims, *found())
     except ENCODING_ERRORS as error:
         if isinstance(error, EmbedstoreError) and not isinstance(error, PayloadError | EncoderOutOfMemoryError):
             raise  # of the encoder, not of a payload
@@ -137,11 +138,12 @@ class Encoding:
 
 
 def _begun(batch: Batch) -> Pending | None:
-    """A batch that is being encoded; None if the encoder has no `start`, the batch is too large, or starting it failed.
+    """A batch that is being encoded; None if the encoder has no `start` or makes pieces, the batch is too large, or starting it failed.
 
     `encode_batch` then runs it synchronously.
     """
-    if not stands_for(batch.state.encoder, "start", "encode") or len(batch.prepared) > batch.state.batch_size:
+    starts = stands_for(batch.state.encoder, "start", "encode") and pieces_of(batch.state.encoder) is None
+    if not starts or len(batch.prepared) > batch.state.batch_size:
         return None
     try:
         return batch.state.encoder.start(batch.prepared)  # type: ignore[attr-defined,no-any-return]
@@ -151,7 +153,7 @@ def _begun(batch: Batch) -> Pending | None:
 
 
 def _finished(batch: Batch, begun: Pending | None) -> None:
-    if begun is None or _attempted(batch, begun) is not None:
+    if begun is None or _attempted(batch, lambda: (begun(), None)) is not None:
         encode_batch(batch)  # which knows what to do about an error
 
 
@@ -248,7 +250,10 @@ class ChunkCloser:
                     entry = self._writer.store.manifest.spaces[name]
                     space = self._states[name].space
                     part = partial(read_array, self._store.files, entry.parts[-1], VECTORS, space.dtype, space.dim)
-                    self._states[name].committed(part, claims)
+                    several = None
+                    if (held := vectors[name].pieces) is not None:
+                        several = partial(read_array, self._store.files, entry.pieces[-1], VECTORS, space.dtype, space.dim)
+                    self._states[name].committed(part, claims, several, held)
 
     def _changed(self, chunk: Chunk) -> Mask:
         """Items (n,) that need a new row: new ones, and those whose metadata or a payload's content differs."""
@@ -299,7 +304,7 @@ class ChunkCloser:
         report.missing += int(chunk.missing[modality].sum())
         report.failed += int(failed.sum())
         report.kept += int((failed & same).sum())
-        return NewVectors(row[at], vectors, hashes, failures), claim
+        return NewVectors(row[at], vectors, hashes, failures, _pieces(state, claim, copy[at])), claim
 
     def _same_content(self, chunk: Chunk, space: Space, modality: str) -> Mask:
         """Items (n,) that were read and whose content hash is the one their old vector was made from."""
@@ -359,6 +364,15 @@ class ChunkCloser:
             read = np.flatnonzero(keep & chunk.was_read[modality])  # for another space, which may have shown it to be new
             keep[read] = (_recorded([space], chunk.old_row[read]) == chunk.hashes[modality][read]).all(axis=1)
         return carried(space, chunk.old_row, keep, row)
+
+
+def _pieces(state: SpaceState, claim: Rows, copy: Rows) -> Pieces | None:
+    """The pieces of items, by their claim, or by the row that has them where the claim is -1; None in a space without."""
+    if state.space.pieces is None:
+        return None
+    fresh, old = np.flatnonzero(claim >= 0), np.flatnonzero(claim < 0)
+    both = Pieces.joined([state.take_pieces(claim[fresh]), state.space.pieces.of(copy[old])])
+    return both.take(np.argsort(np.concatenate([fresh, old]), kind="stable"))
 
 
 def _refuse_unfit(chunk: Chunk, state: SpaceState) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from embedstore._core.column_types import declared, word_of
 from embedstore.encoders import Encoder, load_encoder
+from embedstore.encoders.base import pieces_of
 from embedstore.encoders.cut import NEIGHBOURS, Cut, neighbours_kept
 from embedstore.encoders.trust import absolute_name, refuse_foreign
 from embedstore.errors import UsageError
@@ -309,7 +310,13 @@ def _states(
         provenance = encoder.provenance() if is_new else {}
         license = getattr(encoder, "license", None)
         space = writer.ensure_space(
-            name, encoder.spec, dtype=dtype or stored, provenance=provenance, license=license, column=texts[name]
+            name,
+            encoder.spec,
+            dtype=dtype or stored,
+            provenance=provenance,
+            license=license,
+            column=texts[name],
+            pieces=pieces_of(encoder),
         )
         states[name] = SpaceState(space, encoder)
     return states

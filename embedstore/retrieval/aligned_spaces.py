@@ -6,6 +6,7 @@ The wiring of stores and aligners that search needs.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,6 +17,7 @@ import numpy.typing as npt
 from embedstore._core.atomic_files import read_json
 from embedstore._core.encoding import open_sealed
 from embedstore._core.keys import Keys
+from embedstore._core.pieces import Pieces
 from embedstore.errors import EmbedstoreError
 from embedstore.spec import EncoderSpec
 from embedstore.store import Space, Store
@@ -61,7 +63,10 @@ class SearchableSpace(Protocol):
     def take(self, rows: Rows) -> Array: ...
     def hash_of(self, rows: Rows) -> Keys: ...
     @property
-    def parts(self) -> tuple[PartRef, ...]: ...
+    def unit(self) -> str | None: ...
+    def pieces_of(self, rows: Rows) -> Pieces: ...
+    @property
+    def raw_parts(self) -> tuple[PartRef, ...]: ...
     @property
     def index_folder(self) -> Path: ...
     @property
@@ -175,9 +180,19 @@ class ProjectedSpace:
         return self.base.hash_of(rows)
 
     @property
-    def parts(self) -> tuple[PartRef, ...]:
-        """The committed files of the space underneath."""
-        return self.base.parts
+    def unit(self) -> str | None:
+        """What items have several vectors of; None where they have one."""
+        return self.base.unit
+
+    def pieces_of(self, rows: Rows) -> Pieces:
+        """What search compares of `rows` (k,): see `Space.pieces_of`."""
+        pieces = self.base.pieces_of(rows)
+        return replace(pieces, vectors=self.project_query(pieces.vectors))
+
+    @property
+    def raw_parts(self) -> tuple[PartRef, ...]:
+        """The committed files of `raw` of the space underneath."""
+        return self.base.raw_parts
 
     @property
     def index_folder(self) -> Path:

@@ -164,7 +164,7 @@ def _opened(
     """The index that `record` describes, or none where it is of other vectors; raises what is wrong with its files."""
     if record is None:
         return OpenIndex(_exact(vectors, device, exact_bytes))
-    if reason := record.misfit(space.name, space.fingerprint, space.parts):
+    if reason := record.misfit(space.name, space.fingerprint, space.raw_parts):
         return OpenIndex(_exact(vectors, device, exact_bytes), f"The index is not used: {reason}.", _again(space), record)
     report = IndexReport.from_dict(record.index["report"])
     base = None
@@ -248,5 +248,5 @@ def _keep(folder: Folder, space: SearchableSpace, built: VectorIndex, options: I
             files[role] = IndexFile(name, ref.bytes, ref.sha256)
             note_made(ref.sha256)
         index |= {"recipe": built.base_.recipe.to_dict(), "count": len(built.base_)}
-    covers = [(ref.file, ref.sha256) for ref in space.parts]
+    covers = [(ref.file, ref.sha256) for ref in space.raw_parts]
     IndexRecord(space.name, space.fingerprint, covers, files, index, number).write(folder)

@@ -20,9 +20,10 @@ from embedstore._core.encoding import encoding
 from embedstore._core.folders import Folder, regular_file, write_all
 from embedstore.errors import StoreError, reason_of
 from embedstore.store.format import COMBINED
-from embedstore.store.part_files import HASH, VECTORS
+from embedstore.store.part_files import HASH, PLACE, VECTORS
 from embedstore.store.parts import in_memory
 from embedstore.store.reader import StoreReader
+from embedstore.store.space import PieceSpace
 
 if TYPE_CHECKING:
     import h5py
@@ -35,7 +36,8 @@ def write_combined(store: StoreReader) -> None:
     """Write ``embeddings.h5`` for the store's generation.
 
     For each space a group with ``vectors`` (n, dim), ``row`` (n,) int64, ``hash`` (n, 16) uint8, all virtual, and ``id``
-    (n,) strings; removed items are left out, so that it shows what `Space.vectors` shows.
+    (n,) strings; removed items are left out, so that it shows what `Space.vectors` shows. A space of several vectors an item has
+    ``pieces/vectors`` (m, dim), ``pieces/row`` (m,) and ``pieces/place`` (m, 2) besides.
     """
     import h5py
 
@@ -50,6 +52,8 @@ def write_combined(store: StoreReader) -> None:
                 for i, space in enumerate(spaces):
                     group = h5.create_group(space.name)
                     _write_vectors(group, space)
+                    if space.pieces is not None:
+                        _write_vectors(group.create_group("pieces"), space.pieces)
                     if (same := next((other for other in spaces[:i] if _same_rows(space, other)), None)) is not None:
                         group["id"] = h5[same.name]["id"]  # a link
                     else:
@@ -72,7 +76,8 @@ def _reserve(file: FileIO, size: int) -> None:
 
 def _most_bytes(space: Space, width: int) -> int:
     """What a space takes in the file at most."""
-    return len(space) * width + (1 << 16) + sum(3 * (256 + len(file)) for file, *_ in space.live_ranges())
+    own = len(space) * width + (1 << 16) + sum(3 * (256 + len(file)) for file, *_ in space.live_ranges())
+    return own if space.pieces is None else own + _most_bytes(space.pieces, 0)
 
 
 def _same_rows(space: Space, other: Space) -> bool:
@@ -98,7 +103,7 @@ def _write_vectors(group: h5py.Group, space: Space) -> None:
     columns = {
         VECTORS: ((n, space.dim), space.dtype),
         "row": ((n,), np.dtype("<i8")),
-        HASH: ((n, 16), np.dtype("u1")),
+        **({PLACE: ((n, 2), np.dtype("<f8"))} if isinstance(space, PieceSpace) else {HASH: ((n, 16), np.dtype("u1"))}),
     }
     layouts = {key: h5py.VirtualLayout(shape, dtype) for key, (shape, dtype) in columns.items()}
     at = 0

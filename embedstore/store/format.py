@@ -29,7 +29,7 @@ MOST = 1 << 62
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _PART = re.compile(
     r"items/(part|tombstones)-[0-9]{6,18}\.parquet"
-    r"|spaces/[A-Za-z0-9][A-Za-z0-9_.-]{0,99}/(part-[0-9]{6,18}\.h5|failures-[0-9]{6,18}\.parquet)"
+    r"|spaces/[A-Za-z0-9][A-Za-z0-9_.-]{0,99}/((part|pieces)-[0-9]{6,18}\.h5|failures-[0-9]{6,18}\.parquet)"
 )
 _HEX = re.compile(r"[0-9a-f]*")
 
@@ -81,11 +81,21 @@ class PartRef:
 
 @dataclass(frozen=True)
 class SpaceEntry:
-    """The committed files of one space; `spec_sha256` is the digest of its space.json."""
+    """The committed files of one space; `spec_sha256` is the digest of its space.json.
+
+    Where items have several vectors each, `pieces` holds those, a file of the same number for each of `parts`.
+    """
 
     spec_sha256: str
     parts: tuple[PartRef, ...] = ()
     failures: tuple[PartRef, ...] = ()
+    pieces: tuple[PartRef, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        data = asdict(self)
+        if not self.pieces:
+            del data["pieces"]
+        return data
 
 
 @dataclass(frozen=True)
@@ -105,7 +115,8 @@ class Manifest:
     spaces: Mapping[str, SpaceEntry] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        return sealed({**encoding("embedstore-store"), **asdict(self)})
+        spaces = {name: entry.to_dict() for name, entry in self.spaces.items()}
+        return sealed({**encoding("embedstore-store"), **asdict(replace(self, spaces={})), "spaces": spaces})
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Manifest:
@@ -121,6 +132,7 @@ class Manifest:
                 _digest(_at(entry, "spec_sha256"), 64),
                 _refs(_at(entry, "parts"), f"spaces/{name}/part-", ".h5"),
                 _refs(_at(entry, "failures"), f"spaces/{name}/failures-", ".parquet"),
+                _refs(entry.get("pieces", []), f"spaces/{name}/pieces-", ".h5"),
             )
             for name, entry in _object(_at(data, "spaces")).items()
         }
@@ -152,6 +164,9 @@ class Manifest:
             raise ValueError(f"next_row is {self.next_row}, but the items need {end} rows")
         for name in ("generation", "next_row", "next_file", "epoch"):
             _count(getattr(self, name))
+        for entry in self.spaces.values():
+            if entry.pieces and [pieces_file(ref.file) for ref in entry.parts] != [ref.file for ref in entry.pieces]:
+                raise ValueError(f"{entry.pieces[0].file} and the like are not one for each part of vectors")
         files = [ref.file for ref in self.refs()]
         if wrong := [file for file in files if not is_part(file)]:
             raise ValueError(f"a file is called {wrong[0]!r}")
@@ -168,6 +183,7 @@ class Manifest:
         for entry in self.spaces.values():
             yield from entry.parts
             yield from entry.failures
+            yield from entry.pieces
 
 
 def read_manifest(root: Path) -> tuple[Manifest, int]:
@@ -178,6 +194,12 @@ def read_manifest(root: Path) -> tuple[Manifest, int]:
         return Manifest.from_dict(data), data["encoding-version"]
     except (ValueError, AttributeError) as error:
         raise CorruptStoreError(f"{path} is damaged: {error}. Restore it from a backup.") from error
+
+
+def pieces_file(file: str) -> str:
+    """The name of the file of pieces that goes with the vector part `file`."""
+    folder, _, name = file.rpartition("/")
+    return f"{folder}/{name.replace('part-', 'pieces-')}"
 
 
 def is_part(file: Any) -> bool:

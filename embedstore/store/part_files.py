@@ -25,9 +25,9 @@ from embedstore._core.sums import READ_BYTES, block_sums, sum_of, sum_of_file
 from embedstore.errors import CorruptStoreError, StoreError, next_step, reason_of
 from embedstore.store.format import PartRef, read_manifest
 
-VECTORS, ROW, HASH, SUMS = "vectors", "row", "hash", "xxh3"
-SINGLE = (ROW, HASH)
-"""Datasets of a vector part under one sum each. `/xxh3` holds the size of a block, their sums, and those of the blocks."""
+VECTORS, ROW, HASH, PLACE, SUMS = "vectors", "row", "hash", "place", "xxh3"
+SINGLE, SINGLE_OF_PIECES = (ROW, HASH), (ROW, PLACE)
+"""Datasets of a vector part, or of one of pieces, under one sum each. `/xxh3` holds the size of a block, their sums, and those of the blocks."""
 FIRST_READ = 1 << 14
 """Of a table of sums; a longer one is read again."""
 SPARSE_BYTES, SPARSE = 1 << 30, 1000
@@ -230,9 +230,19 @@ class PartFiles:
                 raise self.damaged(ref)
             _, *single = (sums := np.frombuffer(data[:wanted], "<u8"))[: 1 + len(SINGLE)].tolist()
             blocks = sums[1 + len(SINGLE) :]
-            table = _Sums(status, size, dict(zip(SINGLE, single, strict=True)), blocks, np.zeros(len(blocks), np.bool_))
+            table = _Sums(status, size, dict(zip(singles(ref), single, strict=True)), blocks, np.zeros(len(blocks), np.bool_))
             self._sums[ref.file] = table
         return table
+
+
+def singles(ref: PartRef) -> tuple[str, str]:
+    """The datasets of a part beside its vectors."""
+    return SINGLE_OF_PIECES if of_pieces(ref) else SINGLE
+
+
+def of_pieces(ref: PartRef) -> bool:
+    """Whether a part holds several vectors an item, with their places."""
+    return ref.file.rpartition("/")[2].startswith("pieces-")
 
 
 def _has_hole(path: Path, size: int) -> bool:

@@ -22,10 +22,11 @@ from embedstore._core.encoding import check_encoding, encoding
 from embedstore._core.folders import Folder
 from embedstore._core.hdf5 import plain_dataset
 from embedstore._core.keys import KEY_BYTES, Keys
+from embedstore._core.pieces import Pieces
 from embedstore._core.sums import sum_of, sums_of
 from embedstore.errors import CorruptStoreError, one_line
 from embedstore.store.format import PartRef
-from embedstore.store.part_files import HASH, ROW, SUMS, VECTORS, PartFiles
+from embedstore.store.part_files import HASH, PLACE, ROW, SUMS, VECTORS, PartFiles, of_pieces
 
 if TYPE_CHECKING:
     import h5py
@@ -54,28 +55,42 @@ def write_vectors(root: Path, file: str, vectors: Array, rows: Array, hashes: Ke
     """
     digests = np.ascontiguousarray(hashes).view(np.uint8).reshape(len(rows), KEY_BYTES)
     arrays = {VECTORS: np.ascontiguousarray(vectors), ROW: np.ascontiguousarray(rows, "<i8"), HASH: digests}
+    return _write_arrays(root, file, "embedstore-vectors", arrays)
+
+
+def write_pieces(root: Path, file: str, pieces: Pieces, rows: Array) -> PartRef:
+    """Write the part of the pieces of items whose rows are `rows` (n,) int64; `PartRef.rows` counts pieces."""
+    arrays = {
+        VECTORS: np.ascontiguousarray(pieces.vectors),
+        ROW: np.repeat(np.ascontiguousarray(rows, "<i8"), pieces.counts),
+        PLACE: np.ascontiguousarray(pieces.places, "<f8"),
+    }
+    return _write_arrays(root, file, "embedstore-pieces", arrays)
+
+
+def _write_arrays(root: Path, file: str, kind: str, arrays: dict[str, Array]) -> PartRef:
     arrays[SUMS] = sums_of(arrays, VECTORS)
     with _MAKING:  # threads that miss the cache at once would each make it
-        frame, offsets = _frame(tuple((name, array.shape, array.dtype.str) for name, array in arrays.items()))
-    pieces: list[bytes | memoryview] = [frame[0]]
+        frame, offsets = _frame(kind, tuple((name, array.shape, array.dtype.str) for name, array in arrays.items()))
+    written: list[bytes | memoryview] = [frame[0]]
     for name, between in zip(offsets, frame[1:], strict=True):
-        pieces += [arrays[name].reshape(-1).view(np.uint8).data, between]
+        written += [arrays[name].reshape(-1).view(np.uint8).data, between]
     *folders, name = file.split("/")
     with Folder.below(root, *folders) as folder:
-        digest = write_hashed(folder, name, pieces)
+        digest = write_hashed(folder, name, written)
     known = {name: offset for name, offset in offsets.items() if arrays[name].size}
-    return PartRef(file, len(rows), sum(map(len, pieces)), digest, known, xxh3=f"{sum_of(arrays[SUMS]):016x}")
+    return PartRef(file, len(arrays[ROW]), sum(map(len, written)), digest, known, xxh3=f"{sum_of(arrays[SUMS]):016x}")
 
 
 @lru_cache(maxsize=8)
-def _frame(datasets: tuple[tuple[str, tuple[int, ...], str], ...]) -> tuple[list[bytes], dict[str, int]]:
+def _frame(kind: str, datasets: tuple[tuple[str, tuple[int, ...], str], ...]) -> tuple[list[bytes], dict[str, int]]:
     """The bytes of an HDF5 file around its contiguous datasets, and the offset of each, in the order of the file.
 
     HDF5 makes them in memory, around zeros: it does not survive a full disk, a plain write does; and the same frame serves all
     parts of one size.
     """
     with in_memory(("earliest", "v110")) as h5:
-        h5.attrs.update(encoding("embedstore-vectors"))
+        h5.attrs.update(encoding(kind))
         for name, shape, dtype in datasets:
             h5.create_dataset(name, data=np.zeros(shape, dtype))  # no chunks, no compression: contiguous
         h5.flush()
@@ -114,7 +129,7 @@ def read_array(files: PartFiles, ref: PartRef, name: str, dtype: Any, width: int
     """
     shape = (ref.rows,) if width is None else (ref.rows, width)
     if ref.offsets.get(name) is None:
-        return _read_hdf5(files.whole(ref), name, shape, dtype)
+        return _read_hdf5(files.whole(ref), kind_of(ref), name, shape, dtype)
     path, offset = _fitting(files, ref, name, shape, dtype)
     array = np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape)
     if name != VECTORS:
@@ -139,7 +154,7 @@ def read_into(out: Array, files: PartFiles, ref: PartRef, name: str, *, first: i
     before is summed while it is in the processor's cache.
     """
     if ref.offsets.get(name) is None:
-        whole = _read_hdf5(files.whole(ref), name, (ref.rows, *out.shape[1:]), out.dtype)
+        whole = _read_hdf5(files.whole(ref), kind_of(ref), name, (ref.rows, *out.shape[1:]), out.dtype)
         out[...] = whole[first : first + len(out)]
         return
     path, offset = _fitting(files, ref, name, (ref.rows, *out.shape[1:]), out.dtype)
@@ -175,12 +190,17 @@ def _fill_checked(view: memoryview, file: FileIO, files: PartFiles, ref: PartRef
             files.check_rows(ref, at, piece, row_bytes)
 
 
-def _read_hdf5(path: Path, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
+def kind_of(ref: PartRef) -> str:
+    """The encoding type of a part in HDF5."""
+    return "embedstore-pieces" if of_pieces(ref) else "embedstore-vectors"
+
+
+def _read_hdf5(path: Path, kind: str, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
     import h5py
 
     try:
         with h5py.File(path, "r") as h5:
-            check_encoding(h5.attrs, "embedstore-vectors", str(path))
+            check_encoding(h5.attrs, kind, str(path))
             dataset = plain_dataset(h5, name, str(path))
             if dataset.shape != shape:
                 raise CorruptStoreError(f"{path}: /{name} has shape {dataset.shape}, committed was {shape}.")

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.errors import StoreError, reason_of
-from embedstore.store.format import Manifest, PartRef, SpaceEntry
-from embedstore.store.parts import write_table, write_vectors
+from embedstore.store.format import Manifest, PartRef, SpaceEntry, pieces_file
+from embedstore.store.parts import write_pieces, write_table, write_vectors
 from embedstore.store.pending import note_pending, pending, removed_ids
 from embedstore.store.reader import StoreReader
 from embedstore.store.space import Space
@@ -73,15 +73,17 @@ def _items(store: StoreReader) -> Iterator[PartRef]:
 def _entry(store: StoreReader, space: Space, manifest: Manifest) -> SpaceEntry:
     entry = manifest.spaces[space.name]
     folder, number = f"spaces/{space.name}", next_number(entry.parts, manifest.next_file)
-    parts = [
-        write_vectors(store.path, f"{folder}/part-{number + i:06d}.h5", space.take(rows), rows, space.hash_of(rows))
-        for i, rows in enumerate(_runs(space))
-    ]
+    parts, several = [], []
+    for i, rows in enumerate(_runs(space)):
+        file = f"{folder}/part-{number + i:06d}.h5"
+        parts.append(write_vectors(store.path, file, space.take(rows), rows, space.hash_of(rows)))
+        if space.pieces is not None:
+            several.append(write_pieces(store.path, pieces_file(file), space.pieces.of(rows), rows))
     failures: tuple[PartRef, ...] = ()
     if space.failures.num_rows:
         file = f"{folder}/failures-{next_number(entry.failures, manifest.next_file):06d}.parquet"
         failures = (write_table(store.path, file, space.failures, "embedstore-failures"),)
-    return replace(entry, parts=tuple(parts), failures=failures)
+    return replace(entry, parts=tuple(parts), failures=failures, pieces=tuple(several))
 
 
 def _runs(space: Space) -> Iterator[npt.NDArray[np.int64]]:
@@ -91,4 +93,5 @@ def _runs(space: Space) -> Iterator[npt.NDArray[np.int64]]:
 
 
 def _part_rows(space: Space) -> int:
-    return max(1, PART_BYTES // (space.dim * space.dtype.itemsize))
+    held = len(space) + (len(space.pieces) if space.pieces else 0)
+    return max(1, int(PART_BYTES / (space.dim * space.dtype.itemsize) * len(space) / max(held, 1)))

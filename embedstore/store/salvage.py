@@ -12,7 +12,7 @@ from embedstore._core.atomic_files import sha256_file
 from embedstore._core.distinct import distinct
 from embedstore._core.keys import KEY_BYTES, Keys, hash_strings
 from embedstore.errors import CorruptStoreError
-from embedstore.store.format import Manifest, PartRef, SpaceEntry
+from embedstore.store.format import Manifest, PartRef, SpaceEntry, pieces_file
 from embedstore.store.part_files import HASH, ROW, SUMS, VECTORS, PartFiles
 from embedstore.store.parts import read_array, row_numbers, write_vectors
 from embedstore.store.pending import note_pending, removed_ids
@@ -144,19 +144,22 @@ def _older_of_one_id(store: StoreReader) -> Rows:
 def _salvaged(space: Space, entry: SpaceEntry, bad: set[str], least: int) -> tuple[SpaceEntry, int]:
     """The entry of a space with its whole parts and the whole blocks of damaged ones, and how many vectors are lost."""
     files, lost = PartFiles(space.root), 0
-    number, parts = next_number(entry.parts, least), []
+    number, parts, whole_pieces = next_number(entry.parts, least), [], _whole(entry.pieces, bad)
+    several = {ref.file for ref in whole_pieces}
     for ref in entry.parts:
-        if ref.file not in bad:
+        if ref.file not in bad and (not entry.pieces or pieces_file(ref.file) in several):
             parts.append(ref)
             continue
-        found = _whole_blocks(files, space, ref)
+        found = None if entry.pieces else _whole_blocks(files, space, ref)  # a vector goes with its pieces
         kept = 0 if found is None else len(found[1])
         lost += ref.rows - kept
         if found is not None and kept:
             vectors, rows, hashes = found
             parts.append(write_vectors(space.root, f"spaces/{space.name}/part-{number:06d}.h5", vectors, rows, hashes))
             number += 1
-    return replace(entry, parts=tuple(parts), failures=_whole(entry.failures, bad)), lost
+    names = {pieces_file(ref.file) for ref in parts}
+    pieces = tuple(ref for ref in whole_pieces if ref.file in names)
+    return replace(entry, parts=tuple(parts), failures=_whole(entry.failures, bad), pieces=pieces), lost
 
 
 def _whole_blocks(files: PartFiles, space: Space, ref: PartRef) -> tuple[npt.NDArray[np.generic], Rows, Keys] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore._core.keys import KEY_BYTES, Keys, KeyTable
+from embedstore._core.pieces import Pieces, spans
 from embedstore.spec import EncoderSpec
 from embedstore.store.format import PartRef, SpaceEntry
-from embedstore.store.part_files import HASH, ROW, VECTORS, PartFiles
+from embedstore.store.part_files import HASH, PLACE, ROW, VECTORS, PartFiles
 from embedstore.store.parts import read_array, read_into, read_table, row_numbers
 from embedstore.store.picker import OPEN_FILES, RowPicker
 from embedstore.store.space_info import SpaceInfo
@@ -29,7 +31,8 @@ Rows = npt.NDArray[np.int64]
 class Space:
     """The vectors of one space in one generation; `rows` and `vectors` leave out removed items.
 
-    Positions run over the parts in order of commit. Reading is a memory map of the HDF5 parts.
+    Positions run over the parts in order of commit. Reading is a memory map of the HDF5 parts. Where items have several vectors,
+    `pieces` holds them, `vectors` is one for each item all the same, and search (`raw`, `raw_rows`, `live`) goes over the pieces.
     """
 
     def __init__(self, files: PartFiles, info: SpaceInfo, entry: SpaceEntry, dead: Rows) -> None:
@@ -87,10 +90,31 @@ class Space:
         """Where an index over this space lives."""
         return self.root / "spaces" / self.name / "index"
 
+    @cached_property
+    def pieces(self) -> PieceSpace | None:
+        """Several vectors an item; None in a space that has one."""
+        return PieceSpace(self._files, self.info, self._entry, self._dead) if self.info.pieces else None
+
+    @property
+    def unit(self) -> str | None:
+        """What items have several vectors of, such as ``"frame"``; None where they have one."""
+        return self.info.pieces
+
+    def pieces_of(self, rows: Rows) -> Pieces:
+        """What search compares of `rows` (k,), which must all be here: their pieces, or the one vector of each."""
+        if self.pieces is not None:
+            return self.pieces.of(rows)
+        return Pieces.nowhere(self.take(rows), np.ones(len(rows), np.int64))
+
     @property
     def raw(self) -> RawVectors:
         """Every vector ever committed, removed ones included, at positions that never change: what an index is built over."""
-        return RawVectors(self)
+        return RawVectors(self.pieces or self)
+
+    @property
+    def raw_parts(self) -> tuple[PartRef, ...]:
+        """The committed files of `raw`, in order."""
+        return (self.pieces or self).parts
 
     @cached_property
     def _picker(self) -> RowPicker | None:
@@ -103,12 +127,12 @@ class Space:
     @property
     def raw_rows(self) -> Rows:
         """Row (n,) int64 of each position of `raw`."""
-        return self._all_rows
+        return (self.pieces or self)._all_rows
 
     @property
     def live(self) -> npt.NDArray[np.bool_] | None:
         """Which positions of `raw` (n,) are not removed; None where none is."""
-        return self._live
+        return (self.pieces or self)._live
 
     def __len__(self) -> int:
         return len(self.rows) if len(self._dead) else sum(ref.rows for ref in self._entry.parts)
@@ -294,6 +318,44 @@ class Space:
         at = np.minimum(np.searchsorted(ascending, rows), len(ascending) - 1)
         position = at if self._order is None else self._order[at]
         return np.where(ascending[at] == rows, position, -1)
+
+
+class PieceSpace(Space):
+    """The pieces of a space: as `Space`, with several vectors of one row, those of a row beside one another."""
+
+    def __init__(self, files: PartFiles, info: SpaceInfo, entry: SpaceEntry, dead: Rows) -> None:
+        super().__init__(files, info, replace(entry, parts=entry.pieces, failures=(), pieces=()), dead)
+
+    @property
+    def pieces(self) -> None:
+        """A piece has no pieces."""
+        return
+
+    @cached_property
+    def places(self) -> npt.NDArray[np.float64]:
+        """Where each position of `raw` (m, 2) begins and ends in its item, in seconds; NaN where that says nothing."""
+        return self._whole(PLACE, np.float64, 2)
+
+    def of(self, rows: Rows) -> Pieces:
+        """The pieces of `rows` (k,), which must all be here.
+
+        Raises
+        ------
+        KeyError
+        """
+        ascending = self._all_rows if self._order is None else self._all_rows[self._order]
+        first = np.searchsorted(ascending, rows)
+        counts = np.searchsorted(ascending, rows, side="right") - first
+        if not counts.all():
+            raise KeyError(f"row {rows[counts == 0][0]} has no pieces in space {self.name!r}")
+        at = spans(first, counts)
+        position = at if self._order is None else self._order[at]
+        return Pieces(self.raw.take(position), counts, self.places[position])
+
+    @cached_property
+    def _order(self) -> npt.NDArray[np.intp] | None:
+        rows = self._all_rows
+        return None if (rows[1:] >= rows[:-1]).all() else np.argsort(rows, kind="stable")
 
 
 class RawVectors:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ from embedstore.errors import CorruptStoreError, StoreError
 from embedstore.spec import TEXT, EncoderSpec
 
 DTYPES = ("float16", "float32")
-WITHOUT_COLUMN, WITH_COLUMN = 2, 3
-"""Versions of the document: a reader that does not know the second would embed other texts into the space."""
+PLAIN, WITH_COLUMN, WITH_PIECES = 2, 3, 4
+"""Versions of the document: a reader that does not know the second would embed other texts into the space, one that does not
+know the third would forget the pieces."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class SpaceInfo:
         it; for people, never compared.
     column : str, optional
         The metadata column whose texts are embedded; None: the payloads of the encoder's modality.
+    pieces : str, optional
+        What items have several vectors of, such as ``"frame"``; None: one vector an item.
     """
 
     name: str
@@ -40,15 +43,22 @@ class SpaceInfo:
     provenance: Mapping[str, str] = field(default_factory=dict)
     license: str | None = None
     column: str | None = None
+    pieces: str | None = None
 
     @property
     def payload(self) -> str:
         """The column of the store's items that is embedded: a modality, or a metadata column."""
         return self.column or self.spec.modality
 
+    @property
+    def _version(self) -> int:
+        if self.pieces is not None:
+            return WITH_PIECES
+        return PLAIN if self.column is None else WITH_COLUMN
+
     def to_dict(self) -> dict[str, Any]:
         body = {
-            **encoding("embedstore-space", WITHOUT_COLUMN if self.column is None else WITH_COLUMN),
+            **encoding("embedstore-space", self._version),
             "name": self.name,
             "dtype": self.dtype,
             "dim": self.spec.dim,
@@ -59,6 +69,7 @@ class SpaceInfo:
             "provenance": dict(self.provenance),
             **({"license": self.license} if self.license else {}),
             **({} if self.column is None else {"column": self.column}),
+            **({} if self.pieces is None else {"pieces": self.pieces}),
         }
         return sealed(body)
 
@@ -68,6 +79,7 @@ class SpaceInfo:
         try:
             spec = EncoderSpec.from_dict(data["encoder"])
             info = cls(data["name"], spec, data["dtype"], data["provenance"], data.get("license"), data.get("column"))
+            info = replace(info, pieces=data.get("pieces"))
             recorded = data["fingerprint"]
         except (KeyError, TypeError) as error:
             raise CorruptStoreError(f"{where} is damaged ({error!r}). Restore it from a backup.") from error
@@ -78,6 +90,8 @@ class SpaceInfo:
             raise CorruptStoreError(f"{where}: its name, dtype, provenance or license cannot be. Restore it from a backup.")
         if not (info.column is None or (isinstance(info.column, str) and info.column and spec.modality == TEXT)):
             raise CorruptStoreError(f"{where}: its column cannot be. Restore it from a backup.")
+        if not (info.pieces is None or (isinstance(info.pieces, str) and info.pieces)):
+            raise CorruptStoreError(f"{where}: what its pieces are cannot be. Restore it from a backup.")
         if spec.fingerprint != recorded:
             raise CorruptStoreError(
                 f"{where} records fingerprint {recorded} but describes an encoder of fingerprint {spec.fingerprint}. "

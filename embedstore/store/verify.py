@@ -23,8 +23,8 @@ from embedstore.store.combined import combined_is_current
 from embedstore.store.format import HEAD, HEADS, PartRef
 from embedstore.store.indexes import index_problems
 from embedstore.store.items import ID
-from embedstore.store.part_files import HASH, ROW, SUMS, VECTORS, PartFiles
-from embedstore.store.parts import read_array, read_table, row_numbers
+from embedstore.store.part_files import HASH, PLACE, ROW, SUMS, VECTORS, PartFiles, of_pieces
+from embedstore.store.parts import kind_of, read_array, read_table, row_numbers
 from embedstore.store.reader import StoreReader, path_of
 from embedstore.store.space import Space
 from embedstore.store.space_info import space_file
@@ -167,6 +167,13 @@ def _check_space(store: StoreReader, space: Space) -> Iterator[str]:
     rows = distinct(space.rows)
     if len(rows) != len(space.rows):
         yield f"space {space.name!r}: a row has two vectors."
+    if space.pieces is not None:
+        for ref in entry.pieces:
+            yield from _check_hdf5(store.files, ref, space)
+        if not all(np.isfinite(block).all() for block in space.pieces.blocks()):
+            yield f"space {space.name!r}: the vector of a {space.pieces.unit} is not finite."
+        if not np.array_equal(rows, distinct(space.pieces.rows)):
+            yield f"space {space.name!r}: an item has a vector and no {space.pieces.unit}, or the reverse."
     if len(unknown := np.setdiff1d(rows, store.items.rows, assume_unique=True)):
         yield f"space {space.name!r}: row {unknown[0]} is no item's."
     for ref in entry.failures:
@@ -182,10 +189,10 @@ def _check_hdf5(files: PartFiles, ref: PartRef, space: Space) -> Iterator[str]:
     expected: dict[str, tuple[tuple[int, ...], Any]] = {
         VECTORS: ((ref.rows, space.dim), space.dtype),
         ROW: ((ref.rows,), "<i8"),
-        HASH: ((ref.rows, 16), "u1"),
+        **({PLACE: ((ref.rows, 2), "<f8")} if of_pieces(ref) else {HASH: ((ref.rows, 16), "u1")}),
     }
     with h5py.File(path, "r") as h5:
-        check_encoding(h5.attrs, "embedstore-vectors", str(path))
+        check_encoding(h5.attrs, kind_of(ref), str(path))
         arrays = {}
         for name, (shape, dtype) in expected.items():
             dataset = plain_dataset(h5, name, str(path))
@@ -194,11 +201,11 @@ def _check_hdf5(files: PartFiles, ref: PartRef, space: Space) -> Iterator[str]:
                 return
             arrays[name], width = dataset[()], shape[1] if len(shape) == 2 else None
             if name in ref.offsets and not np.array_equal(
-                arrays[name], read_array(files, ref, name, dtype, width), equal_nan=name == VECTORS
+                arrays[name], read_array(files, ref, name, dtype, width), equal_nan=name in (VECTORS, PLACE)
             ):
                 yield f"{path}: /{name} is not at its recorded offset."
         if SUMS in ref.offsets and not _sums_fit(plain_dataset(h5, SUMS, str(path)), ref, path, arrays):
-            yield f"{path}: /{SUMS} does not hold the sums of its vectors, rows and hashes, or is not at its recorded offset."
+            yield f"{path}: /{SUMS} does not hold the sums of its other datasets, or is not at its recorded offset."
 
 
 def _sums_fit(dataset: h5py.Dataset, ref: PartRef, path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> bool:

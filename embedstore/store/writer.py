@@ -20,13 +20,25 @@ from embedstore._core.encoding import VERSIONS
 from embedstore._core.folders import Folder
 from embedstore._core.keys import Keys
 from embedstore._core.locks import locked
+from embedstore._core.pieces import Pieces
 from embedstore.errors import FingerprintError, StoreError, UsageError, next_step, reason_of
 from embedstore.spec import EncoderSpec
 from embedstore.store.combined import combined_is_current, write_combined
 from embedstore.store.create import busy, discard_empty
-from embedstore.store.format import COMBINED, LOCK, MANIFEST, PENDING, Manifest, PartRef, SpaceEntry, check_name, read_manifest
+from embedstore.store.format import (
+    COMBINED,
+    LOCK,
+    MANIFEST,
+    PENDING,
+    Manifest,
+    PartRef,
+    SpaceEntry,
+    check_name,
+    pieces_file,
+    read_manifest,
+)
 from embedstore.store.leases import LEASES, begin_epoch, files_left, leave_behind, retire
-from embedstore.store.parts import write_table, write_vectors
+from embedstore.store.parts import write_pieces, write_table, write_vectors
 from embedstore.store.reader import StoreReader, is_store
 from embedstore.store.space import Space
 from embedstore.store.space_info import DTYPES, SpaceInfo, space_file
@@ -52,12 +64,15 @@ class NewVectors:
         Content hash of each vector's payload.
     failures : pyarrow.Table, optional
         As made by `embedstore.store.space.failures_table`.
+    pieces : Pieces, optional
+        Of each vector's payload; those of a space that keeps them, and of no other.
     """
 
     rows: Rows
     vectors: npt.NDArray[Any]
     hashes: Keys
     failures: pa.Table | None = None
+    pieces: Pieces | None = None
 
 
 class StoreWriter:
@@ -127,6 +142,7 @@ class StoreWriter:
         provenance: Mapping[str, str],
         license: str | None = None,
         column: str | None = None,
+        pieces: str | None = None,
     ) -> Space:
         """The space called `name`; a new one is made by the next commit.
 
@@ -143,7 +159,7 @@ class StoreWriter:
             return space
         if dtype not in DTYPES:
             raise UsageError(f"dtype must be one of {list(DTYPES)}. Got {dtype!r} instead.")
-        info = SpaceInfo(check_name(name, "space"), spec, dtype, dict(provenance), license, column)
+        info = SpaceInfo(check_name(name, "space"), spec, dtype, dict(provenance), license, column, pieces)
         self._new_spaces[name] = info
         return Space(self.store.files, info, SpaceEntry(""), self.store.dead)
 
@@ -243,6 +259,9 @@ class StoreWriter:
         if len(added.rows):
             file = f"{folder}/part-{next_number(entry.parts, least):06d}.h5"
             ref = write_vectors(self._root, file, added.vectors, added.rows, added.hashes)
+            if added.pieces is not None:
+                several = write_pieces(self._root, pieces_file(file), added.pieces, added.rows)
+                entry = replace(entry, pieces=(*entry.pieces, several))
             entry = replace(entry, parts=(*entry.parts, ref))
         if added.failures is not None and added.failures.num_rows:
             file = f"{folder}/failures-{next_number(entry.failures, least):06d}.parquet"
