@@ -339,11 +339,18 @@ def _learned(values: Mapping[str, Any]) -> str:
 
 def print_hits(result: SearchResult, columns: Sequence[str]) -> None:
     """Results as a table."""
+    at = ["at"] if any(hit.piece for hit in result.results) else []
     rows = [
-        (hit.rank, f"{hit.score:.3f}", hit.id, *(_short(hit.metadata.get(c), LIMITS.get(c, 60)) for c in columns))
+        (
+            hit.rank,
+            f"{hit.score:.3f}",
+            hit.id,
+            *(str(hit.piece or "") for _ in at),
+            *(_short(hit.metadata.get(c), LIMITS.get(c, 60)) for c in columns),
+        )
         for hit in result.results
     ]
-    print_table(["#", "score", "id", *columns], rows, numeric=["#", "score"], trimmed=list(LIMITS))
+    print_table(["#", "score", "id", *at, *columns], rows, numeric=["#", "score"], trimmed=list(LIMITS))
     took = sum(result.took_ms.values())
     used = result.index
     kind = (

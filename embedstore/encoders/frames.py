@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from embedstore._core.pieces import Pieces
 from embedstore._core.unit import unit_rows
 from embedstore.encoders.base import Encoder, EncoderRequest, Vectors, refuse_modality
 from embedstore.encoders.names import EncoderName, inner_name
@@ -34,12 +35,15 @@ class FramesEncoder:
     count : int
         Of frames at the middle of equal parts of the film.
     name : str
+    pieces : bool
+        Whether the vectors of all frames are to be kept.
     """
 
     truncated = 0
 
-    def __init__(self, inner: Encoder, count: int, name: str) -> None:
+    def __init__(self, inner: Encoder, count: int, name: str, *, pieces: bool = False) -> None:
         self.inner = inner
+        self.pieces = "frame" if pieces else None
         self.count = count
         self.batch_size = max(1, inner.batch_size // count)
         self.license: str | None = getattr(inner, "license", None)
@@ -48,21 +52,29 @@ class FramesEncoder:
             image,
             name=name,
             modality="video",
-            preprocessing={"image": dict(image.preprocessing), "frames": count, "sampling": "middles", "join": "mean"},
+            preprocessing={"image": dict(image.preprocessing), "frames": count, "sampling": "middles", "join": "mean"}
+            | ({"pieces": self.pieces} if self.pieces else {}),
             alignment=_alignment(image),
         )
 
-    def prepare(self, payload: bytes) -> list[Any]:
-        return [self.inner.prepare(_as_file(frame.image)) for frame in frames(payload, self.count)]
+    def prepare(self, payload: bytes) -> list[tuple[Any, float]]:
+        """What the inner encoder takes of each frame, and when that is shown."""
+        return [(self.inner.prepare(_as_file(frame.image)), frame.seconds) for frame in frames(payload, self.count)]
 
-    def encode(self, batch: Sequence[list[Any]]) -> Vectors:
-        every = [image for film in batch for image in film]
+    def encode(self, batch: Sequence[list[tuple[Any, float]]]) -> Vectors:
+        return self.encode_pieces(batch)[0]
+
+    def encode_pieces(self, batch: Sequence[list[tuple[Any, float]]]) -> tuple[Vectors, Pieces]:
+        """Vectors (n, dim) of films, and those of their frames with their seconds."""
+        every = [image for film in batch for image, _ in film]
         size = self.inner.batch_size
         parts = [self.inner.encode(every[lo : lo + size]) for lo in range(0, len(every), size)]
         counts = np.array([len(film) for film in batch])
-        sums = np.add.reduceat(np.concatenate(parts).astype(np.float64), np.cumsum(counts) - counts, axis=0)
+        seconds = np.array([at for film in batch for _, at in film])
+        pieces = Pieces(np.concatenate(parts), counts, np.stack([seconds, seconds], axis=1))
+        sums = np.add.reduceat(pieces.vectors.astype(np.float64), pieces.starts, axis=0)
         means = (sums / counts[:, None]).astype(np.float32)
-        return unit_rows(means) if self.spec.normalized else means
+        return unit_rows(means) if self.spec.normalized else means, pieces
 
     def provenance(self) -> Mapping[str, str]:
         return {**self.inner.provenance(), "av": version("av")}
@@ -79,7 +91,7 @@ def load(request: EncoderRequest) -> Encoder:
     asked = replace(request, name=inner, argument=parsed.model, modality=modality, recorded=None)
     made: Encoder = ENCODERS.get(parsed.family)(asked)
     if request.modality == "video":
-        return FramesEncoder(made, count, request.name)
+        return FramesEncoder(made, count, request.name, pieces=request.pieces)
     if request.modality == "image":
         made.spec = replace(made.spec, name=request.name, alignment=_alignment(made.spec))  # type: ignore[misc]
     return made

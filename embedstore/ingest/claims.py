@@ -117,7 +117,7 @@ class SpaceState:
         finite = np.isfinite(vectors).all(axis=1)
         if pieces is not None:
             self._check_pieces(pieces, len(claims))
-            finite &= pieces.every(np.isfinite(pieces.vectors).all(axis=1))
+            finite &= pieces.every(np.asarray(np.isfinite(pieces.vectors).all(axis=1)))
         for claim in claims[~finite]:
             self.fail(int(claim), PayloadError("encode", "the encoder returned a vector that is not finite"))
         claims = claims[finite]

@@ -138,7 +138,7 @@ class Encoding:
 
 
 def _begun(batch: Batch) -> Pending | None:
-    """A batch that is being encoded; None if the encoder has no `start` or makes pieces, the batch is too large, or starting it failed.
+    """A batch that is being encoded; None if the encoder has no `start` or makes pieces, or the batch is too large or fails.
 
     `encode_batch` then runs it synchronously.
     """

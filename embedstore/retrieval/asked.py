@@ -28,6 +28,8 @@ class Asked:
     leave_out : tuple of int
         Rows that are part of the question, not of the answer.
     note : str, optional
+    pieces : (q, dim) float32, optional
+        The vectors of the query's own pieces, where it has several; `vector` is then one for all of them.
     aligned : tuple of str
         Spaces of aligners that the query could search as well, where none was named.
     """
@@ -38,6 +40,12 @@ class Asked:
     leave_out: tuple[int, ...] = ()
     note: str | None = None
     aligned: tuple[str, ...] = ()
+    pieces: Float | None = None
+
+    @property
+    def several(self) -> Float:
+        """What an item is compared with (q, dim): the query's pieces, or its one vector."""
+        return self.vector[None] if self.pieces is None else self.pieces
 
 
 def joined(asked: Sequence[Asked]) -> Mapping[str, list[Asked]]:
@@ -75,7 +83,10 @@ def weighted(asked: list[Asked], weights: Sequence[float] | None, fusion: str) -
 
 
 def combined(group: Sequence[Asked]) -> Asked:
-    """Queries of one space as one: the sum of weighted cosines is the cosine to the weighted sum."""
+    """Queries of one space as one: the sum of weighted cosines is the cosine to the weighted sum.
+
+    Of several queries each is its one vector, and none its pieces.
+    """
     if len(group) == 1 and group[0].weight >= 0:
         return group[0]
     vectors = unit_rows(np.stack([one.vector for one in group]))
@@ -83,4 +94,4 @@ def combined(group: Sequence[Asked]) -> Asked:
     vector = weights @ vectors
     if not np.linalg.norm(vector) > CANCELLED * np.abs(weights).sum():
         raise UsageError("The queries, with their weights, cancel one another out. Change a weight.")
-    return replace(group[0], vector=vector, weight=float(np.abs(weights).sum()))
+    return replace(group[0], vector=vector, pieces=None, weight=float(np.abs(weights).sum()))

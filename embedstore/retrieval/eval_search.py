@@ -278,6 +278,10 @@ def _search_in(gallery: Rows, space: SearchableSpace, searcher: Searcher) -> Sea
     """The whole space is searched as users search it, a part of it exactly."""
     if len(gallery) == len(space):
         return lambda queries, depth, exclude: searcher.nearest(space, queries, depth, exclude=exclude)
+    if space.unit is not None:
+        return lambda queries, depth, exclude: searcher.nearest(
+            space, queries, depth, exclude=exclude, among=gallery, recall=1.0
+        )
     index = ExactIndex(space.take(gallery))
 
     def search(queries: npt.NDArray[Any], depth: int, exclude: Rows) -> tuple[npt.NDArray[np.float32], Rows]:

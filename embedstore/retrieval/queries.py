@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from embedstore._core.unit import unit_rows
 from embedstore.encoders import reload_encoder
+from embedstore.encoders.base import pieces_of
 from embedstore.encoders.names import FRAMES
 from embedstore.errors import EmbedstoreError, FingerprintError, PayloadError, SourceError, UsageError, one_line
 from embedstore.retrieval.aligned_spaces import ProjectedSpace, SearchableSpace, query_space, skipped_aligners, spaces_of
@@ -119,39 +120,53 @@ class Resolver:
         if vector is not None:
             pass
         elif modality == "text":
-            vector = self.encode(target, modality, [str(given).encode()])[0]
+            vector, pieces = self._encoded(target, modality, str(given).encode())
         else:
-            vector = self._file(target, modality, given)
+            vector, pieces = self._file(target, modality, given)
         vector = _directed(vector, f"The vector of this {modality}")
-        return Asked(target, vector, note=_declared_note(target), aligned=() if space else tuple(self.alignments(modality)))
+        aligned = () if space else tuple(self.alignments(modality))
+        return Asked(target, vector, note=_declared_note(target), aligned=aligned, pieces=pieces)
 
-    def _file(self, target: SearchableSpace, modality: str, given: str | os.PathLike[str] | Contents) -> Float:
-        """The vector (dim,) of a file."""
+    def _file(
+        self, target: SearchableSpace, modality: str, given: str | os.PathLike[str] | Contents
+    ) -> tuple[Float, Float | None]:
+        """The vector (dim,) of a file, and those (q, dim) of its pieces where it has such."""
         if isinstance(given, Contents):
             try:
-                return np.asarray(self.encode(target, modality, [given.data])[0])
+                return self._encoded(target, modality, given.data)
             except PayloadError as error:
                 raise SourceError(f"The {modality} cannot be used: {error.reason}") from error
         path = os.fspath(given)
         if not is_url(path) and not os.path.exists(path):
             raise SourceError(absent(path))
         try:
-            return np.asarray(self.encode(target, modality, [read_file(path)])[0])
+            return self._encoded(target, modality, read_file(path))
         except PayloadError as error:
             raise SourceError(error.reason if path in error.reason else f"{path}: {error.reason}") from error
 
     def encode(self, target: SearchableSpace, modality: str, payloads: Sequence[bytes]) -> Float:
         """Vectors (m, dim) in `target` of raw payloads of one modality."""
+        maker, encoder = self._query_encoder(target, modality)
+        size = int(getattr(encoder, "batch_size", 64))
+        parts = [payloads[lo : lo + size] for lo in range(0, len(payloads), size)]
+        vectors = np.concatenate([np.asarray(encoder.encode([encoder.prepare(p) for p in part]), np.float32) for part in parts])
+        return _in_space(vectors, maker)
+
+    def _encoded(self, target: SearchableSpace, modality: str, payload: bytes) -> tuple[Float, Float | None]:
+        """The vector (dim,) in `target` of a raw payload, and those (q, dim) of its pieces where it and the items have such."""
+        maker, encoder = self._query_encoder(target, modality)
+        if target.unit is None or pieces_of(encoder) is None:
+            return self.encode(target, modality, [payload])[0], None
+        vectors, pieces = encoder.encode_pieces([encoder.prepare(payload)])
+        return _in_space(vectors, maker)[0], _in_space(pieces.vectors, maker)
+
+    def _query_encoder(self, target: SearchableSpace, modality: str) -> tuple[SearchableSpace | None, Any]:
+        """The space whose vectors its encoder makes of queries of one modality for `target`, and that encoder."""
         maker = query_space(self.spaces, target, modality)
         encoder = self.encoder_of(target, modality)
         if not isinstance(maker, ProjectedSpace):  # an alignment was learned from items, with their prompt
             encoder = getattr(encoder, "queries", encoder)
-        size = int(getattr(encoder, "batch_size", 64))
-        parts = [payloads[lo : lo + size] for lo in range(0, len(payloads), size)]
-        vectors = np.concatenate([np.asarray(encoder.encode([encoder.prepare(p) for p in part]), np.float32) for part in parts])
-        if not np.isfinite(vectors).all():
-            raise UsageError("The encoder returned a vector that is not finite for this query.")
-        return maker.project_query(vectors) if isinstance(maker, ProjectedSpace) else vectors
+        return maker, encoder
 
     def encoder_of(self, target: SearchableSpace, modality: str) -> Any:
         """The encoder that `encode` uses for payloads of one modality, before any alignment."""
@@ -253,7 +268,8 @@ class Resolver:
         vectors = [target.take(row)[0].astype(np.float32) for target in holding]
         at = next((i for i, vector in enumerate(vectors) if vector.any()), 0)
         vector = _directed(vectors[at], f"The vector of item {item!r} in space {holding[at].name!r}")
-        return Asked(holding[at], vector, leave_out=(int(row[0]),))
+        pieces = None if holding[at].unit is None else unit_rows(holding[at].pieces_of(row).vectors)
+        return Asked(holding[at], vector, leave_out=(int(row[0]),), pieces=pieces)
 
     def examples(self, like: Sequence[str], unlike: Sequence[str], space: str | None, *, alone: bool = True) -> Asked:
         """Towards the mean of some items, and half as far away from that of others (Rocchio).
@@ -337,6 +353,13 @@ class Resolver:
         if fits[0].dim != dim:
             raise FingerprintError(f"The vector has {dim} numbers, but {fits[0].spec.label} makes {fits[0].dim}.")
         return fits[0]
+
+
+def _in_space(vectors: npt.NDArray[Any], maker: SearchableSpace | None) -> Float:
+    """What an encoder made of queries (m, d), in the space that they are compared in (m, dim)."""
+    if not np.isfinite(vectors).all():
+        raise UsageError("The encoder returned a vector that is not finite for this query.")
+    return maker.project_query(vectors) if isinstance(maker, ProjectedSpace) else np.asarray(vectors, np.float32)
 
 
 def _directed(vector: Float, what: str) -> Float:

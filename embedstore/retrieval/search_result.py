@@ -9,10 +9,45 @@ from embedstore.evaluation.bootstrap import Score
 
 
 @dataclass(frozen=True)
+class Piece:
+    """What of an item is nearest to the query, in a space with several vectors an item.
+
+    Parameters
+    ----------
+    unit : str
+        ``"frame"``, ``"window"``, ``"token"``, …
+    number : int
+        From 0 on.
+    start, end : float, optional
+        In seconds of the item.
+    """
+
+    unit: str
+    number: int
+    start: float | None = None
+    end: float | None = None
+
+    def __str__(self) -> str:
+        if self.start is None or self.end is None:
+            return f"{self.unit} {self.number}"
+        return _clock(self.start) if self.start == self.end else f"{_clock(self.start)}-{_clock(self.end)}"
+
+    def to_dict(self) -> dict[str, Any]:
+        return {key: value for key, value in vars(self).items() if value is not None}
+
+
+def _clock(seconds: float) -> str:
+    """As ``1:07.5``."""
+    minutes, rest = divmod(round(seconds, 1), 60)
+    return f"{int(minutes)}:{rest:04.1f}"
+
+
+@dataclass(frozen=True)
 class Hit:
     """One result; `score` is the cosine to the query, or the fused score of several.
 
-    `folded` are the ids of results that are near copies of it, where a search folds them.
+    `piece` is what of it is nearest, where it has several vectors. `folded` are the ids of results that are near copies of it,
+    where a search folds them.
     """
 
     rank: int
@@ -20,6 +55,7 @@ class Hit:
     score: float
     metadata: dict[str, Any]
     folded: list[str] = field(default_factory=list)
+    piece: Piece | None = None
 
 
 @dataclass(frozen=True)
@@ -61,11 +97,13 @@ class SearchResult:
 
 
 def _named(hit: Hit) -> dict[str, Any]:
-    """Metadata of a hit, and what is folded into it, if anything is.
+    """Metadata of a hit, what of it is nearest, and what is folded into it, if anything is.
 
     Columns whose names are those of a hit's own values get an underscore, or as many as make them unique.
     """
-    own = {"folded": hit.folded} if hit.folded else {}
+    own: dict[str, Any] = {"piece": hit.piece.to_dict()} if hit.piece else {}
+    if hit.folded:
+        own["folded"] = hit.folded
     names = {}
     for name in hit.metadata:
         free = name

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, TypeVar, Unpack
@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore._core.arguments import as_type, shown, strings
-from embedstore._core.unit import unit_rows
 from embedstore.errors import UsageError
 from embedstore.indexing.exact import RESIDENT_BYTES
 from embedstore.retrieval.aligned_spaces import ProjectedSpace, SearchableSpace
@@ -25,6 +24,7 @@ from embedstore.retrieval.index import OpenIndex, open_index
 from embedstore.retrieval.queries import Resolver
 from embedstore.retrieval.search_options import Query, SearchOptions, several
 from embedstore.retrieval.search_result import Hit, SearchResult, certainty, described
+from embedstore.retrieval.several_vectors import best_items, nearest_items, placed, similarities
 from embedstore.store import Store
 from embedstore.store.format import HEAD, HEADS
 from embedstore.store.indexes import INDEX
@@ -107,7 +107,7 @@ class Searcher:
         rows, scores, folded = self._ranked(asked, wanted)
         found = time.perf_counter()
         ranks = range(wanted.offset + 1, wanted.offset + 1 + len(rows))
-        hits = self.hits(rows, scores, columns, ranks, folded)
+        hits = placed(asked, rows, self.hits(rows, scores, columns, ranks, folded))
         fetched = time.perf_counter()
         took = {"encode": encoded - start, "load": loaded - encoded, "search": found - loaded, "fetch": fetched - found}
         return self.result(asked, hits, took, self.answered())
@@ -200,19 +200,34 @@ class Searcher:
         exclude: Rows | None,
         recall: float | None,
     ) -> tuple[Float, Rows]:
-        opened = self.index(space).index
-        answer = opened.search(queries, k if exclude is None else k + 1, keep=keep, recall=recall)
-        used = described(opened.report_.type, opened.report_.at, answer.plan, answer.recall)
-        self._answers.used = min(self.answered() or used, used, key=certainty)
-        scores, positions = answer.scores, answer.positions
-        rows = np.where(positions < 0, -1, space.raw_rows[positions]) if len(space.raw_rows) else positions
-        scores = np.where(positions < 0, np.float32(np.nan), scores)
+        found = self._finder(space, queries, keep, recall)
+        wanted = k if exclude is None else k + 1
+        if space.unit is not None:
+            scores, rows = nearest_items(found, space.raw_rows, len(space), wanted)
+        else:
+            scores, positions = found(wanted)
+            rows = np.where(positions < 0, -1, space.raw_rows[positions]) if len(space.raw_rows) else positions
+            scores = np.where(positions < 0, np.float32(np.nan), scores)
         if exclude is not None:
             own = rows == np.asarray(exclude)[:, None]
             order = np.argsort(own, axis=1, kind="stable")  # what is left out goes to the end
             rows = np.take_along_axis(np.where(own, -1, rows), order, axis=1)[:, :k]
             scores = np.take_along_axis(np.where(own, np.float32(np.nan), scores), order, axis=1)[:, :k]
         return scores, rows
+
+    def _finder(
+        self, space: SearchableSpace, queries: npt.NDArray[Any], keep: Mask | None, recall: float | None
+    ) -> Callable[[int], tuple[Float, Rows]]:
+        """Finds as many of the vectors nearest to each query (m, dim) as it is told: scores and positions of `space.raw`."""
+        opened = self.index(space).index
+
+        def found(depth: int) -> tuple[Float, Rows]:
+            answer = opened.search(queries, depth, keep=keep, recall=recall)
+            used = described(opened.report_.type, opened.report_.at, answer.plan, answer.recall)
+            self._answers.used = min(self.answered() or used, used, key=certainty)
+            return answer.scores, answer.positions
+
+        return found
 
     def asked(self, wanted: SearchOptions) -> list[Asked]:
         """Every query of the question, with its weight."""
@@ -292,6 +307,12 @@ class Searcher:
 
     def _one(self, asked: Asked, depth: int, wanted: SearchOptions, leave_out: Rows) -> Ranking:
         keep, deeper = self.filter(asked.space, wanted.where), depth + len(leave_out)
+        if asked.pieces is not None:
+            best, values = best_items(
+                self._finder(asked.space, asked.pieces, keep, wanted.recall), asked.space, asked.pieces, deeper
+            )
+            stays = ~np.isin(best, leave_out)
+            return best[stays][:depth], values[stays][:depth]
         scores, rows = self._nearest(asked.space, asked.vector[None], deeper, keep, None, wanted.recall)
         kept = rows[0] >= 0
         if len(leave_out):
@@ -305,11 +326,10 @@ class Searcher:
         for one in asked:
             has = one.space.has(rows)
             values = np.full(len(rows), np.nan)
-            query = unit_rows(one.vector[None])[0]
-            values[has] = unit_rows(one.space.take(rows[has])) @ query
+            values[has] = similarities(one.space, rows[has], one.several)
             scores.append(values)
             at_random = np.random.default_rng(0).choice(one.space.rows, min(BACKGROUND, len(one.space)), replace=False)
-            usual = unit_rows(one.space.take(np.sort(at_random))) @ query
+            usual = similarities(one.space, np.sort(at_random), one.several)
             background.append((float(usual.mean()), float(usual.std())))
         return fuse_scores(rows, scores, background, [one.weight for one in asked])
 

@@ -15,6 +15,7 @@ from embedstore.retrieval.asked import Asked
 from embedstore.retrieval.search_options import SearchOptions
 from embedstore.retrieval.search_result import SearchResult
 from embedstore.retrieval.searcher import Searcher
+from embedstore.retrieval.several_vectors import placed
 
 __all__ = ["answer_all", "joins"]
 
@@ -109,6 +110,8 @@ def _resolved(searcher: Searcher, questions: Sequence[SearchOptions], answers: l
                 asked = searcher.queries.payload("text", wanted.text, wanted.space, vectors[wanted.space, wanted.text])
             else:
                 (asked,) = searcher.asked(wanted)
+            if asked.pieces is not None:
+                continue  # a question of several vectors is one for itself
             found.append(_Found(at, wanted, asked, columns, np.empty(0, np.int64), np.empty(0), {}))
         except EmbedstoreError as error:
             answers[at] = error
@@ -185,7 +188,7 @@ def _hits(searcher: Searcher, found: Sequence[_Found]) -> list[list[Any]]:
         every = searcher.hits(rows, scores, list(columns), ranks=_ranks(offsets, counts))
         ends = np.cumsum(counts)
         for i, count, end in zip(members, counts, ends.tolist(), strict=True):
-            hits[i] = every[end - count : end]
+            hits[i] = placed([found[i].asked], found[i].rows, every[end - count : end])
     return hits
 
 

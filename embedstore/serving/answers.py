@@ -143,4 +143,5 @@ def _result(session: Session, hit: Hit) -> Document:
         "kind": kind,
         "text": payloads.get("text"),
         "folded": hit.folded,
+        **({"piece": hit.piece.to_dict()} if hit.piece else {}),
     }

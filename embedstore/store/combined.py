@@ -36,8 +36,8 @@ def write_combined(store: StoreReader) -> None:
     """Write ``embeddings.h5`` for the store's generation.
 
     For each space a group with ``vectors`` (n, dim), ``row`` (n,) int64, ``hash`` (n, 16) uint8, all virtual, and ``id``
-    (n,) strings; removed items are left out, so that it shows what `Space.vectors` shows. A space of several vectors an item has
-    ``pieces/vectors`` (m, dim), ``pieces/row`` (m,) and ``pieces/place`` (m, 2) besides.
+    (n,) strings; removed items are left out, so that it shows what `Space.vectors` shows. A space with several vectors an
+    item has ``pieces/vectors`` (m, dim), ``pieces/row`` (m,) and ``pieces/place`` (m, 2) besides.
     """
     import h5py
 

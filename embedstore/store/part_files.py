@@ -27,7 +27,8 @@ from embedstore.store.format import PartRef, read_manifest
 
 VECTORS, ROW, HASH, PLACE, SUMS = "vectors", "row", "hash", "place", "xxh3"
 SINGLE, SINGLE_OF_PIECES = (ROW, HASH), (ROW, PLACE)
-"""Datasets of a vector part, or of one of pieces, under one sum each. `/xxh3` holds the size of a block, their sums, and those of the blocks."""
+"""Datasets of a vector part, or of one of pieces, under one sum each. `/xxh3` holds the size of a block, their sums, and those
+of the blocks."""
 FIRST_READ = 1 << 14
 """Of a table of sums; a longer one is read again."""
 SPARSE_BYTES, SPARSE = 1 << 30, 1000

@@ -31,8 +31,9 @@ Rows = npt.NDArray[np.int64]
 class Space:
     """The vectors of one space in one generation; `rows` and `vectors` leave out removed items.
 
-    Positions run over the parts in order of commit. Reading is a memory map of the HDF5 parts. Where items have several vectors,
-    `pieces` holds them, `vectors` is one for each item all the same, and search (`raw`, `raw_rows`, `live`) goes over the pieces.
+    Positions run over the parts in order of commit. Reading is a memory map of the HDF5 parts. Where items have several
+    vectors, `pieces` holds them, `vectors` is one for each item all the same, and search (`raw`, `raw_rows`, `live`) goes over
+    the pieces.
     """
 
     def __init__(self, files: PartFiles, info: SpaceInfo, entry: SpaceEntry, dead: Rows) -> None:

@@ -1,0 +1,116 @@
+"""Search where items, or the query, have several vectors: an item is as near as its nearest piece (Khattab & Zaharia 2020).
+
+A query of one vector scores an item by the largest cosine of a piece; one of several by the mean, over its own vectors, of
+those largest cosines (MaxSim, divided by the number of the query's vectors).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from embedstore._core.unit import unit_rows
+from embedstore.retrieval.aligned_spaces import SearchableSpace
+from embedstore.retrieval.asked import Asked
+from embedstore.retrieval.search_result import Hit, Piece
+
+Rows = npt.NDArray[np.int64]
+Float = npt.NDArray[np.float32]
+Found = tuple[Float, Rows]
+"""Scores (m, k) and what was found (m, k): positions or rows, -1 beyond the last."""
+
+DEEPER = 4
+CANDIDATES = 200
+"""Items whose pieces are all compared at first, where the query has several vectors."""
+
+
+def nearest_items(search: Callable[[int], Found], rows: Rows, items: int, k: int) -> Found:
+    """The `k` items with the nearest pieces, found by looking for more and more pieces.
+
+    Parameters
+    ----------
+    search : callable
+        Takes how many pieces to find of each query; gives their scores, descending, and positions.
+    rows : (m,) int64
+        The item of each position.
+    items : int
+        How many there are.
+
+    Returns
+    -------
+    scores, rows : (m, k) or narrower
+        NaN and -1 beyond the last.
+    """
+    most = len(rows)
+    deep = min(most, k * -(-most // max(items, 1)))
+    while True:
+        scores, positions = search(deep)
+        found = _first_of_each(scores, np.where(positions < 0, -1, rows[positions] if most else positions), min(k, items))
+        unfilled = found[1][:, -1:] < 0
+        if deep >= most or not (unfilled & (positions[:, -1:] >= 0)).any():
+            return found
+        deep = min(DEEPER * deep, most)
+
+
+def _first_of_each(scores: Float, rows: Rows, k: int) -> Found:
+    """The first place of each different row (m, k)."""
+    out = np.full((len(rows), k), np.nan, np.float32), np.full((len(rows), k), -1, np.int64)
+    for i, own in enumerate(rows):
+        _, first = np.unique(own, return_index=True)
+        first = np.sort(first[own[first] >= 0])[:k]
+        out[0][i, : len(first)], out[1][i, : len(first)] = scores[i, first], own[first]
+    return out
+
+
+def best_items(
+    search: Callable[[int], Found], space: SearchableSpace, queries: Float, k: int
+) -> tuple[Rows, npt.NDArray[np.float64]]:
+    """The `k` items of the largest MaxSim to the vectors (q, dim) of one query, and their scores, descending.
+
+    All pieces of the items that one of the vectors finds are compared, and more are looked for until no other item can be
+    better: an item that was not found is no nearer to a vector than the last piece that this vector found. Where `search` is
+    exact, so is the answer.
+    """
+    rows, most = space.raw_rows, len(space.raw_rows)
+    deep = min(most, max(DEEPER * k, CANDIDATES) * -(-most // max(len(space), 1)))
+    while True:
+        scores, positions = search(deep)
+        there = positions >= 0
+        candidates = np.unique(rows[positions[there]])
+        found = similarities(space, candidates, queries)
+        best = np.argsort(-found, kind="stable")[:k]
+        cut_off = there[:, -1:].all() and deep < most  # some may not have been found
+        last = scores[:, -1].mean() if cut_off else -np.inf
+        if (len(best) and len(best) >= min(k, len(space)) and found[best[-1]] >= last) or not cut_off:
+            return candidates[best], found[best]
+        deep = min(DEEPER * deep, most)
+
+
+def similarities(space: SearchableSpace, rows: Rows, queries: Float) -> npt.NDArray[np.float64]:
+    """How near (n,) the items of `rows` (n,), which must all be in `space`, are to a query of vectors (q, dim)."""
+    if not len(rows):
+        return np.empty(0)
+    pieces = space.pieces_of(rows)
+    cosines = unit_rows(queries).astype(np.float64) @ unit_rows(pieces.vectors).astype(np.float64).T
+    return np.asarray(pieces.best(cosines).mean(axis=0), np.float64)
+
+
+def placed(asked: Sequence[Asked], rows: Rows, hits: list[Hit]) -> list[Hit]:
+    """`hits` of `rows` (n,), with the piece that is nearest to the query in the first space with several vectors an item."""
+    one = next((one for one in asked if one.space.unit is not None), None)
+    if one is None or not len(rows):
+        return hits
+    has = np.flatnonzero(one.space.has(rows))
+    pieces = one.space.pieces_of(rows[has])
+    near = (unit_rows(one.several) @ unit_rows(pieces.vectors).T).max(axis=0)
+    out = list(hits)
+    for i, start, count in zip(has.tolist(), pieces.starts.tolist(), pieces.counts.tolist(), strict=True):
+        number = int(near[start : start + count].argmax())
+        begin, end = pieces.places[start + number].tolist()
+        known = begin == begin  # not NaN
+        found = Piece(one.space.unit or "", number, *((round(begin, 3), round(end, 3)) if known else (None, None)))
+        out[i] = replace(out[i], piece=found)
+    return out
