@@ -184,3 +184,41 @@ def test_films_and_images_of_an_encoder_without_texts_take_no_texts(tmp_path: Pa
     es.embed(data, tmp_path / "s", video="frames:1:hash", text="hash:16")
     answer = es.search(tmp_path / "s", text="a grey one", k=1)
     assert (answer.space, answer.results[0].id) == ("text", "b")
+
+
+def test_search_says_when_the_frame_is_shown_that_is_most_like_the_query(tmp_path: Path) -> None:
+    """One frame of another picture, 2.44 seconds into one of three films, is found by that picture."""
+    films = tmp_path / "films"
+    films.mkdir()
+    planted = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    for number, name in enumerate("abc"):
+        (films / f"{name}.mp4").write_bytes(planted_film(planted, at=61 if name == "b" else None, level=40 * number))
+    report = es.embed(films, tmp_path / "s", video="frames:50:hash:64+pieces")
+    assert report.spaces["video"].embedded == 3
+    store = es.Store.open(tmp_path / "s")
+    assert store.spaces["video"].pieces_of(store.items.rows).counts.tolist() == [50, 50, 50]
+    shown = next(frame for frame in frames((films / "b.mp4").read_bytes(), 50) if abs(frame.seconds - 2.44) < 0.01)
+    shown.image.save(tmp_path / "frame.bmp")
+    (hit,) = es.search(store, image=tmp_path / "frame.bmp", k=1).results
+    assert (hit.id, round(hit.score, 3)) == ("b.mp4", 1.0)
+    assert hit.piece is not None
+    assert (hit.piece.unit, hit.piece.number, hit.piece.start) == ("frame", 30, pytest.approx(2.44, abs=1e-3))
+    assert str(hit.piece) == "0:02.4"
+    same = es.search(store, video=films / "b.mp4", k=2).results  # all frames of the film against all of every film
+    assert (same[0].id, round(same[0].score, 3)) == ("b.mp4", 1.0)
+    one = load_encoder("frames:50:hash:64", "video").spec
+    assert store.spaces["video"].fingerprint != one.fingerprint
+    assert store.spaces["video"].spec.alignment == one.alignment
+
+
+def planted_film(pixels: np.ndarray[Any, Any], *, at: int | None, level: int, length: int = 100) -> bytes:
+    """A film of 25 frames a second of one level, and of `pixels` at the frame `at`."""
+    out = io.BytesIO()
+    with av.open(out, "w", format="mp4") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt, stream.gop_size = 64, 48, "yuv420p", 12
+        for number in range(length):
+            grey = np.full_like(pixels, level + number % 7)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels if number == at else grey, format="rgb24")))
+        container.mux(stream.encode())
+    return out.getvalue()

@@ -1,0 +1,135 @@
+"""Search over several vectors an item: equal to comparing everything in float64, exactly or as near as the index says."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import embedstore as es
+from embedstore._core.unit import unit_rows
+from embedstore.retrieval.batch import search_batch
+from embedstore.retrieval.searcher import Searcher
+from embedstore.sources import MemorySource
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "store"))
+
+from test_pieces import DIM, embedded, texts, word_vector
+
+N = 400
+
+
+@pytest.fixture(scope="module")
+def given() -> list[str]:
+    return texts(N, seed=4)
+
+
+@pytest.fixture(scope="module")
+def store(given: list[str], tmp_path_factory: pytest.TempPathFactory) -> es.Store:
+    return embedded(tmp_path_factory.mktemp("pieces") / "s", given, n=list(range(N)))
+
+
+def stored(text: str) -> Any:
+    vectors = np.stack([word_vector(word) for word in text.split()]).astype(np.float16).astype(np.float64)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def max_sims(query: Any, given: list[str]) -> Any:
+    """Of a query (q, dim) to each text, in float64."""
+    return np.array([(query @ stored(text).T).max(axis=1).mean() for text in given])
+
+
+def unit(vector: Any) -> Any:
+    return vector / np.linalg.norm(vector)
+
+
+def test_a_vector_finds_the_items_with_the_nearest_pieces(store: es.Store, given: list[str]) -> None:
+    for seed in range(5):
+        query = np.random.default_rng(seed).normal(size=DIM)
+        found = es.search(store, vector=query, k=30)
+        best = max_sims(unit(query)[None], given)
+        assert [hit.score for hit in found.results] == pytest.approx(np.sort(best)[::-1][:30], abs=2e-3)
+        for hit in found.results:
+            own = given[hit.metadata["n"]]
+            near = int((stored(own) @ unit(query)).argmax())
+            assert hit.piece is not None
+            assert own.split()[hit.piece.number] == own.split()[near]
+            assert (hit.piece.unit, hit.piece.start, hit.piece.end) == ("word", hit.piece.number, hit.piece.number + 1)
+            assert hit.score == pytest.approx(best[hit.metadata["n"]], abs=2e-3)
+
+
+def test_filters_offsets_and_bounds_count_items(store: es.Store, given: list[str]) -> None:
+    query = word_vector("w3")
+    best = max_sims(unit(query.astype(np.float64))[None], given)
+    some = es.search(store, vector=query, k=1000, where="n < 100")
+    assert len({hit.id for hit in some.results}) == len(some.results) == 100
+    page = es.search(store, vector=query, k=5, offset=95, where="n < 100")
+    assert [hit.id for hit in page.results] == [hit.id for hit in some.results][95:]
+    every = es.search(store, vector=query, k=1000)
+    assert len(every.results) == N
+    near = es.search(store, vector=query, k=1000, min_score=0.99)
+    assert {hit.id for hit in near.results} == {f"i{i}" for i in np.flatnonzero(best > 0.99)}
+
+
+def test_an_item_is_compared_by_all_of_its_pieces(store: es.Store, given: list[str]) -> None:
+    for item in (0, 17, 101):
+        found = es.search(store, id=f"i{item}", k=25)
+        best = max_sims(stored(given[item]), given)
+        best[item] = -1
+        assert f"i{item}" not in [hit.id for hit in found.results]
+        assert [hit.score for hit in found.results] == pytest.approx(np.sort(best)[::-1][:25], abs=2e-3)
+
+
+def test_an_index_over_pieces_says_its_recall_and_keeps_it(tmp_path: Path) -> None:
+    given = texts(N, seed=4, words=4000)
+    store = embedded(tmp_path / "s", given, n=list(range(N)))
+    report = es.index(store, factory="HNSW16", recall=0.9)
+    assert report.n == sum(len(text.split()) for text in given)
+    searcher = Searcher(store, resident=True)
+    hits, all_of_them = 0, 0
+    for item in range(0, N, 8):
+        exact = [hit.id for hit in searcher.search(id=f"i{item}", k=10, recall=1.0).results]
+        approximate = searcher.search(id=f"i{item}", k=10)
+        hits += len(set(exact) & {hit.id for hit in approximate.results})
+        all_of_them += len(exact)
+    assert hits >= 0.9 * all_of_them
+    assert not approximate.index["exact"]
+
+
+def test_many_queries_and_the_graph_of_all_items(store: es.Store, given: list[str], tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    queries = np.random.default_rng(1).normal(size=(20, DIM)).astype(np.float32)
+    report = search_batch(store, queries, tmp_path / "n.parquet", k=5)
+    assert report.neighbours == 100
+    table = pq.read_table(tmp_path / "n.parquet").to_pydict()
+    for i, query in enumerate(unit_rows(queries)):
+        best = np.sort(max_sims(query[None].astype(np.float64), given))[::-1][:5]
+        assert table["score"][5 * i : 5 * i + 5] == pytest.approx(best, abs=2e-3)
+
+
+def test_several_queries_are_added_up_as_vectors(store: es.Store) -> None:
+    both = es.search(store, id=["i0", "i1"], k=3)
+    assert len(both.results) == 3
+    assert all(hit.piece for hit in both.results)
+
+
+def test_heads_and_copies_see_one_vector_an_item(store: es.Store, given: list[str], tmp_path: Path) -> None:
+    space = store.spaces["text"]
+    means = np.stack([np.mean([word_vector(word) for word in text.split()], axis=0) for text in given])
+    assert np.allclose(space.vectors(), means, atol=2e-3)
+    assert len(space.vectors()) == len(space.rows) == N
+
+
+def test_a_store_of_nothing_and_an_item_of_one_piece(tmp_path: Path) -> None:
+    store = embedded(tmp_path / "s", ["w1"])
+    found = es.search(store, id="i0", k=3)
+    assert found.results == []
+    found = es.search(store, vector=word_vector("w1"), k=3)
+    assert [(hit.id, hit.piece.number if hit.piece else None) for hit in found.results] == [("i0", 0)]
+    empty = es.Store.open(tmp_path / "s").remove(["i0"])
+    assert es.search(empty, vector=word_vector("w1"), k=3).results == []
+    es.embed(MemorySource({"id": ["x"], "text": [None]}), tmp_path / "s2", text="hash:8")
