@@ -128,7 +128,8 @@ class Head(Params):
             Or (n, f, d): f vectors an item, such as the frames of a video.
         y : (n,) labels
         present : mapping of input name to (n,) bool, optional
-            Which items have the input; all, if omitted. Or (n, f): which of an item's vectors are there.
+            Which items have the input; all, if omitted. Or (n, f): which of an item's vectors are there; those that are
+            zeros are not, where a mask (n,) goes with vectors (n, f, d).
         validation : (X, y, present), optional
             What hyperparameters are chosen on; a seventh of the data is set aside if omitted. Heads that can fit on
             it afterwards do.
@@ -295,7 +296,7 @@ def as_inputs(X: Mapping[str, Array] | Array, present: Mapping[str, Mask] | None
             raise HeadError(f"present names {name!r}, which is not an input. Inputs: {', '.join(masks)}.")
         mask: Mask = np.asarray(given_mask, dtype=bool)
         wider = inputs[name].ndim == 3 and mask.ndim == 1
-        masks[name] = np.repeat(mask[:, None], inputs[name].shape[1], axis=1) if wider else mask
+        masks[name] = mask[:, None] & inputs[name].any(axis=2) if wider else mask
     return inputs, masks
 
 

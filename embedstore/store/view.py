@@ -19,6 +19,9 @@ from embedstore.store.items import Rows
 from embedstore.store.reader import StoreReader
 from embedstore.store.space import Space
 
+MOST_PIECES = 64
+"""Of an item that a head is given."""
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -88,6 +91,18 @@ class View:
         if self.columns is not None:
             vectors[METADATA] = self.columns.features(self.metadata(["id", *self.columns.columns]))
         return vectors
+
+    @cached_property
+    def sequences(self) -> dict[str, Array]:
+        """As `inputs`, with the pieces (n, f, dim) of spaces with several vectors an item, zeros where an item has fewer.
+
+        Of an item with more than `MOST_PIECES` so many, at equal distances.
+        """
+        found = dict(self.inputs)
+        for name, space in self.spaces.items():
+            if space.unit is not None:
+                found[name] = padded_pieces(space, self.rows, self.present[name])
+        return found
 
     @cached_property
     def present(self) -> dict[str, npt.NDArray[np.bool_]]:
@@ -165,6 +180,15 @@ class View:
         out = np.zeros((len(self), space.dim), dtype=space.dtype)
         out[present] = space.take(self.rows[present])
         return out
+
+
+def padded_pieces(space: Space, rows: Rows, present: npt.NDArray[np.bool_]) -> Array:
+    """Pieces (n, f, dim) of `rows` (n,), of which those `present` have some; see `View.sequences`."""
+    pieces = space.pieces_of(rows[present])
+    most = min(MOST_PIECES, int(pieces.counts.max(initial=1)))
+    out = np.zeros((len(rows), most, space.dim), np.float32)
+    out[present] = pieces.padded(most)
+    return out
 
 
 def make_view(

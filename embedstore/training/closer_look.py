@@ -19,6 +19,7 @@ from embedstore.heads.solvers.design_matrix import Standardizer
 from embedstore.heads.solvers.gram import Gram, predict_subsets
 from embedstore.reports.data import Mistake
 from embedstore.store import View
+from embedstore.training.fed import fed
 from embedstore.training.item_cards import cards
 from embedstore.training.tasks.base import HEAD, Array, Codes, Judged
 
@@ -54,7 +55,7 @@ def _contributions(view: View, judged: Judged, seed: int) -> dict[str, Any]:
     rng = np.random.default_rng(seed)
     test = np.sort(rng.permutation(test)[:MAX_LOOKED_AT])
     fitted_on = np.sort(rng.permutation(fitted_on)[:MAX_LOOKED_AT])
-    inputs = {name: x[test] for name, x in view.inputs.items()}
+    inputs = {name: x[test] for name, x in fed(head, view).items()}
     present = {name: mask[test] for name, mask in view.present.items()}
     truth = np.searchsorted(head.classes_, labels.values[test])
     truth[~np.isin(labels.values[test], head.classes_)] = -1

@@ -25,6 +25,7 @@ from embedstore.reports.page import render_html
 from embedstore.store import Store, View
 from embedstore.training.certainty import Certainty, measured
 from embedstore.training.evaluate_options import EvaluateOptions
+from embedstore.training.fed import fed
 from embedstore.training.label_notes import left_out_notes
 from embedstore.training.report import report_data
 from embedstore.training.saved import (
@@ -204,11 +205,12 @@ def _judge(task: Task, view: View, record: HeadRecord, train: View, *, test: Cod
     head = record.head
     labels, known = task.evaluation_labels(record, [view, train])
     inputs = {name: x[test] for name, x in view.inputs.items()}
+    given = {name: x[test] for name, x in fed(head, view).items()}
     present = {name: mask[test] for name, mask in view.present.items()}
-    outputs = {HEAD: task.outputs(head, inputs, present, labels)}
+    outputs = {HEAD: task.outputs(head, given, present, labels)}
     for name in view.names if len(view.names) > 1 and task.needs_target else ():
         alone = {n: m & (n == name) for n, m in present.items()}
-        outputs[f"only {name}"] = task.outputs(head, inputs, alone, labels)
+        outputs[f"only {name}"] = task.outputs(head, given, alone, labels)
     copies = Copies.none()
     notes: list[str] = []
     if not task.needs_target:

@@ -19,11 +19,13 @@ from embedstore._core.threads import bounded
 from embedstore.errors import HeadError, UsageError
 from embedstore.evaluation.contributions import EXACT_INPUTS, explain
 from embedstore.evaluation.nearest import nearest_items
+from embedstore.heads.base import as_inputs, pooled
 from embedstore.heads.held_out import OutOfFold, load_out_of_fold
 from embedstore.heads.io import HeadRecord
 from embedstore.heads.onnx_head import OnnxModel
 from embedstore.sources import Source
 from embedstore.store import Store, View
+from embedstore.store.view import padded_pieces
 from embedstore.training.certainty import intervals_of, sets_of
 from embedstore.training.class_names import zero_shot
 from embedstore.training.new_items import embedded_for, usable_rows
@@ -419,7 +421,9 @@ def blocks(
             space = store.spaces.get(name)
             present[name] = np.zeros(len(block), bool) if space is None else space.has(block)
             inputs[name] = np.zeros((len(block), spec.dim), np.float32)
-            if space is not None:
+            if space is not None and space.unit is not None and record.head.takes_sequences:
+                inputs[name] = padded_pieces(space, block, present[name])
+            elif space is not None:
                 inputs[name][present[name]] = space.take(block[present[name]])
         if record.columns is not None:
             known = set(store.items.metadata_columns())
@@ -449,8 +453,7 @@ def _explain(
     if view is None:
         return [Explanation({name: float(value[i]) for name, value in values.items()}, []) for i in range(len(rows))]
     same = rows if store.path == view.store.path else np.full(len(rows), -1)
-    spaces = {name: inputs[name] for name in record.inputs}
-    masks = {name: present[name] for name in record.inputs}
+    spaces, masks = pooled(*as_inputs({n: inputs[n] for n in record.inputs}, {n: present[n] for n in record.inputs}))
     near = nearest_items(spaces, masks, view.inputs, view.present, NEAREST, never=(same, view.rows))
     labels = view.target if view.target is not None else np.empty(0)
     return [

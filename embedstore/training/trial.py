@@ -21,9 +21,10 @@ from embedstore.heads.held_out import TEST, OutOfFold
 from embedstore.heads.settled import settled
 from embedstore.registry import heads_for
 from embedstore.store import View
+from embedstore.training.fed import fed, takes_pieces
 from embedstore.training.folds import made_folds
 from embedstore.training.shots import ShotCurve, shot_curve
-from embedstore.training.tasks.base import HEAD, KNN, UNBALANCED, UNTUNED, Array, Codes, Float, Judged, Task
+from embedstore.training.tasks.base import HEAD, KNN, POOLED, UNBALANCED, UNTUNED, Array, Codes, Float, Judged, Task
 from embedstore.training.train_options import TrainOptions
 from embedstore.training.tuning import Study, tune
 
@@ -89,7 +90,11 @@ class Trial:
         kind = self._options.head
         if self._options.balance is not None:
             return {UNBALANCED: self._plain(kind, self._seed)}
-        return self._task.rivals(kind, device=self._options.device, seed=self._seed)
+        rivals = self._task.rivals(kind, device=self._options.device, seed=self._seed)
+        if takes_pieces(mean := self._plain(kind, self._seed), self._view):
+            mean.takes_sequences = False  # type: ignore[misc]  # of this one alone
+            rivals = {POOLED: mean, **rivals}
+        return rivals
 
     def _tuned(self, items: Codes, part: str) -> dict[str, Any]:
         """Parameters with the best score in folds of `items`, the only ones looked at; none where no tuning is asked for."""
@@ -355,17 +360,17 @@ class Trial:
         return found
 
     def _fit(self, head: Head, fit: Codes, val: Codes, names: Sequence[str]) -> Head:
-        X, present = self._take(fit, names)
-        v_X, v_present = self._take(val, names)
+        X, present = self._take(head, fit, names)
+        v_X, v_present = self._take(head, val, names)
         return head.fit(X, self.labels.values[fit], present=present, validation=(v_X, self.labels.values[val], v_present))
 
     def _predict(self, head: Head, items: Codes, names: Sequence[str]) -> Float:
-        X, present = self._take(items, names)
+        X, present = self._take(head, items, names)
         return self._task.outputs(head, X, present, self.labels)
 
-    def _take(self, items: Codes, names: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-        view = self._view
-        return {n: view.inputs[n][items] for n in names}, {n: view.present[n][items] for n in names}
+    def _take(self, head: Head, items: Codes, names: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+        view, inputs = self._view, fed(head, self._view)
+        return {n: inputs[n][items] for n in names}, {n: view.present[n][items] for n in names}
 
     def _copies(self, train: Codes, test: Codes) -> Copies:
         view = self._view

@@ -1,4 +1,4 @@
-"""Spaces with several vectors an item: what was encoded is read back, through updates, removals, compaction, kills and damage."""
+"""Spaces with several vectors an item: what was encoded is read back, after updates, removals, compaction, kills and damage."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_a_flipped_byte_of_a_piece_is_an_error_and_repair_embeds_it_again(tmp_pa
         byte = file.read(1)[0]
         file.seek(-1, os.SEEK_CUR)
         file.write(bytes([byte ^ 8]))
-    with pytest.raises(CorruptStoreError, match="pieces-000000.h5 has bytes that differ"):
+    with pytest.raises(CorruptStoreError, match=r"pieces-000000\.h5 has bytes that differ"):
         es.Store.open(store.path).spaces["text"].pieces_of(store.items.rows)
     assert any("pieces-000000.h5" in problem for problem in es.verify(store).problems)
     es.repair(store.path)
@@ -126,7 +126,7 @@ def test_an_encoder_whose_pieces_do_not_fit_is_named(tmp_path: Path) -> None:
             vectors, pieces = super().encode_pieces(batch)
             return vectors, Pieces(pieces.vectors[1:], pieces.counts, pieces.places)
 
-    with pytest.raises(EncoderError, match="words returned .* Mend the encoder"):
+    with pytest.raises(EncoderError, match=r"words returned .* Mend the encoder"):
         es.embed(MemorySource({"id": ["a"], "text": ["b c"]}), tmp_path / "s", text=Short())
 
 

@@ -46,6 +46,8 @@ UNBALANCED = "unbalanced"
 """The name of the same head without what helps rare classes."""
 UNTUNED = "untuned"
 """The name of the same head with the parameters that it comes with."""
+POOLED = "pooled"
+"""The name of the same head on the mean of an item's pieces, where it takes all of them."""
 MULTILABEL = "multilabel"
 """The task of targets that were split into labels."""
 SEVERAL = "several"
@@ -398,7 +400,8 @@ class Task:
 
     def title(self, baseline: str) -> str:
         """A baseline in words."""
-        return {KNN: "kNN (k = 8)", UNTUNED: "the same, not tuned", **self.titles}.get(baseline, baseline)
+        own = {KNN: "kNN (k = 8)", UNTUNED: "the same, not tuned", POOLED: "the same on the mean of pieces"}
+        return {**own, **self.titles}.get(baseline, baseline)
 
 
 def task_called(name: str) -> Task:
