@@ -14,7 +14,7 @@ from embedstore.sources import MemorySource
 from embedstore.spec import EncoderSpec
 from embedstore.training.tasks.base import POOLED
 
-N = 160
+N = 200
 
 
 class Numbers(HashEncoder):
@@ -38,7 +38,7 @@ def test_attention_over_pieces_finds_what_their_mean_hides(tmp_path: Path) -> No
     labels = rng.integers(0, 2, N)
     given = []
     for label in labels.tolist():
-        count = int(rng.integers(3, 6))
+        count = int(rng.integers(4, 8))
         film = np.concatenate([rng.choice([-1.0, 1.0], (count, 1)), rng.normal(0, 0.1, (count, 3))], axis=1)
         film[rng.integers(count)] = [2 * label - 1, 3, 0, 0]
         given.append(",".join(" ".join(f"{x:.3f}" for x in piece) for piece in film))
@@ -47,14 +47,14 @@ def test_attention_over_pieces_finds_what_their_mean_hides(tmp_path: Path) -> No
     es.embed(source, tmp_path / "s", text=Numbers())
     store = es.Store.open(tmp_path / "s")
     view = store.view(inputs=["text"], target="label")
-    assert view.sequences["text"].shape == (N, 5, 4)
+    assert view.sequences["text"].shape == (N, 7, 4)
     assert (view.sequences["text"].any(axis=2).sum(axis=1) == [text.count(",") + 1 for text in given]).all()
     assert (view.inputs["text"].shape, view.present["text"].shape) == ((N, 4), (N,))
 
-    report = es.train(store, "label", head="attention", out_of_fold=0, seeds=1)
+    report = es.train(store, "label", head="attention", out_of_fold=0, seeds=1, report=False)
     pooled = report.baselines[POOLED]["accuracy"]
     assert report.metrics["accuracy"].value >= 0.9
-    assert pooled.value <= 0.8
+    assert pooled.value <= 0.85
     again = es.predict(tmp_path / "s", "label")
     right = again.labels == np.array(names, object)
     assert right.mean() >= 0.9
