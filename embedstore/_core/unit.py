@@ -58,3 +58,8 @@ def _scaled_first(vectors: Array) -> npt.NDArray[np.float64]:
     norms = np.sqrt(np.einsum("ij,ij->i", wide, wide))
     norms[norms == 0] = 1
     return np.asarray(wide / norms[:, None])
+
+
+def unit_each(vectors: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """`unit_rows`, a row at a time: of many rows at once the last bit of one depends on the others."""
+    return np.concatenate([unit_rows(row[None]) for row in vectors])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from embedstore._core.pieces import Pieces
-from embedstore._core.unit import unit_rows
+from embedstore._core.unit import unit_each
 from embedstore.encoders.base import EncoderRequest, Vectors
 from embedstore.encoders.payloads.sounds import Samples, decode_sound, provenance, windows
 from embedstore.encoders.runtimes.base import Array, Model, Network, Pending
@@ -145,7 +145,7 @@ class SoundEncoder:
         counts = np.array([len(sound.windows) for sound in batch])
         ends = [np.cumsum(sound.weights) for sound in batch]
         places = [np.stack([end - sound.weights, end], axis=1) for sound, end in zip(batch, ends, strict=True)]
-        pieces = self._united(found) if self.spec.normalized else found
+        pieces = unit_each(found) if self.spec.normalized else found
         return self._means(batch, found), Pieces(pieces, counts, np.concatenate(places) / self._windowing.rate)
 
     def _started(self, batch: Sequence[Prepared]) -> Pending:
@@ -184,10 +184,7 @@ class SoundEncoder:
         means = (sums / np.add.reduceat(weights, starts, axis=0)).astype(np.float32)
         if not self.spec.normalized:
             return means
-        return self._united(means)
-
-    def _united(self, vectors: Vectors) -> Vectors:
-        return np.concatenate([unit_rows(row[None]) for row in vectors])  # of many rows at once the last bit may differ
+        return unit_each(means)
 
     @property
     def _lengths(self) -> tuple[int, int]:

@@ -154,11 +154,15 @@ class Resolver:
 
     def _encoded(self, target: SearchableSpace, modality: str, payload: bytes) -> tuple[Float, Float | None]:
         """The vector (dim,) in `target` of a raw payload, and those (q, dim) of its pieces where it and the items have such."""
-        maker, encoder = self._query_encoder(target, modality)
-        if target.unit is None or pieces_of(encoder) is None:
+        if not self.asks_with_pieces(target, modality):
             return self.encode(target, modality, [payload])[0], None
+        maker, encoder = self._query_encoder(target, modality)
         vectors, pieces = encoder.encode_pieces([encoder.prepare(payload)])
         return _in_space(vectors, maker)[0], _in_space(pieces.vectors, maker)
+
+    def asks_with_pieces(self, target: SearchableSpace, modality: str) -> bool:
+        """Whether a query of one modality has several vectors in `target`."""
+        return target.unit is not None and pieces_of(self._query_encoder(target, modality)[1]) is not None
 
     def _query_encoder(self, target: SearchableSpace, modality: str) -> tuple[SearchableSpace | None, Any]:
         """The space whose vectors its encoder makes of queries of one modality for `target`, and that encoder."""

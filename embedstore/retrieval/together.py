@@ -129,6 +129,8 @@ def _encoded(searcher: Searcher, questions: Sequence[SearchOptions]) -> dict[tup
         if len(every) > 1:
             try:
                 target = searcher.queries.comparable("text", space)
+                if searcher.queries.asks_with_pieces(target, "text"):
+                    continue
                 made = searcher.queries.encode(target, "text", [text.encode() for text in every])
             except (EmbedstoreError, UnicodeError):
                 continue
