@@ -6,6 +6,10 @@ import importlib.util
 import os
 from pathlib import Path
 
+# Workers share the processors: with several threads in each, they would wait, spinning, for one another. Libraries read it
+# as they are imported, here and in processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 from helpers import write_csv, write_image
 

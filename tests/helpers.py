@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import atexit
 import csv
+import io
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+import time
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
+from forked import Child
 from PIL import Image
 
 import embedstore as es
@@ -22,12 +29,46 @@ TESTS = Path(__file__).parent
 ROOT = TESTS.parent
 
 
-def run(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run the command in a process of its own and check its exit code."""
-    script = "from embedstore_cli.main import main; main()"
-    done = subprocess.run([sys.executable, "-c", script, *map(str, arguments)], capture_output=True, text=True)
-    assert done.returncode == code, done.stdout + done.stderr
-    return done
+@cache
+def server() -> str:
+    """The address of the server of `forked`, which starts with the first command and ends with this process."""
+    address = Path(tempfile.mkdtemp(prefix="forked-")) / "socket"
+    command = [sys.executable, str(TESTS / "forked.py"), "serve", str(address)]
+    started = subprocess.Popen(command, stdin=subprocess.PIPE, cwd=TESTS)
+
+    def end() -> None:
+        started.communicate()
+        shutil.rmtree(address.parent)
+
+    atexit.register(end)
+    while not address.exists():
+        assert started.poll() is None, "the server of commands ended"
+        time.sleep(0.01)
+    return str(address)
+
+
+def start(*words: object, output: int, errors: int, given: int | None = None) -> Child:
+    """Start the command (or ``-c CODE``) in a process of its own; `given` is its stdin, otherwise empty."""
+    with open(os.devnull) as nothing:
+        streams = [nothing.fileno() if given is None else given, output, errors]
+        return Child(server(), [str(w) for w in words], streams=streams, folder=os.getcwd(), environment=os.environ)
+
+
+def run(*words: object, code: int | None = 0, given: bytes = b"") -> subprocess.CompletedProcess[str]:
+    """Run the command (or ``-c CODE``) in a process of its own, with `given` on stdin, and check its exit code (None: any)."""
+    with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
+        stdin.write(given)
+        stdin.seek(0)
+        ended = start(*words, given=stdin.fileno(), output=stdout.fileno(), errors=stderr.fileno()).wait()
+        out, err = (_text(file) for file in (stdout, stderr))
+    assert ended == code or code is None, out + err
+    return subprocess.CompletedProcess(words, ended, out, err)
+
+
+def _text(file: IO[bytes]) -> str:
+    """All of it, its lines ended as `subprocess` ends them."""
+    file.seek(0)
+    return io.TextIOWrapper(file, encoding="utf-8").read()
 
 
 def write_image(path: Path, seed: int = 0, size: tuple[int, int] = (32, 24)) -> Path:

@@ -53,13 +53,13 @@ class Flips:
         others = [self._case(p, rng.randrange(p.stat().st_size), rng) for p in rest for _ in range(OTHERS // len(rest) + 1)]
         rng.shuffle(documents)
         rng.shuffle(others)
-        with Worker(self._world.root / "worker") as worker:
+        with Worker(self._world.root / f"worker-{os.getpid()}") as worker:
             for pair in zip_longest(documents, others):
                 yield from (self._trial(case, worker) for case in pair if case is not None)
 
     def trial(self, case: str) -> Trial:
         """One flip; `case` is the file, the offset and what its byte is XORed with: ``store.json 1200 4``."""
-        with Worker(self._world.root / "worker") as worker:
+        with Worker(self._world.root / f"worker-{os.getpid()}") as worker:
             return self._trial(case, worker)
 
     def _trial(self, case: str, worker: Worker) -> Trial:

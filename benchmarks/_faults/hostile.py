@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,7 +42,7 @@ class Hostile:
             return self._trial(case, worker)
 
     def _worker(self) -> Worker:
-        return Worker(self._world.root / "worker", lives=100, memory=MEMORY)
+        return Worker(self._world.root / f"worker-{os.getpid()}", lives=100, memory=MEMORY)
 
     def _trial(self, case: str, worker: Worker) -> Trial:
         """The commands one after the other, most times all in one process: at its exit nothing new is seen often."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import random
 import tarfile
 from collections.abc import Iterator
@@ -47,7 +48,7 @@ class Inputs:
             return self._trial(case, worker)
 
     def _worker(self) -> Worker:
-        return Worker(self._world.root / "worker", lives=100, memory=MEMORY)
+        return Worker(self._world.root / f"worker-{os.getpid()}", lives=100, memory=MEMORY)
 
     def _make(self) -> None:
         if not self._folder.exists():

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from itertools import zip_longest
 from typing import Any, Protocol
 
 
@@ -76,9 +75,12 @@ def worst(endings: list[tuple[Ending, str]]) -> tuple[Ending, str]:
 
 def in_turn(plans: Sequence[Iterable[str]], trial: Callable[[str], Trial]) -> Iterator[Trial]:
     """Try the first case of every plan, then every second one, and so on: whenever it is stopped, all had their share."""
-    for cases in zip_longest(*plans):
-        for case in cases:
-            if case is not None:
+    left = [iter(plan) for plan in plans]
+    while left:
+        for plan in tuple(left):  # none is begun before its turn: some first run their command
+            if (case := next(plan, None)) is None:
+                left.remove(plan)
+            else:
                 yield trial(case)
 
 

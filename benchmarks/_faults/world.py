@@ -164,8 +164,15 @@ def run_alone(folder: Path, arguments: list[str]) -> None:
 
 
 def set_apart(folder: Path) -> None:
-    """Have this process remember what it checked in `folder`, and reach no model hub."""
+    """Have this process remember what it checked in `folder`, and reach no model hub.
+
+    Of other trials it knows nothing; of the store that all begin with, that FAISS and XGBoost can load its files.
+    """
     os.environ.update({"XDG_CACHE_HOME": str(folder / "cache"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"})
+    notes = "cache/embedstore/loadable"
+    known = folder.parent / "building" / notes
+    if known.is_dir() and not (folder / notes).exists():
+        shutil.copytree(known, folder / notes, dirs_exist_ok=True)
 
 
 def has_command(word: str) -> bool:

@@ -196,8 +196,7 @@ def test_ctrl_c_says_how_to_go_on(table: Path, tmp_path: Path) -> None:
         "import sys; from embedstore_cli.main import main; main()"
     )
     arguments = ["embed", str(table), "--store", str(tmp_path / "s"), "--image", "hash"]
-    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True)
-    assert done.returncode == 1
+    done = run("-c", script, *arguments, code=1)
     assert done.stderr == "embedstore: interrupted; what was committed is kept. Run the same command to go on.\n"
 
 

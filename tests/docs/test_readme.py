@@ -10,7 +10,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import forked
 import pytest
+from helpers import server
 from notebooks import run_notebook
 from pages import PAGES, README, blocks
 
@@ -22,9 +24,9 @@ INSTALLING = r"^python3 -m venv .*? && (?=embedstore)"
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The command `embedstore` of this checkout, and no hub."""
+    """The command `embedstore` of this checkout, without a second of imports for each, and no hub."""
     command = tmp_path_factory.mktemp("bin") / "embedstore"
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "from embedstore_cli.main import main; main()" "$@"\n')
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -ISE "{forked.__file__}" ask "{server()}" "$@"\n')
     command.chmod(0o755)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", f"{command.parent}:{os.environ['PATH']}")
@@ -77,8 +79,8 @@ def test_page_blocks_run(page: Path, reader: Reader) -> None:
     reader.back_after_the_readme()
     for _, kind, body in blocks(page):
         if kind != "text":
-            command = ["bash", "-euo", "pipefail", "-c"] if kind == "bash" else [sys.executable, "-c"]
-            done = subprocess.run([*command, body], cwd=reader.folder, capture_output=True, text=True)
+            command = ["bash", "-euo", "pipefail"] if kind == "bash" else ["embedstore"]
+            done = subprocess.run([*command, "-c", body], cwd=reader.folder, capture_output=True, text=True)
             assert done.returncode == 0, f"{page.name}:\n{body}\n{done.stdout}\n{done.stderr}"
 
 

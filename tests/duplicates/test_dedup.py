@@ -5,12 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import run
 from PIL import Image, ImageDraw
 
 import embedstore as es
@@ -519,13 +518,6 @@ def test_a_stale_or_foreign_report_removes_nothing(store: es.Store, tmp_path: Pa
     with pytest.raises(StoreError, match=r"has changed.*generation.*Find them again"):
         remove_duplicates(store, report)
     assert len(store.refresh()) == 11
-
-
-def run(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
-    script = "from embedstore_cli.main import main; main()"
-    done = subprocess.run([sys.executable, "-c", script, *map(str, arguments)], capture_output=True, text=True)
-    assert done.returncode == code, done.stdout + done.stderr
-    return done
 
 
 def test_command(store: es.Store, tmp_path: Path) -> None:

@@ -7,8 +7,6 @@ import os
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import Telling
+from helpers import Telling, run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -344,8 +342,7 @@ index(sys.argv[1], factory="IVF16,SQ8", recall=0.8)
 
 @pytest.mark.parametrize("at", [1, 2, 3])
 def test_a_kill_while_building_leaves_the_old_index(store: es.Store, at: int) -> None:
-    done = subprocess.run([sys.executable, "-c", KILLED, str(store.path), str(at)], capture_output=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    run("-c", KILLED, store.path, at, code=-signal.SIGKILL)
     assert list(folder_of(store).glob("*.tmp"))
     used(store)
     assert es.verify(store).clean

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from helpers import run
 
 import embedstore as es
 from embedstore._core.sums import rows_per_block
@@ -39,13 +38,6 @@ def contents(path: Path) -> dict[str, Any]:
     space, table = store.space("text"), store.items.table(["id", "n"])
     vectors = space.take(store.items.rows)
     return {id: (n, tuple(v)) for id, n, v in zip(*table.to_pydict().values(), vectors.tolist(), strict=True)}
-
-
-def run_cli(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "embedstore_cli.main", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == code, done.stderr
-    return done
 
 
 def damage(file: Path, at: int = -1) -> None:
@@ -144,16 +136,16 @@ def test_imported_vectors_are_imported_again(tmp_path: Path) -> None:
 def test_the_command(path: Path, tmp_path: Path) -> None:
     table = tmp_path / "data.jsonl"
     table.write_text("".join(json.dumps({"id": f"i{i}", "text": f"text {i}", "n": i}) + "\n" for i in range(N)))
-    done = run_cli("repair", path)
+    done = run("repair", path)
     assert done.stdout == "Every part is as it was committed: nothing to repair.\n"
     ref = es.Store.open(path).manifest.spaces["text"].parts[0]
     damage(path / ref.file, ref.offsets["row"])
-    failed = run_cli("search", path, "--id", "i1", code=1)
+    failed = run("search", path, "--id", "i1", code=1)
     assert failed.stderr.startswith(f"embedstore: {path / ref.file} has bytes that differ from what was committed.")
     assert failed.stderr.endswith(f"embedstore repair {path} DATASET\n")
-    done = run_cli("repair", path, table, "--json")
+    done = run("repair", path, table, "--json")
     assert json.loads(done.stdout)["embedded"]["spaces"]["text"]["embedded"] >= ref.rows - 2
-    run_cli("search", path, "--id", "i1")
+    run("search", path, "--id", "i1")
 
 
 def test_a_dataset_that_does_not_have_the_items_is_told(path: Path) -> None:

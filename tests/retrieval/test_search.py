@@ -6,8 +6,6 @@ import csv
 import gc
 import json
 import pickle
-import subprocess
-import sys
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import Telling
+from helpers import Telling, run
 
 import embedstore as es
 from embedstore.encoders import ENCODERS, EncoderRequest
@@ -493,16 +491,9 @@ def test_text_finds_images_through_an_alignment(tmp_path: Path) -> None:
     assert es.verify(store).clean
 
 
-def cli(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
-    script = "from embedstore_cli.main import main; main()"
-    done = subprocess.run([sys.executable, "-c", script, *map(str, arguments)], capture_output=True, text=True)
-    assert done.returncode == code, done.stdout + done.stderr
-    return done
-
-
 def test_command_line(mixed: es.Store, tmp_path: Path) -> None:
     options = ["--id", "i4", "--id", "i9", "--weights", "1,0.5", "--space", "one", "--group-by", "label", "--diversity", "0.3"]
-    done = cli("search", mixed.path, *options, "-k", 3, "--offset", 2, "--where", "n < 60", "--columns", "n", "--json")
+    done = run("search", mixed.path, *options, "-k", 3, "--offset", 2, "--where", "n < 60", "--columns", "n", "--json")
     document = json.loads(done.stdout)
     expected = es.search(
         mixed, id=["i4", "i9"], weights=[1, 0.5], space="one", group_by="label", diversity=0.3, k=3, offset=2, where="n < 60"
@@ -511,7 +502,7 @@ def test_command_line(mixed: es.Store, tmp_path: Path) -> None:
     assert document["results"][0].keys() == {"rank", "id", "score", "n"}
     assert document["results"][0]["rank"] == 3
     assert document.keys() == {"results", "space", "took_ms", "index"}
-    out = cli("search", mixed.path, "--batch", "two", "--out", tmp_path / "g.csv", "-k", 2).stdout
+    out = run("search", mixed.path, "--batch", "two", "--out", tmp_path / "g.csv", "-k", 2).stdout
     assert "90 queries in space 'two' (exact)" in out
     assert len((tmp_path / "g.csv").read_text().splitlines()) == 181
 
@@ -527,7 +518,7 @@ def test_command_line(mixed: es.Store, tmp_path: Path) -> None:
     ],
 )
 def test_command_line_refusals(mixed: es.Store, arguments: list[str], words: str) -> None:
-    done = cli("search", mixed.path, *arguments, code=2)
+    done = run("search", mixed.path, *arguments, code=2)
     assert words in done.stderr
     assert done.stderr.count("\n") == 1
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import subprocess
-import sys
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -13,24 +11,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import run
 
-MEMORY = 4 << 30
+MEMORY = 5 << 29
+"""Bytes of address space, beyond those of the libraries."""
 RUN = f"""
 import resource, sys
 from embedstore_cli.main import main
-resource.setrlimit(resource.RLIMIT_AS, ({MEMORY}, {MEMORY}))
+most = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize() + {MEMORY}
+resource.setrlimit(resource.RLIMIT_AS, (most, most))
 main()
 """
 
 
-def said(*words: object, stdin: bytes | None = None) -> tuple[int, str]:
+def said(*words: object, stdin: bytes = b"") -> tuple[int, str]:
     """Exit code and stderr of a command with bounded memory."""
-    command = [sys.executable, "-c", RUN, *map(str, words)]
-    done = subprocess.run(command, capture_output=True, input=stdin, timeout=120)
-    lines = [line for line in done.stderr.decode().splitlines() if line.startswith("embedstore: ")]
-    assert "Traceback" not in done.stderr.decode(), done.stderr.decode()
-    assert len(lines) == (done.returncode != 0), done.stderr.decode()
-    return done.returncode, done.stderr.decode()
+    done = run("-c", RUN, *words, code=None, given=stdin)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("embedstore: ")]
+    assert "Traceback" not in done.stderr, done.stderr
+    assert len(lines) == (done.returncode != 0), done.stderr
+    return done.returncode, done.stderr
 
 
 def tar_of(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from helpers import write_csv, write_image
+from helpers import run, write_csv, write_image
 
 import embedstore as es
 from embedstore.errors import PayloadError, UsageError
@@ -78,8 +76,5 @@ def test_a_root_is_a_folder(theirs: Path, tmp_path: Path) -> None:
 
 
 def test_the_command_line_has_it(theirs: Path, tmp_path: Path) -> None:
-    run = "from embedstore_cli.main import main; main()"
-    words = ["embed", str(theirs), "--store", str(tmp_path / "s"), "--image", "hash:8", "--root", str(theirs.parent)]
-    done = subprocess.run([sys.executable, "-c", run, *words], capture_output=True, text=True)
-    assert done.returncode == 0
+    done = run("embed", theirs, "--store", tmp_path / "s", "--image", "hash:8", "--root", theirs.parent)
     assert "9 failed" in " ".join(done.stdout.split()), done.stdout

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from helpers import run
 
 import embedstore as es
 from embedstore._core import sql
@@ -43,22 +42,7 @@ def test_a_time_limit_is_seconds(seconds: float) -> None:
 
 
 def test_the_command_line_has_the_limit(numbered: es.Store) -> None:
-    run = "from embedstore_cli.main import main; main()"
-    command = [
-        sys.executable,
-        "-c",
-        run,
-        "search",
-        str(numbered.path),
-        "--id",
-        "i1",
-        "--where",
-        ENDLESS,
-        "--where-timeout",
-        "0.3",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2
+    done = run("search", numbered.path, "--id", "i1", "--where", ENDLESS, "--where-timeout", "0.3", code=2)
     assert done.stderr.count("\n") == 1
     assert "not done in 0.3 s" in done.stderr
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +78,7 @@ def test_a_kill_while_deleting_leaves_no_head_and_no_rest(trained: es.Store) -> 
         "Folder.remove = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         f"es.delete_head({str(trained.path)!r}, 'label')"
     )
-    assert subprocess.run([sys.executable, "-c", script]).returncode == -signal.SIGKILL
+    run("-c", script, code=-signal.SIGKILL)
     assert trained.heads == ["other"]
     assert len(list((trained.path / "heads").iterdir())) > 1
     assert es.verify(trained).clean

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -67,8 +66,7 @@ def trials(study: dict[str, Any]) -> list[tuple[Any, ...]]:
 
 def test_a_killed_study_goes_on_as_if_nothing_had_been(store: es.Store) -> None:
     whole = tuned(store, "whole", tune=7)
-    done = subprocess.run([sys.executable, "-c", KILLED, str(store.path), str(TESTS)], capture_output=True, text=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    run("-c", KILLED, store.path, TESTS, code=-signal.SIGKILL)
     assert "killed" not in store.heads
     report = es.train(store, "label", head="ridge", tune=7, name="killed", replace=True, **QUICK)
     assert report.tuning is not None
