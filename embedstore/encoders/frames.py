@@ -53,7 +53,7 @@ class FramesEncoder:
         )
 
     def prepare(self, payload: bytes) -> list[Any]:
-        return [self.inner.prepare(_as_file(image)) for image in frames(payload, self.count)]
+        return [self.inner.prepare(_as_file(frame.image)) for frame in frames(payload, self.count)]
 
     def encode(self, batch: Sequence[list[Any]]) -> Vectors:
         every = [image for film in batch for image in film]

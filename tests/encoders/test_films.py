@@ -43,7 +43,7 @@ def film(times: list[int], *, size: tuple[int, int] = (64, 48), kind: str = "mp4
 
 def levels(payload: bytes, count: int) -> list[int]:
     """Which frame each found one is, by its level."""
-    return [round(float(np.asarray(image)[-8:].mean()) / 10) for image in frames(payload, count)]
+    return [round(float(np.asarray(image)[-8:].mean()) / 10) for image, _ in frames(payload, count)]
 
 
 def turned(payload: bytes) -> bytes:
@@ -60,6 +60,12 @@ def test_frames_are_those_at_the_middle_of_equal_parts() -> None:
     assert levels(film([0]), 8) == [0]
 
 
+@pytest.mark.parametrize("kind", ["mp4", "matroska", "m4v"])
+def test_frames_have_their_times(kind: str) -> None:
+    found = frames(film(list(range(24)), kind=kind), 4)
+    assert [frame.seconds for frame in found] == pytest.approx([3 / 25, 9 / 25, 15 / 25, 21 / 25], abs=1e-3)
+
+
 def test_a_film_of_a_varying_rate_is_sampled_by_time() -> None:
     assert levels(film([0, 1, 2, 3, 4, 5, 50, 100], kind="matroska"), 2) == [5, 6]
 
@@ -70,9 +76,9 @@ def test_a_film_that_does_not_say_how_long_it_is_is_walked() -> None:
 
 
 def test_a_turned_film_stands_upright() -> None:
-    (image,) = frames(turned(film([0])), 1)
+    ((image, _),) = frames(turned(film([0])), 1)
     assert image.size == (48, 64)
-    (flat,) = frames(film([0]), 1)
+    ((flat, _),) = frames(film([0]), 1)
     assert flat.size == (64, 48)
     upper = np.asarray(flat)[:8].mean()
     sides = np.asarray(image)[:, :8].mean(), np.asarray(image)[:, -8:].mean()
@@ -108,7 +114,7 @@ def test_the_vector_is_the_mean_of_the_frames_vectors_whatever_the_batch() -> No
     together = encoder.encode([encoder.prepare(payload) for payload in films])
     for payload, row in zip(films, together, strict=True):
         files = [io.BytesIO() for _ in frames(payload, 3)]
-        for file, image in zip(files, frames(payload, 3), strict=True):
+        for file, (image, _) in zip(files, frames(payload, 3), strict=True):
             image.save(file, "BMP")
         mean = inner.encode([file.getvalue() for file in files]).astype(np.float64).mean(axis=0)
         np.testing.assert_allclose(row, mean, atol=1e-6)
@@ -124,7 +130,7 @@ def test_images_find_films_of_the_same_encoder(tmp_path: Path) -> None:
     (table / "broken.mp4").write_bytes(b"nothing")
     report = es.embed(table, tmp_path / "s", video="frames:1:hash")
     assert (report.spaces["video"].embedded, report.spaces["video"].failed) == (2, 1)
-    (image,) = frames(films["dark"], 1)
+    ((image, _),) = frames(films["dark"], 1)
     image.save(tmp_path / "frame.bmp")
     answer = es.search(tmp_path / "s", image=tmp_path / "frame.bmp", k=1)
     assert (answer.results[0].id, round(answer.results[0].score, 3)) == ("dark.mp4", 1.0)

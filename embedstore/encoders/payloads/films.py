@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from embedstore.errors import PayloadError, one_line
 from embedstore.registry import require
@@ -18,8 +18,23 @@ MAX_PIXELS = 1 << 26
 """Of a frame."""
 
 
-def frames(payload: bytes, count: int) -> list[Any]:
-    """At most `count` different frames, PIL images in RGB, in the order in which they are shown; at least one.
+class Frame(NamedTuple):
+    """A picture of a film.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+        In RGB, upright.
+    seconds : float
+        When it begins to be shown, from the beginning of the film.
+    """
+
+    image: Any
+    seconds: float
+
+
+def frames(payload: bytes, count: int) -> list[Frame]:
+    """At most `count` different frames in the order in which they are shown; at least one.
 
     Raises
     ------
@@ -44,13 +59,13 @@ def frames(payload: bytes, count: int) -> list[Any]:
     return found
 
 
-def _sought(film: Any, stream: Any, count: int) -> list[Any]:
+def _sought(film: Any, stream: Any, count: int) -> list[Frame]:
     """The frames at the middle of `count` parts; none where the file says too little for that, or seeking fails."""
     av = require("av", extra=EXTRA)
     length = _length(film, stream)
     if not length:
         return []
-    start, found, last = stream.start_time or 0, [], None
+    start, found, last = stream.start_time or 0, list[Frame](), None
     for number in range(count):
         wanted = start + int((number + 0.5) * length / count)
         try:
@@ -60,7 +75,7 @@ def _sought(film: Any, stream: Any, count: int) -> list[Any]:
             break  # cut off here: what came before counts
         if frame is not None and frame.pts != last:
             last = frame.pts
-            found.append(_upright(frame))
+            found.append(Frame(_upright(frame), float((frame.pts - start) * stream.time_base)))
     return found
 
 
@@ -83,23 +98,28 @@ def _shown(decoded: Iterator[Any], wanted: int) -> Any:
     return shown
 
 
-def _walked(payload: bytes, count: int) -> list[Any]:
+def _walked(payload: bytes, count: int) -> list[Frame]:
     """The frames at the middle of `count` parts by number, of a film that is decoded twice from its beginning."""
     total = sum(1 for _ in _decoded(payload))
     wanted = sorted({int((number + 0.5) * total / count) for number in range(min(count, total))})
-    found: list[Any] = []
-    for number, frame in enumerate(_decoded(payload)):
+    found: list[Frame] = []
+    for number, (frame, seconds) in enumerate(_decoded(payload)):
         if len(found) < len(wanted) and number == wanted[len(found)]:
-            found.append(_upright(frame))
+            found.append(Frame(_upright(frame), seconds))
     return found
 
 
-def _decoded(payload: bytes) -> Iterator[Any]:
-    """All frames up to one that cannot be decoded."""
+def _decoded(payload: bytes) -> Iterator[tuple[Any, float]]:
+    """All frames up to one that cannot be decoded, and when each begins to be shown, in seconds after the first."""
     av = require("av", extra=EXTRA)
     with av.open(io.BytesIO(payload), metadata_errors="ignore") as film:
+        stream = film.streams.video[0]
+        rate, first = float(stream.average_rate or stream.guessed_rate or 25), None
         try:
-            yield from film.decode(film.streams.video[0])
+            for number, frame in enumerate(film.decode(stream)):
+                time = number / rate if frame.time is None else frame.time
+                first = time if first is None else first
+                yield frame, time - first
         except av.FFmpegError:
             return
 
