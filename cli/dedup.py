@@ -72,7 +72,7 @@ def _print_report(report: DuplicateReport) -> None:
         render.say(f"  … {counted(len(report.clusters), 'cluster')} in all")
     kinds = f"{report.counts['exact']:,} exact"
     if report.pixels is not None:
-        kinds += f", {report.counts['near']:,} near by pixels"
+        kinds += f", {report.counts['near']:,} near by {report.by}"
     elif report.threshold is not None:
         kinds += f", {report.counts['near']:,} near at cosine {report.threshold:g} or more"
     render.say(

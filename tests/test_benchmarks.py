@@ -18,6 +18,7 @@ from benchmarks import (
     checks,
     clip_retrieval,
     conformal,
+    copies,
     dedup,
     dinotool,
     extract,
@@ -193,6 +194,15 @@ def test_dedup(capsys: pytest.CaptureFixture[str]) -> None:
     assert table["cosine ≥ 0.98"]["exact"] == 1
     assert table["dHash, ≤ 8 bits"]["resized"] > 0.5
     assert "| content hash | 1.000 |" in capsys.readouterr().out
+
+
+def test_copies() -> None:
+    table = copies.main(["--tiny"])
+    for kind in ("mp3", "vorbis", "16 kHz", "moved"):
+        assert table["spectra (the default)"][kind] == 1
+    assert table["nine frames, mean ≤ 0.15"] == {
+        "recoded": 1, "resized": 1, "slower": 1, "edited": 0, "precision": 1, "wrong": 0
+    }  # fmt: skip
 
 
 def test_align() -> None:

@@ -25,12 +25,13 @@ class DedupOptions:
     """
 
     space: str | Sequence[str] | None = option(
-        None, "Where to compare; several by commas, then all must agree. Default: image, else text.", str | None
+        None, "Where to compare; several by commas, then all must agree. Default: image, else text, else the first.", str | None
     )
     threshold: float | None = option(None, f"Compare vectors: cosine from which on items are near copies; default {THRESHOLD}.")
     pixels: bool | None = option(
         None,
-        "Compare pictures by their pixels, whose files are read again. Default: yes, unless --threshold is given.",
+        "Compare pictures and films by their pixels, sounds by their spectra; files are read again. Default: yes, unless "
+        "--threshold is given.",
         flag="--pixels/--no-pixels",
     )
     where: str | None = None
@@ -56,5 +57,5 @@ class DedupOptions:
 
     @property
     def by_pixels(self) -> bool:
-        """Whether pictures are compared by their pixels."""
+        """Whether what files hold is compared."""
         return self.threshold is None if self.pixels is None else self.pixels

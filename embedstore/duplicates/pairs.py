@@ -125,6 +125,19 @@ def joined(pairs: Sequence[Pairs]) -> Pairs:
     return Pairs(*(np.concatenate([getattr(p, name) for p in pairs]) for name in ("left", "right", "scores")))
 
 
+def in_all(found: Sequence[Pairs]) -> Pairs:
+    """The pairs that are in each of `found`, with the lowest of their scores; in none of them twice."""
+    if len(found) == 1:
+        return found[0]
+    n = 1 + max((int(pairs.right.max()) for pairs in found if len(pairs)), default=0)
+    codes = [pairs.left * n + pairs.right for pairs in found]
+    common = codes[0][np.logical_and.reduce([np.isin(codes[0], other) for other in codes[1:]])]
+    orders = [np.argsort(code) for code in codes]
+    at = [order[np.searchsorted(code, common, sorter=order)] for code, order in zip(codes, orders, strict=True)]
+    scores = np.min([pairs.scores[i] for pairs, i in zip(found, at, strict=True)], axis=0)
+    return Pairs(*np.divmod(common, n), scores)
+
+
 def score_pairs(spaces: Sequence[Array], left: Positions, right: Positions, *, block: int = 16384) -> Pairs:
     """The pairs (`left`, `right`), given in any order and any number of times, each once with its lowest cosine."""
     n = len(spaces[0])

@@ -29,10 +29,10 @@ class Duplicate:
         Cosine to the representative, to five decimals; 1 for an exact copy.
     kind : str
         ``"exact"``: the payload is the representative's, byte for byte. ``"near"``: another payload with nearly the same
-        pixels or, where these were not compared, nearly the same vector.
+        pixels, frames or spectra or, where these were not compared, nearly the same vector.
     difference : float, optional
-        Of the thumbnails, in units of their contrast: 0 for the same, at most 0.15 for a copy. None for an exact copy, and
-        where pixels were not compared.
+        Of the thumbnails, in units of their contrast: 0 for the same, at most 0.15 for a copy. Of sounds the share of the bits
+        that differ, at most 0.35. None for an exact copy, and where vectors were compared.
     """
 
     id: str
@@ -60,7 +60,7 @@ class DuplicateReport:
         Of the store, when it was searched.
     spaces : list of str
     threshold : float or None
-        Cosine of near copies where pixels were not compared. None where exact copies alone were looked for.
+        Cosine of near copies where vectors were compared. None where exact copies alone were looked for.
     items : int
         How many were compared: those with a vector in every one of `spaces` that match the filter.
     clusters : list of DuplicateCluster
@@ -68,7 +68,9 @@ class DuplicateReport:
     approximate : bool
         Whether near copies may have been overlooked; `notes` says why.
     pixels : int or None
-        How many distinct pictures were compared by their pixels. None where that was not wanted.
+        How many distinct pictures, films or sounds were compared by themselves. None where that was not wanted.
+    by : str or None
+        What of them was compared: pixels, frames or spectra.
     """
 
     store: Path
@@ -79,6 +81,7 @@ class DuplicateReport:
     clusters: list[DuplicateCluster]
     approximate: bool = False
     pixels: int | None = None
+    by: str | None = None
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
 
@@ -100,6 +103,7 @@ class DuplicateReport:
             "spaces": self.spaces,
             "threshold": self.threshold,
             "pixels": self.pixels,
+            "by": self.by,
             **self.counts,
             "clusters": [
                 {

@@ -1,4 +1,4 @@
-"""`frames:ENCODER`, `frames:COUNT:ENCODER`: videos as the mean of some of their frames through any encoder of images.
+"""`frames:[scenes:][COUNT:]ENCODER`: videos as the mean of some of their frames through any encoder of images.
 
 The vectors are comparable with those of images of that encoder, and with texts where it has them: `frames:clip` finds videos by
 words.
@@ -16,8 +16,8 @@ import numpy as np
 from embedstore._core.pieces import Pieces
 from embedstore._core.unit import unit_rows
 from embedstore.encoders.base import Encoder, EncoderRequest, Vectors, refuse_modality
-from embedstore.encoders.names import EncoderName, inner_name
-from embedstore.encoders.payloads.films import frames
+from embedstore.encoders.names import FRAMES, SCENES, EncoderName, inner_name
+from embedstore.encoders.payloads import films, scenes
 from embedstore.errors import UsageError
 from embedstore.registry import ENCODERS, version
 from embedstore.spec import EncoderSpec
@@ -33,18 +33,21 @@ class FramesEncoder:
     inner : Encoder
         Of images.
     count : int
-        Of frames at the middle of equal parts of the film.
+        Of frames at most.
     name : str
+    sampling : str
+        One of `embedstore.encoders.payloads.films.SAMPLINGS`.
     pieces : bool
         Whether the vectors of all frames are to be kept.
     """
 
     truncated = 0
 
-    def __init__(self, inner: Encoder, count: int, name: str, *, pieces: bool = False) -> None:
+    def __init__(self, inner: Encoder, count: int, name: str, sampling: str = films.MIDDLES, *, pieces: bool = False) -> None:
         self.inner = inner
         self.pieces = "frame" if pieces else None
         self.count = count
+        self.sampling = sampling
         self.batch_size = max(1, inner.batch_size // count)
         self.license: str | None = getattr(inner, "license", None)
         image = inner.spec
@@ -52,14 +55,21 @@ class FramesEncoder:
             image,
             name=name,
             modality="video",
-            preprocessing={"image": dict(image.preprocessing), "frames": count, "sampling": "middles", "join": "mean"}
-            | ({"pieces": self.pieces} if self.pieces else {}),
+            preprocessing={
+                "image": dict(image.preprocessing),
+                "frames": count,
+                "sampling": sampling,
+                "join": "mean",
+                **({"scenes": scenes.RULES} if sampling == films.SCENES else {}),
+                **({"pieces": self.pieces} if self.pieces else {}),
+            },
             alignment=_alignment(image),
         )
 
     def prepare(self, payload: bytes) -> list[tuple[Any, float]]:
         """What the inner encoder takes of each frame, and when that is shown."""
-        return [(self.inner.prepare(_as_file(frame.image)), frame.seconds) for frame in frames(payload, self.count)]
+        found = films.frames(payload, self.count, self.sampling)
+        return [(self.inner.prepare(_as_file(frame.image)), frame.seconds) for frame in found]
 
     def encode(self, batch: Sequence[list[tuple[Any, float]]]) -> Vectors:
         return self.encode_pieces(batch)[0]
@@ -81,9 +91,9 @@ class FramesEncoder:
 
 
 def load(request: EncoderRequest) -> Encoder:
-    """frames:ENCODER or frames:COUNT:ENCODER: videos, as the mean of 8 frames of an encoder of images (extra video)."""
+    """frames:[scenes:][COUNT:]ENCODER: videos, the mean of 8 frames, or one a scene, of an encoder of images (extra video)."""
     refuse_modality(request, ["video", "image", "text"])
-    count, inner = _parsed(request)
+    sampling, count, inner = _parsed(request)
     parsed = EncoderName.parse(inner)
     if parsed.family not in ENCODERS:
         raise UsageError(f"frames: takes an encoder of images, such as frames:effnet-lite0. Got {inner!r} instead.")
@@ -91,25 +101,26 @@ def load(request: EncoderRequest) -> Encoder:
     asked = replace(request, name=inner, argument=parsed.model, modality=modality, recorded=None)
     made: Encoder = ENCODERS.get(parsed.family)(asked)
     if request.modality == "video":
-        return FramesEncoder(made, count, request.name, pieces=request.pieces)
+        return FramesEncoder(made, count, request.name, sampling, pieces=request.pieces)
     if request.modality == "image":
         made.spec = replace(made.spec, name=request.name, alignment=_alignment(made.spec))  # type: ignore[misc]
     return made
 
 
-def _parsed(request: EncoderRequest) -> tuple[int, str]:
-    """How many frames, and the name of the encoder, with its pooling."""
+def _parsed(request: EncoderRequest) -> tuple[str, int, str]:
+    """How frames are sampled, how many, and the name of the encoder, with its pooling."""
     inner = inner_name(request.name)
     if inner is None:
         raise UsageError(
             f"frames: needs an encoder of images, such as frames:effnet-lite0 or frames:16:clip. Got {request.name!r}."
         )
-    given = EncoderName.parse(request.name).plain.removeprefix("frames:").partition(":")[0]
+    asked = EncoderName.parse(request.name).plain.removeprefix(FRAMES)
+    given = asked.removeprefix(SCENES).partition(":")[0]
     count = int(given) if given.isdigit() else COUNT
     if not 1 <= count <= MOST:
         raise UsageError(f"frames:COUNT:ENCODER takes 1 to {MOST} frames. Got {count} instead.")
     pooled = f"@{request.pooling}" if request.pooling else ""
-    return count, EncoderName.parse(inner).plain + pooled
+    return films.SCENES if asked.startswith(SCENES) else films.MIDDLES, count, EncoderName.parse(inner).plain + pooled
 
 
 def _alignment(image: EncoderSpec) -> str:

@@ -32,7 +32,8 @@ POOLINGS = ("token", "avg", "token+avg")
 WINDOWS, PIECES = "+windows", "+pieces"
 
 FRAMES = "frames:"
-"""What stands before the name of an encoder of images that videos go through, and before it the number of frames."""
+"""What stands before the name of an encoder of images that videos go through; `SCENES` and a number of frames may follow."""
+SCENES = "scenes:"
 
 _SUFFIX = re.compile(
     r"(?P<rest>.+?)(?:@(?P<pooling>token\+avg|token|avg))?(?:@(?P<dim>\d+))?(?P<windows>\+windows)?(?P<pieces>\+pieces)?",
@@ -89,9 +90,9 @@ class EncoderName:
 
 
 def inner_name(name: str) -> str | None:
-    """The encoder in ``frames:ENCODER`` or ``frames:COUNT:ENCODER``; None where there is none."""
+    """The encoder in ``frames:[scenes:][COUNT:]ENCODER``; None where there is none."""
     if not name.startswith(FRAMES):
         return None
-    rest = name.removeprefix(FRAMES)
+    rest = name.removeprefix(FRAMES).removeprefix(SCENES)
     count, _, after = rest.partition(":")
     return (after if count.isdigit() else rest) or None

@@ -13,10 +13,11 @@ from helpers import run
 from PIL import Image, ImageDraw
 
 import embedstore as es
-from embedstore.duplicates import find, pairs
+from embedstore.duplicates import find, near, pairs
 from embedstore.duplicates import pixels as pixels_module
 from embedstore.duplicates.find import find_duplicates, remove_duplicates
 from embedstore.duplicates.pairs import Pairs, cluster, first_equal, pairs_above, score_pairs
+from embedstore.duplicates.pictures import Pictures
 from embedstore.duplicates.pixels import LARGEST, LIMIT, NOISE, PixelPairs, Thumbnails, alike_pairs, contrasts
 from embedstore.duplicates.report import DuplicateReport
 from embedstore.encoders.hash import HashEncoder
@@ -246,14 +247,14 @@ def test_nearest_neighbours_find_the_same_and_say_so(tmp_path: Path, monkeypatch
     store = vector_store(tmp_path / "s", x, price=list(range(120)))
     exact = find_duplicates(store, threshold=0.9)
     some = find_duplicates(store, threshold=0.9, where="price % 3 > 0")
-    monkeypatch.setattr(find, "ALL_PAIRS_UP_TO", 50)
-    monkeypatch.setattr(find, "QUERIES", 33)
+    monkeypatch.setattr(near, "ALL_PAIRS_UP_TO", 50)
+    monkeypatch.setattr(near, "QUERIES", 33)
     found = find_duplicates(store, threshold=0.9)
     assert found.clusters == exact.clusters
     assert (found.approximate, exact.approximate) == (True, False)
     assert "32 nearest neighbours" in found.notes[0]
     assert find_duplicates(store, threshold=0.9, where="price % 3 > 0").clusters == some.clusters
-    monkeypatch.setattr(find, "NEIGHBOURS", 1)
+    monkeypatch.setattr(near, "NEIGHBOURS", 1)
     assert any("run it again" in note for note in find_duplicates(store, threshold=0.9).notes)
 
 
@@ -430,7 +431,7 @@ def test_unread_pictures_have_neighbours_too(tmp_path: Path, monkeypatch: pytest
         (tmp_path / f"{i}.png").unlink()
     expected = find_duplicates(store)
     assert len(expected.ids) >= 12
-    monkeypatch.setattr(find, "ALL_PAIRS_UP_TO", 5)
+    monkeypatch.setattr(near, "ALL_PAIRS_UP_TO", 5)
     found = find_duplicates(store)
     assert (found.clusters, found.approximate, expected.approximate) == (expected.clusters, True, False)
 
@@ -443,13 +444,13 @@ def test_texts_must_agree_too(tmp_path: Path) -> None:
     assert find_duplicates(store).ids == ["b", "c"]
     assert find_duplicates(store, space=["image", "text"]).ids == ["b"]
     assert find_duplicates(store, space="text").pixels is None
-    with pytest.raises(UsageError, match=r"Pixels are those of images, but text has none"):
+    with pytest.raises(UsageError, match=r"Pixels are those of images and videos, spectra those of sounds; text has neither"):
         find_duplicates(store, space="text", pixels=True)
 
 
 def test_very_many_pictures_are_compared_by_vector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = picture_store(tmp_path / "s", {str(i): saved(drawing(i), tmp_path / f"{i}.png") for i in range(4)})
-    monkeypatch.setattr(find, "PIXELS_UP_TO", 3)
+    monkeypatch.setattr(Pictures, "up_to", 3)
     report = find_duplicates(store)
     assert report.pixels is None
     assert "compared by vector" in report.notes[0]

@@ -17,6 +17,7 @@ from test_sounds import sound, wave
 import embedstore as es
 from embedstore.encoders import load_encoder
 from embedstore.encoders.payloads.films import frames
+from embedstore.encoders.payloads.scenes import scene_middles
 from embedstore.encoders.trust import absolute_name, local_path
 from embedstore.errors import PayloadError, UsageError
 from embedstore.sources import MemorySource
@@ -37,6 +38,22 @@ def film(times: list[int], *, size: tuple[int, int] = (64, 48), kind: str = "mp4
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             frame.pts, frame.time_base = time, Fraction(1, 25)
             container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return out.getvalue()
+
+
+def scenes_of(lengths: list[int], *, kind: str = "mp4", flicker: bool = False, seed: int = 0) -> bytes:
+    """A film of scenes of these numbers of frames at 25 a second: patterns that move, each unlike the others."""
+    out, rng = io.BytesIO(), np.random.default_rng(seed)
+    with av.open(out, "w", format=kind) as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = 96, 64, "yuv420p", 2_000_000
+        for length in lengths:
+            blocks = np.kron(rng.integers(0, 256, (8, 20, 3)), np.ones((8, 8, 1))).astype(np.uint8)
+            for number in range(length):
+                pixels = np.ascontiguousarray(blocks[:, number % 64 : number % 64 + 96])
+                pixels = 255 - pixels if flicker and number % 2 else pixels
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode())
     return out.getvalue()
 
@@ -64,6 +81,34 @@ def test_frames_are_those_at_the_middle_of_equal_parts() -> None:
 def test_frames_have_their_times(kind: str) -> None:
     found = frames(film(list(range(24)), kind=kind), 4)
     assert [frame.seconds for frame in found] == pytest.approx([3 / 25, 9 / 25, 15 / 25, 21 / 25], abs=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["mp4", "m4v"])
+def test_the_frames_of_scenes_are_in_their_middle(kind: str) -> None:
+    payload = scenes_of([20, 50, 30, 40], kind=kind)
+    found, again = (frames(payload, 8, "scenes") for _ in range(2))
+    assert [frame.seconds for frame in found] == pytest.approx([10 / 25, 45 / 25, 85 / 25, 119.5 / 25], abs=0.041)
+    assert [frame.image.tobytes() for frame in found] == [frame.image.tobytes() for frame in again]
+
+
+def test_motion_and_flicker_are_no_scenes() -> None:
+    assert len(frames(scenes_of([60]), 8, "scenes")) == 1
+    assert len(frames(scenes_of([60], flicker=True), 8, "scenes")) == 1
+    assert len(frames(film([0]), 8, "scenes")) == 1
+    with pytest.raises(PayloadError, match="no video"):
+        frames(b"nothing", 8, "scenes")
+
+
+def test_the_strongest_changes_count_and_short_scenes_do_not() -> None:
+    times = np.arange(100) / 25
+    changes = np.full(100, 2.0)
+    changes[[30, 60, 65, 80]] = [40, 70, 60, 50]
+    assert scene_middles(times, changes, 9) == pytest.approx([0.6, 1.8, 2.8, 3.58])  # 65 is too near to 60
+    assert scene_middles(times, changes, 3) == pytest.approx([1.2, 2.8, 3.58])
+    assert scene_middles(times, changes, 1) == pytest.approx([1.98])
+    changes[:] = 50  # everything changes all the time
+    assert scene_middles(times, changes, 9) == pytest.approx([1.98])
+    assert scene_middles(times[:0], changes[:0], 9) == []
 
 
 def test_a_film_of_a_varying_rate_is_sampled_by_time() -> None:
@@ -143,6 +188,11 @@ def test_the_name_says_how_many_frames_and_its_path_is_seen() -> None:
     assert first.alignment == second.alignment
     assert local_path("frames:timm:local-dir:./m") == "./m"
     assert absolute_name("frames:9:st:./m") == f"frames:9:st:{Path('m').absolute()}"
+    scenes = load_encoder("frames:scenes:4:hash", "video").spec
+    assert scenes.fingerprint != first.fingerprint == load_encoder("frames:4:hash", "video").spec.fingerprint
+    assert scenes.alignment == first.alignment
+    assert load_encoder("frames:scenes:hash", "video").spec.preprocessing["frames"] == 8
+    assert absolute_name("frames:scenes:9:st:./m") == f"frames:scenes:9:st:{Path('m').absolute()}"
     with pytest.raises(UsageError, match="frames: needs an encoder of images"):
         load_encoder("frames:", "video")
     with pytest.raises(UsageError, match="takes 1 to 1024 frames"):

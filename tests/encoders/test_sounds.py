@@ -84,6 +84,74 @@ def test_what_is_no_sound_is_one_failure(logmel: Any, payload: bytes, said: str 
         logmel.prepare(payload)
 
 
+def track(samples: Any, kind: str, *, codec: str = "aac", layout: str = "mono", film: bool = False) -> bytes:
+    """A file that libsndfile does not read, with a sound track and maybe a picture."""
+    av = pytest.importorskip("av")
+    out = io.BytesIO()
+    with av.open(out, "w", format=kind) as container:
+        stream = container.add_stream(codec, rate=44_100, layout=layout)
+        if film:
+            shown = container.add_stream("mpeg4", rate=25)
+            shown.width = shown.height = 32
+            shown.pix_fmt = "yuv420p"
+            container.mux(shown.encode(av.VideoFrame(32, 32, "yuv420p")))
+            container.mux(shown.encode())
+        planes = np.asarray(np.atleast_2d(samples), np.float32)
+        frame = av.AudioFrame.from_ndarray(planes, format="fltp", layout=layout)
+        frame.rate = 44_100
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("kind", "how"),
+    [("ipod", {}), ("adts", {}), ("matroska", {}), ("mp4", {"film": True}), ("ac3", {"codec": "ac3"})],
+    ids=["m4a", "aac", "mkv", "film", "ac3"],
+)
+def test_what_libsndfile_does_not_read_is_decoded_by_ffmpeg(logmel: Any, kind: str, how: dict[str, Any]) -> None:
+    samples = np.sin(2 * np.pi * np.cumsum(np.linspace(300, 3000, 88_200)) / 44_100) / 2
+    payload = track(samples, kind, **how)
+    found = decode_sound(payload, 44_100)
+    assert len(samples) <= len(found) <= len(samples) + 2500  # codecs work in frames
+    shift = np.argmax(np.fft.irfft(np.fft.rfft(found, 1 << 18) * np.conj(np.fft.rfft(samples, 1 << 18))))
+    assert np.corrcoef(np.roll(np.pad(found, (0, 2500)), -int(shift))[: len(samples)], samples)[0, 1] > 0.99
+    assert len(decode_sound(payload, 16_000)) == pytest.approx(len(found) * 160 / 441, abs=2)
+    assert (vector(logmel, payload) == vector(logmel, payload)).all()
+
+
+def test_the_channels_of_a_track_are_averaged() -> None:
+    left = wave(1, 44_100)
+    found = decode_sound(track(np.stack([left, np.zeros(44_100)]), "ipod", layout="stereo"), 44_100)
+    assert np.abs(found[8000:36_000]).max() == pytest.approx(0.25, abs=0.02)
+
+
+def test_a_track_that_is_cut_off_gives_what_came_before() -> None:
+    whole = track(wave(3, 44_100), "adts")
+    assert 10_000 < len(decode_sound(whole[: len(whole) // 2], 16_000)) < 40_000
+
+
+def test_without_pyav_such_a_sound_is_a_failure_that_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    payload = track(wave(0.5, 44_100), "ipod")
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(PayloadError, match=r"no sound that libsndfile reads.*'embedstore\[video\]'"):
+        decode_sound(payload, 16_000)
+
+
+def test_a_film_without_a_sound_is_no_sound(monkeypatch: pytest.MonkeyPatch) -> None:
+    from test_films import film
+
+    with pytest.raises(PayloadError, match=r"no sound that libsndfile reads.*no sound track"):
+        decode_sound(film([0, 1]), 16_000)
+    from embedstore.encoders.payloads import sounds
+
+    monkeypatch.setattr(sounds, "MOST_SECONDS", 1)
+    with pytest.raises(PayloadError, match=r"^decode: is longer than"):
+        decode_sound(track(wave(2, 44_100), "ipod"), 16_000)
+
+
 def test_a_sound_of_many_hours_is_refused_before_it_fills_the_memory() -> None:
     with pytest.raises(PayloadError, match="longer than 2 hours"):
         decode_sound(sound(np.zeros(8000), 1), 48_000)

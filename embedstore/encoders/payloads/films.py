@@ -1,19 +1,25 @@
 """From a video file's bytes to some of its frames, upright, without holding the film in memory: on PyAV (FFmpeg).
 
-Frames are those shown at the middle of equal parts of the film. Each is looked for from the key frame before it; only where a
-file does not say how long it is, or cannot be sought in, is it decoded from its beginning.
+Frames are those shown at the middle of equal parts of the film, or of its scenes. Each is looked for from the key frame before
+it. Only to find scenes, and where a file does not say how long it is or cannot be sought in, is it decoded from its beginning.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from embedstore.encoders.payloads.scenes import SIDE, Changes, scene_middles
 from embedstore.errors import PayloadError, one_line
 from embedstore.registry import require
 
 EXTRA = "video"
+MIDDLES, SCENES = "middles", "scenes"
+SAMPLINGS = (MIDDLES, SCENES)
 MAX_PIXELS = 1 << 26
 """Of a frame."""
 
@@ -33,8 +39,13 @@ class Frame(NamedTuple):
     seconds: float
 
 
-def frames(payload: bytes, count: int) -> list[Frame]:
+def frames(payload: bytes, count: int, sampling: str = MIDDLES) -> list[Frame]:
     """At most `count` different frames in the order in which they are shown; at least one.
+
+    Parameters
+    ----------
+    sampling : str
+        One of `SAMPLINGS`: the frames at the middle of `count` equal parts, or at the middle of each scene.
 
     Raises
     ------
@@ -51,7 +62,10 @@ def frames(payload: bytes, count: int) -> list[Frame]:
             stream.codec_context.thread_count = 1  # films are decoded side by side
             if stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
                 raise PayloadError("decode", f"has frames of more than {MAX_PIXELS:,} pixels")
-            found = _sought(film, stream, count) or _walked(payload, count)
+            if sampling == SCENES:
+                found = _of_scenes(film, stream, payload, count)
+            else:
+                found = _sought(film, stream, _middles(film, stream, count)) or _walked(payload, count)
     except (av.FFmpegError, ValueError) as error:
         raise PayloadError("decode", f"is no video that FFmpeg reads ({one_line(error, 100)})") from error
     if not found:
@@ -59,18 +73,33 @@ def frames(payload: bytes, count: int) -> list[Frame]:
     return found
 
 
-def _sought(film: Any, stream: Any, count: int) -> list[Frame]:
-    """The frames at the middle of `count` parts; none where the file says too little for that, or seeking fails."""
-    av = require("av", extra=EXTRA)
+def _of_scenes(film: Any, stream: Any, payload: bytes, count: int) -> list[Frame]:
+    """The frame at the middle of each of at most `count` scenes, of a film that is decoded from its beginning to its end."""
+    times, small = array("d"), array("d")
+    changes = Changes()
+    for frame, seconds in _decoded(payload):
+        times.append(seconds)
+        small.append(changes.to(frame.reformat(SIDE, SIDE, "rgb24", interpolation="AREA").to_ndarray()))
+    at = np.frombuffer(times) if times else np.zeros(0)
+    wanted = scene_middles(at, np.frombuffer(small) if small else at, count)
+    found = _sought(film, stream, [round(time / stream.time_base) for time in wanted]) if _length(film, stream) else []
+    return found or _numbered(payload, np.searchsorted(at, wanted, side="right").astype(int) - 1)
+
+
+def _middles(film: Any, stream: Any, count: int) -> list[int]:
+    """The middle of `count` parts, in units of the stream's time base; none where nothing says how long the film is."""
     length = _length(film, stream)
-    if not length:
-        return []
+    return [int((number + 0.5) * length / count) for number in range(count)] if length else []
+
+
+def _sought(film: Any, stream: Any, times: Sequence[int]) -> list[Frame]:
+    """The frames shown at `times` after the beginning, in units of the stream's time base; none where seeking fails."""
+    av = require("av", extra=EXTRA)
     start, found, last = stream.start_time or 0, list[Frame](), None
-    for number in range(count):
-        wanted = start + int((number + 0.5) * length / count)
+    for time in times:
         try:
-            film.seek(wanted, stream=stream)
-            frame = _shown(film.decode(stream), wanted)
+            film.seek(start + time, stream=stream)
+            frame = _shown(film.decode(stream), start + time)
         except av.FFmpegError:
             break  # cut off here: what came before counts
         if frame is not None and frame.pts != last:
@@ -101,8 +130,12 @@ def _shown(decoded: Iterator[Any], wanted: int) -> Any:
 def _walked(payload: bytes, count: int) -> list[Frame]:
     """The frames at the middle of `count` parts by number, of a film that is decoded twice from its beginning."""
     total = sum(1 for _ in _decoded(payload))
-    wanted = sorted({int((number + 0.5) * total / count) for number in range(min(count, total))})
-    found: list[Frame] = []
+    return _numbered(payload, {int((number + 0.5) * total / count) for number in range(min(count, total))})
+
+
+def _numbered(payload: bytes, numbers: Iterable[int]) -> list[Frame]:
+    """The frames of these numbers, of a film that is decoded from its beginning."""
+    wanted, found = sorted(set(numbers)), list[Frame]()
     for number, (frame, seconds) in enumerate(_decoded(payload)):
         if len(found) < len(wanted) and number == wanted[len(found)]:
             found.append(Frame(_upright(frame), seconds))

@@ -1,7 +1,8 @@
 """From a sound file's bytes to samples at one rate, and to windows of one length: one path for every format, on libsndfile.
 
-Channels are averaged, then the mean is resampled once, by soxr at its high quality. What a file says of itself, such as its
-name, counts for nothing: its bytes do. Windows follow one another from the first sample on; nothing is drawn at random.
+What libsndfile does not read, such as AAC and the sound tracks of films, PyAV decodes where it is installed. Channels are
+averaged, then the mean is resampled once, by soxr at its high quality. What a file says of itself, such as its name, counts for
+nothing: its bytes do. Windows follow one another from the first sample on; nothing is drawn at random.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from embedstore.encoders.payloads.sound_tracks import sound_track
 from embedstore.errors import PayloadError, one_line
 from embedstore.registry import require, version
 
@@ -31,17 +33,15 @@ def decode_sound(payload: bytes, rate: int) -> Samples:
     Raises
     ------
     PayloadError
-        It is no sound that libsndfile reads, is longer than `MOST_SECONDS`, or holds no samples or some that are not finite.
+        It is no sound that libsndfile or PyAV reads, is longer than `MOST_SECONDS`, or holds no samples or some that are not
+        finite.
     """
     library = require("soundfile", extra=EXTRA)
     try:
         with library.SoundFile(io.BytesIO(payload)) as file:
-            blocks = list(_resampled(_mono(file), file.samplerate, rate))
+            blocks = list(_resampled(_bounded(_mono(file), file.samplerate), file.samplerate, rate))
     except library.LibsndfileError as error:
-        said = one_line(error.error_string, 80)
-        raise PayloadError(
-            "decode", f"is no sound that libsndfile reads: {said} (WAV, FLAC, Ogg, Opus, MP3, AIFF, …)"
-        ) from error
+        blocks = _of_track(payload, rate, one_line(error.error_string, 80))
     samples = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
     if not len(samples):
         raise PayloadError("decode", "is a sound without samples")
@@ -62,17 +62,29 @@ def windows(samples: Samples, length: int, least: int) -> list[Samples]:
 
 def provenance() -> dict[str, str]:
     """Versions of what decodes and resamples."""
-    return {name: version(name) for name in ("soundfile", "soxr")}
+    return {name: version(name) for name in ("soundfile", "soxr", "av")}
+
+
+def _of_track(payload: bytes, rate: int, refused: str) -> list[Samples]:
+    """What libsndfile `refused`, resampled."""
+    said = f"is no sound that libsndfile reads: {refused} (WAV, FLAC, Ogg, Opus, MP3, AIFF, …)"
+    with sound_track(payload, said) as (given, found):
+        return list(_resampled(_bounded(found, given), given, rate))
 
 
 def _mono(file: Any) -> Iterator[Samples]:
     """The mean of all channels, block by block."""
-    seconds = 0.0
     for block in file.blocks(BLOCK, dtype="float32", always_2d=True):
-        seconds += len(block) / file.samplerate
+        yield block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32)
+
+
+def _bounded(blocks: Iterator[Samples], rate: int) -> Iterator[Samples]:
+    seconds = 0.0
+    for block in blocks:
+        seconds += len(block) / rate
         if seconds > MOST_SECONDS:
             raise PayloadError("decode", f"is longer than {MOST_SECONDS // 3600} hours; cut it into shorter sounds")
-        yield block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32)
+        yield block
 
 
 def _resampled(blocks: Iterator[Samples], given: int, rate: int) -> Iterator[Samples]:
