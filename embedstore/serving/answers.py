@@ -18,6 +18,7 @@ from embedstore.retrieval.search_result import Hit, SearchResult
 from embedstore.serving.models import FILES, Asking, Query, SearchRequest
 from embedstore.serving.own_files import HEARD, SEEN
 from embedstore.serving.session import Session
+from embedstore.serving.wording import in_json
 from embedstore.sources.files import is_url
 
 Rows = npt.NDArray[np.int64]
@@ -95,7 +96,7 @@ def found(session: Session, result: SearchResult) -> Document:
     spaces = [session.space(name) for name in result.space.split(" + ")]
     numbers = [index["generation"] for space in spaces if (index := session.index_of(space))]
     used = result.index
-    told = {"note": result.note, "alignment": result.alignment, "aligned": result.aligned}
+    told = {"note": result.note and in_json(result.note), "alignment": result.alignment, "aligned": result.aligned}
     return {
         "generation": session.generation,
         "space": result.space,

@@ -20,7 +20,7 @@ from embedstore.serving import answers
 from embedstore.serving.batching import BusyError
 from embedstore.serving.models import Asking, BatchRequest, PredictRequest, SearchRequest, Wrong
 from embedstore.serving.playable import HEAD, modality_of
-from embedstore.serving.replies import reply
+from embedstore.serving.replies import reply, told
 from embedstore.serving.service import Service
 from embedstore.serving.session import Session
 from embedstore.training.predict import predict_rows
@@ -86,7 +86,7 @@ def _told(found: Document | BaseException, store: Path) -> Document:
     if isinstance(found, TimeoutError | BusyError):
         return {"error": "The server is busy. Ask again."}
     if isinstance(found, EmbedstoreError):
-        return {"error": one_line(found).replace(str(store), store.name)}
+        return {"error": told(found, store)}
     if isinstance(found, BaseException):
         raise found
     return found
