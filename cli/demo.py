@@ -115,6 +115,7 @@ def _sounds(store: Path, device: str) -> None:
         f"Done in {time.perf_counter() - started:.0f} s. What to type next:",
         f'  embedstore search {store} --text "water" --space text',
         f"  embedstore predict {store} label {example}",
+        f"  embedstore serve {store} --open",
         "  embedstore embed YOUR_FOLDER --store my.store --audio logmel",
     ):
         render.say(line)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,11 @@ SEGMENT = 65536
 def hash_payload(payload: bytes | memoryview) -> bytes:
     """BLAKE2b of `payload`, 16 bytes: the content hash used everywhere."""
     return hashlib.blake2b(payload, digest_size=KEY_BYTES).digest()
+
+
+def hash_file(file: IO[bytes]) -> bytes:
+    """`hash_payload` of what is left of a file that is open, which is never held in memory whole."""
+    return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=KEY_BYTES)).digest()  # type: ignore[arg-type]
 
 
 def hash_strings(strings: Iterable[str]) -> Keys:

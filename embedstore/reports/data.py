@@ -44,11 +44,13 @@ class Mistake:
         Of the predicted class; NaN where the head has none.
     text : str, optional
     thumbnail : bytes, optional
-        A small JPEG.
+        A small JPEG, or an SVG.
     nearest : sequence of str
         Ids of the nearest training items.
     alone : mapping of input to str
         What each input of the item says alone, where they do not agree.
+    shown : str
+        What the thumbnail shows: an image, a waveform or a frame.
     """
 
     id: str
@@ -59,6 +61,7 @@ class Mistake:
     thumbnail: bytes | None = None
     nearest: Sequence[str] = ()
     alone: Mapping[str, str] = field(default_factory=dict)
+    shown: str = "image"
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def render_html(data: ReportData) -> str:
     from markupsafe import Markup
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"cell": _cell, "jpeg": _jpeg, "percent": _percent, "seconds": _seconds}
+    environment.filters |= {"cell": _cell, "picture": _picture, "percent": _percent, "seconds": _seconds}
     template = environment.from_string(resources.files(__package__).joinpath("page.html.j2").read_text(encoding="utf-8"))
     html = template.render(
         data=data,
@@ -144,5 +144,6 @@ def _seconds(value: float) -> str:
     return f"{value:.1f} s" if value < 100 else f"{value / 60:,.0f} min"
 
 
-def _jpeg(thumbnail: bytes) -> str:
-    return "data:image/jpeg;base64," + base64.b64encode(thumbnail).decode("ascii")
+def _picture(thumbnail: bytes) -> str:
+    kind = "svg+xml" if thumbnail.startswith(b"<svg") else "jpeg"
+    return f"data:image/{kind};base64," + base64.b64encode(thumbnail).decode("ascii")

@@ -222,7 +222,7 @@ class Resolver:
             if len(self.store.spaces) > 1:
                 ways.append(f"align the two first (embedstore align {self.store.path} --from {others[0]} --to {wanted})")
         else:
-            ways.append("a space of an encoder that takes both (embed with --image clip)")
+            ways.append("a space of an encoder that takes both (embedstore embed DATASET --image clip)")
         return f"{article.capitalize()} cannot be compared with space {what}. Search with {', or '.join(ways)}."
 
     def _encoder(self, target: SearchableSpace, modality: str) -> Any:

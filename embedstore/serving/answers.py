@@ -15,8 +15,11 @@ from embedstore.retrieval.contents import Contents
 from embedstore.retrieval.queries import QueryVector
 from embedstore.retrieval.search_options import SearchOptions
 from embedstore.retrieval.search_result import Hit, SearchResult
-from embedstore.serving.models import Asking, Query, SearchRequest
+from embedstore.serving.models import FILES, Asking, Query, SearchRequest
+from embedstore.serving.own_files import HEARD, SEEN
 from embedstore.serving.session import Session
+from embedstore.serving.wording import in_json
+from embedstore.sources.files import is_url
 
 Rows = npt.NDArray[np.int64]
 Document = dict[str, Any]
@@ -25,15 +28,17 @@ COPIES = 0.98
 """Cosine from which on results are folded."""
 
 
-def question(session: Session, asking: Asking, *, query: Query | None = None, image: bytes | None = None) -> SearchOptions:
-    """What a request asks, as search takes it.
+def question(
+    session: Session, asking: Asking, *, query: Query | None = None, files: Mapping[str, Contents] | None = None
+) -> SearchOptions:
+    """What a request asks, as search takes it; of `query` and `files` (by modality) one is given.
 
     Raises
     ------
     UsageError
         Something in it cannot be right for this store.
     """
-    given: dict[str, Any] = {"image": Contents(image)} if image is not None else _queries(query)
+    given: dict[str, Any] = dict(files) if files is not None else _queries(query)
     return SearchOptions(
         **given,
         like=asking.positive or None,
@@ -54,11 +59,14 @@ def question(session: Session, asking: Asking, *, query: Query | None = None, im
 def _queries(query: Query | None) -> Document:
     if query is None:
         return {}
-    if query.image is not None:
-        try:
-            return {"image": Contents(base64.b64decode(query.image, validate=True))}
-        except (binascii.Error, ValueError) as error:
-            raise UsageError(f"query.image is not base64 ({error}). Upload the file: POST /v1/search/upload.") from None
+    for modality in FILES:
+        if (encoded := getattr(query, modality)) is not None:
+            try:
+                return {modality: Contents(base64.b64decode(encoded, validate=True))}
+            except (binascii.Error, ValueError) as error:
+                raise UsageError(
+                    f"query.{modality} is not base64 ({error}). Upload the file: POST /v1/search/upload."
+                ) from None
     if query.vector is not None:
         return {"vector": QueryVector(np.asarray(query.vector, np.float64), query.fingerprint)}
     return {"id": query.id} if query.id is not None else {"text": query.text}
@@ -88,7 +96,7 @@ def found(session: Session, result: SearchResult) -> Document:
     spaces = [session.space(name) for name in result.space.split(" + ")]
     numbers = [index["generation"] for space in spaces if (index := session.index_of(space))]
     used = result.index
-    told = {"note": result.note, "alignment": result.alignment, "aligned": result.aligned}
+    told = {"note": result.note and in_json(result.note), "alignment": result.alignment, "aligned": result.aligned}
     return {
         "generation": session.generation,
         "space": result.space,
@@ -133,7 +141,7 @@ def items(
 
 def _result(session: Session, hit: Hit) -> Document:
     payloads = {name: hit.metadata[name] for name in session.payloads}
-    kind = next((name for name in ("image", "video", "audio") if payloads.get(name) is not None), "text")
+    kind = next((name for name in SEEN if payloads.get(name) is not None), "text")
     metadata = {name: hit.metadata[name] for name in session.columns}
     return {
         "id": hit.id,
@@ -141,6 +149,7 @@ def _result(session: Session, hit: Hit) -> Document:
         "score": hit.score,
         "metadata": metadata,
         "kind": kind,
+        "media": [name for name in HEARD if (uri := payloads.get(name)) is not None and not is_url(uri)],
         "text": payloads.get("text"),
         "folded": hit.folded,
         **({"piece": hit.piece.to_dict()} if hit.piece else {}),

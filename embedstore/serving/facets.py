@@ -15,6 +15,8 @@ Document = dict[str, Any]
 FEW = 200
 """Distinct values up to which a column is offered without being named."""
 COUNTED = ("text", "boolean", "integer", "number", "date")
+NUMBERS = ("integer", "number")
+"""Of which the ends are told where there are more values than a few."""
 
 
 def facets(session: Session, request: FacetsRequest) -> Document:
@@ -29,7 +31,7 @@ def facets(session: Session, request: FacetsRequest) -> Document:
     words = session.store.items.column_words()
     if request.columns is None:
         names = [name for name, kind in words.items() if kind in COUNTED]
-        names = [name for name in names if _distinct(session, name) <= FEW]
+        names = [name for name in names if words[name] in NUMBERS or _distinct(session, name) <= FEW]
     else:
         names = request.columns
         for name in names:
@@ -37,8 +39,15 @@ def facets(session: Session, request: FacetsRequest) -> Document:
                 raise UsageError(f"No column is called {name!r}. Columns: {', '.join(words)}.")
             if words[name] not in COUNTED:
                 raise UsageError(f"{name!r} holds {words[name]}, which is not counted. Leave it out.")
-    key = ("facets", where, tuple(names), request.limit)
-    return session.keep(key, lambda: {"facets": [_counted(session, name, where, request.limit) for name in names]})
+
+    def counted(name: str) -> Document:
+        wide = words[name] in NUMBERS and _distinct(session, name) > FEW
+        limit = 0 if wide and request.columns is None else request.limit
+        column = _matching(session, name, where)
+        return {"column": name, **_counted(column, limit), **(_ends(column) if wide else {})}
+
+    key = ("facets", where, tuple(names), request.columns is None, request.limit)
+    return session.keep(key, lambda: {"n": len(session.matching(where)), "facets": [counted(name) for name in names]})
 
 
 def _distinct(session: Session, name: str) -> int:
@@ -47,21 +56,34 @@ def _distinct(session: Session, name: str) -> int:
     return session.keep(("distinct", name), lambda: int(pc.count_distinct(session.column(name)).as_py()))
 
 
-def _counted(session: Session, name: str, where: str | None, limit: int) -> Document:
+def _matching(session: Session, name: str, where: str | None) -> Any:
+    """The values of a column among the items that match: a pyarrow array."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     column = session.column(name)
-    if where is not None:
-        mask = np.isin(session.rows, session.matching(where), assume_unique=True)
-        column = column.filter(pa.array(mask))
+    if where is None:
+        return column
+    return column.filter(pa.array(np.isin(session.rows, session.matching(where), assume_unique=True)))
+
+
+def _counted(column: Any, limit: int) -> Document:
+    """The most frequent values, and how many items have others or none."""
+    import pyarrow.compute as pc
+
     counts = pc.value_counts(column.drop_null())
     values, numbers = counts.field("values"), counts.field("counts").to_numpy()
     order = np.argsort(-numbers, kind="stable")[:limit]
     top = [{"value": values[int(i)].as_py(), "count": int(numbers[i])} for i in order]
     return {
-        "column": name,
         "values": top,
         "missing": int(column.null_count),
         "other": int(numbers.sum()) - sum(one["count"] for one in top),
     }
+
+
+def _ends(column: Any) -> Document:
+    """The smallest and the largest finite number; None of each where there is none."""
+    import pyarrow.compute as pc
+
+    ends = pc.min_max(column.filter(pc.is_finite(column)))
+    return {name: ends[name].as_py() for name in ("min", "max")}

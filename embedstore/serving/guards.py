@@ -24,9 +24,11 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 OPEN = ("/", "/health", "/ready")
 """Paths that need no token: they tell nothing of the store."""
-STATIC = "/static/"
+STATIC, API = "/static/", "/v1/"
 READING = ("GET", "HEAD", "OPTIONS")
 TYPES = ("application/json", "multipart/form-data")
+OWN_SITES = (b"same-origin", b"none")
+"""Where a browser says that a request comes from: this server's page, or its user's own hand."""
 BODY_SECONDS = 10.0
 HELD_BYTES = 256 << 20
 """Of bodies that are being worked on; beyond, the next ones are refused."""
@@ -109,13 +111,13 @@ class Guards:
             given = headers.get(b"authorization", b"")
             if not hmac.compare_digest(given, b"Bearer " + self._token):
                 raise RefusedError(401, "The token is missing or wrong.", "Send the header Authorization: Bearer TOKEN.")
-        if scope["method"] in READING:
-            return
-        origin = headers.get(b"origin")
-        if origin is not None and origin.partition(b"://")[2] != host:
+        reading = scope["method"] in READING
+        if _foreign(headers, host) and (not reading or scope["path"].startswith(API)):
             raise RefusedError(
                 403, "The request comes from another site's page.", "Use the page of this server, or send no Origin."
             )
+        if reading:
+            return
         kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower().decode("latin-1")
         if kind not in TYPES:
             raise RefusedError(415, f"Content-Type is {kind[:60] or 'missing'}.", f"Send {' or '.join(TYPES)}.")
@@ -148,6 +150,13 @@ class Guards:
             raise RefusedError(
                 408, f"The body did not arrive in {BODY_SECONDS:g} s.", "Send it faster, or send less."
             ) from None
+
+
+def _foreign(headers: dict[bytes, bytes], host: bytes) -> bool:
+    """Whether a browser says that another site's page asks; no page can make it say otherwise."""
+    origin = headers.get(b"origin")
+    other = origin is not None and origin.partition(b"://")[2] != host
+    return other or headers.get(b"sec-fetch-site", OWN_SITES[0]) not in OWN_SITES
 
 
 def _name(host: bytes) -> bytes:

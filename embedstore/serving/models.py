@@ -15,6 +15,9 @@ MOST = 1000
 DEEPEST = 10_000
 """Results that may be skipped: who wants more wants another filter."""
 
+FILES = ("image", "audio", "video")
+"""What may be searched by as a file."""
+
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Id = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
 Ids = Annotated[list[Id], Field(max_length=IDS)]
@@ -47,13 +50,15 @@ class Query(Strict):
     text: Annotated[str, StringConstraints(max_length=CHARACTERS)] | None = Field(None, examples=["a house by the sea"])
     vector: Annotated[list[float], Field(min_length=1, max_length=DIMENSIONS)] | None = None
     image: str | None = Field(None, description="An image file's bytes in base64.")
+    audio: str | None = Field(None, description="A sound file's bytes in base64.")
+    video: str | None = Field(None, description="A video file's bytes in base64.")
     fingerprint: Name | None = Field(None, description="Of the encoder that made the vector.")
 
     @model_validator(mode="after")
     def _one(self) -> Query:
-        given = [name for name in ("id", "text", "vector", "image") if getattr(self, name) is not None]
+        given = [name for name in ("id", "text", "vector", *FILES) if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(f"name one of id, text, vector, image; got {' and '.join(given) or 'none'}")
+            raise ValueError(f"name one of id, text, vector, {', '.join(FILES)}; got {' and '.join(given) or 'none'}")
         if self.fingerprint is not None and self.vector is None:
             raise ValueError("fingerprint belongs to a vector")
         return self

@@ -21,6 +21,7 @@ from embedstore.errors import (
     one_line,
 )
 from embedstore.serving.batching import BusyError
+from embedstore.serving.wording import in_json
 
 JSON = "application/json"
 AGAIN = "Change the request; /openapi.json describes it."
@@ -46,10 +47,15 @@ def refused(status: int, error: str, next_step: str, headers: Mapping[str, str] 
 
 def of_error(error: EmbedstoreError, store: Path) -> Response:
     """An error of the library: it says in one line what is wrong, and mostly what to do."""
-    line = one_line(error)
-    line = line.replace(str(store), store.name) if store.is_absolute() else line
+    line = told(error, store)
     said, then = _divided(line)
     return refused(_status(error, line), said, then or AGAIN)
+
+
+def told(error: EmbedstoreError, store: Path) -> str:
+    """What is wrong in one line, in the words of requests, without the folder that the store lies in."""
+    line = in_json(one_line(error))
+    return line.replace(str(store), store.name) if store.is_absolute() else line
 
 
 def _status(error: EmbedstoreError, line: str) -> int:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query, Response
+from starlette.responses import FileResponse
 
 from embedstore._version import __version__
 from embedstore.serving.answers import items
 from embedstore.serving.facets import facets
 from embedstore.serving.models import FacetsRequest
+from embedstore.serving.playable import Playables
 from embedstore.serving.replies import refused, reply
 from embedstore.serving.routes_search import WRONG
 from embedstore.serving.service import Service
@@ -25,7 +27,7 @@ CACHED = "private, no-cache"
 def router(service: Service) -> APIRouter:
     """The routes of items."""
     routes = APIRouter(prefix="/v1", responses=WRONG, tags=["items"])
-    pictures = Thumbnails()
+    pictures, playables = Thumbnails(), Playables()
 
     @routes.get("/store", summary="What the store holds, and what may be asked of it")
     async def store() -> Response:
@@ -36,7 +38,7 @@ def router(service: Service) -> APIRouter:
     async def item(id: ItemId) -> Response:
         return reply(await service.run(_item, service.session, id))
 
-    @routes.get("/thumbnail", summary="The picture of an item in small", response_class=Response)
+    @routes.get("/thumbnail", summary="The picture of an item in small: an image, a waveform, a frame", response_class=Response)
     async def thumbnail(
         id: ItemId,
         size: Annotated[int, Query(ge=16, le=SIZES[-1])] = 256,
@@ -49,7 +51,20 @@ def router(service: Service) -> APIRouter:
         headers = {"etag": found.etag, "cache-control": CACHED}
         if if_none_match is not None and found.etag in if_none_match:
             return Response(status_code=304, headers=headers)
-        return Response(found.data, media_type="image/jpeg", headers=headers)
+        return Response(found.data, media_type=found.media_type, headers=headers)
+
+    @routes.get(
+        "/media",
+        summary="The sound or film of an item, whole or a range of its bytes",
+        response_class=FileResponse,
+        responses={206: {"description": "The range that was asked for."}, 416: {"description": "There is no such range."}},
+    )
+    async def media(id: ItemId, modality: Literal["audio", "video"] | None = None) -> Response:
+        found = await service.run(playables.of, service.session, id, modality)
+        if found is None:
+            return refused(404, "The item has no sound or film that can be played.", "See what it has: GET /v1/item.")
+        headers = {"etag": found.etag, "cache-control": CACHED}
+        return FileResponse(found.path, media_type=found.media_type, headers=headers, stat_result=found.status)
 
     @routes.post("/facets", summary="Values of columns with counts")
     async def counted(request: FacetsRequest) -> Response:

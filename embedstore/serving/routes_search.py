@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,10 +15,12 @@ from pydantic import ValidationError
 
 from embedstore.errors import EmbedstoreError, UsageError, one_line
 from embedstore.evaluation.contributions import EXACT_INPUTS
+from embedstore.retrieval.contents import Contents
 from embedstore.serving import answers
 from embedstore.serving.batching import BusyError
 from embedstore.serving.models import Asking, BatchRequest, PredictRequest, SearchRequest, Wrong
-from embedstore.serving.replies import reply
+from embedstore.serving.playable import HEAD, modality_of
+from embedstore.serving.replies import reply, told
 from embedstore.serving.service import Service
 from embedstore.serving.session import Session
 from embedstore.training.predict import predict_rows
@@ -36,7 +39,10 @@ def router(service: Service) -> APIRouter:
 
     @routes.post("/search/upload", summary="The items nearest to a file")
     async def upload(
-        file: Annotated[UploadFile, File(description="An image.")],
+        file: Annotated[UploadFile | None, File(description="A picture, sound or film: its bytes say which.")] = None,
+        image: Annotated[UploadFile | None, File()] = None,
+        audio: Annotated[UploadFile | None, File(description="A sound.")] = None,
+        video: Annotated[UploadFile | None, File(description="A film.")] = None,
         request: Annotated[str, Form(description="What /v1/search takes, without query, as JSON.")] = "{}",
     ) -> Response:
         try:
@@ -46,7 +52,8 @@ def router(service: Service) -> APIRouter:
             place = ".".join(str(part) for part in first["loc"])
             raise UsageError(one_line(f"request {place}: {first['msg']}.")) from None
         session, started = service.session, time.perf_counter()
-        wanted = answers.question(session, asking, image=await file.read())
+        given = {"file": file, "image": image, "audio": audio, "video": video}
+        wanted = answers.question(session, asking, files=await _uploaded(given))
         return reply(await _searched(service, session, asking, wanted, started))
 
     @routes.post("/search/batch", summary="Many searches in one request")
@@ -64,12 +71,22 @@ def router(service: Service) -> APIRouter:
     return routes
 
 
+async def _uploaded(given: Mapping[str, UploadFile | None]) -> dict[str, Contents]:
+    """The one file that was sent, under its modality."""
+    files = {name: sent for name, sent in given.items() if sent is not None}
+    if len(files) != 1:
+        raise UsageError(f"One of {', '.join(given)} should be sent; got {' and '.join(files) or 'none'}.")
+    ((name, sent),) = files.items()
+    data = await sent.read()
+    return {modality_of(data[:HEAD]) if name == "file" else name: Contents(data)}
+
+
 def _told(found: Document | BaseException, store: Path) -> Document:
     """An answer, or why there is none; what is no error of a question is raised."""
     if isinstance(found, TimeoutError | BusyError):
         return {"error": "The server is busy. Ask again."}
     if isinstance(found, EmbedstoreError):
-        return {"error": one_line(found).replace(str(store), store.name)}
+        return {"error": told(found, store)}
     if isinstance(found, BaseException):
         raise found
     return found

@@ -1,4 +1,4 @@
-"""Pictures of items in small, from the files that they were embedded from; the last ones are kept."""
+"""Pictures of items in small, of the files that they were embedded from; the last ones are kept."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import threading
 from collections import OrderedDict
 from typing import NamedTuple
 
-import numpy as np
-
 from embedstore._core.keys import hash_payload
-from embedstore.encoders.payloads.thumbnail import small_jpeg
-from embedstore.errors import PayloadError
+from embedstore.encoders.payloads.faces import is_svg, small_picture
+from embedstore.errors import MissingDependencyError, PayloadError
+from embedstore.serving.own_files import SEEN, OwnFile, own_file
 from embedstore.serving.session import Session
-from embedstore.sources.files import is_url, read_file
+from embedstore.sources.files import read_file
 
 SIZES = (64, 128, 256, 512, 1024)
 QUALITY = 82
@@ -22,10 +21,14 @@ MAX_PIXELS = 100_000_000
 
 
 class Picture(NamedTuple):
-    """A JPEG, and what tells it from another one."""
+    """A JPEG or an SVG, and what tells it from another one."""
 
     data: bytes
     etag: str
+
+    @property
+    def media_type(self) -> str:
+        return "image/svg+xml" if is_svg(self.data) else "image/jpeg"
 
 
 class Thumbnails:
@@ -37,28 +40,28 @@ class Thumbnails:
         self._lock = threading.Lock()
 
     def of(self, session: Session, item: str, size: int, space: str | None = None) -> Picture | None:
-        """The picture of an item; None where it has none that can be read.
+        """The picture of an item, a sound's waveform or a film's frame; None where it has none that can be read.
 
         Raises
         ------
         UsageError
             No item has this id.
         """
-        row = session.store.items.rows_of([item])
-        path, digest = _file(session, row, space)
-        if path is None:
+        file = own_file(session, item, SEEN, space)
+        if file is None:
             return None
-        side = next((one for one in SIZES if one >= size), SIZES[-1])
+        side = 0 if file.modality == "audio" else next((one for one in SIZES if one >= size), SIZES[-1])
+        key = (file.digest, side)  # a waveform has one size
         with self._lock:
-            data = self._kept.get((digest, side))
+            data = self._kept.get(key)
             if data is not None:
-                self._kept.move_to_end((digest, side))
+                self._kept.move_to_end(key)
         if data is None:
-            data = _drawn(path, digest, side)
+            data = _drawn(file, side)
             if data is None:
                 return None
-            self._keep((digest, side), data)
-        return Picture(data, f'"{digest.hex()}-{side}"')
+            self._keep(key, data)
+        return Picture(data, f'"{file.digest.hex()}-{file.modality}-{side}"')
 
     def _keep(self, key: tuple[bytes, int], data: bytes) -> None:
         with self._lock:
@@ -69,24 +72,12 @@ class Thumbnails:
                 self._bytes -= len(self._kept.popitem(last=False)[1])
 
 
-def _file(session: Session, row: np.ndarray[tuple[int], np.dtype[np.int64]], space: str | None) -> tuple[str | None, bytes]:
-    """The file of an item's picture and the hash of its content; no file where no space was made of one."""
-    spaces = [s for s in session.store.spaces.values() if s.spec.modality == "image" and s.has(row)[0]]
-    spaces = [s for s in spaces if space in (None, s.name)]
-    if not spaces or "image" not in session.types:
-        return None, b""
-    ((path,),) = session.store.items.lookup.values(row, ["image"])
-    if path is not None and is_url(path):  # a request makes the server fetch nothing
-        return None, b""
-    return path, np.ascontiguousarray(spaces[0].hash_of(row).astype("<u8")).tobytes()
-
-
-def _drawn(path: str, digest: bytes, side: int) -> bytes | None:
-    """The JPEG of a file whose content is still what was embedded."""
+def _drawn(file: OwnFile, side: int) -> bytes | None:
+    """The picture of a file whose content is still what was embedded."""
     try:
-        payload = read_file(path)
-        if hash_payload(payload) != digest:
+        payload = read_file(file.path)
+        if hash_payload(payload) != file.digest:
             return None
-        return small_jpeg(payload, side, quality=QUALITY, max_pixels=MAX_PIXELS)
-    except (PayloadError, OSError):
+        return small_picture(payload, file.modality, side, quality=QUALITY, max_pixels=MAX_PIXELS)
+    except (PayloadError, OSError, MissingDependencyError):
         return None

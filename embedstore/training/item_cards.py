@@ -1,9 +1,10 @@
-"""Items as a report shows them, labelled one way and predicted another: picture, text, nearest items."""
+"""Items as a report shows them, labelled one way and predicted another: picture or waveform, text, nearest items."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore._core.threads import idle
-from embedstore.encoders.payloads.thumbnail import small_jpeg
-from embedstore.errors import PayloadError
+from embedstore.encoders.payloads.faces import small_picture
+from embedstore.errors import MissingDependencyError, PayloadError
 from embedstore.evaluation.nearest import nearest_items
 from embedstore.reports.data import Mistake
 from embedstore.store import View
@@ -21,6 +22,8 @@ from embedstore.store import View
 __all__ = ["cards", "small_cards"]
 
 NEAREST = 3
+SHOWN = {"image": "image", "video": "frame", "audio": "waveform"}
+"""Payloads that can be seen, the first one first, and what is seen of them."""
 THUMBNAIL, SMALL = 200, 112
 """Sides of the pictures of cards, and of small ones, of which a page has hundreds."""
 
@@ -77,9 +80,10 @@ def _plain(
     side: int,
 ) -> list[Mistake]:
     columns = set(seen.store.items.column_types())
-    shown = seen.metadata([name for name in ("image", "text") if name in columns]).to_pydict() if len(seen) else {}
+    shown = seen.metadata([name for name in (*SHOWN, "text") if name in columns]).to_pydict() if len(seen) else {}
+    files = [{name: shown[name][i] for name in SHOWN if name in shown} for i in range(len(seen))]
     with ThreadPoolExecutor(idle()) as threads:
-        pictures = list(threads.map(lambda uri: _thumbnail(uri, side), shown.get("image", [None] * len(seen))))
+        pictures = list(threads.map(lambda own: _thumbnail(own, side), files))
     said = [{name: labels[i] for name, labels in (alone or {}).items() if labels[i] is not None} for i in range(len(seen))]
     return [
         Mistake(
@@ -88,18 +92,20 @@ def _plain(
             predicted=str(predicted[i]),
             probability=float(probability[i]),
             text=shown["text"][i] if "text" in shown else None,
-            thumbnail=pictures[i],
+            thumbnail=pictures[i][0],
+            shown=pictures[i][1],
             alone={name: str(label) for name, label in said[i].items()} if len(set(said[i].values())) > 1 else {},
         )
         for i in range(len(seen))
     ]
 
 
-def _thumbnail(uri: str | None, side: int = THUMBNAIL) -> bytes | None:
-    """A small JPEG of an image file, if it can still be read."""
-    if not uri or not Path(uri).is_file():
-        return None
-    try:
-        return small_jpeg(Path(uri).read_bytes(), side, quality=80 if side == THUMBNAIL else 70)
-    except (OSError, PayloadError):
-        return None
+def _thumbnail(files: Mapping[str, str | None], side: int) -> tuple[bytes | None, str]:
+    """What stands for an item, of the first of its files that can still be read, and what that shows."""
+    for modality, uri in files.items():
+        if not uri or not Path(uri).is_file():
+            continue
+        with suppress(OSError, PayloadError, MissingDependencyError):
+            quality = 80 if side == THUMBNAIL else 70
+            return small_picture(Path(uri).read_bytes(), modality, side, quality=quality), SHOWN[modality]
+    return None, SHOWN["image"]

@@ -374,16 +374,16 @@ def test_a_thumbnail_shows_what_the_encoder_sees(tmp_path: Path) -> None:
     """Transparency on white, upright; nothing where the file is gone or is no picture."""
     from PIL import Image
 
-    from embedstore.training.item_cards import _thumbnail
+    from embedstore.training.item_cards import THUMBNAIL, _thumbnail
 
     clear, turned = tmp_path / "clear.png", tmp_path / "turned.jpg"
     Image.new("RGBA", (40, 30), (0, 0, 0, 0)).save(clear)
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (400, 100), "red").save(turned, exif=exif)
-    shown = [Image.open(io.BytesIO(_thumbnail(str(path)) or b"")) for path in (clear, turned)]
+    shown = [Image.open(io.BytesIO(_thumbnail({"image": str(path)}, THUMBNAIL)[0] or b"")) for path in (clear, turned)]
     assert np.asarray(shown[0]).min() == 255
     assert shown[1].size == (50, 200)
     clear.write_text("no picture")
-    assert _thumbnail(str(clear)) is None
-    assert _thumbnail(str(tmp_path / "gone.png")) is None
+    assert _thumbnail({"image": str(clear)}, THUMBNAIL)[0] is None
+    assert _thumbnail({"image": str(tmp_path / "gone.png")}, THUMBNAIL)[0] is None

@@ -87,6 +87,20 @@ HOSTILE: dict[str, tuple[Any, tuple[int, ...]]] = {
     "plain text": (posted(content=b"{}", headers={"content-type": "text/plain"}), (415,)),
     "compressed JSON": (posted(content=zlib.compress(b"{}"), headers={**JSON, "content-encoding": "deflate"}), (400,)),
     "another site's page": (posted(json={}, headers={"origin": "http://evil.example"}), (403,)),
+    "a form of another site": (
+        posted("/v1/search/upload", files={"file": ("a.png", b"x")}, headers={"origin": "http://evil.example"}),
+        (403,),
+    ),
+    "a form that tells no origin": (
+        posted("/v1/search/upload", files={"file": ("a.png", b"x")}, headers={"sec-fetch-site": "cross-site"}),
+        (403,),
+    ),
+    "a page of another port": (posted(json={}, headers={"origin": "http://127.0.0.1:8888"}), (403,)),
+    "a page of a neighbour": (posted(json={}, headers={"sec-fetch-site": "same-site"}), (403,)),
+    "a picture on another site's page": (
+        lambda client: client.get("/v1/thumbnail?id=item-01", headers={"sec-fetch-site": "cross-site"}),
+        (403,),
+    ),
     "a sandboxed page": (posted(json={}, headers={"origin": "null"}), (403,)),
     "a name that was rebound": (posted(json={}, headers={"host": "evil.example"}), (421,)),
     "another method": (lambda client: client.delete("/v1/search", headers=JSON), (405,)),
@@ -136,6 +150,16 @@ def test_it_is_refused_and_the_server_goes_on(attacked: TestClient, name: str) -
     ask, statuses = HOSTILE[name]
     refused(ask(attacked), *statuses)
     assert len(attacked.post("/v1/search", json={"query": {"text": "text 1"}, "k": 2}).json()["results"]) == 2
+
+
+def test_the_page_itself_and_links_to_it_are_served(attacked: TestClient) -> None:
+    for site in ("same-origin", "none"):
+        own = {"origin": HERE, "sec-fetch-site": site}
+        assert attacked.post("/v1/search", json={"k": 1}, headers=own).status_code == 200
+        sent = attacked.post("/v1/search/upload", files={"file": ("a", b"any bytes")}, headers=own)
+        assert sent.status_code == 200
+    for path in ("/", "/static/main.js"):
+        assert attacked.get(path, headers={"sec-fetch-site": "cross-site"}).status_code == 200
 
 
 def test_html_in_captions_is_json_and_no_page(attacked: TestClient) -> None:

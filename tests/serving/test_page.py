@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from browsing import HOSTILE, chromium, looking, make_store, served, until
+from helpers import write_csv
 
 import embedstore as es
 
@@ -122,6 +123,24 @@ def test_a_facet_filters_and_counts(page: Any) -> None:
     until(page, "() => document.querySelectorAll('#results .card').length === 40")
     page.locator(".filters .token-remove").click()
     until(page, "() => document.querySelectorAll('#results .card').length === 48")
+
+
+def test_many_numbers_are_filtered_by_from_and_to(browser: Any, tmp_path: Path) -> None:
+    rows = [{"id": f"i{i:03d}", "text": f"text {i}", "price": i / 4} for i in range(240)]
+    es.embed(write_csv(tmp_path / "t.csv", rows), tmp_path / "n.store", text="hash:8")
+    with served(es.Store.open(tmp_path / "n.store")) as own, looking(browser, own) as page:
+        settled(page)
+        least, most = page.get_by_label("price from"), page.get_by_label("price to")
+        assert (least.get_attribute("placeholder"), most.get_attribute("placeholder")) == ("0", "59.75")
+        assert page.locator('.facet-group[data-column="price"] .facet').count() == 0
+        least.fill("10")
+        least.press("Enter")
+        until(page, "() => document.querySelector('#results .card[data-id]')?.dataset.id === 'i040'")
+        page.get_by_label("price to").fill("11.5")
+        page.get_by_label("price to").press("Enter")
+        until(page, "() => document.querySelectorAll('#results .card[data-id]').length === 7")
+        assert page.locator(".filters .token").all_inner_texts() == ["price ≥ 10", "price ≤ 11.5"]
+        assert page.input_value("[aria-label='price from']") == "10"
 
 
 def test_a_head_says_what_it_thinks_and_why(page: Any) -> None:

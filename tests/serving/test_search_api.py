@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from starlette.testclient import TestClient
 
 import embedstore as es
 from embedstore.retrieval.search_options import SearchOptions
 from embedstore.retrieval.together import answer_all, joins
+from embedstore.serving.app import create_app
 
 Served = tuple[TestClient, es.Store]
 
@@ -167,7 +169,7 @@ def test_items_and_their_pictures(client: TestClient, table: Path) -> None:
 
 
 def test_no_request_makes_the_server_fetch_a_picture(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("embedstore.serving.thumbnails.is_url", lambda path: True)
+    monkeypatch.setattr("embedstore.serving.own_files.is_url", lambda path: True)
     monkeypatch.setattr("embedstore.serving.thumbnails.read_file", lambda path: pytest.fail(f"{path} was read"))
     assert client.get("/v1/thumbnail", params={"id": "item-06"}).status_code == 404
 
@@ -185,7 +187,30 @@ def test_values_are_counted_among_what_matches(reading: Served) -> None:
     assert client.post("/v1/facets", json=few).json()["facets"] == [
         {"column": "label", "values": [{"value": "even", "count": 2}], "missing": 0, "other": 1}
     ]
+    assert client.post("/v1/facets", json=few).json()["n"] == 3
     assert client.post("/v1/facets", json={"columns": ["none"]}).status_code == 400
+
+
+def test_of_many_numbers_the_ends_are_told(tmp_path: Path) -> None:
+    """NaN and infinity are no ends; a column that is named has its values as well."""
+    ids = [f"i{i}" for i in range(253)]
+    sizes, weights = [*range(-50, 200), None, None, None], [*(i / 4 for i in range(250)), np.inf, np.nan, None]
+    es.embed(pa.table({"id": ids, "text": ids, "size": sizes, "weight": weights}), tmp_path / "n.store", text="hash:8")
+    with TestClient(create_app(tmp_path / "n.store"), base_url="http://127.0.0.1") as client:
+
+        def facets(**asked: object) -> dict[str, dict[str, Any]]:
+            found = client.post("/v1/facets", json=asked).json()["facets"]
+            return {one["column"]: one for one in found}
+
+        size = {"column": "size", "values": [], "missing": 3, "other": 250, "min": -50, "max": 199}
+        assert facets() == {"size": size, "weight": facets()["weight"]}
+        assert (facets()["weight"]["min"], facets()["weight"]["max"]) == (0, 62.25)
+        among = facets(filter=[{"field": "size", "op": "<", "value": -40}])
+        assert (among["size"]["max"], among["weight"]["max"]) == (-41, 2.25)
+        none = facets(filter=[{"field": "size", "op": ">", "value": 1000}])
+        assert (none["size"]["min"], none["weight"]["max"]) == (None, None)
+        named = facets(columns=["size"], limit=2)["size"]
+        assert (len(named["values"]), named["other"], named["min"]) == (2, 248, -50)
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,8 @@ MIDDLES, SCENES = "middles", "scenes"
 SAMPLINGS = (MIDDLES, SCENES)
 MAX_PIXELS = 1 << 26
 """Of a frame."""
+LATER, DARK = 8, 40
+"""Frames that are looked at for one that is not black, and the brightness (of 255) of which a black one has no pixel."""
 
 
 class Frame(NamedTuple):
@@ -71,6 +73,38 @@ def frames(payload: bytes, count: int, sampling: str = MIDDLES) -> list[Frame]:
     if not found:
         raise PayloadError("decode", "is a video without a frame that can be decoded")
     return found
+
+
+def cover(payload: bytes) -> Any:
+    """The frame that stands for a film, a PIL image in RGB: the first, unless it is black and a later one is not.
+
+    Raises
+    ------
+    PayloadError
+        As `frames`.
+    """
+    first = next((_upright(frame) for frame in _opened(payload)), None)
+    if first is not None and not _black(first):
+        return first
+    later = [frame.image for frame in frames(payload, LATER)]
+    return next((image for image in later if not _black(image)), first or later[0])
+
+
+def _opened(payload: bytes) -> Iterator[Any]:
+    """All frames of what may be no film at all: then there are none."""
+    av = require("av", extra=EXTRA)
+    av.logging.set_level(av.logging.PANIC)
+    try:
+        with av.open(io.BytesIO(payload), metadata_errors="ignore") as film:
+            for stream in film.streams.video[:1]:
+                if stream.codec_context.width * stream.codec_context.height <= MAX_PIXELS:
+                    yield from film.decode(stream)
+    except (av.FFmpegError, ValueError):
+        return
+
+
+def _black(image: Any) -> bool:
+    return bool(image.convert("L").getextrema()[1] < DARK)
 
 
 def _of_scenes(film: Any, stream: Any, payload: bytes, count: int) -> list[Frame]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ Samples = npt.NDArray[np.float32]
 EXTRA = "audio"
 BLOCK = 1 << 18
 """Frames that are decoded at once."""
+STEP = 64
+"""Samples of which `peaks` keeps the largest while it reads."""
 MOST_SECONDS = 2 * 3600
 """Longer sounds are failures: their samples would be held in memory whole."""
 
@@ -50,6 +53,35 @@ def decode_sound(payload: bytes, rate: int) -> Samples:
     return samples
 
 
+def peaks(payload: bytes, count: int) -> Samples:
+    """How loud a sound is in `count` equal parts: the largest magnitude in each (count,), 1 in the loudest; 0 in silence.
+
+    Nothing is resampled, and no more than a block of samples is held.
+
+    Raises
+    ------
+    PayloadError
+        As `decode_sound`.
+    """
+    library = require("soundfile", extra=EXTRA)
+    try:
+        with library.SoundFile(io.BytesIO(payload)) as file:
+            steps = [_loudest(np.nan_to_num(np.abs(block), posinf=0.0)) for block in _mono(file)]
+    except library.LibsndfileError as error:
+        raise _no_sound(error) from error
+    every = np.concatenate(steps) if steps else np.zeros(0, np.float32)
+    if not len(every):
+        raise PayloadError("decode", "is a sound without samples")
+    edges = np.linspace(0, len(every), count + 1).astype(int).tolist()
+    parts = [every[lo : max(lo + 1, hi)].max() for lo, hi in pairwise(edges)]
+    return np.asarray(parts, np.float32) / max(float(every.max()), 1e-9)
+
+
+def _loudest(magnitudes: Samples) -> Samples:
+    """The largest of each `STEP` values."""
+    return np.maximum.reduceat(magnitudes, np.arange(0, len(magnitudes), STEP)) if len(magnitudes) else magnitudes
+
+
 def windows(samples: Samples, length: int, least: int) -> list[Samples]:
     """`samples` in consecutive windows of `length`, the last one shorter.
 
@@ -70,6 +102,11 @@ def _of_track(payload: bytes, rate: int, refused: str) -> list[Samples]:
     said = f"is no sound that libsndfile reads: {refused} (WAV, FLAC, Ogg, Opus, MP3, AIFF, …)"
     with sound_track(payload, said) as (given, found):
         return list(_resampled(_bounded(found, given), given, rate))
+
+
+def _no_sound(error: Any) -> PayloadError:
+    said = one_line(error.error_string, 80)
+    return PayloadError("decode", f"is no sound that libsndfile reads: {said} (WAV, FLAC, Ogg, Opus, MP3, AIFF, …)")
 
 
 def _mono(file: Any) -> Iterator[Samples]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -63,7 +63,11 @@ def small_jpeg(payload: bytes, side: int, *, quality: int, max_pixels: int = MAX
     ------
     PayloadError
     """
-    image = decode_rgb(payload, max_pixels=max_pixels, draft=side)
+    return as_jpeg(decode_rgb(payload, max_pixels=max_pixels, draft=side), side, quality=quality)
+
+
+def as_jpeg(image: Any, side: int, *, quality: int) -> bytes:
+    """A PIL image in RGB as a JPEG of at most `side` × `side` pixels; it is made that small itself."""
     image.thumbnail((side, side))
     out = io.BytesIO()
     image.save(out, "JPEG", quality=quality, optimize=True)

@@ -74,10 +74,13 @@ export async function post(path, body, signal) {
   return (await ask(path, options)).json();
 }
 
+const FIELD = /^(image|audio|video)\//;
+
+/** Sends a file under its modality; where the browser does not know it, the server looks at its bytes. */
 export async function upload(path, file, request, signal) {
   const body = new FormData();
   body.append("request", JSON.stringify(request));
-  body.append("file", file, file.name || "picture");
+  body.append(FIELD.exec(file.type)?.[1] ?? "file", file, file.name || "file");
   return (await ask(path, { method: "POST", signal, body })).json();
 }
 
@@ -99,20 +102,33 @@ export async function getWhenReady(path, params, signal, wait) {
   }
 }
 
-const blobs = new Map();
-const KEPT = 800;
-
-async function blobOf(path) {
-  if (!blobs.has(path)) {
-    blobs.set(path, ask(path).then((response) => response.blob()).then((blob) => URL.createObjectURL(blob)));
-    if (blobs.size > KEPT) {
-      const [oldest, url] = blobs.entries().next().value;
-      blobs.delete(oldest);
-      url.then((gone) => URL.revokeObjectURL(gone), () => {});
+/** From paths to addresses of what was fetched from them, of which the last `most` are kept. */
+function fetched(most) {
+  const blobs = new Map();
+  return (path) => {
+    if (!blobs.has(path)) {
+      blobs.set(path, ask(path).then((response) => response.blob()).then((blob) => URL.createObjectURL(blob)));
+      if (blobs.size > most) {
+        const [oldest, url] = blobs.entries().next().value;
+        blobs.delete(oldest);
+        url.then((gone) => URL.revokeObjectURL(gone), () => {});
+      }
     }
-  }
-  return blobs.get(path);
+    return blobs.get(path);
+  };
 }
+
+const blobOf = fetched(800);
+const playedOf = fetched(8);
+
+export const needsToken = () => token !== "";
+
+export const thumbnailAddress = (id, size) => address("/v1/thumbnail", { id, size });
+
+export const mediaAddress = (id, modality) => address("/v1/media", { id, modality });
+
+/** The address of an item's sound or film that was fetched whole. */
+export const mediaBlob = (id, modality) => playedOf(mediaAddress(id, modality));
 
 const seen = new IntersectionObserver((entries) => {
   for (const { isIntersecting, target } of entries) {
@@ -124,7 +140,7 @@ const seen = new IntersectionObserver((entries) => {
 
 /** Shows an item's picture in `img`. With a token it is fetched, because an `src` carries no header. */
 export function showPicture(img, id, size = 256) {
-  const path = address("/v1/thumbnail", { id, size });
+  const path = thumbnailAddress(id, size);
   if (!token) {
     img.loading = "lazy";
     img.src = path;

@@ -1,8 +1,9 @@
-// One result as a card: its picture, text or sound, its score, what a head says of it, and the buttons that mark it.
+// One result as a card: its picture, text or sound, which can be played, its score, what a head says of it, and the buttons that mark it.
 
 import { openDetails } from "./details.js";
 import { count, decimal, el, icon, iconButton } from "./dom.js";
 import { face, nameOf } from "./face.js";
+import { player } from "./media.js";
 import { classOf, href, lean, markAs, similarTo, state } from "./state.js";
 
 export const DRAGGED = "application/x-embedstore-id";
@@ -98,6 +99,14 @@ function foot(item, { teaching, extra }) {
         iconButton("info", `Details: ${nameOf(item)}`, () => openDetails(item), { class: "icon-button card-info", tabindex: "-1" }))));
 }
 
+/** What plays the item's sound in the card, and its film in the dialog. */
+function players(item) {
+  return [
+    item.media?.includes("video") ? iconButton("play", `Play the film: ${nameOf(item)}`, () => openDetails(item, { play: true }), { class: "card-play", tabindex: "-1" }) : null,
+    item.media?.includes("audio") ? player(item, "audio") : null,
+  ];
+}
+
 /** A card. `teaching`: its buttons put it into classes. `extra`: an element of the caller's in its foot. */
 export function card(item, { teaching = false, extra = null, first = false } = {}) {
   const name = nameOf(item);
@@ -107,7 +116,7 @@ export function card(item, { teaching = false, extra = null, first = false } = {
   }, face(item));
   drags(link, item.id);
   const mark = cardMark(item.id, teaching);
-  return el("li", { class: `card${mark ? ` card-marked card-${mark}` : ""}`, data: { id: item.id } }, link, prediction(item.prediction), foot(item, { teaching, extra }));
+  return el("li", { class: `card${mark ? ` card-marked card-${mark}` : ""}`, data: { id: item.id } }, link, players(item), prediction(item.prediction), foot(item, { teaching, extra }));
 }
 
 function cardMark(id, teaching) {

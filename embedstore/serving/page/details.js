@@ -3,6 +3,7 @@
 import { get } from "./api.js";
 import { el, iconButton, problem } from "./dom.js";
 import { face, nameOf } from "./face.js";
+import { playIn, player } from "./media.js";
 import { href, similarTo } from "./state.js";
 
 const dialog = el("dialog", { class: "dialog", "aria-labelledby": "details-title" });
@@ -17,36 +18,46 @@ function table(metadata) {
   }));
 }
 
-function folded(ids) {
+function folded({ folded: ids, kind }) {
   if (!ids?.length) return null;
   return el("section", {}, el("h3", { text: `Near-duplicates (${ids.length})` }),
     el("ul", { class: "strip" }, ids.map((id) =>
-      el("li", { class: "card card-small" }, el("a", { class: "card-main", href: href(similarTo(id)), title: id, on: { click: () => dialog.close() } }, face({ id, kind: "image", text: id }, 128))))));
+      el("li", { class: "card card-small" }, el("a", { class: "card-main", href: href(similarTo(id)), title: id, on: { click: () => dialog.close() } }, face({ id, kind: kind === "text" ? "image" : kind, text: id }, 128))))));
 }
 
-function body(item, metadata, texts) {
+function told(item, metadata, texts) {
+  return el("div", { class: "dialog-told" },
+    el("p", { class: "muted id", text: item.id }),
+    texts.map(([space, text]) => el("section", {}, el("h3", { text: space }), el("p", { class: "prose", text }))),
+    table(metadata),
+    folded(item),
+    el("p", {}, el("a", { class: "button", href: href(similarTo(item.id)), text: "Find similar", on: { click: () => dialog.close() } })));
+}
+
+/** What is seen of an item, with what plays its sound or film; a film that can be played is seen there. */
+function shown(item, players) {
+  const seen = item.media?.includes("video") && item.kind === "video" ? null : el("div", { class: `dialog-face card-${item.kind}` }, face(item, 512));
+  return el("div", {}, seen, players);
+}
+
+function body(item, players) {
   return [
     el("header", { class: "dialog-head" }, el("h2", { id: "details-title", text: nameOf(item) }), iconButton("close", "Close", () => dialog.close())),
-    el("div", { class: "dialog-body" },
-      el("div", { class: `dialog-face card-${item.kind}` }, face(item, 512)),
-      el("div", {},
-        el("p", { class: "muted id", text: item.id }),
-        texts.map(([space, text]) => el("section", {}, el("h3", { text: space }), el("p", { class: "prose", text }))),
-        table(metadata),
-        folded(item.folded),
-        el("p", {}, el("a", { class: "button", href: href(similarTo(item.id)), text: "Find similar", on: { click: () => dialog.close() } })))),
+    el("div", { class: "dialog-body" }, shown(item, players), told(item, item.metadata, [])),
   ];
 }
 
-/** Opens the dialog at once with what is known, and adds what the server knows of the item. */
-export async function openDetails(item) {
+/** Opens the dialog at once with what is known, and adds what the server knows of the item. `play`: its film starts. */
+export async function openDetails(item, { play = false } = {}) {
   if (!dialog.isConnected) document.body.append(dialog);
-  dialog.replaceChildren(...body(item, item.metadata, []));
+  const players = (item.media ?? []).map((modality) => player(item, modality));
+  dialog.replaceChildren(...body(item, players));
   if (!dialog.open) dialog.showModal();
+  if (play) playIn(dialog);
   try {
     const whole = await get("/v1/item", { id: item.id });
     const texts = Object.entries(whole.payloads ?? {}).filter(([, payload]) => payload?.text).map(([space, payload]) => [space, payload.text]);
-    if (dialog.open) dialog.replaceChildren(...body(item, whole.metadata, texts));
+    if (dialog.open) dialog.querySelector(".dialog-told").replaceWith(told(item, whole.metadata, texts)); // what plays goes on
   } catch (error) {
     if (dialog.open) dialog.append(problem(error));
   }

@@ -1,7 +1,9 @@
-// What an item looks like: its picture, its text well set, or its sound.
+// What an item looks like: its picture, its text well set, its sound's waveform, or a frame of its film.
 
 import { showPicture } from "./api.js";
 import { el, icon } from "./dom.js";
+
+const SEEN = { image: "", audio: "Waveform of the sound: ", video: "Frame of the film: " };
 
 /** How an item is called where its picture cannot be seen. */
 export function nameOf(item) {
@@ -18,12 +20,11 @@ function sound(item) {
   return el("span", { class: "card-sound" }, icon("sound"), words(item));
 }
 
-/** The picture, text or sound of an item; an item whose picture does not come shows its text. */
+/** The picture, text, waveform or frame of an item; an item of which none comes shows its text. */
 export function face(item, size = 256) {
   if (item.kind === "text") return words(item);
-  if (item.kind === "audio") return sound(item);
-  const img = el("img", { alt: nameOf(item), decoding: "async", draggable: "false" });
-  img.addEventListener("error", () => img.replaceWith(words(item)), { once: true });
+  const img = el("img", { class: item.kind === "audio" ? "wave" : null, alt: `${SEEN[item.kind] ?? ""}${nameOf(item)}`, decoding: "async", draggable: "false" });
+  img.addEventListener("error", () => img.replaceWith(item.kind === "audio" ? sound(item) : words(item)), { once: true });
   showPicture(img, item.id, size);
   return img;
 }

@@ -15,12 +15,7 @@ export async function askFacets(filter, signal) {
     ...columns.map((column) => post("/v1/facets", { filter: filter.filter(({ field }) => field !== column), columns: [column], limit: SHOWN }, signal)),
   ]);
   const better = new Map(own.flatMap(({ facets }) => facets).map((facet) => [facet.column, facet]));
-  return { n: all.n ?? total(all.facets[0]), facets: all.facets.map((facet) => better.get(facet.column) ?? facet) };
-}
-
-/** How many items a facet counts, all of them in one place or another. */
-function total(facet) {
-  return facet ? facet.values.reduce((sum, { count: n }) => sum + n, 0) + facet.missing + facet.other : null;
+  return { n: all.n, facets: all.facets.map((facet) => better.get(facet.column) ?? facet) };
 }
 
 function chosen(filter, column) {
@@ -56,10 +51,10 @@ function missing(column, n, filter) {
 }
 
 function range(facet, filter) {
-  if (!Number.isFinite(facet.min) || facet.min === facet.max) return null;
+  if (!Number.isFinite(facet.min)) return null;
   const end = (op, label, edge) => {
     const own = filter.find((one) => one.field === facet.column && one.op === op);
-    const input = el("input", { type: "number", step: "any", placeholder: String(edge), "aria-label": `${facet.column} ${label}`, value: own?.value ?? "" });
+    const input = el("input", { type: "number", step: "any", placeholder: String(Number(edge.toPrecision(6))), "aria-label": `${facet.column} ${label}`, value: own?.value ?? "" });
     input.addEventListener("change", () => replace(facet.column, [op], input.value === "" ? [] : [{ field: facet.column, op, value: Number(input.value) }]));
     return input;
   };
@@ -83,11 +78,12 @@ function group(facet, filter, n, open) {
   const has = chosen(filter, facet.column);
   const hidden = has.filter((value) => !facet.values.some((one) => one.value === value)).map((value) => ({ value, count: 0 }));
   const largest = facet.values[0]?.count ?? 1;
+  const ranged = Number.isFinite(facet.min);
   return el("details", { class: "facet-group", data: { column: facet.column }, open: open(facet.column, tells(facet, n)) },
     el("summary", { text: facet.column }),
     range(facet, filter),
-    el("ul", {}, [...facet.values, ...hidden].map((one) => row(facet.column, one, largest, has)), missing(facet.column, facet.missing, filter)),
-    facet.other ? el("p", { class: "muted facet-other", text: `${count(facet.other)} with other values` }) : null,
+    el("ul", {}, (ranged ? [] : [...facet.values, ...hidden]).map((one) => row(facet.column, one, largest, has)), missing(facet.column, facet.missing, filter)),
+    facet.other && !ranged ? el("p", { class: "muted facet-other", text: `${count(facet.other)} with other values` }) : null,
     contains(facet, filter));
 }
 

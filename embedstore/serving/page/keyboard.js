@@ -1,5 +1,6 @@
 // Keys: arrows walk a grid, Enter opens, + and − and 1–9 mark, Esc goes back to the box, `/` from anywhere.
 
+import { playIn } from "./media.js";
 import { lean, markAs, redo, state, undo } from "./state.js";
 import { el, iconButton } from "./dom.js";
 
@@ -9,6 +10,7 @@ const KEYS = [
   ["Enter", "find similar"],
   ["+  −", "more or less like this; in Teach: mark"],
   ["1 … 9", "in Teach: mark as the class of that number"],
+  ["p", "play the sound or film of the result, or stop it"],
   ["i", "details of the result"],
   ["Esc", "back to the box; close what is open"],
   ["Ctrl Z", "undo, as Back does"],
@@ -76,6 +78,8 @@ export function gridKeys(grid, box) {
       box.select();
     } else if (event.key === "i") {
       own.querySelector(".card-info")?.click();
+    } else if (event.key === "p") {
+      playIn(own);
     } else if (/^[+=\-−1-9]$/.test(event.key)) {
       event.preventDefault();
       grid.dataset.next = all[at + 1]?.parentElement.dataset.id ?? "";

@@ -1,4 +1,4 @@
-// The box that takes words, pictures and results, with the choosers under it.
+// The box that takes words, pictures, sounds, films and results, with the choosers under it.
 
 import { showPicture } from "./api.js";
 import { keepPicture, pictureOf } from "./ask.js";
@@ -6,17 +6,18 @@ import { DRAGGED } from "./cards.js";
 import { announce, el, icon, iconButton, select, setOptions } from "./dom.js";
 import { NO_QUERY, go, lean, state } from "./state.js";
 
-function searchPicture(file) {
-  if (!file.type.startsWith("image/")) {
-    announce(`${file.name} is not a picture.`);
-    return;
-  }
-  go({ ...NO_QUERY, picture: keepPicture(file), view: "search" });
+const MEDIA = /^(image|audio|video)\/|^application\/ogg$|^$/; // a type that the browser does not know is empty
+
+/** Searches by the first of some files that may be a picture, sound or film. */
+function searchFile(files) {
+  const file = [...files].find(({ type }) => MEDIA.test(type));
+  if (file) go({ ...NO_QUERY, picture: keepPicture(file), view: "search" });
+  else if (files.length) announce(`${files[0].name} is no picture, sound or film.`);
+  return file !== undefined;
 }
 
 function dropped(transfer, onBox) {
-  const file = [...transfer.files].find((one) => one.type.startsWith("image/")) ?? transfer.files[0];
-  if (file) searchPicture(file);
+  if (transfer.files.length) searchFile(transfer.files);
   else if (onBox && transfer.getData(DRAGGED)) like(transfer.getData(DRAGGED));
 }
 
@@ -42,25 +43,29 @@ function takesDrops(box) {
     dropped(event.dataTransfer, box.contains(event.target));
   });
   document.addEventListener("paste", (event) => {
-    const file = [...(event.clipboardData?.files ?? [])].find((one) => one.type.startsWith("image/"));
-    if (!file) return;
-    event.preventDefault();
-    searchPicture(file);
+    if (searchFile(event.clipboardData?.files ?? [])) event.preventDefault();
   });
 }
 
-function token(kind, label, picture, remove) {
-  const face = picture?.url ? el("img", { src: picture.url, alt: "" }) : el("img", { alt: "" });
-  if (picture?.id) showPicture(face, picture.id, 128);
+/** The picture of what is looked for, a film's first frame, or the mark of a sound. */
+function faceOf(picture) {
+  const kind = picture.file?.type.split("/")[0];
+  if (kind === "audio" || picture.file?.type === "") return icon("sound");
+  const face = kind === "video" ? el("video", { src: picture.url, muted: true, preload: "metadata", "aria-hidden": "true" }) : el("img", { src: picture.url, alt: "" });
+  if (picture.id) showPicture(face, picture.id, 128);
   face.addEventListener("error", () => face.remove(), { once: true });
-  return el("li", { class: `token token-${kind}` }, picture ? face : null, el("span", { text: label }), iconButton("close", `Remove ${label}`, remove, { class: "icon-button token-remove" }));
+  return face;
+}
+
+function token(kind, label, picture, remove) {
+  return el("li", { class: `token token-${kind}` }, picture ? faceOf(picture) : null, el("span", { text: label }), iconButton("close", `Remove ${label}`, remove, { class: "icon-button token-remove" }));
 }
 
 function tokens(now) {
   const without = (side, id) => () => go({ [side]: now[side].filter((one) => one !== id) });
   const picture = pictureOf(now.picture);
   return [
-    now.picture ? token("query", picture?.file.name || "A picture that is no longer here", picture, () => go({ picture: "" })) : null,
+    now.picture ? token("query", picture?.file.name || "A file that is no longer here", picture, () => go({ picture: "" })) : null,
     now.id ? token("query", `like ${now.id}`, { id: now.id }, () => go({ id: "" })) : null,
     ...now.pos.map((id) => token("pos", `+ ${id}`, { id }, without("pos", id))),
     ...now.neg.map((id) => token("neg", `− ${id}`, { id }, without("neg", id))),
@@ -96,6 +101,7 @@ function options(store, now) {
   ];
 }
 
+const FILES = { image: "picture", audio: "sound", video: "film" };
 const FUSED = "\u0000fused";
 
 function spaceChosen(store, value) {
@@ -112,12 +118,13 @@ function withChosen(options, value) {
 export function searchBar(store) {
   const input = el("input", {
     type: "search", id: "words", autocomplete: "off", spellcheck: "false", enterkeyhint: "search", maxlength: "2000",
-    placeholder: "Describe it, or drop a picture", "aria-label": "Search by words", "aria-keyshortcuts": "/",
+    "aria-label": "Search by words", "aria-keyshortcuts": "/",
   });
-  const file = el("input", { type: "file", accept: "image/*", hidden: true, on: { change: () => { if (file.files[0]) searchPicture(file.files[0]); file.value = ""; } } });
+  const file = el("input", { type: "file", hidden: true, on: { change: () => { searchFile(file.files); file.value = ""; } } });
+  const choose = iconButton("upload", "", () => file.click());
   const held = el("ul", { class: "tokens", "aria-label": "What is looked for" });
   const box = el("div", { class: "box" }, icon("search"), el("div", { class: "box-text" }, held, input), el("kbd", { class: "hint", text: "/", "aria-hidden": "true" }),
-    iconButton("upload", "Search by a picture", () => file.click()), file);
+    choose, file);
   const form = el("form", {
     class: "search", role: "search",
     on: { submit: (event) => { event.preventDefault(); go({ q: input.value.trim(), id: "", picture: "", k: 48, view: "search" }); } },
@@ -130,7 +137,19 @@ export function searchBar(store) {
   takesDrops(box);
   let asked = "";
 
+  /** Says what files the store can be searched by. */
+  function offer() {
+    const kinds = Object.keys(FILES).filter((kind) => store.spaces.some(({ accepts }) => accepts?.includes(kind)));
+    const words = `a ${kinds.map((kind) => FILES[kind]).join(" or ")}`;
+    input.placeholder = kinds.length ? `Describe it, or drop ${words}` : "Describe it";
+    file.accept = kinds.map((kind) => `${kind}/*`).join(",");
+    choose.hidden = !kinds.length;
+    choose.title = `Search by ${words}`;
+    choose.setAttribute("aria-label", choose.title);
+  }
+
   function update(now) {
+    offer();
     const fused = Object.keys(now.weights).length > 0;
     if (now.q !== asked) input.value = now.q; // what is being typed stays when something else changes
     asked = now.q;

@@ -1,0 +1,43 @@
+// Sounds and films, to be played. Nothing is loaded before somebody wants to hear or see it, and one plays at a time.
+
+import { mediaAddress, mediaBlob, needsToken, thumbnailAddress } from "./api.js";
+import { button, el } from "./dom.js";
+import { nameOf } from "./face.js";
+
+const WORDS = { audio: "Sound", video: "Film" };
+
+document.addEventListener("play", ({ target }) => {
+  for (const other of document.querySelectorAll("audio, video")) if (other !== target) other.pause();
+}, true);
+
+function element(item, modality, src) {
+  const made = el(modality, {
+    class: `player player-${modality}`, controls: true, preload: "none", tabindex: "-1", src, poster: modality === "video" && !needsToken() ? thumbnailAddress(item.id, 512) : null, "aria-label": `${WORDS[modality]}: ${nameOf(item)}`,
+  });
+  made.addEventListener("error", () => made.replaceWith(el("p", { class: "muted player-failed", text: `This browser cannot play the ${WORDS[modality].toLowerCase()}.` })), { once: true });
+  return made;
+}
+
+/** What plays an item's sound or film. With a token it is fetched on a click, because a `src` carries no header. */
+export function player(item, modality) {
+  if (!needsToken()) return element(item, modality, mediaAddress(item.id, modality));
+  const start = button("Play", async () => {
+    start.disabled = true;
+    try {
+      const made = element(item, modality, await mediaBlob(item.id, modality));
+      start.replaceWith(made);
+      await made.play();
+    } catch (error) {
+      start.textContent = error.message;
+    }
+  }, { class: "button player-start", tabindex: "-1", "aria-label": `Play the ${WORDS[modality].toLowerCase()}: ${nameOf(item)}` });
+  return start;
+}
+
+/** Plays what a card has, or stops it. */
+export function playIn(card) {
+  const made = card.querySelector(".player, .player-start, .card-play");
+  if (made?.matches("button")) made.click();
+  else if (made?.paused) made.play().catch(() => {});
+  else made?.pause();
+}
