@@ -11,7 +11,7 @@ from embedstore.errors import CorruptStoreError, FormatVersionError
 
 VERSIONS: dict[str, tuple[int, ...]] = {
     "embedstore-store": (1, 2),
-    "embedstore-space": (1, 2, 3),
+    "embedstore-space": (1, 2, 3, 4),
     "embedstore-vectors": (1, 2),
     "embedstore-items": (1,),
     "embedstore-failures": (1,),

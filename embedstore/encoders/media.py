@@ -1,4 +1,4 @@
-"""Sounds and films as sentence-transformers takes them: which parts of a payload a model sees, whatever it is."""
+"""Sounds, films and messages as sentence-transformers takes them: which parts of a payload a model sees, whatever it is."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from embedstore._core.message_parts import unpacked
 from embedstore.encoders.image_encoder import pictures
 from embedstore.encoders.payloads import films, sounds
-from embedstore.encoders.payloads.sounds import Samples
+from embedstore.encoders.payloads.images import decode_rgb
+from embedstore.encoders.payloads.sounds import Samples, decode_sound
+from embedstore.encoders.payloads.texts import EXAMPLE_TEXTS, decode_text
 from embedstore.encoders.sound_encoder import SOUNDS, Windowing, tone
+from embedstore.errors import PayloadError
 from embedstore.registry import require, version
+from embedstore.spec import FILES, LEFT_OUT, TEXT
 
-FRAMES = 16
+USUAL_FRAMES = 16
 """Of a film, for a model that takes any number."""
 
 
@@ -25,7 +30,9 @@ LEAST_FRAMES = 2
 class Media(Protocol):
     """What a model of one modality is given."""
 
-    batch_size: int
+    @property
+    def batch_size(self) -> int:
+        """A good number of payloads for one `encode`."""
 
     def about(self) -> dict[str, Any]:
         """All that decides what the model sees: a part of its spec's preprocessing."""
@@ -107,7 +114,10 @@ class Films:
         return payload
 
     def pieces(self, prepared: bytes) -> list[tuple[Any, float]]:
-        return [(film(self.frames(prepared), films_seconds(prepared)), 1.0)]
+        return [(self.piece(prepared), 1.0)]
+
+    def piece(self, payload: bytes) -> dict[str, Any]:
+        return film(self.frames(payload), films_seconds(payload))
 
     def frames(self, payload: bytes) -> list[Any]:
         """PIL images, all of the first one's size."""
@@ -120,6 +130,73 @@ class Films:
 
     def provenance(self) -> dict[str, str]:
         return {"av": version("av")}
+
+
+@dataclass(frozen=True)
+class Messages:
+    """Several columns of an item, which the model sees at once: texts, an image, a sound, a film.
+
+    Texts stand where the first of them stands. Decoded when they are encoded, for images may take much memory.
+
+    Parameters
+    ----------
+    parts : tuple of str
+        Columns; one that is not of `FILES` is of texts.
+    whole : bool
+        The model takes no message that lacks a part.
+    sounds : Sounds
+        How the samples of a sound are read; it is not cut.
+    films : Films
+    max_pixels : int
+    """
+
+    parts: tuple[str, ...]
+    whole: bool
+    sounds: Sounds
+    films: Films
+    max_pixels: int
+    batch_size: int = 4
+
+    def about(self) -> dict[str, Any]:
+        made = {"audio": {"rate": self.sounds.windowing.rate, "mix": "mean"}, "video": self.films.about()}
+        lacking = {"lacking": LEFT_OUT} if self.whole else {}
+        return {"parts": list(self.parts), **{part: made[part] for part in self.parts if part in made}, **lacking}
+
+    def prepare(self, payload: bytes) -> bytes:
+        return payload
+
+    def pieces(self, prepared: bytes) -> list[tuple[Any, float]]:
+        seen: dict[str, Any] = {}
+        for part, payload in unpacked(prepared):
+            if part in FILES:
+                seen[part] = self._file(part, payload)
+            else:
+                seen.setdefault(TEXT, []).append(decode_text(payload))
+        return [({kind: _lone(given) for kind, given in seen.items()}, 1.0)]
+
+    def _file(self, part: str, payload: bytes) -> Any:
+        try:
+            if part == "image":
+                return decode_rgb(payload, max_pixels=self.max_pixels)
+            if part == "video":
+                return self.films.piece(payload)
+            rate = self.sounds.windowing.rate
+            return {"array": decode_sound(payload, rate), "sampling_rate": rate}
+        except PayloadError as error:
+            raise PayloadError(error.stage, f"{part}: {error.reason}") from error
+
+    def example(self) -> Any:
+        made = {"image": lambda: _image(pictures(224, 224)[0]), "audio": self.sounds.example, "video": self.films.example}
+        return {part if part in FILES else TEXT: made.get(part, lambda: EXAMPLE_TEXTS[0])() for part in self.parts}
+
+    def provenance(self) -> dict[str, str]:
+        made: dict[str, Media] = {"audio": self.sounds, "video": self.films}
+        return {name: of for part in self.parts if part in made for name, of in made[part].provenance().items()}
+
+
+def _lone(given: Any) -> Any:
+    """The only one of several texts, or all of them; anything else as it is."""
+    return given[0] if isinstance(given, list) and len(given) == 1 else given
 
 
 def spread(frames: list[Any], count: int) -> list[Any]:

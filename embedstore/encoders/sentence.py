@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from embedstore.encoders.base import EncoderRequest, not_loadable, refuse_modality
 from embedstore.encoders.cards import Card, matryoshka, read_config
-from embedstore.encoders.media import FRAMES, Films, Media, Sounds
+from embedstore.encoders.media import USUAL_FRAMES, Films, Media, Messages, Sounds
 from embedstore.encoders.missing_weights import none_missing
 from embedstore.encoders.model_folders import folder_digest, model_folder
 from embedstore.encoders.prompts import ITEMS, chosen_prompts, known_prompts
@@ -20,7 +20,7 @@ from embedstore.encoders.text_encoder import OVERLAP, TextEncoder
 from embedstore.encoders.trust import no_code
 from embedstore.errors import EmbedstoreError, EncoderError, UsageError
 from embedstore.registry import refuse_older, require
-from embedstore.spec import MODALITIES, EncoderSpec
+from embedstore.spec import FILES, MESSAGE, MODALITIES, TEXT, EncoderSpec
 
 if TYPE_CHECKING:
     import torch
@@ -176,8 +176,9 @@ def _max_length(root: Path, config: Mapping[str, Any]) -> int | None:
 def _describe_loaded(folder: Path, request: EncoderRequest) -> SentenceEncoder:
     model = _load_model(folder, request, "cpu")
     takes = [m for m in model.modalities if m in MODALITIES]
-    refuse_modality(request, takes)
-    media = _media(model, request.modality)
+    if request.modality != MESSAGE:
+        refuse_modality(request, takes)
+    media = _media(model, request)
     digest = folder_digest(folder)
     prompt, query_prompt = chosen_prompts(request, model.prompts)
     seen = request.modality == "text" or "message" in model.modalities
@@ -196,7 +197,7 @@ def _describe_loaded(folder: Path, request: EncoderRequest) -> SentenceEncoder:
         query_prompt=query_prompt,
         max_length=model.max_seq_length if request.modality == "text" else None,
         normalized=any(type(module).__name__ == "Normalize" for module in model),
-        alignment=_alignment(digest) if len(takes) > 1 else None,
+        alignment=_alignment(digest) if len({*takes, request.modality}) > 1 else None,
     )
     if media is None:
         return SentenceEncoder(spec, model, request, task)
@@ -208,17 +209,49 @@ def _alignment(digest: str) -> str:
     return f"st:{digest.removeprefix('sha256:')[:16]}"
 
 
-def _media(model: Any, modality: str) -> Media | None:
-    """What a model is given of a sound or a film; None for texts and images, which it takes as they are."""
-    if modality == "audio":
-        extractor = _part(model, "feature_extractor", "sampling_rate")
-        rate = int(getattr(extractor, "sampling_rate", USUAL_RATE))
-        length = getattr(extractor, "nb_max_samples", None) or getattr(extractor, "n_samples", None) or SECONDS * rate
-        return Sounds(Windowing(rate, int(length), rate // LEAST_OF_A_SECOND))
-    if modality == "video":
-        frames = getattr(getattr(model[0], "config", None), "frames_per_clip", None)
-        return Films(int(frames or FRAMES), always=frames is not None)
+def _media(model: Any, request: EncoderRequest) -> Media | None:
+    """What a model is given of a sound, a film or a message; None for texts and images, which it takes as they are."""
+    if request.modality == "audio":
+        return _sounds(model)
+    if request.modality == "video":
+        return _films(model)
+    if request.modality == MESSAGE:
+        whole = _takes_no_less(model, request)
+        return Messages(request.parts, whole, _sounds(model), _films(model), request.max_pixels)
     return None
+
+
+def _takes_no_less(model: Any, request: EncoderRequest) -> bool:
+    """Whether the model takes messages of the request's parts only with all of them.
+
+    Raises
+    ------
+    UsageError
+        It takes none of these parts together.
+    """
+    kinds = [part if part in FILES else TEXT for part in request.parts]
+    known = [kind for kind in model.modalities if isinstance(kind, str)]
+    if "message" in known and all(kind in known for kind in kinds):
+        return False
+    if tuple(sorted(kinds)) in model.modalities:
+        return True
+    alone = "" if "message" in known else " alone"
+    takes = [f"{kind}{alone}" for kind in known if kind in MODALITIES]
+    takes += [" with ".join(kind) for kind in model.modalities if isinstance(kind, tuple)]
+    wanted = " and ".join(dict.fromkeys(kinds))
+    raise UsageError(f"Encoder {request.name!r} makes no vector of {wanted} together; it takes {', '.join(takes)}.")
+
+
+def _sounds(model: Any) -> Sounds:
+    extractor = _part(model, "feature_extractor", "sampling_rate")
+    rate = int(getattr(extractor, "sampling_rate", USUAL_RATE))
+    length = getattr(extractor, "nb_max_samples", None) or getattr(extractor, "n_samples", None) or SECONDS * rate
+    return Sounds(Windowing(rate, int(length), rate // LEAST_OF_A_SECOND))
+
+
+def _films(model: Any) -> Films:
+    frames = getattr(getattr(model[0], "config", None), "frames_per_clip", None)
+    return Films(int(frames or USUAL_FRAMES), always=frames is not None)
 
 
 def _part(model: Any, name: str, having: str) -> Any:

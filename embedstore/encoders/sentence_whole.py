@@ -159,11 +159,11 @@ class SentenceMedia(SentenceEncoder):
 
     def _mean(self, made: Sequence[tuple[Mapping[str, Any], float]], arithmetic: Arithmetic) -> Vectors:
         """The vector (dim,) of a payload."""
-        vectors = np.concatenate([self._vectors(features, arithmetic) for features, _ in made])
+        vectors: Vectors = np.concatenate([self._vectors(features, arithmetic) for features, _ in made])
         if len(vectors) == 1:
-            return vectors[0]
+            return np.asarray(vectors[0])
         mean = np.average(vectors, axis=0, weights=[weight for _, weight in made]).astype(np.float32)
-        return unit_rows(mean[None])[0] if self.spec.normalized else mean
+        return np.asarray(unit_rows(mean[None])[0] if self.spec.normalized else mean)
 
     def _features(self, batch: Sequence[Any]) -> Mapping[str, Any]:
         as_given = {"video": {"do_sample_frames": False}}  # the frames were chosen already
