@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from embedstore._core.message_parts import asked_with
 from embedstore.ingest.embed_options import EmbedOptions
 
 from .from_options import takes
@@ -33,6 +34,10 @@ def embed(
     text: Annotated[list[str] | None, typer.Option(help="Encoder of texts.")] = None,
     audio: Annotated[list[str] | None, typer.Option(help="Encoder of sounds.")] = None,
     video: Annotated[list[str] | None, typer.Option(help="Encoder of videos.")] = None,
+    message: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SPACE={COLUMN}+{COLUMN}=ENCODER", help="Encoder of several columns at once, one vector an item."),
+    ] = None,
     id_column: IdColumn = None,
     image_column: ImageColumn = None,
     text_column: TextColumns = None,
@@ -54,6 +59,7 @@ def embed(
     texts = named_texts(text_column, spaces.get("text", ()))
     columns = named_columns(id=id_column, image=image_column, **texts, audio=audio_column, video=video_column)
     given |= spaces
+    given |= {"message": dict(map(asked_with, message))} if message else {}
     given |= {"columns": columns, "types": column_types(type), "allow_models": allow_model or ()}
     with render.embedding_progress(f"embedding {dataset.rstrip('/').rpartition('/')[2]}") as on_progress:
         report = es.embed(dataset, store, **given, on_progress=on_progress)

@@ -22,6 +22,13 @@ FILES = tuple(modality for modality in MODALITIES if modality != TEXT)
 SOURCE_WORDS = ("id", *MODALITIES)
 """What a dataset has columns for; where columns are named, another word is a space of texts."""
 
+MESSAGE = "message"
+"""The modality of payloads made of several columns: see `embedstore._core.message_parts`."""
+LEFT_OUT = "left out"
+"""In a spec's preprocessing under ``lacking``: a message that lacks a part is missing. Else it is made of those it has."""
+ENCODED = (*MODALITIES, MESSAGE)
+"""What an encoder may be of."""
+
 UNNAMED = "declared"
 """Family of the encoder of imported vectors that nobody named."""
 
@@ -56,7 +63,7 @@ class EncoderSpec:
     weights : str
         ``"sha256:…"`` of the weights, or ``"none"`` for an encoder without weights.
     modality : str
-        One of `MODALITIES`.
+        One of `ENCODED`.
     dim : int
         Length of a vector.
     preprocessing : mapping
@@ -99,6 +106,11 @@ class EncoderSpec:
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
     @property
+    def parts(self) -> tuple[str, ...]:
+        """The columns that a message is made of; none where the payloads are of one modality."""
+        return tuple(self.preprocessing.get("parts", ())) if self.modality == MESSAGE else ()
+
+    @property
     def label(self) -> str:
         """Name and fingerprint, for people."""
         return f"{self.name} ({'declared, ' if self.declared else ''}fingerprint {self.fingerprint})"
@@ -137,8 +149,8 @@ class EncoderSpec:
         for name, value in data.items():
             if not isinstance(value, _TYPES[name]) or (isinstance(value, bool) and bool not in _TYPES[name]):
                 raise StoreError(f"Encoder spec: {name} is {_shown(value)}, which it cannot be.")
-        if data["modality"] not in MODALITIES:
-            raise StoreError(f"Encoder spec: modality is {_shown(data['modality'])}, not one of {list(MODALITIES)}.")
+        if data["modality"] not in ENCODED:
+            raise StoreError(f"Encoder spec: modality is {_shown(data['modality'])}, not one of {list(ENCODED)}.")
         if not 1 <= data["dim"] <= MOST_NUMBERS or not 0 <= (data.get("max_length") or 0) <= MOST_NUMBERS:
             raise StoreError(f"Encoder spec: vectors of {data['dim']} numbers, texts of {data.get('max_length')} tokens.")
         return cls(**data)

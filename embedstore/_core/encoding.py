@@ -11,7 +11,7 @@ from embedstore.errors import CorruptStoreError, FormatVersionError
 
 VERSIONS: dict[str, tuple[int, ...]] = {
     "embedstore-store": (1, 2),
-    "embedstore-space": (1, 2, 3, 4),
+    "embedstore-space": (1, 2, 3, 4, 5),
     "embedstore-vectors": (1, 2),
     "embedstore-pieces": (1,),
     "embedstore-items": (1,),

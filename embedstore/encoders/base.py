@@ -68,6 +68,8 @@ class EncoderRequest:
         The encoder as a store knows it: its prompts and its length are used again, whatever the model says today.
     force : bool
         Cut vectors of a model that does not declare that they may be.
+    parts : tuple of str
+        The columns that messages are made of.
     """
 
     name: str
@@ -84,6 +86,7 @@ class EncoderRequest:
     query_prompt: str | None = None
     recorded: EncoderSpec | None = None
     force: bool = False
+    parts: tuple[str, ...] = ()
 
     @property
     def devices(self) -> tuple[str, ...]:

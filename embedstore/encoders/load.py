@@ -13,7 +13,7 @@ from embedstore.encoders.names import ALIASES, PIECES, WINDOWS, EncoderName
 from embedstore.encoders.trust import absolute_name, refuse_foreign
 from embedstore.errors import UsageError
 from embedstore.registry import ENCODERS
-from embedstore.spec import MODALITIES, EncoderSpec
+from embedstore.spec import ENCODED, MESSAGE, EncoderSpec
 
 
 def load_encoder(
@@ -28,6 +28,7 @@ def load_encoder(
     query_prompt: str | None = None,
     force: bool = False,
     recorded: EncoderSpec | None = None,
+    parts: Sequence[str] = (),
 ) -> Encoder:
     """The encoder called `name` for `modality`.
 
@@ -37,8 +38,8 @@ def load_encoder(
         ``FAMILY`` or ``FAMILY:MODEL``, or one of `ALIASES`; then ``@POOLING``, ``@DIMENSIONS``, ``+windows`` and ``+pieces``
         as wanted. The encoder records a path in it as an absolute one.
     modality : str
-        One of `embedstore.spec.MODALITIES`.
-    prompt, query_prompt, force, recorded
+        One of `embedstore.spec.ENCODED`.
+    prompt, query_prompt, force, recorded, parts
         See `EncoderRequest`.
 
     Raises
@@ -50,8 +51,8 @@ def load_encoder(
     EncoderError
         Its weights cannot be had.
     """
-    if modality not in MODALITIES:
-        raise UsageError(f"modality must be one of {list(MODALITIES)}. Got {modality!r} instead.")
+    if modality not in ENCODED:
+        raise UsageError(f"modality must be one of {list(ENCODED)}. Got {modality!r} instead.")
     name = absolute_name(name)
     parsed = EncoderName.parse(name)
     if parsed.family not in ENCODERS:
@@ -72,10 +73,13 @@ def load_encoder(
         query_prompt=query_prompt,
         recorded=recorded,
         force=force,
+        parts=tuple(parts) or (recorded.parts if recorded is not None and modality == MESSAGE else ()),
     )
     if max_pixels is not None:
         request = replace(request, max_pixels=max_pixels)
     encoder: Encoder = ENCODERS.get(parsed.family)(request)
+    if modality == MESSAGE and encoder.spec.parts != request.parts:
+        raise UsageError(f"Encoder {name!r} makes no vector of several columns: only models of sentence-transformers do (st:).")
     _refuse_ignored(request, parsed, encoder)
     return shortened(encoder, request, parsed.dim)
 

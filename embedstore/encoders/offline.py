@@ -14,7 +14,8 @@ from embedstore.encoders.base import EncoderRequest, refuse_modality
 from embedstore.encoders.image_encoder import ImageEncoder
 from embedstore.encoders.names import LICENSES
 from embedstore.encoders.payloads.images import ImageTransform
-from embedstore.encoders.sentence import SentenceEncoder, from_folder
+from embedstore.encoders.sentence import from_folder
+from embedstore.encoders.sentence_whole import SentenceEncoder
 from embedstore.encoders.text_encoder import TextEncoder
 from embedstore.encoders.weights import load_weights
 from embedstore.registry import require

@@ -1,31 +1,26 @@
-"""`st:MODEL`: any sentence-transformers model, from the hub or a local folder; texts, and images where it takes them."""
+"""`st:MODEL`: any sentence-transformers model, from the hub or a local folder, in every modality that it takes."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from functools import cached_property
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from embedstore.encoders.base import EncoderRequest, Vectors, not_loadable, refuse_modality
+from embedstore.encoders.base import EncoderRequest, not_loadable, refuse_modality
 from embedstore.encoders.cards import Card, matryoshka, read_config
-from embedstore.encoders.image_encoder import pictures
+from embedstore.encoders.media import USUAL_FRAMES, Films, Media, Messages, Sounds
+from embedstore.encoders.missing_weights import none_missing
 from embedstore.encoders.model_folders import folder_digest, model_folder
-from embedstore.encoders.payloads.images import decode_rgb
-from embedstore.encoders.payloads.texts import EXAMPLE_TEXTS, decode_text
-from embedstore.encoders.prompts import ITEMS, QUERIES, chosen_prompts, known_prompts
-from embedstore.encoders.runtimes.choose import batch_size_of
-from embedstore.encoders.runtimes.precision import Arithmetic, Chosen
-from embedstore.encoders.runtimes.pytorch import TorchRuntime
+from embedstore.encoders.prompts import ITEMS, chosen_prompts, known_prompts
+from embedstore.encoders.sentence_whole import SentenceEncoder, SentenceMedia
+from embedstore.encoders.sound_encoder import Windowing
 from embedstore.encoders.text_encoder import OVERLAP, TextEncoder
 from embedstore.encoders.trust import no_code
 from embedstore.errors import EmbedstoreError, EncoderError, UsageError
 from embedstore.registry import refuse_older, require
-from embedstore.spec import EncoderSpec
+from embedstore.spec import FILES, MESSAGE, MODALITIES, TEXT, EncoderSpec
 
 if TYPE_CHECKING:
     import torch
@@ -34,106 +29,17 @@ _PACKED = ("bert", "roberta", "xlm-roberta")
 _TASK = "feature-extraction"
 LEAST = 6
 """sentence-transformers before this version runs Python files that lie in a model's folder."""
+INSTEAD = "hf-audio:, clap: and vjepa2: load models that sentence-transformers does not."
+SECONDS, USUAL_RATE = 10, 16_000
+"""Of a window of sound, and samples of one second, where a model does not say."""
+LEAST_OF_A_SECOND = 20
+"""A last window that is shorter than this part of a second is left out."""
 _UNUSUAL = ("do_lower_case", "processing_kwargs", "query_length", "document_length", "query_expansion")
 """Options of a transformer that sentence-transformers itself has to see to."""
 
 
-class SentenceEncoder:
-    """A sentence-transformers model of any kind on one modality, prepared and run by its library.
-
-    Parameters
-    ----------
-    spec : EncoderSpec
-    model
-        The loaded `SentenceTransformer`.
-    request : EncoderRequest
-    task : str, optional
-        ``"document"`` or ``"query"``, of models that treat the two differently.
-    """
-
-    license: str | None = None
-    matryoshka: tuple[int, ...] | None = None
-    keeps: int | None = None
-
-    def __init__(self, spec: EncoderSpec, model: Any, request: EncoderRequest, task: str | None = None) -> None:
-        self.spec = spec
-        self.batch_size = batch_size_of(request)
-        self.truncated = 0
-        self._model = model
-        self._request = request
-        self._task = {} if task is None else {"task": task}
-
-    @cached_property
-    def queries(self) -> SentenceEncoder:
-        """The encoder of queries: this one, unless the model has a prompt or a part of its own for them."""
-        if self.spec.query_prompt == self.spec.prompt and not self._task:
-            return self
-        task = QUERIES if self._task else None
-        return SentenceEncoder(replace(self.spec, prompt=self.spec.query_prompt), self._model, self._request, task)
-
-    @cached_property
-    def runtime(self) -> TorchRuntime:
-        return TorchRuntime(self._request.devices[0], self._request.precision)
-
-    @cached_property
-    def _chosen(self) -> Chosen:
-        """What it computes in; weights stay as they are, for what the library makes of payloads is float32 in parts."""
-
-        def vectors(arithmetic: Arithmetic) -> list[Vectors]:
-            return [self._vectors(self._features(batch), arithmetic) for batch in self._examples()]
-
-        return self.runtime.chosen(self.spec.name, self.spec.fingerprint, vectors, converts=False)
-
-    def _examples(self) -> list[list[Any]]:
-        if self.spec.modality == "text":
-            return [list(EXAMPLE_TEXTS), list(EXAMPLE_TEXTS[2:3])]
-        from PIL import Image
-
-        images = [Image.fromarray(pixels) for pixels in pictures(224, 224)]
-        return [images, images[:1]]
-
-    @cached_property
-    def model(self) -> Any:
-        with self.runtime.device_errors():
-            return self._model.to(self.runtime.device)
-
-    def prepare(self, payload: bytes) -> Any:
-        if self.spec.modality == "image":
-            return decode_rgb(payload, max_pixels=self._request.max_pixels)
-        return decode_text(payload)
-
-    def encode(self, batch: Sequence[Any]) -> Vectors:
-        features = self._features(batch)
-        if self.spec.modality == "text" and self.spec.max_length:
-            lengths = features["attention_mask"].sum(1).cpu().numpy()
-            self._count_truncated([batch[i] for i in np.flatnonzero(lengths >= self.spec.max_length).tolist()])
-        return self._vectors(features, self._chosen.arithmetic)
-
-    def _features(self, batch: Sequence[Any]) -> Mapping[str, Any]:
-        features: Mapping[str, Any] = self.model.preprocess(list(batch), prompt=self.spec.prompt or None, **self._task)
-        return features
-
-    def _vectors(self, features: Mapping[str, Any], arithmetic: Arithmetic) -> Vectors:
-        def forward() -> torch.Tensor:
-            placed = {k: v.to(self.runtime.device) if hasattr(v, "to") else v for k, v in features.items()}
-            found: torch.Tensor = self.model(placed, **self._task)["sentence_embedding"]
-            return found
-
-        return self.runtime.run(forward, arithmetic)
-
-    def _count_truncated(self, texts: list[str]) -> None:
-        if texts:
-            whole = [self.spec.prompt + text for text in texts]
-            tokens = self.model.tokenizer(whole, truncation=False, verbose=False)["input_ids"]
-            self.truncated += sum(len(ids) > (self.spec.max_length or 0) for ids in tokens)
-
-    def provenance(self) -> Mapping[str, str]:
-        library = require("sentence_transformers", extra="st")
-        return {**self.runtime.provenance(self._chosen), "sentence_transformers": library.__version__}
-
-
 def load(request: EncoderRequest) -> SentenceEncoder | TextEncoder:
-    """st:ORG/NAME (hub) or st:FOLDER (local): any sentence-transformers model; texts, some also images."""
+    """st:ORG/NAME (hub) or st:FOLDER (local): any sentence-transformers model; texts, some also images, sounds, videos."""
     refuse_older("sentence-transformers", LEAST, extra="st")
     names = "st:sentence-transformers/all-MiniLM-L6-v2 or st:./my-model"
     return from_folder(model_folder(request, names, needs=()), request)
@@ -241,11 +147,13 @@ def _describe(folder: Path, request: EncoderRequest) -> EncoderSpec | None:
     preprocessing: dict[str, Any] = {"tokenizer": "model"}
     if request.windows:
         preprocessing["windows"] = {"overlap": int(max_length) // OVERLAP, "pooled": "mean"}
+    digest = folder_digest(folder)
+    takes = [name for name in options.get("modality_config", {}) if name in MODALITIES]
     return EncoderSpec(
         name=request.name,
         family="st",
         model=str(model_type),
-        weights=folder_digest(folder),
+        weights=digest,
         modality="text",
         dim=int(dim) * len(modes),
         preprocessing=preprocessing,
@@ -254,6 +162,7 @@ def _describe(folder: Path, request: EncoderRequest) -> EncoderSpec | None:
         query_prompt=query_prompt,
         max_length=int(max_length),
         normalized="Normalize" in kinds,
+        alignment=_alignment(digest) if len(takes) > 1 else None,
     )
 
 
@@ -266,12 +175,15 @@ def _max_length(root: Path, config: Mapping[str, Any]) -> int | None:
 
 def _describe_loaded(folder: Path, request: EncoderRequest) -> SentenceEncoder:
     model = _load_model(folder, request, "cpu")
-    refuse_modality(request, [m for m in model.modalities if isinstance(m, str) and m in ("text", "image")])
+    takes = [m for m in model.modalities if m in MODALITIES]
+    if request.modality != MESSAGE:
+        refuse_modality(request, takes)
+    media = _media(model, request)
     digest = folder_digest(folder)
-    several = len([m for m in model.modalities if m in ("text", "image")]) > 1
     prompt, query_prompt = chosen_prompts(request, model.prompts)
     seen = request.modality == "text" or "message" in model.modalities
     task = _task(model) if request.recorded is None else request.recorded.preprocessing.get("task")
+    made = {} if media is None else media.about()
     spec = EncoderSpec(
         name=request.name,
         family="st",
@@ -279,15 +191,74 @@ def _describe_loaded(folder: Path, request: EncoderRequest) -> SentenceEncoder:
         weights=digest,
         modality=request.modality,
         dim=int(model.get_embedding_dimension()),
-        preprocessing={"processor": "model"} if task is None else {"processor": "model", "task": task},
+        preprocessing={"processor": "model", **made} if task is None else {"processor": "model", **made, "task": task},
         pooling="model",
         prompt=prompt if seen else "",
         query_prompt=query_prompt,
         max_length=model.max_seq_length if request.modality == "text" else None,
         normalized=any(type(module).__name__ == "Normalize" for module in model),
-        alignment=f"st:{digest.removeprefix('sha256:')[:16]}" if several else None,
+        alignment=_alignment(digest) if len({*takes, request.modality}) > 1 else None,
     )
-    return SentenceEncoder(spec, model, request, task)
+    if media is None:
+        return SentenceEncoder(spec, model, request, task)
+    return SentenceMedia(spec, model, request, task, media)
+
+
+def _alignment(digest: str) -> str:
+    """What the modalities of a model share."""
+    return f"st:{digest.removeprefix('sha256:')[:16]}"
+
+
+def _media(model: Any, request: EncoderRequest) -> Media | None:
+    """What a model is given of a sound, a film or a message; None for texts and images, which it takes as they are."""
+    if request.modality == "audio":
+        return _sounds(model)
+    if request.modality == "video":
+        return _films(model)
+    if request.modality == MESSAGE:
+        whole = _takes_no_less(model, request)
+        return Messages(request.parts, whole, _sounds(model), _films(model), request.max_pixels)
+    return None
+
+
+def _takes_no_less(model: Any, request: EncoderRequest) -> bool:
+    """Whether the model takes messages of the request's parts only with all of them.
+
+    Raises
+    ------
+    UsageError
+        It takes none of these parts together.
+    """
+    kinds = [part if part in FILES else TEXT for part in request.parts]
+    known = [kind for kind in model.modalities if isinstance(kind, str)]
+    if "message" in known and all(kind in known for kind in kinds):
+        return False
+    if tuple(sorted(kinds)) in model.modalities:
+        return True
+    alone = "" if "message" in known else " alone"
+    takes = [f"{kind}{alone}" for kind in known if kind in MODALITIES]
+    takes += [" with ".join(kind) for kind in model.modalities if isinstance(kind, tuple)]
+    wanted = " and ".join(dict.fromkeys(kinds))
+    raise UsageError(f"Encoder {request.name!r} makes no vector of {wanted} together; it takes {', '.join(takes)}.")
+
+
+def _sounds(model: Any) -> Sounds:
+    extractor = _part(model, "feature_extractor", "sampling_rate")
+    rate = int(getattr(extractor, "sampling_rate", USUAL_RATE))
+    length = getattr(extractor, "nb_max_samples", None) or getattr(extractor, "n_samples", None) or SECONDS * rate
+    return Sounds(Windowing(rate, int(length), rate // LEAST_OF_A_SECOND))
+
+
+def _films(model: Any) -> Films:
+    frames = getattr(getattr(model[0], "config", None), "frames_per_clip", None)
+    return Films(int(frames or USUAL_FRAMES), always=frames is not None)
+
+
+def _part(model: Any, name: str, having: str) -> Any:
+    """The part of one of the model's processors that is called `name`, or a processor that is such a part; None: neither."""
+    processors = [getattr(module, "processor", None) for module in model.modules()]
+    parts = [getattr(processor, name, processor) for processor in processors]
+    return next((part for part in parts if hasattr(part, having)), None)
 
 
 def _task(model: Any) -> str | None:
@@ -299,8 +270,12 @@ def _task(model: Any) -> str | None:
 def _load_model(folder: Path, request: EncoderRequest, device: str) -> Any:
     library = require("sentence_transformers", extra="st")
     require("transformers", extra="st").utils.logging.disable_progress_bar()
+    # texts and images have long been loaded without this look, and old checkpoints of theirs lack weights that are not used
+    complete = nullcontext() if request.modality in ("text", "image") else none_missing(folder, INSTEAD)
     try:
-        with no_code():
+        with no_code(), complete:
             return library.SentenceTransformer(str(folder), device=device, local_files_only=True, trust_remote_code=False)
+    except EncoderError:
+        raise
     except Exception as error:
         raise not_loadable(request, error) from error

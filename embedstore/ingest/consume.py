@@ -211,7 +211,7 @@ class ChunkCloser:
             state.close_chunk(claims[name])
             _refuse_unfit(chunk, state)
         changed = self._changed(chunk)
-        looked_at = {state.payload for state in self._states.values()}
+        looked_at = self._looked_at()
         items = None
         if changed.any():
             items = new_item_rows(chunk, self._store.items, changed, self._next_row, looked_at)
@@ -259,10 +259,10 @@ class ChunkCloser:
         """Items (n,) that need a new row: new ones, and those whose metadata or a payload's content differs."""
         changed = (chunk.old_row < 0) | chunk.metadata_changed
         for modality, read in chunk.was_read.items():
-            if modality not in FILES:
+            if modality not in FILES and modality not in chunk.parts:
                 continue  # compared as a column
             at = np.flatnonzero(read & (chunk.old_row >= 0) & chunk.suspect[modality])
-            computed = [s for s in self._store.spaces.values() if s.spec.modality == modality and not s.spec.declared]
+            computed = [s for s in self._store.spaces.values() if s.payload == modality and not s.spec.declared]
             recorded = _recorded(computed, chunk.old_row[at])
             # Bytes that no space has seen yet change nothing in the item's row; a file's size and mtime do.
             tells = recorded.any(axis=1) | ~chunk.inline[modality][at]
@@ -361,9 +361,25 @@ class ChunkCloser:
         keep = changed & (chunk.old_row >= 0)
         if modality in chunk.replaced and not space.spec.declared:  # imported vectors go with the id, not with a payload
             keep &= ~chunk.replaced[modality]
+            for part in chunk.parts.get(modality, ()):
+                keep &= ~self._may_differ(chunk, part)
             read = np.flatnonzero(keep & chunk.was_read[modality])  # for another space, which may have shown it to be new
             keep[read] = (_recorded([space], chunk.old_row[read]) == chunk.hashes[modality][read]).all(axis=1)
         return carried(space, chunk.old_row, keep, row)
+
+    def _may_differ(self, chunk: Chunk, part: str) -> Mask:
+        """Items (n,) whose file may be another than it was, for all that this run has seen of it; texts are columns."""
+        doubt: Mask = (chunk.suspect[part] if part in FILES else np.zeros(len(chunk), bool)) & (chunk.old_row >= 0)
+        at = np.flatnonzero(doubt & chunk.was_read[part])
+        spaces = [space for space in self._store.spaces.values() if space.payload == part and not space.spec.declared]
+        doubt[at] = (_recorded(spaces, chunk.old_row[at]) != chunk.hashes[part][at]).any(axis=1)
+        return doubt
+
+    def _looked_at(self) -> set[str]:
+        """What this run has looked at: payloads, and the parts of messages that are in no space outside of it."""
+        mine = {column for state in self._states.values() for column in state.space.info.columns}
+        others = {c for name, space in self._store.spaces.items() if name not in self._states for c in space.info.columns}
+        return {state.payload for state in self._states.values()} | (mine - others)
 
 
 def _pieces(state: SpaceState, claim: Rows, copy: Rows) -> Pieces | None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from embedstore._core.column_types import declared, word_of
+from embedstore._core.message_parts import spelled
 from embedstore.encoders import Encoder, load_encoder
 from embedstore.encoders.base import pieces_of
 from embedstore.encoders.cut import NEIGHBOURS, Cut, neighbours_kept
@@ -22,7 +23,7 @@ from embedstore.ingest.engines import local
 from embedstore.ingest.engines.base import Job
 from embedstore.ingest.report import EmbedReport, Progress, ProgressCallback, SpaceReport, kept_note
 from embedstore.ingest.stages import Clock
-from embedstore.ingest.text_columns import declared_texts, text_columns
+from embedstore.ingest.text_columns import declared_texts, message_columns, text_columns
 from embedstore.ingest.typed_batches import Known, Typed
 from embedstore.sources import (
     ArrowSource,
@@ -35,13 +36,15 @@ from embedstore.sources import (
     open_source,
 )
 from embedstore.sources.manifests import Manifest
-from embedstore.spec import EncoderSpec
+from embedstore.spec import MESSAGE, MODALITIES, TEXT, EncoderSpec
 from embedstore.store import Store, StoreReader, path_of
 from embedstore.store.access import Access
 from embedstore.store.writer import StoreWriter
 
 EncoderName = str | Encoder
 
+PROMPTED = (TEXT, MESSAGE)
+"""Modalities whose encoders take a prompt that is asked for."""
 _WITH_COLUMNS = (ArrowSource, LinesSource, TableSource, WebDatasetSource)
 
 __all__ = ["EmbedReport", "Progress", "embed"]
@@ -55,6 +58,7 @@ def embed(
     text: EncoderName | Mapping[str, EncoderName] | None = None,
     audio: EncoderName | Mapping[str, EncoderName] | None = None,
     video: EncoderName | Mapping[str, EncoderName] | None = None,
+    message: Mapping[str, EncoderName] | None = None,
     columns: Mapping[str, str] | None = None,
     types: Mapping[str, str] | Known | None = None,
     dtype: str | None = EmbedOptions.dtype,
@@ -87,6 +91,9 @@ def embed(
     image, text, audio, video : str, Encoder, or mapping of space name to one of them
         The encoder of that modality; the space is called like the modality unless a mapping names it. With none given,
         the store's own encoders are used again.
+    message : mapping of str to str or Encoder, optional
+        ``"SPACE={COLUMN}+{COLUMN}"`` → encoder that makes one vector of several columns, such as
+        ``{"both={image}+{text}": "st:Qwen/Qwen3-VL-Embedding-2B"}``. A column is a modality, or a metadata column of texts.
     columns : mapping, optional
         ``"id"`` or modality → name of the column (in tars: of the extension or metadata key). Or a space of `text` → the column
         whose texts it embeds, which stays a metadata column; a space keeps its column.
@@ -140,6 +147,7 @@ def embed(
         text=text,
         audio=audio,
         video=video,
+        message=message,
         columns=columns,
         types=types,
         dtype=dtype,
@@ -162,17 +170,22 @@ def embed(
     known = types if isinstance(types, Known) else Known({})
     said = declared(types or {}) if not isinstance(types, Known) else {}
     made = not isinstance(store, Store) and not (path_of(store) / "store.json").exists()
-    bare = bool(options.text_columns) or not (options.encoders or made)  # the store may have such spaces
+    bare = bool(options.text_columns or options.messages) or not (options.encoders or made)  # the store may have such spaces
     source = open_source(dataset, options.source_columns, timeout=timeout, root=options.confined, bare=bare)
     opened = store if isinstance(store, Store) else Store.open(store, create=True, allow_models=options.allow_models)
     started = time.perf_counter()
     with opened.writer(discard_if_empty=made) as writer:
         named = options.encoders or _recorded_encoders(writer.store, source, opened.access)
         texts = text_columns(options.text_columns, options.source_columns, writer.store, named)
-        _refuse_absent({name: of for name, of in named.items() if texts[name] is None}, source)
+        messages = message_columns(options.messages, options.source_columns)
+        of_messages = [(name, part) for name, parts in messages.items() for part in parts]
+        _refuse_absent([(*named[n], named[n][0]) for n in named if texts[n] is None and named[n][0] != MESSAGE], source)
+        _refuse_absent([(*named[name], part) for name, part in of_messages if part in MODALITIES], source)
         if options.encoders or all(texts.values()):
-            said |= declared_texts({n: c for n, c in texts.items() if c not in known.kinds}, said)
-        states = _states(writer, _loaded(named, writer.store, options), dtype, texts)
+            own = [*texts.items(), *((name, part) for name, part in of_messages if part not in MODALITIES)]
+            for name, column in own:
+                said |= declared_texts({name: column} if column not in known.kinds else {}, said)
+        states = _states(writer, _loaded(named, writer.store, options, messages), dtype, texts)
         stored = writer.store.items.column_types() | dict(known.kinds)
         typed = Typed(source.name, stored, said, owner=known.owner, exact=known.exact)
         report = EmbedReport(spaces={name: SpaceReport(state.encoder.spec.name) for name, state in states.items()})
@@ -242,7 +255,8 @@ def _recorded_encoders(store: StoreReader, source: Source, access: Access) -> di
     found: dict[str, tuple[str, EncoderName]] = {
         name: (space.spec.modality, space.spec.name)
         for name, space in store.spaces.items()
-        if (space.payload in source.modalities or space.info.column is not None) and not space.spec.declared
+        if all(column in source.modalities or column in space.info.texts for column in space.info.columns)
+        and not space.spec.declared
     }
     if not found:
         raise UsageError(
@@ -261,8 +275,13 @@ def _recorded(store: StoreReader, space: str, encoder: str) -> EncoderSpec | Non
     return spec if spec is not None and same and not spec.declared else None
 
 
-def _loaded(named: Mapping[str, tuple[str, EncoderName]], store: StoreReader, options: EmbedOptions) -> dict[str, Encoder]:
-    """Space name → encoder; those of texts are asked for the prompts."""
+def _loaded(
+    named: Mapping[str, tuple[str, EncoderName]],
+    store: StoreReader,
+    options: EmbedOptions,
+    messages: Mapping[str, Sequence[str]],
+) -> dict[str, Encoder]:
+    """Space name → encoder; those of texts and of `messages` (space → columns) are asked for the prompts."""
     prompts = {"prompt": options.prompt, "query_prompt": options.query_prompt}
     _refuse_prompts(named, prompts)
     loaded: dict[str, Encoder] = {}
@@ -277,21 +296,25 @@ def _loaded(named: Mapping[str, tuple[str, EncoderName]], store: StoreReader, op
                 max_pixels=options.max_pixels,
                 force=options.force,
                 recorded=_recorded(store, name, encoder),
-                **(prompts if modality == "text" else {}),
+                parts=messages.get(name, ()),
+                **(prompts if modality in PROMPTED else {}),
             )
         else:
             loaded[name] = encoder
+            if modality == MESSAGE and encoder.spec.parts != messages[name]:
+                raise UsageError(f"{encoder.spec.label} is no encoder of {spelled(messages[name])}.")
     return loaded
 
 
 def _refuse_prompts(named: Mapping[str, tuple[str, EncoderName]], asked: Mapping[str, str | None]) -> None:
     given = [f"--{name.replace('_', '-')}" for name, text in asked.items() if text is not None]
-    if given and not any(modality == "text" and isinstance(encoder, str) for modality, encoder in named.values()):
+    if given and not any(modality in PROMPTED and isinstance(encoder, str) for modality, encoder in named.values()):
         raise UsageError(f"{given[0]} is for encoders of texts that are given by name, and there is none. Add --text ENCODER.")
 
 
-def _refuse_absent(named: Mapping[str, tuple[str, EncoderName]], source: Source) -> None:
-    for _, (modality, encoder) in named.items():
+def _refuse_absent(wanted: Iterable[tuple[str, EncoderName, str]], source: Source) -> None:
+    """Refuse encoders, with their modality, that want a modality which the source does not have."""
+    for _, encoder, modality in wanted:
         if modality not in source.modalities:
             name = encoder if isinstance(encoder, str) else encoder.spec.name
             raise UsageError(

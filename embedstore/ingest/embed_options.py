@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from embedstore._core.arguments import TIMEOUT, as_type, check_least, check_types, option, shown
+from embedstore._core.message_parts import parsed
 from embedstore.errors import UsageError
-from embedstore.spec import MODALITIES, SOURCE_WORDS, TEXT
+from embedstore.spec import MESSAGE, MODALITIES, SOURCE_WORDS, TEXT
 
 if TYPE_CHECKING:
     from embedstore.encoders import Encoder
@@ -34,6 +35,7 @@ class EmbedOptions:
     text: "str | Encoder | Mapping[str, str | Encoder] | None" = None
     audio: "str | Encoder | Mapping[str, str | Encoder] | None" = None
     video: "str | Encoder | Mapping[str, str | Encoder] | None" = None
+    message: "Mapping[str, str | Encoder] | None" = None
     columns: Mapping[str, str] | None = None
     types: "Mapping[str, str] | Known | None" = None
     dtype: str | None = option(None, "float16 (default) or float32, for new spaces.")
@@ -65,7 +67,7 @@ class EmbedOptions:
         if not self.timeout > 0:
             raise UsageError(f"timeout must be above 0 seconds. Got {self.timeout} instead.")
         check_least(self, workers=1, max_pixels=1)
-        _ = self.encoders, self.text_columns  # refused here rather than when they are needed
+        _ = self.encoders, self.text_columns, self.messages  # refused here rather than when they are needed
 
     @cached_property
     def encoders(self) -> "dict[str, tuple[str, str | Encoder]]":
@@ -82,12 +84,29 @@ class EmbedOptions:
             spaces = given if isinstance(given, Mapping) else {modality: given} if given is not None else {}
             for name, encoder in spaces.items():
                 as_type(name, str, "the name of a space")
-                if not isinstance(encoder, str) and not hasattr(encoder, "encode"):
-                    raise UsageError(f"{modality} takes the name of an encoder, or an Encoder. Got {shown(encoder)} instead.")
+                self._check_encoder(modality, encoder)
                 if name in named:
                     raise UsageError(f"Two encoders are given for a space called {name!r}. Name one: NAME=ENCODER.")
                 named[name] = (modality, encoder)
+        for asked, encoder in as_type(self.message or {}, Mapping[str, Any], "message").items():
+            name, _ = parsed(as_type(asked, str, "what a message is made of"))
+            self._check_encoder(MESSAGE, encoder)
+            if name in named:
+                raise UsageError(
+                    f"Two encoders are given for a space called {name!r}. Name the message: NAME={{COLUMN}}+{{COLUMN}}."
+                )
+            named[name] = (MESSAGE, encoder)
         return named
+
+    @staticmethod
+    def _check_encoder(modality: str, encoder: object) -> None:
+        if not isinstance(encoder, str) and not hasattr(encoder, "encode"):
+            raise UsageError(f"{modality} takes the name of an encoder, or an Encoder. Got {shown(encoder)} instead.")
+
+    @cached_property
+    def messages(self) -> dict[str, tuple[str, ...]]:
+        """Space → the columns of the dataset that its messages are made of."""
+        return dict(parsed(asked) for asked in self.message or {})
 
     @property
     def source_columns(self) -> dict[str, str]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -72,6 +72,8 @@ class Chunk:
         The payload is null; its text or path differs from the stored one; it may differ.
     inline : modality → bool
         The payload's bytes came with the item: its content hash alone says what it is.
+    parts : key → columns
+        What messages are made of; each is one more modality above, under the key that `Space.payload` is.
     read_failures : modality → position → PayloadError
         Of texts from the start; of other payloads filled by the reader.
     hashes : modality → uint64 (n, 2)
@@ -90,6 +92,7 @@ class Chunk:
     suspect: dict[str, Mask]
     inline: dict[str, Mask]
     read_failures: dict[str, dict[int, PayloadError]]
+    parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     hashes: dict[str, npt.NDArray[np.uint64]] = field(default_factory=dict)
     was_read: dict[str, Mask] = field(default_factory=dict)
     work: dict[str, SpaceWork] = field(default_factory=dict)
@@ -100,6 +103,36 @@ class Chunk:
     def id(self, position: int) -> str:
         """The id of the item at `position`."""
         return str(self.table.column(ID)[position].as_py())
+
+
+class Message(NamedTuple):
+    """The columns of messages, and whether one that lacks a part is missing."""
+
+    parts: tuple[str, ...]
+    whole: bool
+
+
+def with_messages(chunk: Chunk, messages: Mapping[str, Message]) -> Chunk:
+    """`chunk` with what is known of messages whose columns are all there; they precede the columns, whose bytes they need."""
+    asked = {key: one for key, one in messages.items() if all(part in chunk.missing for part in one.parts)}
+    if not asked:
+        return chunk
+
+    def joined(of: Mapping[str, Mask], *, every: bool = False) -> dict[str, Mask]:
+        any_of, all_of = np.logical_or.reduce, np.logical_and.reduce
+        made = {k: (all_of if every and not m.whole else any_of)([of[p] for p in m.parts]) for k, m in asked.items()}
+        return {**made, **of}
+
+    failures = {key: {i: e for part in m.parts for i, e in chunk.read_failures[part].items()} for key, m in asked.items()}
+    return replace(
+        chunk,
+        missing=joined(chunk.missing, every=True),
+        replaced=joined(chunk.replaced),
+        suspect=joined(chunk.suspect),
+        inline=joined(chunk.inline),
+        read_failures={**failures, **chunk.read_failures},
+        parts={key: one.parts for key, one in asked.items()},
+    )
 
 
 class Planner:
@@ -117,7 +150,8 @@ class Planner:
     duplicate_hint : callable, optional
         As `embedstore.sources.Source` has it.
     texts : sequence of str
-        Metadata columns whose texts are embedded too, into spaces of their own.
+        Metadata columns whose texts are embedded too, into spaces of their own or in messages.
+    messages : mapping of `Space.payload` to Message, optional
     """
 
     def __init__(
@@ -130,7 +164,9 @@ class Planner:
         duplicate_hint: Callable[[int, int], str] | None = None,
         root: Root | None = None,
         texts: Sequence[str] = (),
+        messages: Mapping[str, Message] | None = None,
     ) -> None:
+        self._messages = dict(messages or {})
         self._texts = tuple(texts)
         self._items = items
         self._source = source_name
@@ -183,7 +219,8 @@ class Planner:
             missing["text"][list(failed_texts)] = False
         inline = {m: inline.get(m, np.zeros(n, bool)) for m in modalities}
         failures = {m: dict(failed_texts) if m == "text" else {} for m in modalities}
-        return Chunk(start, table, payloads, old_row, changed, missing, replaced, suspect, inline, failures)
+        chunk = Chunk(start, table, payloads, old_row, changed, missing, replaced, suspect, inline, failures)
+        return with_messages(chunk, self._messages)
 
     def _match(self, ids: list[str], start: int) -> Rows:
         keys = hash_strings(ids)

@@ -168,7 +168,7 @@ class ProcessReader:
 
 def _is_small(one: ToRead) -> bool:
     """Whether it is a local file for a process to read."""
-    return one.payload is None and one.size is not None and one.size <= LARGE and not is_url(one.uri)
+    return one.payload is None and not one.parts and one.size is not None and one.size <= LARGE and not is_url(one.uri)
 
 
 def _viewed(payload: Payload) -> bytes | memoryview:

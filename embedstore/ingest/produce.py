@@ -7,7 +7,7 @@ a chunk either.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -177,7 +177,7 @@ class Producer:
                 chunk.work[state.name] = SpaceWork.empty(n)
             to_read = np.flatnonzero(np.logical_or.reduce(list(wanted.values())))
             to_read = to_read[~np.isin(to_read, list(chunk.read_failures[modality]))]
-            if modality not in FILES:
+            if modality not in FILES and modality not in chunk.parts:
                 yield _Texts(chunk, modality, wanted, to_read)
             else:
                 for positions, work in _groups(chunk, modality, to_read, max(1, min(GROUP, len(to_read) // self._threads))):
@@ -299,23 +299,35 @@ def _weight(entry: _Preparing | Batch | _FilesEnd | ChunkEnd) -> int:
 
 def _groups(chunk: Chunk, modality: str, at: Positions, size: int) -> Iterator[tuple[list[int], list[ToRead]]]:
     """The payloads at the positions `at`, up to `size` or `GROUP_BYTES` at once. Bytes are copied as they are asked for."""
-    uris = chunk.table.column(modality).to_pylist()
-    sizes = chunk.table.column(modality + SIZE).to_pylist()
-    payloads = chunk.payloads.get(modality)
+    to_read = _message(chunk, modality) if modality in chunk.parts else _payload(chunk, modality)
     positions: list[int] = []
     work: list[ToRead] = []
     held = 0
     for i in at.tolist():
-        payload = payloads[i].as_py() if payloads is not None else None
-        one = ToRead(uris[i], payload, sizes[i])
+        one = to_read(i)
         positions.append(i)
         work.append(one)
-        held += len(payload) if payload is not None else one.size or 0
+        held += one.held
         if len(work) >= size or held >= GROUP_BYTES:
             yield positions, work
             positions, work, held = [], [], 0
     if work:
         yield positions, work
+
+
+def _payload(chunk: Chunk, column: str) -> Callable[[int], ToRead]:
+    """What to read of a column for the item at a position."""
+    values = chunk.table.column(column).to_pylist()
+    if column not in FILES:
+        return lambda i: ToRead("", str(values[i]).encode())
+    sizes, payloads = chunk.table.column(column + SIZE).to_pylist(), chunk.payloads.get(column)
+    return lambda i: ToRead(values[i], payloads[i].as_py() if payloads is not None else None, sizes[i])
+
+
+def _message(chunk: Chunk, key: str) -> Callable[[int], ToRead]:
+    """The same for a message, of the parts that its item has."""
+    of = {part: _payload(chunk, part) for part in chunk.parts[key]}
+    return lambda i: ToRead("", parts=[(part, given(i)) for part, given in of.items() if not chunk.missing[part][i]])
 
 
 class _Batcher:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from embedstore._core.arguments import TIMEOUT
 from embedstore._core.keys import hash_payload
+from embedstore._core.message_parts import packed
 from embedstore._core.slabs import Shared
 from embedstore.encoders.base import Encoder, prepare_all, prepare_one, stands_for
 from embedstore.errors import EncoderError, PayloadError
@@ -31,11 +32,20 @@ class ToRead(NamedTuple):
         If it came with its item; else the uri is to be read.
     size : int, optional
         Of the local file when its item was planned.
+    parts : sequence of (str, ToRead)
+        What a message is made of, by the columns' names; the rest says nothing then.
     """
 
     uri: str
     payload: bytes | None = None
     size: int | None = None
+    parts: Sequence[tuple[str, ToRead]] = ()
+
+    @property
+    def held(self) -> int:
+        """Bytes, as far as they are known."""
+        own = len(self.payload) if self.payload is not None else self.size or 0
+        return own + sum(part.held for _, part in self.parts)
 
 
 @dataclass(frozen=True)
@@ -102,7 +112,18 @@ class ThreadReader:
     def _payload(self, one: ToRead) -> bytes | PayloadError:
         if one.payload is not None:
             return one.payload
+        if one.parts:
+            return self._message(one)
         try:
             return read_payload(one.uri, timeout=self._timeout, root=self._root)
         except PayloadError as error:
             return error
+
+    def _message(self, one: ToRead) -> bytes | PayloadError:
+        found = []
+        for name, part in one.parts:
+            payload = self._payload(part)
+            if isinstance(payload, PayloadError):
+                return PayloadError(payload.stage, f"{name}: {payload.reason}")
+            found.append((name, payload))
+        return packed(found)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from embedstore._core.column_types import ColumnType, declared
 from embedstore.errors import UsageError
 from embedstore.sources.base import free_name
-from embedstore.spec import TEXT
+from embedstore.spec import MODALITIES, TEXT
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -61,8 +61,16 @@ def text_columns(
 
 
 def texts_embedded(spaces: Iterable[Space]) -> list[str]:
-    """The metadata columns that `spaces` embed."""
-    return list(dict.fromkeys(space.info.column for space in spaces if space.info.column is not None))
+    """The metadata columns that `spaces` embed, alone or in messages."""
+    return list(dict.fromkeys(column for space in spaces for column in space.info.texts))
+
+
+def message_columns(asked: Mapping[str, Sequence[str]], source: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """Space → what the store calls the columns of its messages, of those that are `asked` for by their names in a dataset."""
+    return {
+        name: tuple(part if part in MODALITIES else kept_column(part, source) or TEXT for part in parts)
+        for name, parts in asked.items()
+    }
 
 
 def declared_texts(columns: Mapping[str, str | None], said: Mapping[str, ColumnType]) -> dict[str, ColumnType]:

@@ -102,14 +102,16 @@ def take_out(writer: StoreWriter) -> Damage:
 def lacks_vectors(store: StoreReader) -> bool:
     """Whether an item has a payload of a computed space, and neither a vector nor a failure there."""
     for space in store.spaces.values():
-        if space.spec.declared or space.payload not in store.items.column_types():
+        columns = [name for name in space.info.columns if name in store.items.column_types()]
+        if space.spec.declared or not columns:
             continue
         failed = row_numbers(space.failures)
         for lo in range(0, len(store.items), ITEM_ROWS):
             rows = store.items.rows[lo : lo + ITEM_ROWS]
             rows = rows[~space.has(rows) & ~np.isin(rows, failed)]
-            payloads = store.items.take(rows, [space.payload]).column(space.payload)
-            if payloads.null_count < len(rows):
+            missing = [np.asarray(column.is_null()) for column in store.items.take(rows, columns).columns]
+            lacking = (np.logical_or if space.info.whole else np.logical_and).reduce(missing)
+            if not lacking.all():
                 return True
     return False
 

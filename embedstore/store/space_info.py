@@ -9,13 +9,14 @@ from typing import Any
 
 from embedstore._core.atomic_files import json_bytes, read_json, sha256_file
 from embedstore._core.encoding import encoding, open_sealed, sealed
+from embedstore._core.message_parts import spelled
 from embedstore.errors import CorruptStoreError, StoreError
-from embedstore.spec import TEXT, EncoderSpec
+from embedstore.spec import LEFT_OUT, MESSAGE, MODALITIES, TEXT, EncoderSpec
 
 DTYPES = ("float16", "float32")
-PLAIN, WITH_COLUMN, WITH_PIECES = 2, 3, 4
+PLAIN, WITH_COLUMN, OF_MESSAGES, WITH_PIECES = 2, 3, 4, 5
 """Versions of the document: a reader that does not know the second would embed other texts into the space, one that does not
-know the third would forget the pieces."""
+know the fourth would forget the pieces."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +48,40 @@ class SpaceInfo:
 
     @property
     def payload(self) -> str:
-        """The column of the store's items that is embedded: a modality, or a metadata column."""
+        """What is embedded of the store's items: a modality, a metadata column, or several of them as ``{COLUMN}+{COLUMN}``.
+
+        Two spaces with one `payload` are of the same bytes. A message that is left out where it lacks a part ends in ``!``.
+        """
+        if self.parts:
+            return spelled(self.parts) + ("!" if self.whole else "")
         return self.column or self.spec.modality
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The columns that its messages are made of; none where it is no space of messages."""
+        return self.spec.parts
+
+    @property
+    def whole(self) -> bool:
+        """Whether a message that lacks a part is missing."""
+        return bool(self.parts) and self.spec.preprocessing.get("lacking") == LEFT_OUT
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the store's items that it is embedded from."""
+        return self.parts or (self.column or self.spec.modality,)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The metadata columns among them, all of which are texts."""
+        return tuple(name for name in self.columns if name not in MODALITIES)
 
     @property
     def _version(self) -> int:
         if self.pieces is not None:
             return WITH_PIECES
+        if self.parts:
+            return OF_MESSAGES
         return PLAIN if self.column is None else WITH_COLUMN
 
     def to_dict(self) -> dict[str, Any]:
@@ -92,6 +120,8 @@ class SpaceInfo:
             raise CorruptStoreError(f"{where}: its column cannot be. Restore it from a backup.")
         if not (info.pieces is None or (isinstance(info.pieces, str) and info.pieces)):
             raise CorruptStoreError(f"{where}: what its pieces are cannot be. Restore it from a backup.")
+        if spec.modality == MESSAGE and not _are_parts(spec.preprocessing.get("parts")):
+            raise CorruptStoreError(f"{where}: the parts of its messages cannot be. Restore it from a backup.")
         if spec.fingerprint != recorded:
             raise CorruptStoreError(
                 f"{where} records fingerprint {recorded} but describes an encoder of fingerprint {spec.fingerprint}. "
@@ -101,6 +131,10 @@ class SpaceInfo:
 
     def to_json(self) -> bytes:
         return json_bytes(self.to_dict())
+
+
+def _are_parts(given: object) -> bool:
+    return isinstance(given, list | tuple) and len(given) > 1 and all(isinstance(name, str) and name for name in given)
 
 
 def space_file(name: str) -> str:

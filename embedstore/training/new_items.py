@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from embedstore._core.message_parts import spelled
 from embedstore.encoders import Encoder, reload_encoder
 from embedstore.errors import UsageError
 from embedstore.heads.io import HeadRecord
@@ -16,7 +17,7 @@ from embedstore.ingest.embed import embed
 from embedstore.ingest.text_columns import texts_as_text
 from embedstore.ingest.typed_batches import Known
 from embedstore.sources import open_source
-from embedstore.spec import SOURCE_WORDS
+from embedstore.spec import MESSAGE, MODALITIES, SOURCE_WORDS
 from embedstore.store import Store
 from embedstore.training.predict_options import PredictOptions
 from embedstore.training.saved import check_fingerprints
@@ -26,11 +27,14 @@ def embedded_for(record: HeadRecord, home: Store, dataset: Any, options: Predict
     """A store of the items of `dataset`, with what they have of the head's inputs."""
     named = options.columns or {}
     columns = _text_columns(record, home, named)
-    source = open_source(dataset, {k: v for k, v in named.items() if k in SOURCE_WORDS}, bare=bool(columns))
+    bare = bool(columns) or any(spec.parts for spec in record.inputs.values())
+    source = open_source(dataset, {k: v for k, v in named.items() if k in SOURCE_WORDS}, bare=bare)
     spaces: dict[str, dict[str, Encoder]] = {}
     for name, spec in record.inputs.items():
-        if name in columns or spec.modality in source.modalities:
-            spaces.setdefault(spec.modality, {})[name] = reload_encoder(
+        parts = [part for part in spec.parts or (spec.modality,) if part in (*MODALITIES, MESSAGE)]
+        if name in columns or all(part in source.modalities for part in parts):
+            asked = f"{name}={spelled(spec.parts)}" if spec.parts else name
+            spaces.setdefault(spec.modality, {})[asked] = reload_encoder(
                 spec, spec.modality, home=home.path, allowed=home.access.allow_models, device=options.device
             )
     if not spaces:

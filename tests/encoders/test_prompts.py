@@ -195,7 +195,7 @@ def test_prompts_of_one_s_own_are_recorded_and_used_again(prompted: Path, tmp_pa
 
 def test_a_store_from_before_there_were_prompts_goes_on_without(prompted: Path, tmp_path: Path) -> None:
     """Then, models that ship prompts were run by their library, without."""
-    from embedstore.encoders.sentence import SentenceEncoder
+    from embedstore.encoders.sentence_whole import SentenceEncoder
     from embedstore.spec import EncoderSpec
 
     new = load_encoder(f"st:{prompted}", "text").spec

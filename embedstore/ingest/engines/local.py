@@ -10,7 +10,7 @@ from embedstore._core.threads import allowed
 from embedstore.encoders.base import outside_of
 from embedstore.ingest.consume import ChunkCloser, Encoding
 from embedstore.ingest.engines.base import Job
-from embedstore.ingest.plan import Planner
+from embedstore.ingest.plan import Message, Planner
 from embedstore.ingest.process_reader import ProcessReader
 from embedstore.ingest.produce import ChunkEnd, Producer
 from embedstore.ingest.readers import Reader, ThreadReader
@@ -71,6 +71,7 @@ def _reader(job: Job) -> Reader:
 
 def _planner(job: Job) -> Planner:
     source = job.source
+    spaces = [*job.store.spaces.values(), *(state.space for state in job.states.values())]
     return Planner(
         job.store.items,
         source.name,
@@ -78,7 +79,8 @@ def _planner(job: Job) -> Planner:
         unique_ids=getattr(source, "unique_ids", False),
         duplicate_hint=getattr(source, "duplicate_hint", None),
         root=job.options.confined,
-        texts=texts_embedded([*job.store.spaces.values(), *(state.space for state in job.states.values())]),
+        texts=texts_embedded(spaces),
+        messages={space.payload: Message(space.info.parts, space.info.whole) for space in spaces if space.info.parts},
     )
 
 

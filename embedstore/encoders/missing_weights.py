@@ -1,0 +1,52 @@
+"""A model's folder has all the weights that its vectors are made with. transformers only warns, and draws others at random."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from embedstore.errors import EncoderError
+from embedstore.registry import require
+
+UNUSED = ("pooler.", "masked_spec_embed", "mask_token", "predictor.", "lm_head.")
+"""In names of weights that no vector is made with."""
+
+
+@contextmanager
+def none_missing(folder: Path, instead: str = "") -> Iterator[None]:
+    """Within it, what transformers loads of `folder` has no weights that are drawn at random.
+
+    Parameters
+    ----------
+    instead : str
+        What to do, for the message.
+
+    Raises
+    ------
+    EncoderError
+        Some are.
+    """
+    modeling: Any = require("transformers.modeling_utils")
+    before = getattr(modeling, "log_state_dict_report", None)
+    found: list[str] = []
+
+    def note(*given: Any, **named: Any) -> None:
+        info = named.get("loading_info") or given[3]
+        found.extend(key for key in sorted(info.missing_keys) if not any(part in key for part in UNUSED))
+        if not found and before is not None:
+            before(*given, **named)
+
+    if before is not None:
+        modeling.log_state_dict_report = note
+    try:
+        yield
+    finally:
+        if before is not None:
+            modeling.log_state_dict_report = before
+    if found:
+        more = f" and {len(found) - 1:,} more" if len(found) > 1 else ""
+        raise EncoderError(
+            f"{folder} lacks weights of this model ({found[0]}{more}); they would be drawn at random. {instead}".rstrip()
+        )
