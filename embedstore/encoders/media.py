@@ -121,7 +121,7 @@ class Films:
 
     def frames(self, payload: bytes) -> list[Any]:
         """PIL images, all of the first one's size."""
-        found = films.frames(payload, self.count)
+        found = [frame.image for frame in films.frames(payload, self.count)]
         found = [image if image.size == found[0].size else image.resize(found[0].size) for image in found]
         return spread(found, self.count if self.always else LEAST_FRAMES)
 
