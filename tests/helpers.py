@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import IO, Any
@@ -47,11 +48,11 @@ def server() -> str:
     return str(address)
 
 
-def start(*words: object, output: int, errors: int, given: int | None = None) -> Child:
-    """Start the command (or ``-c CODE``) in a process of its own; `given` is its stdin, otherwise empty."""
-    with open(os.devnull) as nothing:
-        streams = [nothing.fileno() if given is None else given, output, errors]
-        return Child(server(), [str(w) for w in words], streams=streams, folder=os.getcwd(), environment=os.environ)
+def start(*words: object, streams: Sequence[IO[bytes]] | None = None) -> Child:
+    """Start the command (or ``-c CODE``) in a process of its own, with `streams` as its stdin, stdout and stderr or none."""
+    with open(os.devnull, "r+b") as nothing:
+        descriptors = [stream.fileno() for stream in streams or [nothing] * 3]
+        return Child(server(), [str(w) for w in words], streams=descriptors, folder=os.getcwd(), environment=os.environ)
 
 
 def run(*words: object, code: int | None = 0, given: bytes = b"") -> subprocess.CompletedProcess[str]:
@@ -59,7 +60,7 @@ def run(*words: object, code: int | None = 0, given: bytes = b"") -> subprocess.
     with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
         stdin.write(given)
         stdin.seek(0)
-        ended = start(*words, given=stdin.fileno(), output=stdout.fileno(), errors=stderr.fileno()).wait()
+        ended = start(*words, streams=[stdin, stdout, stderr]).wait()
         out, err = (_text(file) for file in (stdout, stderr))
     assert ended == code or code is None, out + err
     return subprocess.CompletedProcess(words, ended, out, err)
