@@ -13,12 +13,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+import pytest
+from filelock import FileLock
 from forked import Child
 from PIL import Image
 
@@ -70,6 +72,19 @@ def _text(file: IO[bytes]) -> str:
     """All of it, its lines ended as `subprocess` ends them."""
     file.seek(0)
     return io.TextIOWrapper(file, encoding="utf-8").read()
+
+
+def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that ``make(folder)`` fills once, however many workers ask for it."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / f"once-{name}"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "made").exists():
+            shutil.rmtree(folder, ignore_errors=True)  # what a maker that failed left
+            folder.mkdir()
+            make(folder)
+            (folder / "made").touch()
+    return folder
 
 
 def write_image(path: Path, seed: int = 0, size: tuple[int, int] = (32, 24)) -> Path:
