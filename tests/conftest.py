@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # Workers share the processors: with several threads in each, they would wait, spinning, for one another. Libraries read it
@@ -11,10 +12,11 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
-from helpers import write_csv, write_image
+from helpers import once, write_csv, write_image
 
 import embedstore as es
 from embedstore._core.atomic_files import cache_home
+from embedstore.demo import extract
 
 os.environ.setdefault("EMBEDSTORE_DEBUG", "1")  # errors that nobody expected show themselves in tests
 ROOT = Path(__file__).parent.parent
@@ -61,12 +63,37 @@ def store(table: Path, tmp_path: Path) -> es.Store:
     return es.Store.open(path)
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What was checked before is remembered per test, not in the user's cache folder; converted networks are shared."""
+@pytest.fixture(scope="session")
+def demo_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's 602 items, embedded once; who writes to it takes a copy."""
+    return (
+        once(
+            tmp_path_factory,
+            "demo",
+            lambda path: es.embed(extract(path), path / "a.store", image="effnet-lite0", text="minilm"),
+        )
+        / "a.store"
+    )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The cache of fixtures that serve several tests: not the user's, but for the converted networks."""
     path = tmp_path_factory.mktemp("cache")
     CONVERTED.mkdir(parents=True, exist_ok=True)
-    (path / "embedstore").mkdir()
+    (path / "embedstore" / "loadable").mkdir(parents=True)
     (path / "embedstore" / "converted").symlink_to(CONVERTED)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(path))
+        yield path
+
+
+@pytest.fixture(autouse=True)
+def own_cache(shared_cache: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What was checked is remembered per test; which files FAISS and XGBoost load, and converted networks, for all."""
+    path = tmp_path_factory.mktemp("cache")
+    (path / "embedstore").mkdir()
+    for name in ("loadable", "converted"):
+        (path / "embedstore" / name).symlink_to(shared_cache / "embedstore" / name)
     monkeypatch.setenv("XDG_CACHE_HOME", str(path))
     return path

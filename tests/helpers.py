@@ -13,11 +13,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+import pytest
+from filelock import FileLock
 from forked import Child
 from PIL import Image
 
@@ -47,11 +50,11 @@ def server() -> str:
     return str(address)
 
 
-def start(*words: object, output: int, errors: int, given: int | None = None) -> Child:
-    """Start the command (or ``-c CODE``) in a process of its own; `given` is its stdin, otherwise empty."""
-    with open(os.devnull) as nothing:
-        streams = [nothing.fileno() if given is None else given, output, errors]
-        return Child(server(), [str(w) for w in words], streams=streams, folder=os.getcwd(), environment=os.environ)
+def start(*words: object, streams: Sequence[IO[bytes]] | None = None) -> Child:
+    """Start the command (or ``-c CODE``) in a process of its own, with `streams` as its stdin, stdout and stderr or none."""
+    with open(os.devnull, "r+b") as nothing:
+        descriptors = [stream.fileno() for stream in streams or [nothing] * 3]
+        return Child(server(), [str(w) for w in words], streams=descriptors, folder=os.getcwd(), environment=os.environ)
 
 
 def run(*words: object, code: int | None = 0, given: bytes = b"") -> subprocess.CompletedProcess[str]:
@@ -59,7 +62,7 @@ def run(*words: object, code: int | None = 0, given: bytes = b"") -> subprocess.
     with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
         stdin.write(given)
         stdin.seek(0)
-        ended = start(*words, given=stdin.fileno(), output=stdout.fileno(), errors=stderr.fileno()).wait()
+        ended = start(*words, streams=[stdin, stdout, stderr]).wait()
         out, err = (_text(file) for file in (stdout, stderr))
     assert ended == code or code is None, out + err
     return subprocess.CompletedProcess(words, ended, out, err)
@@ -69,6 +72,19 @@ def _text(file: IO[bytes]) -> str:
     """All of it, its lines ended as `subprocess` ends them."""
     file.seek(0)
     return io.TextIOWrapper(file, encoding="utf-8").read()
+
+
+def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that ``make(folder)`` fills once, however many workers ask for it."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / f"once-{name}"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "made").exists():
+            shutil.rmtree(folder, ignore_errors=True)  # what a maker that failed left
+            folder.mkdir()
+            make(folder)
+            (folder / "made").touch()
+    return folder
 
 
 def write_image(path: Path, seed: int = 0, size: tuple[int, int] = (32, 24)) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -26,8 +27,8 @@ def test_every_class_is_in_every_split(tmp_path: Path, seed: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.offline_models
-def test_a_split_and_cross_validation_agree(tmp_path: Path) -> None:
-    es.embed(extract(tmp_path), tmp_path / "s", image="effnet-lite0", text="minilm")
+def test_a_split_and_cross_validation_agree(demo_store: Path, tmp_path: Path) -> None:
+    shutil.copytree(demo_store, tmp_path / "s")
     split, folds = (
         es.train(tmp_path / "s", "label", cv=cv, replace=True, report=False).metrics["accuracy"] for cv in (None, 5)
     )

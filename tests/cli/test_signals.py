@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -93,26 +95,25 @@ def test_training_ends_at_sigterm(numbered: Path) -> None:
     assert es.verify(numbered).clean
 
 
+def written(pipe: int, content: bytes) -> None:
+    """Write to a pipe that its reader may leave."""
+    with contextlib.suppress(BrokenPipeError):
+        while content:
+            content = content[os.write(pipe, content) :]
+
+
 def test_embedding_that_waits_for_its_input_ends_at_sigterm_and_keeps_what_was_committed(tmp_path: Path) -> None:
     reading, writing = os.pipe()
     lines = "".join(f'{{"id": "i{i}", "text": "t{i}"}}\n' for i in range(9000))
     store = tmp_path / "a.store"
-    with os.fdopen(writing, "w") as pipe:
-        pid = os.fork()
-        if not pid:  # the pipe holds less than this: somebody has to write while the command reads
-            os.close(reading)
-            try:
-                pipe.write(lines)
-                pipe.flush()
-                signal.pause()
-            finally:
-                os._exit(0)
-        try:
-            said = interrupted(["embed", "-", "--store", str(store), "--text", "hash:8"], signal.SIGTERM, reading)
-        finally:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            os.close(reading)
+    writer = threading.Thread(target=written, args=(writing, lines.encode()))
+    writer.start()  # the pipe holds less than this: somebody has to write while the command reads
+    try:
+        said = interrupted(["embed", "-", "--store", str(store), "--text", "hash:8"], signal.SIGTERM, reading)
+    finally:
+        os.close(reading)
+        writer.join()
+        os.close(writing)
     assert said.endswith(LINE), said
     assert not store.exists() or es.verify(store).clean  # nothing was committed: no store
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 import shutil
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import forked
 import pytest
-from helpers import server
+from helpers import server, write_csv
 from notebooks import run_notebook
 from pages import PAGES, README, blocks
 
@@ -35,10 +36,10 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 class Reader:
-    """A new user's folder, what the README's blocks printed in it, and a copy of what they left there."""
+    """A new user's folder, what the README's blocks printed in it, and what pages start from."""
 
     def __init__(self, root: Path) -> None:
-        self.folder, self._kept = root / "empty", root / "after the README"
+        self.folder, self._kept = root / "empty", root / "before a page"
         self.folder.mkdir()
         cells = []
         for mark, kind, body in blocks(README):
@@ -47,10 +48,22 @@ class Reader:
             code = re.sub(INSTALLING, "", body)
             cells.append(f"%%script bash -euo pipefail\n{code}" if kind == "bash" else code)
         self.outputs = run_notebook(cells, self.folder)
+        self._take_fewer()
         shutil.copytree(self.folder, self._kept)
 
-    def back_after_the_readme(self) -> None:
-        """The folder as the README left it, so that no page needs another page."""
+    def _take_fewer(self) -> None:
+        """The five commands once more with every third item, and those that pages name: pages are as true of fewer items."""
+        named = "".join(block.body for page in PAGES for block in blocks(page))
+        manifest = self.folder / "demo-data" / "manifest.csv"
+        with open(manifest, encoding="utf-8", newline="") as file:
+            rows = [row for i, row in enumerate(csv.DictReader(file)) if i % 3 == 0 or row["id"] in named]
+        write_csv(manifest, rows)
+        shutil.rmtree(self.folder / "my.store")
+        (five,) = (block.body for block in blocks(README) if block.body.startswith("embedstore embed"))
+        subprocess.run(["bash", "-euo", "pipefail", "-c", five], cwd=self.folder, capture_output=True, check=True)
+
+    def back_to_the_start(self) -> None:
+        """The folder as pages start from it, so that no page needs another page."""
         shutil.rmtree(self.folder)
         shutil.copytree(self._kept, self.folder)
 
@@ -75,8 +88,8 @@ def test_readme_blocks_run(reader: Reader) -> None:
 @pytest.mark.offline_models
 @pytest.mark.parametrize("page", RUNNABLE, ids=lambda page: page.stem)
 def test_page_blocks_run(page: Path, reader: Reader) -> None:
-    """From first to last, in what the README left, without what other pages made."""
-    reader.back_after_the_readme()
+    """From first to last, in what the README's commands leave, without what other pages made."""
+    reader.back_to_the_start()
     for _, kind, body in blocks(page):
         if kind != "text":
             command = ["bash", "-euo", "pipefail"] if kind == "bash" else ["embedstore"]

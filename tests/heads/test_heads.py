@@ -16,7 +16,6 @@ from sklearn.linear_model import LogisticRegression
 import embedstore as es
 from embedstore._core.encoding import sealed
 from embedstore._core.splits import hashed_split, stratified_folds
-from embedstore.demo import extract
 from embedstore.errors import CorruptStoreError, FingerprintError, HeadError, UsageError
 from embedstore.heads import knn
 from embedstore.heads.base import Data, log_softmax
@@ -61,10 +60,9 @@ def test_objective_equals_scikit_learn(shape: tuple[int, int, int], alpha: float
 
 @pytest.mark.slow
 @pytest.mark.offline_models
-def test_objective_on_real_features(tmp_path: Path) -> None:
+def test_objective_on_real_features(demo_store: Path) -> None:
     """Within 1e-4 of scikit-learn on 600 embedded images and texts."""
-    es.embed(extract(tmp_path), tmp_path / "s", image="effnet-lite0", text="minilm")
-    view = es.Store.open(tmp_path / "s").view(inputs=["image", "text"], target="label")
+    view = es.Store.open(demo_store).view(inputs=["image", "text"], target="label")
     assert view.target is not None
     codes = np.unique(view.target, return_inverse=True)[1]
     data = Data(view.inputs, view.present, codes)

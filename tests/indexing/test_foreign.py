@@ -23,6 +23,12 @@ from embedstore.heads.boosted import GbdtHead
 from embedstore.indexing import faiss_checks
 
 
+@pytest.fixture(autouse=True)
+def another_machine(own_cache: Path) -> None:
+    """What fixtures made was made elsewhere."""
+    (own_cache / "embedstore" / "loadable").unlink()
+
+
 @pytest.fixture(scope="module")
 def model() -> bytes:
     rng = np.random.default_rng(0)

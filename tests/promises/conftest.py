@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
+from helpers import once
 
 sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
@@ -19,7 +20,7 @@ from benchmarks.faults import kind_of
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return World(tmp_path_factory.mktemp("faults") / "world").build()
+    return World(once(tmp_path_factory, "faults", lambda folder: World(folder / "world").build()) / "world")
 
 
 @pytest.fixture

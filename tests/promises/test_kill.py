@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import random
-import subprocess
-import sys
+import signal
 import time
 from pathlib import Path
 
 import pytest
-from helpers import write_csv, write_image
+from forked import Child
+from helpers import server, start, write_csv, write_image
 
 import embedstore as es
 
 KILLS = 20
 
 
-def command(table: Path, store: Path) -> list[str]:
-    run = "import sys; from embedstore_cli.main import main; main()"
-    return [sys.executable, "-c", run, "embed", str(table), "--store", str(store), "--image", "hash:32", "--text", "hash:16"]
+def command(table: Path, store: Path) -> Child:
+    return start("embed", table, "--store", store, "--image", "hash:32", "--text", "hash:16")
 
 
 def contents(store: Path) -> dict[str, bytes]:
@@ -32,13 +33,14 @@ def test_killed_at_twenty_random_moments(tmp_path: Path) -> None:
     images = [write_image(tmp_path / "images" / f"{i}.png", seed=i) for i in range(40)]
     (tmp_path / "images" / "broken.png").symlink_to(tmp_path / "nowhere")
     rows: list[dict[str, object]] = []
-    for i in range(12_000):
-        image = "images/broken.png" if i % 5000 == 7 else f"images/{images[i % 40].name}"
-        rows.append({"id": f"i{i}", "image": image, "text": "" if i % 97 == 0 else f"text {i % 9_000}", "n": i})
+    for i in range(6_000):
+        image = "images/broken.png" if i % 2500 == 7 else f"images/{images[i % 40].name}"
+        rows.append({"id": f"i{i}", "image": image, "text": "" if i % 97 == 0 else f"text {i % 4_500}", "n": i})
     table = write_csv(tmp_path / "t.csv", rows)
 
+    server()  # what it imports is not to count
     started = time.monotonic()
-    subprocess.run(command(table, tmp_path / "whole"), check=True, capture_output=True)
+    assert command(table, tmp_path / "whole").wait() == 0
     duration = time.monotonic() - started
     expected = contents(tmp_path / "whole")
 
@@ -57,12 +59,12 @@ def test_killed_at_twenty_random_moments(tmp_path: Path) -> None:
         assert (report.clean, report.notes) == (True, [])
 
 
-def run_or_kill(arguments: list[str], *, after: float | None) -> bool:
-    """Run a command and kill it (SIGKILL) after some seconds, or never; whether it ended by itself."""
-    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def run_or_kill(child: Child, *, after: float | None) -> bool:
+    """Kill a command (SIGKILL) after some seconds, or never; whether it ended by itself."""
     try:
-        return process.wait(timeout=after) == 0
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+        return child.wait(after) == 0
+    except TimeoutError:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child.pid, signal.SIGKILL)
+        child.wait()
         return False

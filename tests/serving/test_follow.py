@@ -30,7 +30,7 @@ def address(store: es.Store) -> Iterator[str]:
         line = process.stdout.readline()
         yield line.split(" at ")[1].split(" ")[0]
         process.terminate()
-        assert process.wait(10) in (0, 1)
+        assert process.wait(60) in (0, 1)
 
 
 def asked(address: str, path: str, request: Any = None) -> Any:
