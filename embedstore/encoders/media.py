@@ -125,8 +125,11 @@ class Films:
         found = [image if image.size == found[0].size else image.resize(found[0].size) for image in found]
         return spread(found, self.count if self.always else LEAST_FRAMES)
 
-    def example(self) -> Any:
-        return film(spread(list(map(_image, pictures(224, 224))), self.count), 1.0)
+    def example(self, *, shorter: bool = False) -> Any:
+        """A film, or one of another shape with as few frames as there may be."""
+        count = LEAST_FRAMES if shorter and not self.always else self.count
+        images = list(map(_image, pictures(224, 160 if shorter else 224)))
+        return film(spread(images, count)[:count], 1.0)
 
     def provenance(self) -> dict[str, str]:
         return {"av": version("av")}
