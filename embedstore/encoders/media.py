@@ -175,7 +175,7 @@ class Messages:
                 seen[part] = self._file(part, payload)
             else:
                 seen.setdefault(TEXT, []).append(decode_text(payload))
-        return [({kind: _lone(given) for kind, given in seen.items()}, 1.0)]
+        return [(_message(seen), 1.0)]
 
     def _file(self, part: str, payload: bytes) -> Any:
         try:
@@ -197,9 +197,12 @@ class Messages:
         return {name: of for part in self.parts if part in made for name, of in made[part].provenance().items()}
 
 
-def _lone(given: Any) -> Any:
-    """The only one of several texts, or all of them; anything else as it is."""
-    return given[0] if isinstance(given, list) and len(given) == 1 else given
+def _message(seen: dict[str, Any]) -> Any:
+    """What the library takes: of two texts alone it would make a question and its document."""
+    texts = seen.get(TEXT, [])
+    if len(seen) == 1 and len(texts) > 1:
+        return [{"role": "user", "content": [{"type": TEXT, TEXT: text} for text in texts]}]
+    return {**seen, TEXT: texts[0]} if len(texts) == 1 else seen
 
 
 def spread(frames: list[Any], count: int) -> list[Any]:
