@@ -98,7 +98,7 @@ def test_a_modality_that_the_model_lacks_is_one_line_with_those_it_has(folders: 
     for name, modality, has in [
         ("vjepa2", "text", "video"),
         ("qwen", "audio", "text and image and video"),
-        ("clap", "video", "text"),
+        ("clap", "video", "text and audio"),
     ]:
         with pytest.raises(UsageError, match=f"takes {has}, not {modality}"):
             load_encoder(f"st:{folders[name]}", modality)
