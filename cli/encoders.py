@@ -8,7 +8,7 @@ from .options import Json
 
 
 def encoders(json: Json = False) -> None:
-    """List the encoders that --image, --text, --audio and --video take."""
+    """List the encoders that --image, --text, --audio, --video and --message take."""
     from embedstore.encoders.names import ALIASES, LICENSES
     from embedstore.registry import ENCODERS
 

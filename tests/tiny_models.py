@@ -77,3 +77,48 @@ def vjepa2(folder: Path, seed: int = 0) -> Path:
 
 
 _LAYERS = {"hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 2}
+
+
+def naflex(folder: Path, seed: int = 0) -> Path:
+    """A SigLIP 2 of images of any aspect ratio, in 16 patches at most."""
+    import torch
+
+    transformers = pytest.importorskip("transformers")
+    words = tokenizer(["<pad>", "<eos>"], pad_token="<pad>", eos_token="<eos>")
+    sides = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+    text = {**sides, "vocab_size": len(words), "max_position_embeddings": 16, "projection_size": 32}
+    config = transformers.Siglip2Config(text_config=text, vision_config={**sides, "num_patches": 16, "patch_size": 8})
+    torch.manual_seed(seed)
+    transformers.Siglip2Model(config).save_pretrained(folder)
+    transformers.Siglip2ImageProcessor(patch_size=8, max_num_patches=16).save_pretrained(folder)
+    words.save_pretrained(folder)
+    return folder
+
+
+def pe_av(folder: Path, seed: int = 0) -> Path:
+    """A Perception Encoder of sounds, films of any length, and texts."""
+    import torch
+
+    transformers = pytest.importorskip("transformers")
+    sides = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2, "head_dim": 16}
+    marks = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2, "cls_token_id": 0, "sep_token_id": 2}
+    text = {
+        "model_type": "modernbert", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "vocab_size": 20, "max_position_embeddings": 128, **marks,
+    }  # fmt: skip
+    codec = {"encoder_hidden_size": 4, "downsampling_ratios": [2, 8, 10, 12], "codebook_dim": 8, "decoder_hidden_size": 16}
+    vit = {"img_size": 32, "patch_size": 16, "depth": 1, "embed_dim": 32, "num_heads": 2, "ref_feat_shape": (2, 2)}
+    vision = {"architecture": "vit_pe_core_tiny_patch16_384", "do_pooling": True, "num_classes": 16, "global_pool": "map"}
+    audio = {"model_type": "pe_audio_encoder", "dac_config": {"model_type": "dac", **codec}, **sides}
+    seen = {"model_type": "timm_wrapper", **vision, "model_args": vit}
+    video = {"model_type": "pe_video_encoder", "vision_config": seen, **sides}
+    config = transformers.PeAudioVideoConfig(
+        text_config=text, audio_video_config={**sides, "audio_config": audio, "video_config": video}
+    )
+    torch.manual_seed(seed)
+    transformers.PeAudioVideoModel(config).save_pretrained(folder)
+    words = tokenizer(["<s>", "<pad>", "</s>"], pad_token="<pad>", bos_token="<s>", eos_token="</s>")
+    half = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "do_normalize": True}
+    films = transformers.PeVideoVideoProcessor(size={"height": 32, "width": 32}, do_resize=True, num_frames=4, **half)
+    transformers.PeAudioVideoProcessor(transformers.PeAudioFeatureExtractor(), films, words).save_pretrained(folder)
+    return folder

@@ -17,7 +17,7 @@ from embedstore._core.pieces import Pieces
 from embedstore._core.slabs import Pin
 from embedstore.encoders.names import EncoderName
 from embedstore.errors import EmbedstoreError, EncoderError, EncoderOutOfMemoryError, PayloadError, UsageError, one_line
-from embedstore.spec import EncoderSpec
+from embedstore.spec import MESSAGE, EncoderSpec
 
 Vectors = npt.NDArray[np.float32]
 
@@ -250,7 +250,8 @@ def prepare_one(encoder: Encoder, payload: bytes) -> Any:
 def refuse_modality(request: EncoderRequest, known: Sequence[str]) -> None:
     """Raise `UsageError` unless the request's modality is one of `known`."""
     if request.modality not in known:
-        raise UsageError(f"Encoder {request.name!r} takes {' and '.join(known)}, not {request.modality}.")
+        asked = "several columns at once (--message)" if request.modality == MESSAGE else request.modality
+        raise UsageError(f"Encoder {request.name!r} takes {' and '.join(known)}, not {asked}.")
 
 
 def not_loadable(request: EncoderRequest, error: BaseException, absent: str = "") -> EncoderError:

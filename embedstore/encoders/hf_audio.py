@@ -16,8 +16,9 @@ from embedstore.encoders.base import EncoderRequest, refuse_modality
 from embedstore.encoders.cards import Card, read_config
 from embedstore.encoders.model_folders import folder_digest, loaded, model_folder
 from embedstore.encoders.payloads.sounds import Samples
+from embedstore.encoders.piecewise import network
 from embedstore.encoders.runtimes.base import Array
-from embedstore.encoders.sound_encoder import SoundEncoder, Windowing, network
+from embedstore.encoders.sound_encoder import SoundEncoder, Windowing
 from embedstore.errors import EncoderError
 from embedstore.spec import EncoderSpec
 

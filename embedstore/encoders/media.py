@@ -125,8 +125,11 @@ class Films:
         found = [image if image.size == found[0].size else image.resize(found[0].size) for image in found]
         return spread(found, self.count if self.always else LEAST_FRAMES)
 
-    def example(self) -> Any:
-        return film(spread(list(map(_image, pictures(224, 224))), self.count), 1.0)
+    def example(self, *, shorter: bool = False) -> Any:
+        """A film, or one of another shape with as few frames as there may be."""
+        count = LEAST_FRAMES if shorter and not self.always else self.count
+        images = list(map(_image, pictures(224, 160 if shorter else 224)))
+        return film(spread(images, count)[:count], 1.0)
 
     def provenance(self) -> dict[str, str]:
         return {"av": version("av")}
@@ -172,7 +175,7 @@ class Messages:
                 seen[part] = self._file(part, payload)
             else:
                 seen.setdefault(TEXT, []).append(decode_text(payload))
-        return [({kind: _lone(given) for kind, given in seen.items()}, 1.0)]
+        return [(_message(seen), 1.0)]
 
     def _file(self, part: str, payload: bytes) -> Any:
         try:
@@ -194,9 +197,12 @@ class Messages:
         return {name: of for part in self.parts if part in made for name, of in made[part].provenance().items()}
 
 
-def _lone(given: Any) -> Any:
-    """The only one of several texts, or all of them; anything else as it is."""
-    return given[0] if isinstance(given, list) and len(given) == 1 else given
+def _message(seen: dict[str, Any]) -> Any:
+    """What the library takes: of two texts alone it would make a question and its document."""
+    texts = seen.get(TEXT, [])
+    if len(seen) == 1 and len(texts) > 1:
+        return [{"role": "user", "content": [{"type": TEXT, TEXT: text} for text in texts]}]
+    return {**seen, TEXT: texts[0]} if len(texts) == 1 else seen
 
 
 def spread(frames: list[Any], count: int) -> list[Any]:

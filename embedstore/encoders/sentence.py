@@ -232,6 +232,9 @@ def _takes_no_less(model: Any, request: EncoderRequest) -> bool:
     kinds = [part if part in FILES else TEXT for part in request.parts]
     known = [kind for kind in model.modalities if isinstance(kind, str)]
     if "message" in known and all(kind in known for kind in kinds):
+        form = getattr(getattr(model[0], "input_formatter", None), "message_format", "structured")
+        if form == "flat" and kinds.count(TEXT) > 1:
+            raise UsageError(f"Encoder {request.name!r} takes one text a message, not {kinds.count(TEXT)}.")
         return False
     if tuple(sorted(kinds)) in model.modalities:
         return True

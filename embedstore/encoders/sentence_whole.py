@@ -102,8 +102,15 @@ class SentenceEncoder:
         return self._vectors(features, self._chosen.arithmetic)
 
     def _features(self, batch: Sequence[Any]) -> Mapping[str, Any]:
+        if self._may_be_paths:  # a text that is the path or URL of a picture is to stay a text, and its file unread
+            batch = [{"text": text} for text in batch]
         features: Mapping[str, Any] = self.model.preprocess(list(batch), prompt=self.spec.prompt or None, **self._task)
         return features
+
+    @cached_property
+    def _may_be_paths(self) -> bool:
+        """Whether the library would read the files that texts name."""
+        return self.spec.modality == "text" and self.spec.model == "Transformer" and len(self._model.modalities) > 1
 
     def _vectors(self, features: Mapping[str, Any], arithmetic: Arithmetic) -> Vectors:
         def forward() -> torch.Tensor:

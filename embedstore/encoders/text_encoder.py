@@ -66,6 +66,8 @@ class TextEncoder:
         As `Network.packed`.
     pooled_prompt : bool
         Whether the prompt's tokens are pooled like the text's.
+    tokenizer : callable, optional
+        Makes the tokenizer where it is not what ``tokenizer.json`` holds.
     """
 
     license: str | None = None
@@ -81,7 +83,9 @@ class TextEncoder:
         packed: Callable[[torch.nn.Module], torch.nn.Module] | None = None,
         *,
         pooled_prompt: bool = True,
+        tokenizer: Callable[[], Any] | None = None,
     ) -> None:
+        self._made = tokenizer
         self.spec = spec
         self.batch_size = batch_size_of(request)
         self.lanes = len(request.devices)
@@ -109,7 +113,8 @@ class TextEncoder:
         if self.spec.query_prompt == self.spec.prompt:
             return self
         spec, pooled = replace(self.spec, prompt=self.spec.query_prompt), self._pooled_prompt
-        return TextEncoder(spec, self._folder, self._load, self._request, self._packed, pooled_prompt=pooled)
+        given = (self._folder, self._load, self._request, self._packed)
+        return TextEncoder(spec, *given, pooled_prompt=pooled, tokenizer=self._made)
 
     def prepare(self, payload: bytes) -> Windows:
         return self._counted(self._tokenizer.encode(self.spec.prompt + decode_text(payload)))
@@ -215,7 +220,7 @@ class TextEncoder:
     def _tokenizer(self) -> Any:
         path = self._folder / "tokenizer.json"
         try:
-            tokenizer = require("tokenizers", extra="st").Tokenizer.from_file(str(path))
+            tokenizer = self._made() if self._made else require("tokenizers", extra="st").Tokenizer.from_file(str(path))
         except Exception as error:  # its own has no other type
             raise EncoderError(f"{path} is no tokenizer ({one_line(error, 120)}).") from error
         tokenizer.no_padding()

@@ -20,6 +20,7 @@ from embedstore._core.encoding import VERSIONS
 from embedstore._core.folders import Folder
 from embedstore._core.keys import Keys
 from embedstore._core.locks import locked
+from embedstore._core.message_parts import spelled
 from embedstore._core.pieces import Pieces
 from embedstore.errors import FingerprintError, StoreError, UsageError, next_step, reason_of
 from embedstore.spec import EncoderSpec
@@ -291,17 +292,24 @@ def next_number(refs: Iterable[PartRef], least: int) -> int:
     return max(least, 1 + max((int(Path(ref.file).stem.rpartition("-")[2]) for ref in refs), default=-1))
 
 
+def _of_its_own(spec: EncoderSpec) -> str:
+    """How a space for such vectors is asked for."""
+    if spec.parts:
+        return f'--{spec.modality} "NEWNAME={spelled(spec.parts)}={spec.name}"'
+    return f"--{spec.modality} NEWNAME={spec.name}"
+
+
 def _check_same(space: Space, spec: EncoderSpec, dtype: str) -> None:
     if space.fingerprint != spec.fingerprint:
         raise FingerprintError(
             f"Space {space.name!r} holds vectors of {space.spec.label}; {spec.label} makes others"
             f"{_prompts_differ(space.spec, spec)}, and the two cannot be mixed. Give the new ones a space of their own: "
-            + ("--space NEWNAME" if spec.declared else f"--{spec.modality} NEWNAME={spec.name}")
+            + ("--space NEWNAME" if spec.declared else _of_its_own(spec))
         )
     if space.spec.query_prompt != spec.query_prompt:
         raise UsageError(
             f"Space {space.name!r} records the prompt {space.spec.query_prompt!r} for queries, not {spec.query_prompt!r}. "
-            f"Leave out --query-prompt, or embed into a space of its own: --{spec.modality} NEWNAME={spec.name}"
+            f"Leave out --query-prompt, or embed into a space of its own: {_of_its_own(spec)}"
         )
     if space.info.dtype != dtype:
         raise StoreError(f"Space {space.name!r} stores {space.info.dtype}, not {dtype}. Leave out --dtype.")

@@ -13,6 +13,7 @@ from test_sounds import sound, wave
 from tiny_models import qwen3_vl, vjepa2
 
 import embedstore as es
+from embedstore._core.message_parts import packed
 from embedstore.encoders import load_encoder
 from embedstore.encoders.payloads.films import frames
 from embedstore.encoders.runtimes.base import agreement
@@ -97,7 +98,7 @@ def test_a_modality_that_the_model_lacks_is_one_line_with_those_it_has(folders: 
     for name, modality, has in [
         ("vjepa2", "text", "video"),
         ("qwen", "audio", "text and image and video"),
-        ("clap", "video", "text"),
+        ("clap", "video", "text and audio"),
     ]:
         with pytest.raises(UsageError, match=f"takes {has}, not {modality}"):
             load_encoder(f"st:{folders[name]}", modality)
@@ -117,3 +118,29 @@ def test_one_bad_film_is_one_failure_and_words_find_films(folders: dict[str, Pat
     encoder: Any = load_encoder(name, "video")
     with pytest.raises(PayloadError, match="no video that FFmpeg reads"):
         encoder.encode([encoder.prepare(b"no film")])
+
+
+def test_messages_are_sentence_transformers_own_in_every_part(folders: dict[str, Path]) -> None:
+    model = library.SentenceTransformer(str(folders["qwen"]), device="cpu")
+    payload = film(list(range(24)))
+    shown = np.stack([np.asarray(image) for image in frames(payload, 16)]).transpose(0, 3, 1, 2)
+    when = {"fps": 16 / 0.96, "duration": 0.96, "total_num_frames": 16, "frames_indices": list(range(16))}
+    seen = {"text": "a dog", "video": {"array": shown, "video_metadata": when}}
+    both = [{"type": "text", "text": "a dog"}, {"type": "text", "text": "barks"}]
+    for parts, given in [
+        ([("text", b"a dog"), ("video", payload)], seen),
+        ([("text", b"a dog"), ("title", b"barks")], [{"role": "user", "content": both}]),
+    ]:
+        encoder: Any = load_encoder(f"st:{folders['qwen']}", "message", parts=[name for name, _ in parts])
+        found = _alone_and_together(encoder, [packed(parts), packed(parts[:1])])
+        assert agreement(found[:1], model.encode(given, processing_kwargs=AS_GIVEN)[None]) > 0.9999
+        assert agreement(found[1:], model.encode("a dog")[None]) > 0.9999
+
+
+def test_a_text_that_is_a_path_stays_a_text(folders: dict[str, Path], tmp_path: Path) -> None:
+    encoder: Any = load_encoder(f"st:{folders['qwen']}", "text")
+    (tmp_path / "a.png").write_bytes(b"not read")
+    path = str(tmp_path / "a.png")
+    model = library.SentenceTransformer(str(folders["qwen"]), device="cpu")
+    found = encoder.encode([encoder.prepare(path.encode()), encoder.prepare(b"a dog")])
+    assert agreement(found, model.encode([{"text": path}, {"text": "a dog"}])) > 0.9999

@@ -422,7 +422,7 @@ def test_tables_of_contents_on_disk_change_nothing(tmp_path: Path, monkeypatch: 
 
 def test_a_payload_without_a_vector_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put = SpaceState.put
-    monkeypatch.setattr(SpaceState, "put", lambda state, claims, vectors: put(state, claims[1:], vectors[1:]))
+    monkeypatch.setattr(SpaceState, "put", lambda state, claims, vectors, pieces: put(state, claims[1:], vectors[1:]))
     with pytest.raises(EncoderError, match="1 payloads of space 'text' got neither a vector nor a failure"):
         es.embed(MemorySource({"id": ["a", "b"], "text": ["x", "y"]}), tmp_path / "s", text="hash:8")
     assert not (tmp_path / "s").exists()

@@ -99,15 +99,17 @@ class TorchRuntime:
         return _CHOSEN[key]
 
     def place(self, model: torch.nn.Module) -> torch.nn.Module:
-        """`model` on the device, in evaluation mode, convolutions in channels_last."""
+        """`model` on the device, in evaluation mode, convolutions in channels_last unless some are over time as well."""
         import torch
 
+        over_time = any(weight.dim() > 4 for weight in model.parameters())
+        layout = torch.preserve_format if over_time else torch.channels_last
         with self.device_errors():
             placed: torch.nn.Module = (
                 model.eval()
                 .requires_grad_(False)
                 .to(  # type: ignore[call-overload]
-                    self.device, memory_format=torch.channels_last
+                    self.device, memory_format=layout
                 )
             )
         return placed
