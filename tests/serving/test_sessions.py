@@ -13,6 +13,7 @@ from helpers import write_csv
 from threadpoolctl import threadpool_info
 
 import embedstore as es
+import embedstore.retrieval.searcher as searching
 from embedstore.encoders.hash import HashEncoder
 from embedstore.errors import UsageError
 from embedstore.retrieval.search_options import SearchOptions
@@ -148,3 +149,32 @@ def test_batches_share_the_processors(store: es.Store, monkeypatch: pytest.Monke
     assert {one["filepath"]: one["num_threads"] for one in threadpool_info() if one["internal_api"] == "openblas"} == {
         one["filepath"]: one["num_threads"] for one in before if one["internal_api"] == "openblas"
     }
+
+
+def test_what_did_not_change_is_not_read_again(store: es.Store, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a new generation: where the parts of a space are the same, its vectors and index are taken over."""
+    opened: list[str] = []
+    open_index = searching.open_index
+
+    def spied(space: Any, **given: Any) -> Any:
+        opened.append(space.name)
+        return open_index(space, **given)
+
+    monkeypatch.setattr(searching, "open_index", spied)
+    session = Session(store).warm()
+    assert sorted(opened) == ["image", "text"]
+    opened.clear()
+    removed = Session(store.remove(["item-02"]), before=session).warm()
+    assert opened == []
+    assert removed.searcher.search(id="item-04", space="text", k=20).results  # and what is removed is not found
+    assert "item-02" not in [hit.id for hit in removed.searcher.search(text="text 2", k=20).results]
+    assert session.searcher.search(text="text 2", k=1).results[0].id == "item-02"  # the session before sees it still
+    more = write_csv(table.parent / "more.csv", [{"id": "new", "text": "quite new"}])
+    es.embed(more, store.path, text="hash:16")
+    grown = Session(es.Store.open(store.path), before=removed).warm()
+    assert opened == ["text"]
+    assert grown.searcher.search(text="quite new", k=1).results[0].id == "new"
+    opened.clear()
+    es.index(store.path, "image")
+    assert Session(es.Store.open(store.path), before=grown).warm().searcher.search(id="new", space="text")
+    assert opened == ["image"]
