@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any
 
 from embedstore.errors import PayloadError, one_line
 from embedstore.registry import require
@@ -28,17 +28,22 @@ def frames(payload: bytes, count: int) -> list[Any]:
     PayloadError
         It is no video that FFmpeg reads, has no video stream, or no frame that can be decoded.
     """
+    return _frames(io.BytesIO(payload), count)
+
+
+def _frames(file: IO[bytes], count: int) -> list[Any]:
     av = require("av", extra=EXTRA)
     av.logging.set_level(av.logging.PANIC)
+    file.seek(0)
     try:
-        with av.open(io.BytesIO(payload), metadata_errors="ignore") as film:
+        with av.open(file, metadata_errors="ignore") as film:
             if not film.streams.video:
                 raise PayloadError("decode", "is a file without a video stream")
             stream = film.streams.video[0]
             stream.codec_context.thread_count = 1  # films are decoded side by side
             if stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
                 raise PayloadError("decode", f"has frames of more than {MAX_PIXELS:,} pixels")
-            found = _sought(film, stream, count) or _walked(payload, count)
+            found = _sought(film, stream, count) or _walked(file, count)
     except (av.FFmpegError, ValueError) as error:
         raise PayloadError("decode", f"is no video that FFmpeg reads ({one_line(error, 100)})") from error
     if not found:
@@ -46,27 +51,30 @@ def frames(payload: bytes, count: int) -> list[Any]:
     return found
 
 
-def cover(payload: bytes) -> Any:
+def cover(file: IO[bytes]) -> Any:
     """The frame that stands for a film, a PIL image in RGB: the first, unless it is black and a later one is not.
+
+    The file is read where it has to be, and never whole.
 
     Raises
     ------
     PayloadError
         As `frames`.
     """
-    first = next((_upright(frame) for frame in _opened(payload)), None)
+    first = next((_upright(frame) for frame in _opened(file)), None)
     if first is not None and not _black(first):
         return first
-    later = frames(payload, LATER)
+    later = _frames(file, LATER)
     return next((image for image in later if not _black(image)), first or later[0])
 
 
-def _opened(payload: bytes) -> Iterator[Any]:
+def _opened(file: IO[bytes]) -> Iterator[Any]:
     """All frames of what may be no film at all: then there are none."""
     av = require("av", extra=EXTRA)
     av.logging.set_level(av.logging.PANIC)
+    file.seek(0)
     try:
-        with av.open(io.BytesIO(payload), metadata_errors="ignore") as film:
+        with av.open(file, metadata_errors="ignore") as film:
             for stream in film.streams.video[:1]:
                 if stream.codec_context.width * stream.codec_context.height <= MAX_PIXELS:
                     yield from film.decode(stream)
@@ -117,21 +125,22 @@ def _shown(decoded: Iterator[Any], wanted: int) -> Any:
     return shown
 
 
-def _walked(payload: bytes, count: int) -> list[Any]:
+def _walked(file: IO[bytes], count: int) -> list[Any]:
     """The frames at the middle of `count` parts by number, of a film that is decoded twice from its beginning."""
-    total = sum(1 for _ in _decoded(payload))
+    total = sum(1 for _ in _decoded(file))
     wanted = sorted({int((number + 0.5) * total / count) for number in range(min(count, total))})
     found: list[Any] = []
-    for number, frame in enumerate(_decoded(payload)):
+    for number, frame in enumerate(_decoded(file)):
         if len(found) < len(wanted) and number == wanted[len(found)]:
             found.append(_upright(frame))
     return found
 
 
-def _decoded(payload: bytes) -> Iterator[Any]:
+def _decoded(file: IO[bytes]) -> Iterator[Any]:
     """All frames up to one that cannot be decoded."""
     av = require("av", extra=EXTRA)
-    with av.open(io.BytesIO(payload), metadata_errors="ignore") as film:
+    file.seek(0)
+    with av.open(file, metadata_errors="ignore") as film:
         try:
             yield from film.decode(film.streams.video[0])
         except av.FFmpegError:
