@@ -117,23 +117,31 @@ class _Pools:
         self._own = threading.local()
         self._bounded = 0
         self._before: dict[str, tuple[Any, int]] = {}
+        self._libraries: list[Any] = []
+        self._looked = (0, "")
         self._torch_before: int | None = None
 
     def enter(self, threads: int) -> None:
-        from threadpoolctl import ThreadpoolController
-
         with self._lock:
             self._own.depth = getattr(self._own, "depth", 0) + 1
             self._bounded += self._own.depth == 1
-            pools, torch = ThreadpoolController().lib_controllers, _torch()
+            pools, torch = self._loaded(), _torch()
             for pool in pools:  # all are asked before any is told: some share a runtime
                 self._before.setdefault(pool.filepath, (pool, pool.num_threads))
             if torch is not None and self._torch_before is None:
                 self._torch_before = torch.get_num_threads()
             for pool in pools:
-                pool.set_num_threads(min(threads, self._before[pool.filepath][1]))
+                _tell(pool, min(threads, self._before[pool.filepath][1]))
             if self._torch_before is not None:  # also for its threads that are yet to begin
                 torch.set_num_threads(min(threads, self._torch_before))
+
+    def _loaded(self) -> list[Any]:
+        """The pools there are. To look for them takes milliseconds, and an import is what brings one."""
+        from threadpoolctl import ThreadpoolController
+
+        if self._looked != (modules := (len(sys.modules), next(reversed(sys.modules)))):
+            self._libraries, self._looked = ThreadpoolController().lib_controllers, modules
+        return self._libraries
 
     def leave(self) -> None:
         with self._lock:
@@ -142,12 +150,22 @@ class _Pools:
                 return
             self._bounded -= 1
             for pool, before in self._before.values():
-                pool.set_num_threads(before)
+                _tell(pool, before)
             if self._torch_before is not None:
                 _torch().set_num_threads(self._torch_before)
             if not self._bounded:
                 self._before.clear()
                 self._torch_before = None
+
+
+def _tell(pool: Any, threads: int) -> None:
+    """Set a pool's number of threads.
+
+    Of a pool that the process shares, threadpoolctl heeds one thread alone, or they would fight: `_Pools` keeps them apart.
+    """
+    if (let_go := getattr(pool, "clear_controlling_thread", None)) is not None:
+        let_go(force=True)
+    pool.set_num_threads(threads)
 
 
 def _torch() -> Any:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ from embedstore.retrieval.index_options import IndexOptions
 from embedstore.retrieval.query_files import read_queries
 from embedstore.store import Store
 from embedstore.store.format import PartRef
-from embedstore.store.indexes import DEPTH, LOCK, IndexFile, IndexRecord
+from embedstore.store.indexes import DEPTH, INDEX, LOCK, IndexFile, IndexRecord
 
 __all__ = ["IndexReport", "OpenIndex", "index", "open_index"]
 
@@ -67,6 +68,41 @@ class OpenIndex:
     def note(self) -> str | None:
         """What the reader of results has to know."""
         return f"{self.problem} {self.remedy}" if self.problem else None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What an open index was read from: of one origin, one stands for the other.
+
+    Parameters
+    ----------
+    fingerprint : str
+    parts : tuple of PartRef
+        With their digests.
+    index : list
+        State of the index's file; see `states`.
+    """
+
+    fingerprint: str
+    parts: tuple[PartRef, ...]
+    index: list[tuple[int, int] | None]
+
+
+def origin_of(space: SearchableSpace) -> Origin:
+    """What `open_index` of a space would read now."""
+    return Origin(space.fingerprint, tuple(space.raw_parts), states([str(space.index_folder / INDEX)]))
+
+
+def states(paths: Sequence[str]) -> list[tuple[int, int] | None]:
+    """What tells a file or folder from the one that replaced it; None for what is not there."""
+    found: list[tuple[int, int] | None] = []
+    for path in paths:
+        try:
+            status = os.stat(path)
+            found.append((status.st_mtime_ns, status.st_ino))
+        except OSError:
+            found.append(None)
+    return found
 
 
 @bounded()

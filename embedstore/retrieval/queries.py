@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,7 +93,9 @@ class Resolver:
         self.store = store
         self.device = device
         self.spaces: dict[str, SearchableSpace] = dict(spaces_of(store))
-        self.encoders: dict[tuple[str, ...], Any] = dict(encoders or {})
+        names = {space.spec.name for space in self.spaces.values()}
+        self.encoders: dict[tuple[str, ...], Any] = {key: made for key, made in (encoders or {}).items() if key[0] in names}
+        self._loading = threading.RLock()
 
     def space(self, name: str) -> SearchableSpace:
         """The space called `name`, stored or projected."""
@@ -226,20 +229,32 @@ class Resolver:
         return f"{article.capitalize()} cannot be compared with space {what}. Search with {', or '.join(ways)}."
 
     def _encoder(self, target: SearchableSpace, modality: str) -> Any:
+        """The encoder of a space for payloads of one modality, loaded once; one that was kept has to have made its vectors."""
         spec = target.spec
-        key = (spec.name, modality, spec.prompt, spec.query_prompt, target.name if spec.declared else "")
-        if key not in self.encoders and target.spec.declared:
-            self.encoders[key] = self._declared_encoder(target, modality)
-        if key not in self.encoders:
-            encoder = self._reloaded(target.spec, modality)
-            same = encoder.spec.fingerprint == target.fingerprint
-            if not (same if modality == target.spec.modality else encoder.spec.alignment == target.spec.alignment):
-                raise FingerprintError(
-                    f"Space {target.name!r} was embedded by {target.spec.label}, but that name now loads "
-                    f"{encoder.spec.label}: another model or weights. Install the original weights, or embed into a new space."
-                )
-            self.encoders[key] = encoder
-        return self.encoders[key]
+        of = f"{target.name} {target.fingerprint}" if spec.declared else ""
+        key = (spec.name, modality, spec.prompt, spec.query_prompt, of)
+        if (kept := self._fitting(key, target, modality)) is not None:
+            return kept
+        with self._loading:
+            if (kept := self._fitting(key, target, modality)) is None:  # or else another thread has loaded it meanwhile
+                load = self._declared_encoder if spec.declared else self._original_encoder
+                kept = self.encoders[key] = load(target, modality)
+            return kept
+
+    def _fitting(self, key: tuple[str, ...], target: SearchableSpace, modality: str) -> Any:
+        """The encoder that is kept under `key`, if its vectors can be compared with those of `target`."""
+        kept = self.encoders.get(key)
+        return kept if kept is not None and (target.spec.declared or _made_by(target, kept, modality)) else None
+
+    def _original_encoder(self, target: SearchableSpace, modality: str) -> Any:
+        """The encoder that made the vectors of a space, as its name loads it now."""
+        encoder = self._reloaded(target.spec, modality)
+        if not _made_by(target, encoder, modality):
+            raise FingerprintError(
+                f"Space {target.name!r} was embedded by {target.spec.label}, but that name now loads "
+                f"{encoder.spec.label}: another model or weights. Install the original weights, or embed into a new space."
+            )
+        return encoder
 
     def _reloaded(self, spec: EncoderSpec, modality: str) -> Any:
         allowed = self.store.access.allow_models
@@ -364,6 +379,13 @@ def _in_space(vectors: npt.NDArray[Any], maker: SearchableSpace | None) -> Float
     if not np.isfinite(vectors).all():
         raise UsageError("The encoder returned a vector that is not finite for this query.")
     return maker.project_query(vectors) if isinstance(maker, ProjectedSpace) else np.asarray(vectors, np.float32)
+
+
+def _made_by(target: SearchableSpace, encoder: Any, modality: str) -> bool:
+    """Whether an encoder's vectors of `modality` can be compared with those of a space that it is said to have made."""
+    if modality == target.spec.modality:
+        return bool(encoder.spec.fingerprint == target.fingerprint)
+    return bool(encoder.spec.alignment == target.spec.alignment)
 
 
 def _directed(vector: Float, what: str) -> Float:

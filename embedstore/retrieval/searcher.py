@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import OrderedDict
@@ -20,7 +19,7 @@ from embedstore.indexing.exact import RESIDENT_BYTES
 from embedstore.retrieval.aligned_spaces import ProjectedSpace, SearchableSpace
 from embedstore.retrieval.asked import Asked, combined, joined, weighted
 from embedstore.retrieval.fusion import POOL, Folded, deepened, diverse, first_of_each, folded, fuse_ranks, fuse_scores, under
-from embedstore.retrieval.index import OpenIndex, open_index
+from embedstore.retrieval.index import OpenIndex, Origin, open_index, origin_of, states
 from embedstore.retrieval.queries import Resolver
 from embedstore.retrieval.search_options import Query, SearchOptions, several
 from embedstore.retrieval.search_result import Hit, SearchResult, certainty, described
@@ -58,7 +57,7 @@ class Searcher:
     exact_bytes : int
         Of vectors that are kept in the form that exact search takes.
     before : Searcher, optional
-        One of the same store and device, whose encoders are taken over.
+        One of the same store and device, whose encoders are taken over, and what it read of spaces that have the same parts.
     """
 
     def __init__(
@@ -79,12 +78,14 @@ class Searcher:
         self._resident = resident
         self._exact_bytes = exact_bytes
         self._exact_on = device if resident and device.startswith("cuda") else "cpu"
-        self._indexes: dict[str, OpenIndex] = {}
+        self._indexes: dict[str, tuple[Origin, OpenIndex]] = {}
+        alike = before is not None and (before._resident, before._exact_on) == (resident, self._exact_on)
+        self._older = dict(before._indexes) if before is not None and alike else {}
         self._masks: OrderedDict[tuple[str, str], Mask] = OrderedDict()
         self._matches: OrderedDict[str, Rows] = OrderedDict()
         self._answers = threading.local()
         self._opening = threading.RLock()
-        self._seen = _states(self._watched)
+        self._seen = states(self._watched)
 
     def search(self, **query: Unpack[Query]) -> SearchResult:
         """See `embedstore.search`; the device is that of the searcher."""
@@ -171,14 +172,16 @@ class Searcher:
         """The index of `space`, opened when first needed."""
         with self._opening:
             if space.name not in self._indexes:
-                self._indexes[space.name] = open_index(
-                    space, resident=self._resident, device=self._exact_on, exact_bytes=self._exact_bytes
-                )
-            return self._indexes[space.name]
+                origin = origin_of(space)
+                older, opened = self._older.pop(space.name, (None, None))
+                if opened is None or older is None or older != origin:
+                    opened = open_index(space, resident=self._resident, device=self._exact_on, exact_bytes=self._exact_bytes)
+                self._indexes[space.name] = origin, opened
+            return self._indexes[space.name][1]
 
     def current(self) -> bool:
         """Whether the indexes and heads of the store are still those that were there when this was made."""
-        return _states(self._watched) == self._seen
+        return states(self._watched) == self._seen
 
     @cached_property
     def _watched(self) -> list[str]:
@@ -396,18 +399,6 @@ def _kept(cache: OrderedDict[Key, Value], key: Key, value: Value) -> Value:
     while len(cache) > FILTERS_KEPT:
         cache.popitem(last=False)
     return found
-
-
-def _states(paths: Sequence[str]) -> list[tuple[int, int] | None]:
-    """What tells a file or folder from the one that replaced it; None for what is not there."""
-    states: list[tuple[int, int] | None] = []
-    for path in paths:
-        try:
-            found = os.stat(path)
-            states.append((found.st_mtime_ns, found.st_ino))
-        except OSError:
-            states.append(None)
-    return states
 
 
 def _vectors_of(rows: Rows, space: SearchableSpace) -> Float:

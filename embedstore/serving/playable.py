@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-import stat
 import threading
 from collections import OrderedDict
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from embedstore._core.keys import hash_file
+from embedstore.errors import PayloadError
 from embedstore.serving.own_files import HEARD, own_file
 from embedstore.serving.session import Session
+from embedstore.sources.files import readable
 
 HEAD = 64
 """Bytes that say what a file is."""
@@ -60,28 +61,26 @@ class Playables:
         if file is None:
             return None
         try:
-            status = os.stat(file.path)  # first: to open a pipe would wait for its other end
-            if not stat.S_ISREG(status.st_mode):
-                return None
-            digest, head = self._looked_at(file.path, status)
-        except (OSError, ValueError):
+            with readable(file.path) as opened:
+                status = os.fstat(opened.fileno())
+                digest, head = self._looked_at(file.path, opened, status)
+        except PayloadError:
             return None
         kind = media_type(head, file.modality)
         if kind is None or digest != file.digest:
             return None
         return Playable(file.path, kind, f'"{digest.hex()}"', status)
 
-    def _looked_at(self, path: str, status: os.stat_result) -> tuple[bytes, bytes]:
+    def _looked_at(self, path: str, file: IO[bytes], status: os.stat_result) -> tuple[bytes, bytes]:
         """The hash of a file, and its first bytes."""
         key = (path, status.st_ino, status.st_size, status.st_mtime_ns)
         with self._lock:
             if key in self._known:
                 self._known.move_to_end(key)
                 return self._known[key]
-        with open(path, "rb") as file:
-            head = file.read(HEAD)
-            file.seek(0)
-            found = hash_file(file), head
+        head = file.read(HEAD)
+        file.seek(0)
+        found = hash_file(file), head
         with self._lock:
             self._known[key] = found
             while len(self._known) > KEPT:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import threading
 import time
 import weakref
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 
+from embedstore._core.threads import bounded, idle, steady
 from embedstore.errors import EmbedstoreError, one_line
 from embedstore.retrieval.search_options import SearchOptions
 from embedstore.retrieval.search_result import SearchResult
@@ -37,6 +39,8 @@ WAITING = 256
 
 
 LONG_WAITING = 8
+LONG_KEPT = 8
+"""Results of long work that a generation keeps: groups of duplicates at so many thresholds, maps of so many spaces."""
 
 
 class Job(NamedTuple):
@@ -58,6 +62,23 @@ class Long(NamedTuple, Generic[T]):
         return bool(done)
 
 
+class Busy:
+    """How many threads are within it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running = 0
+
+    def __enter__(self) -> int:
+        with self._lock:
+            self._running += 1
+            return self._running
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._running -= 1
+
+
 class Service:
     """Answers for an application; made of a store, started and stopped with the server.
 
@@ -77,8 +98,9 @@ class Service:
         self._pool = ThreadPoolExecutor(options.threads, thread_name_prefix="embedstore-serve")
         self._batches = ThreadPoolExecutor(2, thread_name_prefix="embedstore-batch")
         self._opening = ThreadPoolExecutor(1, thread_name_prefix="embedstore-follow")
-        self._texts: Batcher[Job, SearchResult] = Batcher(answered, self._batches)
-        self._others: Batcher[Job, SearchResult] = Batcher(answered, self._batches)
+        self._texts: Batcher[Job, SearchResult] = Batcher(self._answered, self._batches)
+        self._others: Batcher[Job, SearchResult] = Batcher(self._answered, self._batches)
+        self._busy = Busy()
         self._slow = ThreadPoolExecutor(1, thread_name_prefix="embedstore-slow")
         self._long: weakref.WeakKeyDictionary[Session, dict[Hashable, Long[Any]]] = weakref.WeakKeyDictionary()
         self._running = 0
@@ -122,7 +144,12 @@ class Service:
             Too much waits already.
         """
         known = self._long.setdefault(session, {})
-        if key not in known:
+        if key in known:
+            known[key] = known.pop(key)  # the last ones that were asked for stay
+        else:
+            done = [name for name, work in known.items() if work.future.done()]
+            for name in done[: max(0, len(done) - LONG_KEPT + 1)]:
+                del known[name]
             if sum(not one.future.done() for works in self._long.values() for one in works.values()) >= LONG_WAITING:
                 raise BusyError
             known[key] = Long(self._slow.submit(make), time.monotonic())
@@ -142,6 +169,11 @@ class Service:
             await self.run(session.matching, wanted.where)
         batcher = self._others if wanted.text is None else self._texts
         return await asyncio.wait_for(batcher.ask(Job(session, wanted)), self.options.seconds)
+
+    def _answered(self, jobs: Sequence[Job]) -> list[SearchResult | EmbedstoreError]:
+        """A batch, with its share of the processors: those that are idle, among the batches that run."""
+        with self._busy as running, steady(idle() // running), bounded():
+            return answered(jobs)
 
     async def _follow(self) -> None:
         """Serve each generation from when it is committed; requests that run keep the one they began with."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import Future
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -56,8 +57,8 @@ class Session:
         same = before is not None and before.generation == store.generation
         self.maps: dict[str, Any] = dict(before.maps) if before is not None and same else {}
         """Maps that were made, by their keys."""
-        self._kept: OrderedDict[Hashable, Any] = OrderedDict()
-        self._lock = threading.RLock()
+        self._kept: OrderedDict[Hashable, Future[Any]] = OrderedDict()
+        self._lock = threading.Lock()
 
     @property
     def generation(self) -> int:
@@ -79,18 +80,29 @@ class Session:
         return self
 
     def keep(self, key: Hashable, make: Callable[[], Value]) -> Value:
-        """What `make` returns, made once for each key as long as the session has room for it."""
+        """What `make` returns, made once for each key as long as the session has room for it.
+
+        Whoever asks while it is made waits for it; what `make` raises is raised there, too, and the next one tries again.
+        """
         with self._lock:
-            if key in self._kept:
+            known: Future[Value] | None = self._kept.get(key)
+            made: Future[Value] = Future()
+            if known is None:
+                self._kept[key] = made
+                while len(self._kept) > KEPT:
+                    self._kept.popitem(last=False)
+            else:
                 self._kept.move_to_end(key)
-                found: Value = self._kept[key]
-                return found
-        value = make()
-        with self._lock:
-            self._kept[key] = value
-            while len(self._kept) > KEPT:
-                self._kept.popitem(last=False)
-        return value
+        if known is not None:
+            return known.result()
+        try:
+            made.set_result(make())
+        except BaseException as error:
+            with self._lock:
+                if self._kept.get(key) is made:
+                    del self._kept[key]
+            made.set_exception(error)
+        return made.result()
 
     def where(self, conditions: Sequence[Condition] | None) -> str | None:
         """A filter as the SQL that the store takes."""

@@ -6,12 +6,12 @@ import threading
 from collections import OrderedDict
 from typing import NamedTuple
 
-from embedstore._core.keys import hash_payload
+from embedstore._core.keys import hash_file
 from embedstore.encoders.payloads.faces import is_svg, small_picture
 from embedstore.errors import MissingDependencyError, PayloadError
 from embedstore.serving.own_files import SEEN, OwnFile, own_file
 from embedstore.serving.session import Session
-from embedstore.sources.files import read_file
+from embedstore.sources.files import readable
 
 SIZES = (64, 128, 256, 512, 1024)
 QUALITY = 82
@@ -75,9 +75,10 @@ class Thumbnails:
 def _drawn(file: OwnFile, side: int) -> bytes | None:
     """The picture of a file whose content is still what was embedded."""
     try:
-        payload = read_file(file.path)
-        if hash_payload(payload) != file.digest:
-            return None
-        return small_picture(payload, file.modality, side, quality=QUALITY, max_pixels=MAX_PIXELS)
+        with readable(file.path) as opened:
+            if hash_file(opened) != file.digest:
+                return None
+            opened.seek(0)
+            return small_picture(opened, file.modality, side, quality=QUALITY, max_pixels=MAX_PIXELS)
     except (PayloadError, OSError, MissingDependencyError):
         return None

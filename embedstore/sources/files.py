@@ -44,7 +44,7 @@ def read_file(path: str) -> bytes:
     ------
     PayloadError
     """
-    with _readable(path) as file:
+    with readable(path) as file:
         return file.read()
 
 
@@ -55,7 +55,7 @@ def read_into(path: str, room: memoryview) -> int:
     ------
     PayloadError
     """
-    with _readable(path) as file:
+    with readable(path) as file:
         size = 0
         while size < len(room) and (more := file.readinto(room[size:])):
             size += more
@@ -63,8 +63,8 @@ def read_into(path: str, room: memoryview) -> int:
 
 
 @contextmanager
-def _readable(path: str) -> Iterator[io.FileIO]:
-    """A local file, unbuffered; what the system says against it becomes a `PayloadError`."""
+def readable(path: str) -> Iterator[io.FileIO]:
+    """A local file, unbuffered; what the system says against it, or against reading it, becomes a `PayloadError`."""
     if is_url(path):
         raise PayloadError("read", f"{path} is not a local file; download it first")
     try:

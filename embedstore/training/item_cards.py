@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from embedstore.encoders.payloads.faces import small_picture
 from embedstore.errors import MissingDependencyError, PayloadError
 from embedstore.evaluation.nearest import nearest_items
 from embedstore.reports.data import Mistake
+from embedstore.sources.files import readable
 from embedstore.store import View
 
 __all__ = ["cards", "small_cards"]
@@ -103,9 +103,9 @@ def _plain(
 def _thumbnail(files: Mapping[str, str | None], side: int) -> tuple[bytes | None, str]:
     """What stands for an item, of the first of its files that can still be read, and what that shows."""
     for modality, uri in files.items():
-        if not uri or not Path(uri).is_file():
+        if not uri:
             continue
-        with suppress(OSError, PayloadError, MissingDependencyError):
+        with suppress(PayloadError, MissingDependencyError), readable(uri) as file:
             quality = 80 if side == THUMBNAIL else 70
-            return small_picture(Path(uri).read_bytes(), modality, side, quality=quality), SHOWN[modality]
+            return small_picture(file, modality, side, quality=quality), SHOWN[modality]
     return None, SHOWN["image"]

@@ -69,7 +69,8 @@ def counts() -> dict[str, int]:
 
 @pytest.fixture
 def two() -> Iterator[dict[str, int]]:
-    """Pools of two threads, whatever the machine."""
+    """Pools of two threads, whatever the machine; SciPy has one too, which a fit would load."""
+    pytest.importorskip("scipy.linalg")
     with threadpool_limits(2):
         yield counts()
 
@@ -120,6 +121,25 @@ def test_no_thread_is_left_with_less(two: dict[str, int], monkeypatch: pytest.Mo
         other.start()
         assert entered.wait(10)
     assert counts() == two
+    leave.set()
+    other.join()
+    assert counts() == two
+
+
+def test_a_second_thread_is_heeded(two: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """threadpoolctl 3.8 heeds the first thread that sets a shared pool, as long as that lives."""
+    entered, leave = threading.Event(), threading.Event()
+
+    def holds() -> None:
+        with threads.steady(2), threads.bounded():
+            entered.set()
+            leave.wait(10)
+
+    other = threading.Thread(target=holds)
+    other.start()
+    assert entered.wait(10)
+    with threads.steady(1), threads.bounded():
+        assert set(counts().values()) == {1}
     leave.set()
     other.join()
     assert counts() == two

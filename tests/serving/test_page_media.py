@@ -96,3 +96,11 @@ def test_with_a_token_a_sound_is_fetched_when_it_is_played(browser: Any, address
         card.locator(".player-start").click()
         card.locator("audio[src^='blob:']").wait_for()
         assert sent == ["Bearer a-long-enough-token"]
+
+
+def test_what_is_asked_for_next_can_be_heard(browser: Any, address: str) -> None:
+    marks = '[["%2B",["sound-0"]],["-",["sound-2"]]]'
+    with looking(browser, f"{address}#/teach?space=audio&classes={marks}") as window:
+        start = window.locator(".next .card .card-play").first
+        start.click()
+        until(window, "() => document.querySelector('.next audio')?.currentTime > 0")

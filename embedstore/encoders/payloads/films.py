@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -54,10 +54,15 @@ def frames(payload: bytes, count: int, sampling: str = MIDDLES) -> list[Frame]:
     PayloadError
         It is no video that FFmpeg reads, has no video stream, or no frame that can be decoded.
     """
+    return _frames(io.BytesIO(payload), count, sampling)
+
+
+def _frames(file: IO[bytes], count: int, sampling: str = MIDDLES) -> list[Frame]:
     av = require("av", extra=EXTRA)
     av.logging.set_level(av.logging.PANIC)
+    file.seek(0)
     try:
-        with av.open(io.BytesIO(payload), metadata_errors="ignore") as film:
+        with av.open(file, metadata_errors="ignore") as film:
             if not film.streams.video:
                 raise PayloadError("decode", "is a file without a video stream")
             stream = film.streams.video[0]
@@ -65,9 +70,9 @@ def frames(payload: bytes, count: int, sampling: str = MIDDLES) -> list[Frame]:
             if stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
                 raise PayloadError("decode", f"has frames of more than {MAX_PIXELS:,} pixels")
             if sampling == SCENES:
-                found = _of_scenes(film, stream, payload, count)
+                found = _of_scenes(film, stream, file, count)
             else:
-                found = _sought(film, stream, _middles(film, stream, count)) or _walked(payload, count)
+                found = _sought(film, stream, _middles(film, stream, count)) or _walked(file, count)
     except (av.FFmpegError, ValueError) as error:
         raise PayloadError("decode", f"is no video that FFmpeg reads ({one_line(error, 100)})") from error
     if not found:
@@ -75,27 +80,30 @@ def frames(payload: bytes, count: int, sampling: str = MIDDLES) -> list[Frame]:
     return found
 
 
-def cover(payload: bytes) -> Any:
+def cover(file: IO[bytes]) -> Any:
     """The frame that stands for a film, a PIL image in RGB: the first, unless it is black and a later one is not.
+
+    The file is read where it has to be, and never whole.
 
     Raises
     ------
     PayloadError
         As `frames`.
     """
-    first = next((_upright(frame) for frame in _opened(payload)), None)
+    first = next((_upright(frame) for frame in _opened(file)), None)
     if first is not None and not _black(first):
         return first
-    later = [frame.image for frame in frames(payload, LATER)]
+    later = [frame.image for frame in _frames(file, LATER)]
     return next((image for image in later if not _black(image)), first or later[0])
 
 
-def _opened(payload: bytes) -> Iterator[Any]:
+def _opened(file: IO[bytes]) -> Iterator[Any]:
     """All frames of what may be no film at all: then there are none."""
     av = require("av", extra=EXTRA)
     av.logging.set_level(av.logging.PANIC)
+    file.seek(0)
     try:
-        with av.open(io.BytesIO(payload), metadata_errors="ignore") as film:
+        with av.open(file, metadata_errors="ignore") as film:
             for stream in film.streams.video[:1]:
                 if stream.codec_context.width * stream.codec_context.height <= MAX_PIXELS:
                     yield from film.decode(stream)
@@ -107,17 +115,17 @@ def _black(image: Any) -> bool:
     return bool(image.convert("L").getextrema()[1] < DARK)
 
 
-def _of_scenes(film: Any, stream: Any, payload: bytes, count: int) -> list[Frame]:
+def _of_scenes(film: Any, stream: Any, file: IO[bytes], count: int) -> list[Frame]:
     """The frame at the middle of each of at most `count` scenes, of a film that is decoded from its beginning to its end."""
     times, small = array("d"), array("d")
     changes = Changes()
-    for frame, seconds in _decoded(payload):
+    for frame, seconds in _decoded(file):
         times.append(seconds)
         small.append(changes.to(frame.reformat(SIDE, SIDE, "rgb24", interpolation="AREA").to_ndarray()))
     at = np.frombuffer(times) if times else np.zeros(0)
     wanted = scene_middles(at, np.frombuffer(small) if small else at, count)
     found = _sought(film, stream, [round(time / stream.time_base) for time in wanted]) if _length(film, stream) else []
-    return found or _numbered(payload, np.searchsorted(at, wanted, side="right").astype(int) - 1)
+    return found or _numbered(file, np.searchsorted(at, wanted, side="right").astype(int) - 1)
 
 
 def _middles(film: Any, stream: Any, count: int) -> list[int]:
@@ -161,25 +169,26 @@ def _shown(decoded: Iterator[Any], wanted: int) -> Any:
     return shown
 
 
-def _walked(payload: bytes, count: int) -> list[Frame]:
+def _walked(file: IO[bytes], count: int) -> list[Frame]:
     """The frames at the middle of `count` parts by number, of a film that is decoded twice from its beginning."""
-    total = sum(1 for _ in _decoded(payload))
-    return _numbered(payload, {int((number + 0.5) * total / count) for number in range(min(count, total))})
+    total = sum(1 for _ in _decoded(file))
+    return _numbered(file, {int((number + 0.5) * total / count) for number in range(min(count, total))})
 
 
-def _numbered(payload: bytes, numbers: Iterable[int]) -> list[Frame]:
+def _numbered(file: IO[bytes], numbers: Iterable[int]) -> list[Frame]:
     """The frames of these numbers, of a film that is decoded from its beginning."""
     wanted, found = sorted(set(numbers)), list[Frame]()
-    for number, (frame, seconds) in enumerate(_decoded(payload)):
+    for number, (frame, seconds) in enumerate(_decoded(file)):
         if len(found) < len(wanted) and number == wanted[len(found)]:
             found.append(Frame(_upright(frame), seconds))
     return found
 
 
-def _decoded(payload: bytes) -> Iterator[tuple[Any, float]]:
+def _decoded(file: IO[bytes]) -> Iterator[tuple[Any, float]]:
     """All frames up to one that cannot be decoded, and when each begins to be shown, in seconds after the first."""
     av = require("av", extra=EXTRA)
-    with av.open(io.BytesIO(payload), metadata_errors="ignore") as film:
+    file.seek(0)
+    with av.open(file, metadata_errors="ignore") as film:
         stream = film.streams.video[0]
         rate, first = float(stream.average_rate or stream.guessed_rate or 25), None
         try:

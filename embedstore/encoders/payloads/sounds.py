@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -53,7 +53,7 @@ def decode_sound(payload: bytes, rate: int) -> Samples:
     return samples
 
 
-def peaks(payload: bytes, count: int) -> Samples:
+def peaks(file: IO[bytes], count: int) -> Samples:
     """How loud a sound is in `count` equal parts: the largest magnitude in each (count,), 1 in the loudest; 0 in silence.
 
     Nothing is resampled, and no more than a block of samples is held.
@@ -65,8 +65,8 @@ def peaks(payload: bytes, count: int) -> Samples:
     """
     library = require("soundfile", extra=EXTRA)
     try:
-        with library.SoundFile(io.BytesIO(payload)) as file:
-            steps = [_loudest(np.nan_to_num(np.abs(block), posinf=0.0)) for block in _mono(file)]
+        with library.SoundFile(file) as sound:
+            steps = [_loudest(np.nan_to_num(np.abs(block), posinf=0.0)) for block in _mono(sound)]
     except library.LibsndfileError as error:
         raise _no_sound(error) from error
     every = np.concatenate(steps) if steps else np.zeros(0, np.float32)

@@ -3,7 +3,7 @@
 import { openDetails } from "./details.js";
 import { count, decimal, el, icon, iconButton } from "./dom.js";
 import { face, nameOf } from "./face.js";
-import { player } from "./media.js";
+import { player, soundButton } from "./media.js";
 import { classOf, href, lean, markAs, similarTo, state } from "./state.js";
 
 export const DRAGGED = "application/x-embedstore-id";
@@ -128,10 +128,10 @@ function cardMark(id, teaching) {
   return now.pos.includes(id) ? "pos" : now.neg.includes(id) ? "neg" : "";
 }
 
-/** A small card for a strip: the picture and the buttons that mark it. */
+/** A small card for a strip: the picture, what plays its sound, and the buttons that mark it. */
 export function smallCard(item) {
   const link = el("a", { class: `card-main card-${item.kind}`, href: href(similarTo(item.id)), "aria-label": `Find similar to ${nameOf(item)}`, tabindex: "-1" }, face(item, 128));
   drags(link, item.id);
-  return el("li", { class: "card card-small", data: { id: item.id } }, link,
+  return el("li", { class: "card card-small", data: { id: item.id } }, link, item.media?.includes("audio") ? soundButton(item) : null,
     el("div", { class: "card-row" }, el("span", { class: "card-score", text: decimal(item.score, 2) }), el("span", { class: "card-tools" }, classButtons(item))));
 }

@@ -1,7 +1,7 @@
 // Sounds and films, to be played. Nothing is loaded before somebody wants to hear or see it, and one plays at a time.
 
 import { mediaAddress, mediaBlob, needsToken, thumbnailAddress } from "./api.js";
-import { button, el } from "./dom.js";
+import { button, el, iconButton } from "./dom.js";
 import { nameOf } from "./face.js";
 
 const WORDS = { audio: "Sound", video: "Film" };
@@ -31,6 +31,25 @@ export function player(item, modality) {
       start.textContent = error.message;
     }
   }, { class: "button player-start", tabindex: "-1", "aria-label": `Play the ${WORDS[modality].toLowerCase()}: ${nameOf(item)}` });
+  return start;
+}
+
+/** A button that plays an item's sound, or stops it, where there is no room for more. */
+export function soundButton(item) {
+  let made = null;
+  const start = iconButton("play", `Play the sound: ${nameOf(item)}`, async () => {
+    try {
+      if (!made) {
+        made = el("audio", { src: needsToken() ? await mediaBlob(item.id, "audio") : mediaAddress(item.id, "audio") });
+        start.after(made); // in the page, so that it stops when another one plays
+      }
+      if (made.paused) await made.play();
+      else made.pause();
+    } catch (error) {
+      start.title = error.message;
+      start.disabled = true;
+    }
+  }, { class: "card-play", tabindex: "-1" });
   return start;
 }
 
