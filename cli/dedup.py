@@ -63,15 +63,15 @@ def _print_report(report: DuplicateReport) -> None:
     """The largest clusters, and what was found in all."""
     from . import render
 
-    rows = [_row(found, report.pixels is not None) for found in report.clusters[:SHOWN]]
+    rows = [_row(found, bool(report.pixels)) for found in report.clusters[:SHOWN]]
     if rows:
-        furthest = ["lowest cosine"] if report.pixels is None else ["largest difference", "lowest cosine"]
+        furthest = ["largest difference", "lowest cosine"] if report.pixels else ["lowest cosine"]
         numeric = ["exact", "near", *furthest]
         render.print_table(["keep", *numeric, "duplicates"], rows, numeric=numeric)
     if len(report.clusters) > SHOWN:
         render.say(f"  … {counted(len(report.clusters), 'cluster')} in all")
     kinds = f"{report.counts['exact']:,} exact"
-    if report.pixels is not None:
+    if report.pixels:
         kinds += f", {report.counts['near']:,} near by {report.by}"
     elif report.threshold is not None:
         kinds += f", {report.counts['near']:,} near at cosine {report.threshold:g} or more"

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from embedstore._core.column_types import declared
 from embedstore._core.keys import hash_strings
 from embedstore._version import __version__
-from embedstore.encoders.names import EncoderName
+from embedstore.encoders.names import FRAMES, EncoderName, inner_name
 from embedstore.encoders.trust import absolute_name
 from embedstore.errors import DuplicateIdError, SourceError, UsageError
 from embedstore.ingest.import_options import ImportOptions
@@ -32,8 +32,8 @@ from embedstore.store.writer import StoreWriter
 
 __all__ = ["ImportReport", "import_vectors"]
 
-TWO_TOWERS = ("openclip",)
-"""Encoder families whose images and texts can be compared, which a name alone tells."""
+TWO_TOWERS = ("openclip", "clap")
+"""Encoder families whose images or sounds can be compared with texts, which a name alone tells."""
 
 
 def import_vectors(
@@ -180,9 +180,7 @@ def _specs(matrices: Mapping[str, tuple[str, Matrix]], store: StoreReader, optio
         named = encoder or (before.name if before is not None and before.family != UNNAMED else None)
         full = EncoderName.spelled_out(named or "")
         family, _, model = full.partition(":")
-        aligned = None
-        if len(matrices) > 1 or family in TWO_TOWERS:
-            aligned = f"declared:{full or '+'.join(matrices)}"
+        aligned = f"declared:{full or '+'.join(matrices)}" if len(matrices) > 1 else _alignment(full)
         specs[name] = EncoderSpec(
             name=named or "unnamed",
             family=family or UNNAMED,
@@ -195,6 +193,14 @@ def _specs(matrices: Mapping[str, tuple[str, Matrix]], store: StoreReader, optio
             declared=True,
         )
     return specs
+
+
+def _alignment(encoder: str) -> str | None:
+    """The spaces that vectors of `encoder`, spelled out, can be compared with; None where its name does not tell."""
+    if (inner := inner_name(encoder)) is not None:
+        images = EncoderName.spelled_out(inner)
+        return _alignment(images) or f"{FRAMES}declared:{images}"
+    return f"declared:{encoder}" if encoder.partition(":")[0] in TWO_TOWERS else None
 
 
 def _space(writer: StoreWriter, name: str, spec: EncoderSpec, dtype: str | None, source: str) -> Space:

@@ -213,10 +213,8 @@ class Resolver:
         what = ", ".join(f"{s.name!r} ({s.spec.name}, {s.spec.modality} only)" for s in spaces)
         ways = ["--id ID of an item like it"]
         encodable = {s.spec.modality for s in spaces if s.spec.family != UNNAMED}
-        if "image" in encodable:
-            ways.insert(0, "--image FILE")
-        elif "text" in encodable:
-            ways.insert(0, "--text WORDS")
+        options = {"image": "--image FILE", "text": "--text WORDS", "audio": "--audio FILE", "video": "--video FILE"}
+        ways = [way for kind, way in options.items() if kind in encodable][:1] + ways
         others = [s.name for s in self.spaces.values() if s.spec.modality == modality or self.crosses(s, modality)]
         if made := [name for name in self.alignments(modality) if wanted and name.endswith(f".{wanted}")]:
             ways += [f"--space {name}" for name in made]

@@ -6,13 +6,12 @@ import io
 import struct
 import subprocess
 import sys
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from test_sounds import sound, wave
+from media import film, sound, wave
 
 import embedstore as es
 from embedstore.encoders import load_encoder
@@ -23,23 +22,6 @@ from embedstore.errors import PayloadError, UsageError
 from embedstore.sources import MemorySource
 
 av = pytest.importorskip("av")
-
-
-def film(times: list[int], *, size: tuple[int, int] = (64, 48), kind: str = "mp4", gap: int = 12) -> bytes:
-    """A grey film whose frame at time t (in 1/25 s) has the level 10 · its number; a key frame every `gap` frames."""
-    out = io.BytesIO()
-    with av.open(out, "w", format=kind) as container:
-        stream = container.add_stream("mpeg4", rate=25)
-        stream.width, stream.height, stream.pix_fmt, stream.gop_size = *size, "yuv420p", gap
-        stream.codec_context.time_base = Fraction(1, 25)
-        for number, time in enumerate(times):
-            pixels = np.full((size[1], size[0], 3), min(255, 10 * number), np.uint8)
-            pixels[: size[1] // 4] = 255 - pixels[: size[1] // 4]  # the top is told from the bottom
-            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-            frame.pts, frame.time_base = time, Fraction(1, 25)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return out.getvalue()
 
 
 def scenes_of(lengths: list[int], *, kind: str = "mp4", flicker: bool = False, seed: int = 0) -> bytes:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from media import film, sound, track, wave
 
 import embedstore as es
 from embedstore.encoders import load_encoder
@@ -17,16 +17,6 @@ from embedstore.errors import PayloadError, UsageError
 from embedstore.sources import MemorySource
 
 sf = pytest.importorskip("soundfile")
-
-
-def wave(seconds: float, rate: int = 16_000, hertz: float = 440.0) -> Any:
-    return 0.5 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)
-
-
-def sound(samples: Any, rate: int = 16_000, kind: str = "WAV", subtype: str | None = None) -> bytes:
-    out = io.BytesIO()
-    sf.write(out, samples, rate, format=kind, subtype=subtype)
-    return out.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -84,26 +74,6 @@ def test_what_is_no_sound_is_one_failure(logmel: Any, payload: bytes, said: str 
         logmel.prepare(payload)
 
 
-def track(samples: Any, kind: str, *, codec: str = "aac", layout: str = "mono", film: bool = False) -> bytes:
-    """A file that libsndfile does not read, with a sound track and maybe a picture."""
-    av = pytest.importorskip("av")
-    out = io.BytesIO()
-    with av.open(out, "w", format=kind) as container:
-        stream = container.add_stream(codec, rate=44_100, layout=layout)
-        if film:
-            shown = container.add_stream("mpeg4", rate=25)
-            shown.width = shown.height = 32
-            shown.pix_fmt = "yuv420p"
-            container.mux(shown.encode(av.VideoFrame(32, 32, "yuv420p")))
-            container.mux(shown.encode())
-        planes = np.asarray(np.atleast_2d(samples), np.float32)
-        frame = av.AudioFrame.from_ndarray(planes, format="fltp", layout=layout)
-        frame.rate = 44_100
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return out.getvalue()
-
-
 @pytest.mark.parametrize(
     ("kind", "how"),
     [("ipod", {}), ("adts", {}), ("matroska", {}), ("mp4", {"film": True}), ("ac3", {"codec": "ac3"})],
@@ -141,8 +111,6 @@ def test_without_pyav_such_a_sound_is_a_failure_that_names_the_extra(monkeypatch
 
 
 def test_a_film_without_a_sound_is_no_sound(monkeypatch: pytest.MonkeyPatch) -> None:
-    from test_films import film
-
     with pytest.raises(PayloadError, match=r"no sound that libsndfile reads.*no sound track"):
         decode_sound(film([0, 1]), 16_000)
     from embedstore.encoders.payloads import sounds

@@ -15,11 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from helpers import killed_write, run, write_csv
+from media import film
 
 import embedstore as es
 from embedstore._core.keys import hash_rows
-from embedstore.encoders import ENCODERS
+from embedstore.encoders import ENCODERS, load_encoder
 from embedstore.encoders.hash import HashEncoder
+from embedstore.encoders.payloads.films import frames
 from embedstore.errors import DuplicateIdError, FingerprintError, PayloadError, SourceError, UsageError
 from embedstore.ingest import importer
 from embedstore.ingest.pack import Packed, pack
@@ -312,6 +314,59 @@ def test_a_text_finds_imported_images(tmp_path: Path) -> None:
     found = es.search(tmp_path / "s", text="a house", k=2)
     assert (found.space, found.results[0].id) == ("image", "11")
     assert "declared to be of 'openclip:two'" in str(found.note)
+
+
+@pytest.fixture
+def sound_and_words() -> Iterator[None]:
+    """A CLAP model, as far as a name tells."""
+
+    class Towers(HashEncoder):
+        def __init__(self, modality: str) -> None:
+            super().__init__(DIM, modality)
+            self.spec = EncoderSpec("clap:two", "clap", "two", "none", modality, DIM, alignment="two")
+
+    kept = ENCODERS._extra.get("clap")
+    ENCODERS.register("clap", lambda request: Towers(request.modality))
+    yield
+    del ENCODERS._extra["clap"]
+    if kept is not None:
+        ENCODERS._extra["clap"] = kept
+
+
+@pytest.mark.usefixtures("sound_and_words")
+def test_words_and_sounds_find_imported_sounds(tmp_path: Path) -> None:
+    vectors = made()
+    vectors[11] = HashEncoder(DIM, "text").encode([b"a dog barks"])[0]
+    es.import_vectors(vectors, tmp_path / "s", modality="audio", encoder="clap:two")
+    assert es.search(tmp_path / "s", text="a dog barks", k=1).results[0].id == "11"
+    (tmp_path / "bark").write_bytes(b"a dog barks")
+    assert es.search(tmp_path / "s", audio=tmp_path / "bark", k=1).results[0].id == "11"
+
+
+def test_pictures_and_films_find_imported_films(tmp_path: Path) -> None:
+    payload = film([0])
+    encoder = load_encoder("frames:1:hash:16", "video")
+    vectors = np.random.default_rng(0).normal(size=(9, 16)).astype(np.float32)
+    vectors[5] = encoder.encode([encoder.prepare(payload)])[0]
+    es.import_vectors(vectors, tmp_path / "s", modality="video", encoder="frames:1:hash:16")
+    (tmp_path / "film").write_bytes(payload)
+    assert es.search(tmp_path / "s", video=tmp_path / "film", k=1).results[0].id == "5"
+    ((image, _),) = frames(payload, 1)
+    image.save(tmp_path / "frame.bmp")
+    found = es.search(tmp_path / "s", image=tmp_path / "frame.bmp", k=1)
+    assert (found.results[0].id, round(found.results[0].score, 3)) == ("5", 1.0)
+    with pytest.raises(UsageError, match=r"A text cannot be compared with space 'video'.*--video FILE"):
+        es.search(tmp_path / "s", text="a film")
+    again = es.import_vectors(vectors, tmp_path / "s", modality="video", encoder="frames:1:hash:16")
+    assert (again.spaces["video"].imported, again.spaces["video"].unchanged) == (0, 9)
+
+
+def test_films_share_an_alignment_with_the_images_of_two_towers(tmp_path: Path) -> None:
+    for modality, encoder in (("image", "openclip:two"), ("video", "frames:4:openclip:two"), ("audio", "logmel")):
+        es.import_vectors(made(), tmp_path / "s", modality=modality, encoder=encoder)
+    spaces = es.Store.open(tmp_path / "s").spaces
+    assert spaces["image"].spec.alignment == spaces["video"].spec.alignment == "declared:openclip:two"
+    assert spaces["audio"].spec.alignment is None
 
 
 def test_a_further_space_is_joined_by_id(store: es.Store) -> None:

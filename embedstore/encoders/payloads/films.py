@@ -74,10 +74,15 @@ def _frames(file: IO[bytes], count: int, sampling: str = MIDDLES) -> list[Frame]
             else:
                 found = _sought(film, stream, _middles(film, stream, count)) or _walked(file, count)
     except (av.FFmpegError, ValueError) as error:
-        raise PayloadError("decode", f"is no video that FFmpeg reads ({one_line(error, 100)})") from error
+        raise PayloadError("decode", f"is no video that FFmpeg reads ({said(error)})") from error
     if not found:
         raise PayloadError("decode", "is a video without a frame that can be decoded")
     return found
+
+
+def said(error: Exception) -> str:
+    """What PyAV says against a file, in a few words."""
+    return one_line(getattr(error, "strerror", None) or str(error), 100)
 
 
 def cover(file: IO[bytes]) -> Any:

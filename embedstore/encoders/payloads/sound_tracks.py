@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embedstore.encoders.payloads.films import EXTRA
+from embedstore.encoders.payloads.films import EXTRA, said
 from embedstore.errors import MissingDependencyError, PayloadError, one_line
 from embedstore.registry import require
 
@@ -59,7 +59,7 @@ def sound_track(payload: bytes, refused: str) -> Iterator[tuple[int, Iterator[Sa
                 ),
             )
     except (av.FFmpegError, ValueError) as error:
-        raise PayloadError("decode", f"{refused}, and FFmpeg does not read it: {one_line(error, 100)}") from error
+        raise PayloadError("decode", f"{refused}, and FFmpeg does not read it ({said(error)})") from error
 
 
 def _decoded(file: Any, stream: Any) -> Iterator[Any]:
