@@ -197,7 +197,7 @@ def train(
     Parameters
     ----------
     store : Store, path, or View
-        A view brings its own target, inputs, groups and selection.
+        A view brings its own target, inputs, groups and selection; others beside it are refused.
     target : str or sequence of str
         Metadata column with the labels; items where it is null are left out. Several columns, as a list or with commas between
         them, are several targets, each a class or a number: an item that lacks one counts for the others.
