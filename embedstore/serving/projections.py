@@ -48,7 +48,7 @@ def pca(vectors: Array) -> Float:
 
 
 def _directions(x: Float) -> Float:
-    """The two directions (dim, 2) in which the rows of x (m, dim) vary most, by subspace iteration; of one number, zeros second."""
+    """The two directions (dim, 2) in which the rows of x (m, dim) vary most, by subspace iteration; of one number, zeros."""
     basis = np.random.default_rng(SEED).standard_normal((x.shape[1], min(WIDTH, x.shape[1]))).astype(np.float32)
     for _ in range(ROUNDS):
         basis, _ = np.linalg.qr(x.T @ (x @ basis))
