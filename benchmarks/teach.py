@@ -1,18 +1,20 @@
-"""How many marks does it take to teach a class? Marks that the server asks for beside marks at random, and how soon it answers.
+"""How many marks does it take to teach a class? Marks that the server asks for beside others, and how soon it answers.
 
     python -m benchmarks.teach clipart.store label --spaces image,text
     python -m benchmarks.teach large.store --round-trip
 
-Each draw begins with one item of the class and one of another. Then some are marked at a time: what the head is least sure
-of, or some at random. Counted are the marks until the average precision over all unmarked items passes 0.8. ``--round-trip``
-measures from a mark to the grid: request, fit, ranking of every item, fifty results with their metadata, and JSON.
+In each draw half of the items, at random, may be marked, and the average precision is that of the others: among what is left
+to mark it would fall with every item that is easily found. It begins with one item of the class and one of another; then eight
+are marked at a time: those that the server asks for, those that the head is least sure of, or some at random.
+``--round-trip`` measures from a mark to the grid: request, fit, ranking of every item, fifty results with their metadata, and
+JSON.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +24,47 @@ from starlette.testclient import TestClient
 
 import embedstore as es
 from embedstore.evaluation.bootstrap import Bootstrap
+from embedstore.evaluation.selection import graded, margin, uncertain
 from embedstore.serving.app import create_app
 from embedstore.serving.session import Session
 from embedstore.serving.teach import Marks, lesson, probabilities
 
-AIM, MOST = 0.8, 400
-WAYS = ("uncertain next", "at random")
+AIM = 0.8
+AT = (2, 10, 18, 26, 34, 50, 66, 98, 130)
+"""Marks of which a head is fitted; those between two are asked for at once: first eight, as the page does."""
+FIRST_SEED = 1000
+"""Draws below it served to find out what to ask for."""
+
+
+def asked_next(found: Any, n: int, rng: np.random.Generator) -> Any:
+    return graded(margin(found), n, int(rng.integers(2**31)))
+
+
+def least_certain(found: Any, n: int, rng: np.random.Generator) -> Any:
+    return uncertain(found, n)[0]
+
+
+def at_random(found: Any, n: int, rng: np.random.Generator) -> Any:
+    return rng.choice(len(found), n, replace=False)
+
+
+WAYS: dict[str, Callable[[Any, int, np.random.Generator], Any]] = {
+    "asked for": asked_next,
+    "least certain": least_certain,
+    "at random": at_random,
+}
+"""`n` positions among items with probabilities (m, 2), to be marked next."""
+PLAIN = "at random"
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """Mean marks by way, or milliseconds of a round trip."""
+    """The average precision of the last marks by way, or milliseconds of a round trip."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("store", type=Path)
     parser.add_argument("target", nargs="?", default="label")
     parser.add_argument("--spaces", default="")
     parser.add_argument("--classes", type=int, default=10)
     parser.add_argument("--draws", type=int, default=20)
-    parser.add_argument("--every", type=int, default=5, help="Marks between two fits.")
     parser.add_argument("--round-trip", action="store_true")
     parser.add_argument("--tiny", action="store_true")
     given = parser.parse_args(argv)
@@ -46,48 +72,64 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     if given.round_trip:
         return round_trip(given.store, spaces, 5 if given.tiny else 30)
     draws, classes = (1, 2) if given.tiny else (given.draws, given.classes)
-    return taught(given.store, given.target, spaces, classes, draws, given.every, 20 if given.tiny else MOST)
+    return taught(given.store, given.target, spaces, classes, draws, AT[:2] if given.tiny else AT)
 
 
-def taught(path: Path, target: str, spaces: list[str], classes: int, draws: int, every: int, most: int) -> dict[str, Any]:
+def taught(path: Path, target: str, spaces: list[str], classes: int, draws: int, steps: Sequence[int]) -> dict[str, Any]:
     session = Session(es.Store.open(path))
     spaces = session.stored(spaces)
     has = np.all([session.store.space(name).has(session.rows) for name in spaces], axis=0)
     labels = np.asarray([str(value) for value in session.column(target).to_pylist()])
     names, counts = np.unique(labels[has], return_counts=True)
     chosen = names[np.argsort(-counts, kind="stable")][:classes]
-    marks: dict[str, list[list[float]]] = {way: [] for way in WAYS}
+    most = steps[-1]
+    precision = {way: np.empty((classes, draws, len(steps))) for way in WAYS}
+    print(f"Marks until average precision passes {AIM} (at most {most}):\n")
     print(f"| class | items | {' | '.join(WAYS)} |\n|---|---|{'---|' * len(WAYS)}")
-    for name in chosen:
+    for i, name in enumerate(chosen):
         for way in WAYS:
-            drawn = [draw(session, spaces, labels == name, has, way, seed, every, most) for seed in range(draws)]
-            marks[way].append([float(one) for one in drawn])
-        shown = " | ".join(f"{np.mean(marks[way][-1]):.0f}" for way in WAYS)
-        print(f"| {name} | {int((labels == name).sum())} | {shown} |", flush=True)
-    means = {way: np.mean(marks[way], axis=0) for way in WAYS}  # over classes, for each draw
-    resamples = Bootstrap.of(draws)
-    for way in WAYS:
-        print(f"{way}: {resamples.mean(means[way])} marks (at most {most} were tried)")
-    print(f"fewer by asking: {resamples.mean(means[WAYS[1]] - means[WAYS[0]])}")
-    return {way: float(means[way].mean()) for way in WAYS}
+            for seed in range(draws):
+                precision[way][i, seed] = draw(session, spaces, labels == name, has, way, FIRST_SEED + seed, steps)
+        until = " | ".join(f"{_until(precision[way][i], steps).mean():.0f}" for way in WAYS)
+        print(f"| {name} | {int((labels == name).sum())} | {until} |", flush=True)
+    resamples = Bootstrap.of(draws)  # means over classes, of each draw
+    until_aim = {way: _until(found, steps).mean(axis=0) for way, found in precision.items()}
+    print(f"| mean | | {' | '.join(str(resamples.mean(marks)) for marks in until_aim.values())} |")
+    print("| fewer than at random | | " + " | ".join(str(resamples.mean(until_aim[PLAIN] - own)) for own in until_aim.values()))
+    print(f"\nAverage precision of items that cannot be marked:\n\n| marks | {' | '.join(map(str, steps))} |")
+    print(f"|---|{'---|' * len(steps)}")
+    for way, found in precision.items():
+        print(f"| {way} | {' | '.join(f'{mean:.3f}' for mean in found.mean(axis=(0, 1)))} |")
+    for way in [way for way in WAYS if way != PLAIN]:
+        gains = (precision[way] - precision[PLAIN]).mean(axis=0)
+        print(f"| {way}, over random | {' | '.join(str(resamples.mean(gain)) for gain in gains.T)} |")
+    return {way: float(found[:, :, -1].mean()) for way, found in precision.items()}
 
 
-def draw(session: Session, spaces: list[str], true: Any, has: Any, way: str, seed: int, every: int, most: int) -> int:
-    """Marks until the average precision passes the aim."""
+def _until(precision: Any, steps: Sequence[int]) -> Any:
+    """Marks (…) at which the average precision (…, steps) passes the aim first; the last where it never does."""
+    passed = precision > AIM
+    return np.where(passed.any(axis=-1), np.asarray(steps)[passed.argmax(axis=-1)], steps[-1])
+
+
+def draw(session: Session, spaces: list[str], true: Any, has: Any, way: str, seed: int, steps: Sequence[int]) -> list[float]:
+    """The average precision of items that cannot be marked, by the number of marks."""
     rng = np.random.default_rng(seed)
-    marked = [int(rng.choice(np.flatnonzero(true & has))), int(rng.choice(np.flatnonzero(~true & has)))]
-    while len(marked) < most:
+    pool = has & (rng.permutation(len(has)) % 2 == 0)
+    judged = has & ~pool
+    marked = [int(rng.choice(np.flatnonzero(true & pool))), int(rng.choice(np.flatnonzero(~true & pool)))]
+    precision = []
+    for marks in (*steps[1:], 0):
         at = np.asarray(marked)
         learned = lesson(session, Marks(session.rows[at], (~true[at]).astype(np.int64), ("+", "-"), tuple(spaces)))
         found = probabilities(session, learned)
-        left = has.copy()
+        precision.append(float(average_precision_score(true[judged], found[judged, 0])))
+        left = pool.copy()
         left[at] = False
-        if average_precision_score(true[left], found[left, 0]) > AIM:
-            return len(marked)
         candidates = np.flatnonzero(left)
-        unsure = candidates[np.argsort(np.abs(found[candidates, 0] - found[candidates, 1]), kind="stable")[:every]]
-        marked += (unsure if way == WAYS[0] else rng.choice(candidates, every, replace=False)).tolist()
-    return most
+        if marks:
+            marked += candidates[WAYS[way](found[candidates], marks - len(marked), rng)].tolist()
+    return precision
 
 
 def round_trip(path: Path, spaces: list[str], marks: int) -> dict[str, Any]:

@@ -103,7 +103,7 @@ def test_serve(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_teach(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     telling_store(tmp_path / "s.store")
-    assert teach.main([str(tmp_path / "s.store"), "--tiny"]).keys() == {"uncertain next", "at random"}
+    assert teach.main([str(tmp_path / "s.store"), "--tiny"]).keys() == {"asked for", "least certain", "at random"}
     assert teach.main([str(tmp_path / "s.store"), "--tiny", "--round-trip"])["median"] > 0
     assert "from a mark to the grid" in capsys.readouterr().out
 

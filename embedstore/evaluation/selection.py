@@ -108,6 +108,20 @@ def margin(probabilities: Array) -> Float:
     return np.asarray(top[:, 1] - top[:, 0], np.float64)
 
 
+def graded(margins: Array, n: int, seed: int) -> Positions:
+    """`n` of items with these `margins` (m,) at random: one of rank r by its margin with a probability in proportion to 1 / r.
+
+    About half of them are the `n²` least certain ones or so, the others come from everywhere: a head that was only ever told of
+    what it doubts does not learn what it takes for granted.
+    """
+    if not len(margins):
+        return np.empty(0, np.int64)
+    order = np.argsort(margins, kind="stable")
+    share = 1 / np.arange(1, len(order) + 1)
+    drawn = np.random.default_rng(seed).choice(len(order), min(n, len(order)), replace=False, p=share / share.sum())
+    return order[drawn].astype(np.int64)
+
+
 def balanced(probabilities: Array, n: int, counts: Array) -> tuple[Positions, Float]:
     """`n` of (m, c), each of the class that has the fewest items by then, of those the likeliest to be of it.
 

@@ -20,16 +20,16 @@ class Tried:
     params : mapping of parameter to value
         Empty where the head chooses them itself.
     value : float or None
-        Its score; None where no head could be fitted with these parameters.
-    best : float
-        The best score so far.
+        Its score; None where no head could be fitted with these parameters, or where its score is no finite number.
+    best : float or None
+        The best score so far; None where there is none yet.
     seconds : float
     """
 
     number: int
     params: Mapping[str, Any]
     value: float | None
-    best: float
+    best: float | None
     seconds: float
 
 
@@ -84,7 +84,7 @@ class Tuned:
         return [
             *([f"{where}: {self.note}"] if self.note else []),
             *([f"{where} went on after {self.before} trials of an earlier run"] if self.before else []),
-            *([f"{where}: no head could be fitted with the parameters of {failed} trials"] if failed else []),
+            *([f"{where}: no head could be fitted, or scored, with the parameters of {failed} trials"] if failed else []),
             *([f"{where}: the grid has {len(self.trials)} points, all of which were tried"] if self._fewer else []),
         ]
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from embedstore._core.atomic_files import fsync_path
+from embedstore._core.result_files import writing
 from embedstore.exporting.arrow_tables import metadata_table, read_parquet, write_parquet
-from embedstore.exporting.base import ID, Array, Items, Mask, Slice, VectorColumn
+from embedstore.exporting.base import ID, Array, Items, Mask, Plan, Slice, VectorColumn
 from embedstore.exporting.export_folder import FolderExporter
 from embedstore.exporting.npy_files import make_room, put_rows, rows_of, with_nan, without_nan
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 STAGING = ".unfinished"
+PLACING = ".complete"
+"""What `STAGING` is called while its files are put in their places: whatever is left of it belongs there."""
 
 
 class NpyExporter(FolderExporter):
@@ -43,13 +46,21 @@ class NpyExporter(FolderExporter):
 
     _writing = False
 
+    def open(self, plan: Plan) -> None:
+        super().open(plan)
+        with writing(self.folder):
+            if (self.folder / PLACING).is_dir():  # a kill came between two moves
+                self._place()
+                self._was_complete = True
+
     def begin(self, items: Items, digests: Sequence[str], done: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Arrays have one length: where anything changed they are written anew, beside what is there."""
         same = self._was_complete and len(done) == len(digests) and self._lie_in(self.folder, len(items))
         if same and all(self._stands(i, digest) for i, digest in enumerate(digests)):
             return done
         self._writing = True
-        if not self._was_complete and self._lie_in(self._staging, len(items)):
+        whole = (self._staging / "metadata").is_dir() and self._lie_in(self._staging, len(items))
+        if not self._was_complete and whole:
             return done
         shutil.rmtree(self._staging, ignore_errors=True)
         (self._staging / "metadata").mkdir(parents=True)
@@ -77,12 +88,21 @@ class NpyExporter(FolderExporter):
     def finish(self) -> None:
         if not self._writing:
             return
-        shutil.rmtree(self.folder / "metadata", ignore_errors=True)
-        for name in ("metadata", *(column.column for column in self._plan.vectors)):
-            os.replace(self._staging / name, self.folder / name)
-        self._staging.rmdir()
+        os.rename(self._staging, self.folder / PLACING)
         fsync_path(self.folder)
+        self._place()
         self._writing = False
+
+    def _place(self) -> None:
+        """Move what `PLACING` holds over what is there from before, and as often as it takes."""
+        placing = self.folder / PLACING
+        for name in ("metadata", *(column.column for column in self._plan.vectors)):
+            if os.path.lexists(placing / name):
+                if name == "metadata":
+                    shutil.rmtree(self.folder / name, ignore_errors=True)
+                os.replace(placing / name, self.folder / name)
+        placing.rmdir()
+        fsync_path(self.folder)
 
     def read(self, number: int, *, vectors: bool = True) -> tuple[pa.Table, dict[str, tuple[Array, Mask]]]:
         table = read_parquet(self.folder / self.files(number)[0], None if vectors else [ID])

@@ -18,7 +18,7 @@ from embedstore._core.encoding import check_encoding, encoding
 from embedstore._core.result_files import distinct
 from embedstore.errors import HeadError
 from embedstore.heads.base import as_labels
-from embedstore.heads.io import OUT_OF_FOLD, read_files
+from embedstore.heads.io import out_of_fold_file, read_files
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -133,8 +133,10 @@ class OutOfFold:
         )
 
 
-def load_out_of_fold(folder: Path) -> OutOfFold:
-    """The out-of-fold predictions of the head in `folder`, compared with their digest.
+def load_out_of_fold(folder: Path, part: int | None = None) -> OutOfFold:
+    """The out-of-fold predictions of the head in `folder`, of its only target or of that at position `part`.
+
+    They are compared with their digest.
 
     Raises
     ------
@@ -142,10 +144,13 @@ def load_out_of_fold(folder: Path) -> OutOfFold:
         It keeps none.
     CorruptStoreError
     """
-    found = read_files(folder, [OUT_OF_FOLD]).get(OUT_OF_FOLD)
-    if found is None:
-        raise HeadError(
-            f"Head {folder.name!r} keeps no out-of-fold predictions: it was trained without them (--out-of-fold 0), before "
-            "they were kept, or for several targets or labels, of which none are kept. Train one of one target: --replace."
-        )
-    return OutOfFold.from_parquet(found, f"{OUT_OF_FOLD} of head {folder.name!r}")
+    name = out_of_fold_file(part)
+    held = read_files(folder, [name, out_of_fold_file(0)])
+    if name in held:
+        return OutOfFold.from_parquet(held[name], f"{name} of head {folder.name!r}")
+    if held and part is None:
+        raise HeadError(f"Head {folder.name!r} has several targets, and keeps out-of-fold predictions of each: name one.")
+    raise HeadError(
+        f"Head {folder.name!r} keeps no out-of-fold predictions: it was trained without them (--out-of-fold 0), before "
+        "they were kept, or for several labels an item, of which none are kept. Train it again: --replace."
+    )

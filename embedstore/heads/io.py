@@ -37,6 +37,7 @@ HEAD = "head.json"
 WEIGHTS = "weights.safetensors"
 SPLIT = "split.parquet"
 OUT_OF_FOLD = "out-of-fold.parquet"
+"""Of one target; of several see `out_of_fold_file`."""
 TUNING = "tuning.jsonl"
 """The journal of tuning, which a later run goes on with: ``head.json`` does not name it, and saving a head leaves it alone."""
 PAGE = "report.html"
@@ -74,6 +75,11 @@ class HeadRecord:
     report: Mapping[str, Any] = field(default_factory=dict)
     columns: ColumnEncoder | None = None
     split: bytes | None = field(default=None, repr=False)
+
+
+def out_of_fold_file(part: int | None = None) -> str:
+    """What the file of out-of-fold predictions is called: of the only target, or of that at position `part`."""
+    return OUT_OF_FOLD if part is None else OUT_OF_FOLD.replace(".", f".{part}.")
 
 
 def save_head(
@@ -177,9 +183,9 @@ def read_generation(
         document = open_sealed(document, "embedstore-head", str(folder / HEAD), _again(document))
         try:
             accept(folder, document)
-            return restore(
-                folder, document, _contents(folder, document, named_files(document, folder / HEAD).keys() - {OUT_OF_FOLD})
-            )
+            roles = named_files(document, folder / HEAD)
+            small = [role for role in roles if not role.startswith(OUT_OF_FOLD.partition(".")[0])]
+            return restore(folder, document, _contents(folder, document, small))
         except (EmbedstoreError, OSError):
             raise
         except Exception as error:  # whatever a library says of values that no head has

@@ -136,7 +136,7 @@ class TeachRequest(Strict):
     filter: Filter | None = None
     k: Count = 50
     offset: Offset = 0
-    uncertain: Annotated[int, Field(ge=0, le=100)] = 0
+    uncertain: Annotated[int, Field(ge=0, le=100, description="How many items to mark next are named.")] = 0
 
 
 class SaveRequest(Strict):

@@ -48,12 +48,14 @@ def pca(vectors: Array) -> Float:
 
 
 def _directions(x: Float) -> Float:
-    """The two directions (dim, 2) in which the rows of x (m, dim) vary most, by subspace iteration."""
+    """The two directions (dim, 2) in which the rows of x (m, dim) vary most, by subspace iteration; of one number, zeros."""
     basis = np.random.default_rng(SEED).standard_normal((x.shape[1], min(WIDTH, x.shape[1]))).astype(np.float32)
     for _ in range(ROUNDS):
         basis, _ = np.linalg.qr(x.T @ (x @ basis))
     _, _, turned = np.linalg.svd(x @ basis, full_matrices=False)
-    return np.asarray(basis @ turned[:2].T, np.float32)
+    axes = np.zeros((x.shape[1], 2), np.float32)
+    axes[:, : len(turned)] = basis @ turned[:2].T
+    return axes
 
 
 def umap(vectors: Array, neighbours: Neighbours) -> Float:

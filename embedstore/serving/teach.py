@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.errors import HeadError, UsageError, next_step, reason_of
-from embedstore.evaluation.selection import margin
+from embedstore.evaluation.selection import graded, margin
 from embedstore.heads.base import Data, log_softmax
 from embedstore.heads.io import SPLIT, HeadRecord, save_head, split_file
 from embedstore.heads.taught import Taught, fit_taught, usual
@@ -175,7 +175,7 @@ def _matrix(session: Session, name: str) -> tuple[Float, Mask]:
 
 
 class Ranked(NamedTuple):
-    """Items by the probability of a class, and those that a head is least sure of."""
+    """Items by the probability of a class, and those to mark next."""
 
     rows: Rows
     probability: npt.NDArray[np.float64]
@@ -184,7 +184,7 @@ class Ranked(NamedTuple):
 
 
 def ranked(session: Session, learned: Lesson, *, last: int, by: str | None, where: str | None, uncertain: int) -> Ranked:
-    """The first `last` matching items by the probability of a class, and the unmarked ones that the head is least sure of.
+    """The first `last` matching items by the probability of a class, and unmarked ones to mark next (`selection.graded`).
 
     Parameters
     ----------
@@ -207,9 +207,9 @@ def ranked(session: Session, learned: Lesson, *, last: int, by: str | None, wher
         usable = usable & np.isin(rows, session.matching(where), assume_unique=True)
     wanted = likely[:, marks.classes.index(by)]
     order = _first(np.where(usable, wanted, -1.0), min(last, int(usable.sum())))
-    unmarked = usable & ~np.isin(rows, marks.rows)
-    unsure = _first(np.where(unmarked, -margin(likely), -2.0), min(uncertain, int(unmarked.sum())))
-    return Ranked(rows[order], wanted[order], rows[unsure], wanted[unsure])
+    unmarked = np.flatnonzero(usable & ~np.isin(rows, marks.rows))
+    asked = unmarked[graded(margin(likely[unmarked]), uncertain, seed=len(marks.rows))]
+    return Ranked(rows[order], wanted[order], rows[asked], wanted[asked])
 
 
 def _usable(session: Session, spaces: Sequence[str]) -> Mask:

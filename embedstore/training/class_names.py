@@ -13,12 +13,12 @@ from embedstore._core.column_types import as_text
 from embedstore._core.metadata_features import METADATA
 from embedstore._core.unit import unit_rows
 from embedstore.errors import UsageError
-from embedstore.heads.base import as_labels
+from embedstore.heads.base import Head, as_labels
 from embedstore.heads.class_texts import ClassTexts, TextSide
 from embedstore.heads.io import HeadRecord
-from embedstore.heads.prompted import ZeroShotHead
+from embedstore.heads.prompted import PromptedHead, ZeroShotHead
 from embedstore.registry import PROMPTED
-from embedstore.retrieval.aligned_spaces import ProjectedSpace, SearchableSpace, query_space, skipped_aligners
+from embedstore.retrieval.aligned_spaces import ProjectedSpace, SearchableSpace, query_space, skipped_aligners, spaces_of
 from embedstore.retrieval.queries import Resolver
 from embedstore.store import Store, View
 from embedstore.training.tasks.base import CLASSES, Task
@@ -31,6 +31,7 @@ __all__ = [
     "check_templates",
     "class_texts",
     "known_pairs",
+    "pairs_behind",
     "texts_for_head",
     "zero_shot",
 ]
@@ -111,6 +112,25 @@ def known_pairs(store: Store, inputs: Sequence[str], alignment: str | None) -> n
     targets = [_target(resolver, name, alignment) for name in inputs]
     rows = [target.fitted_on for target in targets if isinstance(target, ProjectedSpace)]
     return np.unique(np.concatenate([np.empty(0, np.int64), *rows]))
+
+
+def pairs_behind(store: Store, head: Head) -> tuple[Named, list[str]]:
+    """The pairs that the alignments in a saved head of `store` were fitted on; and alignments that are not there any more."""
+    texts = head.texts if isinstance(head, PromptedHead) else None
+    learned = {} if texts is None else {name: side for name, side in texts.sides.items() if side.weight is not None}
+    if not learned:
+        return Named(), []
+    spaces = [space for space in spaces_of(store).values() if isinstance(space, ProjectedSpace)]
+    rows, notes = [np.empty(0, np.int64)], []
+    for name, side in learned.items():
+        found = [s.fitted_on for s in spaces if s.base.name == name and s.spec.alignment == side.alignment]
+        rows += found
+        if not found:
+            notes.append(
+                f"{store.path} no longer has the alignment through which names were compared with {name!r}: items that it was "
+                "fitted on may be among those judged, and flatter"
+            )
+    return Named(texts, np.unique(np.concatenate(rows))), notes
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from embedstore.heads.io import HeadRecord
 from embedstore.reports.page import render_html
 from embedstore.store import Store, View
 from embedstore.training.certainty import Certainty, measured
+from embedstore.training.class_names import Named, pairs_behind
 from embedstore.training.evaluate_options import EvaluateOptions
 from embedstore.training.fed import fed
 from embedstore.training.label_notes import left_out_notes
@@ -150,6 +151,7 @@ def evaluate(
     told: list[str] = []
     if task.needs_target:
         view = labelled_view(record, opened, where=where, group=group)
+        named, told = pairs_behind(opened, record.head) if same else (Named(), [])
         train = trained_on(record, trained_in)
     else:
         view, told = task.view_to_judge(opened, record, options, fitted if same and not options.seen else fitted[:0])
@@ -161,6 +163,8 @@ def evaluate(
             f"Head {record.name!r} was fitted on all {len(view):,} labelled items of {opened.path}. "
             "Evaluate it on another store, add items, or count what it has seen (--seen; such scores flatter)."
         )
+    if task.needs_target:
+        told += named.notes(view, test)
     judged = _judge(task, view, record, train, test=test, fitted=np.flatnonzero(was_seen), fitted_count=len(fitted))
     bootstrap = judged.bootstrap(view, options.seed)
     result = EvaluationReport(

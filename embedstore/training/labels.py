@@ -18,11 +18,12 @@ from embedstore._core.result_files import write_table, writing
 from embedstore._version import __version__
 from embedstore.errors import HeadError
 from embedstore.evaluation.label_errors import LabelQuality, label_quality
-from embedstore.heads.held_out import OutOfFold, load_out_of_fold
+from embedstore.heads.held_out import OutOfFold
 from embedstore.reports.data import ReportData, Section
 from embedstore.reports.page import render_html
 from embedstore.store import Store, View
 from embedstore.training.item_cards import cards
+from embedstore.training.kept import kept_with
 from embedstore.training.labels_options import LabelsOptions
 from embedstore.training.saved import find_head, labelled_view
 
@@ -129,6 +130,7 @@ def labels(
     store: Store | str | Path,
     head: str | Path,
     *,
+    target: str | None = LabelsOptions.target,
     n: int | None = LabelsOptions.n,
     disagree: bool = LabelsOptions.disagree,
     method: str = LabelsOptions.method,
@@ -144,6 +146,8 @@ def labels(
     store : Store or path
     head : str or path
         A classifier: its name in `store`, or the folder of a head of another store.
+    target : str, optional
+        Of a head of several targets, the one whose labels are looked at.
     n : int, optional
         How many to list, the worst first; default: those that cleanlab holds for wrong.
     disagree : bool
@@ -163,19 +167,20 @@ def labels(
         Without cleanlab: the extra ``labels``.
     UsageError
     """
-    options = LabelsOptions(n=n, disagree=disagree, method=method, where=where, report=report)
+    options = LabelsOptions(target=target, n=n, disagree=disagree, method=method, where=where, report=report)
     started = time.perf_counter()
     home, record = find_head(store if isinstance(store, Store) else Store.open(store), head)
-    kept = load_out_of_fold(home.path / "heads" / record.name)
+    target, kept = kept_with(home, record, options.target)
     if not len(kept.classes):
-        raise HeadError(f"Head {record.name!r} predicts numbers, and wrong labels are found among classes.")
+        raise HeadError(f"Head {record.name!r} predicts numbers of {target!r}, and wrong labels are found among classes.")
     quality = label_quality(kept.codes, kept.probabilities, method=method)
     view = labelled_view(record, home, where=where)
+    view = view.of_target(target) if view.target_names else view
     current, notes = _current(kept, view, everything=where is None)
     listed = _listed(kept, quality, current, options)
     result = LabelReport(
         head=record.name,
-        target=record.target,
+        target=target,
         items=len(kept),
         estimated=quality.estimated,
         held=int(quality.wrong.sum()),

@@ -23,6 +23,7 @@ class LabelsOptions:
         A value that cannot be right, whatever the store.
     """
 
+    target: str | None = option(None, "Of a head of several targets, the one that is looked at.", metavar="COLUMN")
     n: int | None = option(None, "List so many, the worst first; default: those that are held for wrong.", flag="-n")
     disagree: bool = option(False, "Only items whose inputs alone predict different classes.")
     method: str = option(RANKINGS[0], f"What they are ranked by: {', '.join(RANKINGS)}.", metavar="NAME")

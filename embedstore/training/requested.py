@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from embedstore.errors import UsageError
 from embedstore.heads.targets_apart import ApartTargets
+from embedstore.registry import heads_for
 from embedstore.store import View
 from embedstore.training.saved import refuse_certainty
 from embedstore.training.tasks.base import MULTILABEL, SEVERAL, Task, task_called, task_for
@@ -48,9 +49,13 @@ def _check_several(view: View, options: TrainOptions) -> None:
         raise UsageError(
             f"weights should be one for each of {', '.join(view.target_names)}. Got {len(options.weights)} instead."
         )
+    if options.head == "auto":
+        first, known = view.target_names[0], ", ".join(heads_for(task_called(SEVERAL).heads))
+        raise UsageError(
+            f"Head 'auto' chooses for one target; {view.target_name} are several. Train each alone (train STORE {first} --head "
+            f"auto), or choose for all: {known}."
+        )
     refuse_certainty(task_called(SEVERAL), options.coverage)
     for name in ("separator", "balance", "tune"):
         if getattr(options, name) is not None:
             raise UsageError(f"{name} is for one target; {view.target_name} are several. Leave --{name} out.")
-    if options.out_of_fold not in (0, TrainOptions.out_of_fold):
-        raise UsageError("out_of_fold predictions are kept with heads of one target. Leave --out-of-fold out.")

@@ -19,10 +19,10 @@ from embedstore.evaluation.target_scores import TargetScores
 from embedstore.heads import AutoHead, AutoLabeller, Head
 from embedstore.heads.balanced import BalancedHead, check_balance
 from embedstore.heads.io import (
-    OUT_OF_FOLD,
     PAGE,
     SPLIT,
     HeadRecord,
+    out_of_fold_file,
     refuse_alignment,
     refuse_taken,
     replaced_note,
@@ -197,7 +197,7 @@ def train(
     Parameters
     ----------
     store : Store, path, or View
-        A view brings its own target, inputs, groups and selection.
+        A view brings its own target, inputs, groups and selection; others beside it are refused.
     target : str or sequence of str
         Metadata column with the labels; items where it is null are left out. Several columns, as a list or with commas between
         them, are several targets, each a class or a number: an item that lacks one counts for the others.
@@ -361,8 +361,8 @@ def _saved(
         result = changed(result, report=str(folder / PAGE))
     record = HeadRecord(result.head, result.target, view.specs, judged.head, result.to_dict(), view.columns)
     extra = {SPLIT: split_file(view.rows, view.ids, judged.split)}
-    if judged.out_of_fold is not None:
-        extra[OUT_OF_FOLD] = judged.out_of_fold.to_parquet()
+    for part, kept in enumerate(judged.kept):
+        extra[out_of_fold_file(part if view.target_names else None)] = kept.to_parquet()
     try:
         save_head(folder, record, extra, page=page, replacing=options.replace)
     except OSError as error:
@@ -417,11 +417,12 @@ def _certainty(judged: Judged, bootstrap: Bootstrap, options: TrainOptions) -> C
 
 
 def _counted(judged: Judged) -> dict[str, Any]:
-    kept = judged.out_of_fold
-    if kept is None:
+    if not judged.kept:
         return {}
-    folds = set(kept.fold[kept.crossed].tolist())
-    return {"items": int(kept.crossed.sum()), "folds": len(folds), "seconds": round(judged.out_of_fold_seconds, 3)}
+    crossed = [kept.take(kept.crossed) for kept in judged.kept]
+    fold_of = {row: fold for kept in crossed for row, fold in zip(kept.rows.tolist(), kept.fold.tolist(), strict=True)}
+    seconds = round(judged.out_of_fold_seconds, 3)
+    return {"items": len(fold_of), "folds": len({*fold_of.values()}), "seconds": seconds}
 
 
 def device_there(name: str) -> str:

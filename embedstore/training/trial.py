@@ -23,6 +23,7 @@ from embedstore.registry import heads_for
 from embedstore.store import View
 from embedstore.training.fed import fed, takes_pieces
 from embedstore.training.folds import made_folds
+from embedstore.training.kept import can_keep, keep
 from embedstore.training.shots import ShotCurve, shot_curve
 from embedstore.training.tasks.base import HEAD, KNN, POOLED, UNBALANCED, UNTUNED, Array, Codes, Float, Judged, Task
 from embedstore.training.train_options import TrainOptions
@@ -164,7 +165,7 @@ class Trial:
             fit_seconds=self._fit_seconds,
             witness=(head, every, test),
             notes=self._notes,
-            out_of_fold=kept,
+            kept=kept,
             out_of_fold_seconds=kept_seconds,
             tuned=self._studies,
         )
@@ -205,7 +206,7 @@ class Trial:
             fit_seconds=self._fit_seconds,
             witness=witness,
             notes=self._notes,
-            out_of_fold=self._kept(folds.astype(str), outputs) if self._options.out_of_fold else None,
+            kept=keep(self._task, view, self.labels, folds.astype(str), outputs) if self._options.out_of_fold else (),
             tuned=[*self._studies[-1:], *self._studies[:-1]],
         )
 
@@ -291,15 +292,15 @@ class Trial:
         strata, view = self._task.strata(self.labels)[items], self._view
         return made_folds(strata, view.ids[items], self._same[items], k, seed=seed, grouped=view.groups is not None)
 
-    def _cross_fit(self, head: Head, every: Codes, test: Codes, outputs: dict[str, Float]) -> tuple[OutOfFold | None, float]:
+    def _cross_fit(self, head: Head, every: Codes, test: Codes, outputs: dict[str, Float]) -> tuple[Sequence[OutOfFold], float]:
         """Predictions of all items, and seconds: of `every` by heads that did not see its fold, of `test` in `outputs` already.
 
         The heads are like `head`, and choose nothing that it has chosen. Where these predictions say that another temperature
         would be more honest, `head` gets it, and what it says of `test` in `outputs` is replaced.
         """
         k = min(self._options.out_of_fold, len(set(self._same[every].tolist())))
-        if k < 2 or self._task.kept(outputs[HEAD], self.labels) is None:
-            return None, 0.0
+        if k < 2 or not can_keep(self._task, self.labels.take(test), {HEAD: outputs[HEAD]}):
+            return (), 0.0
         start, folds = time.perf_counter(), self._folds(every, k, self._seed + 1)
         likes = {HEAD: (head, self._view.names), **{name: (plain, [name]) for name, plain in self._alone.items()}}
         found = {name: np.zeros((len(self.labels), *outputs[name].shape[1:])) for name in likes}
@@ -314,7 +315,7 @@ class Trial:
                     found[name][left_out] = self._predict(self._fit(settled(like), fit, val, inputs), left_out, inputs)
         except HeadError as error:
             self._notes = [*self._notes, f"no out-of-fold predictions are kept: {error}"]
-            return None, 0.0
+            return (), 0.0
         found[HEAD][every], head.calibration_ = self._task.calibrated(found[HEAD][every], self.labels.truth[every], folds)
         if head.calibration_ != 1:
             outputs[HEAD] = self._predict(head, test, self._view.names)
@@ -322,25 +323,7 @@ class Trial:
             of_all[test] = outputs[name]
         named = np.full(len(self.labels), TEST, object)
         named[every] = folds.astype(str)
-        return self._kept(named, found), time.perf_counter() - start
-
-    def _kept(self, folds: Array, outputs: Mapping[str, Float]) -> OutOfFold | None:
-        """`outputs` of all items as they are kept with the head; None where a file cannot hold them."""
-        view, kept = self._view, {name: self._task.kept(found, self.labels) for name, found in outputs.items()}
-        head = kept[HEAD]
-        if head is None:
-            return None
-        alone = {name: kept[name] for name in view.names if name in kept}
-        return OutOfFold(
-            rows=view.rows,
-            ids=view.ids,
-            target=self.labels.values,
-            fold=folds.astype(object),
-            predicted=head.labels,
-            probabilities=head.probabilities.astype(np.float32),
-            classes=head.classes,
-            alone={name: _where(view.present[name], found.labels) for name, found in alone.items() if found is not None},
-        )
+        return keep(self._task, self._view, self.labels, named, found), time.perf_counter() - start
 
     def _over_seeds(self, head: Head, first: Float, parts: Sequence[tuple[Codes, Codes, Codes]], judged: Codes) -> list[float]:
         """The main score over `judged` with `seeds` seeds, of which the first is known."""
@@ -404,13 +387,6 @@ def _digest(*arrays: Array) -> str:
     for array in arrays:
         digest.update(repr(array.tolist()).encode())
     return digest.hexdigest()[:16]
-
-
-def _where(present: Array, labels: Array) -> Array:
-    """`labels` (n,), and None where the input is not there."""
-    found = labels.astype(object)
-    found[~present] = None
-    return found
 
 
 def knn_share(train: int, asked: int, width: int) -> tuple[float, list[str]]:

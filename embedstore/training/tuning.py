@@ -105,7 +105,7 @@ def tune(folder: Path, study: Study, score: Callable[[Mapping[str, Any]], float]
     Raises
     ------
     HeadError
-        The head as it comes cannot be fitted, or the journal cannot be written.
+        The head as it comes cannot be fitted, no trial has a finite score, or the journal cannot be written.
     CorruptStoreError
         The journal is damaged.
     """
@@ -119,6 +119,11 @@ def tune(folder: Path, study: Study, score: Callable[[Mapping[str, Any]], float]
                 _run(optuna, begun, journal, study, score, say)
             trials = _history(begun)[: study.trials]
             best = best_of(trials)
+            if best.value is None:
+                raise HeadError(
+                    f"Tuning on {study.part}: none of the {len(trials)} trials has a score that is a finite number. "
+                    "Train without --tune, and look at the scores and notes."
+                )
             settings = study.settings(best.params) if best.number else {}
             return Tuned(study.part, study.by, study.trials, trials, settings, min(before, study.trials), note)
     except OSError as error:
@@ -138,8 +143,9 @@ def _run(
         trial = _asked(optuna, begun, study, number)
         if trial is None:
             return
-        best = f", best {begun.best_value:.3f}" if number else ""
-        say(f"tuning on {study.part}: trial {number + 1} of {study.trials}{best}")
+        values = [one.value for one in begun.get_trials(deepcopy=False) if one.value is not None]
+        shown = f", best {max(values):.3f}" if values else ""
+        say(f"tuning on {study.part}: trial {number + 1} of {study.trials}{shown}")
         start = time.perf_counter()
         try:
             value = score(study.settings(trial.params) if number else {})
@@ -223,9 +229,10 @@ def _fits(found: Any, study: Study) -> bool:
 
 def _history(begun: Any) -> list[Tried]:
     found: list[Tried] = []
-    best = -math.inf
+    best: float | None = None
     for trial in begun.get_trials(deepcopy=False):
-        best = max(best, -math.inf if trial.value is None else trial.value)
+        if trial.value is not None:
+            best = trial.value if best is None else max(best, trial.value)
         found.append(Tried(trial.number, dict(trial.params), trial.value, best, trial.user_attrs["seconds"]))
     return found
 

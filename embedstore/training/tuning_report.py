@@ -39,8 +39,9 @@ def tuning_sections(judged: Judged, bootstrap: Bootstrap) -> list[Section]:
 
 def _row(trial: Tried, found: Tuned) -> tuple[Any, ...]:
     score = "none could be fitted" if trial.value is None else f"{trial.value:.4f}"
+    best = "" if trial.best is None else f"{trial.best:.4f}"
     name = f"{trial.number}{' (chosen)' if trial.number == found.best.number else ''}"
-    return name, score, f"{trial.best:.4f}", f"{trial.seconds:.1f}", told(trial.params) or "as it comes"
+    return name, score, best, f"{trial.seconds:.1f}", told(trial.params) or "as it comes"
 
 
 def told(params: Mapping[str, Any]) -> str:

@@ -37,6 +37,7 @@ def _open(store: Store | str | Path | View, target: str | Sequence[str] | None, 
     if isinstance(store, View):
         if store.target is None:
             raise UsageError("The view has no target. Make it with store.view(inputs=…, target='COLUMN').")
+        _refuse_others(store, target, options)
         return store
     opened = store if isinstance(store, Store) else Store.open(store)
     if target is None:
@@ -49,6 +50,23 @@ def _open(store: Store | str | Path | View, target: str | Sequence[str] | None, 
         group=options.group,
         seed=options.seed,
     )
+
+
+def _refuse_others(view: View, target: str | Sequence[str] | None, options: TrainOptions) -> None:
+    """Raise `UsageError` where something is given beside a view that it brings itself, and brings otherwise."""
+    asked = {
+        "target": (None if target is None else ",".join(strings(target, "target")), view.target_name),
+        "inputs": (None if options.inputs is None else ",".join(strings(options.inputs, "inputs")), ",".join(view.spaces)),
+        "group": (options.group, view.group_name),
+        "where": (options.where, None),
+    }
+    for name, (given, own) in asked.items():
+        if given is not None and given != own:
+            brought = "its own items" if name == "where" else f"the {name} {own!r}" if own else f"no {name}"
+            raise UsageError(
+                f"A view brings {brought}; {name}={given!r} is given beside it. Leave that out, or make the view with it: "
+                f"store.view(…, {name}={given!r})."
+            )
 
 
 def _without_target(store: Store | str | Path | View, target: str | Sequence[str] | None, task: Task) -> Store:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from embedstore.evaluation.selection import balanced, margin, spread, typical, uncertain
+from embedstore.evaluation.selection import balanced, graded, margin, spread, typical, uncertain
 
 
 def on_circle(*degrees: float) -> np.ndarray:  # type: ignore[type-arg]
@@ -53,6 +53,18 @@ def test_the_least_certain_have_the_smallest_margin() -> None:
     chosen, margins = uncertain(p, 2)
     assert chosen.tolist() == [2, 1]
     np.testing.assert_allclose(margins, [0.01, 0.05])
+
+
+def test_items_are_asked_for_by_the_rank_of_their_margin() -> None:
+    """Of 1,000 draws of one item the share of rank r is that of 1 / r; none is drawn twice, and of few items all are."""
+    margins = np.random.default_rng(0).permutation(50) / 50
+    rank = np.argsort(np.argsort(margins))
+    firsts = np.bincount([rank[graded(margins, 1, seed)[0]] for seed in range(1000)], minlength=50) / 1000
+    expected = 1 / np.arange(1, 51) / (1 / np.arange(1, 51)).sum()
+    assert np.abs(firsts - expected).max() < 3 * np.sqrt(expected[0] * (1 - expected[0]) / 1000)
+    assert len(set(graded(margins, 8, 0).tolist())) == 8
+    assert sorted(graded(margins, 99, 0).tolist()) == list(range(50))
+    assert graded(margins[:0], 3, 0).tolist() == []
 
 
 def test_classes_with_few_items_come_first_and_their_likeliest_items() -> None:

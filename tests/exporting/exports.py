@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 import embedstore as es
+from embedstore.exporting.npy import PLACING
 from embedstore.registry import EXPORTERS
 from embedstore.sources import MemorySource
 
@@ -113,5 +114,21 @@ def killed_export(store: str, to: str, out: str, at: int, size: int) -> None:
     es.export(store, to=to, out=out)
 
 
+def killed_while_placing(store: str, to: str, out: str, at: int) -> None:
+    """Export in a process that kills itself as the `at`-th file or folder of the complete export is in its place."""
+    real, left = os.replace, at
+
+    def replace(source: Any, target: Any) -> None:
+        nonlocal left
+        real(source, target)
+        left -= Path(source).parent.name == PLACING
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    os.replace = replace
+    es.export(store, to=to, out=out)
+
+
 if __name__ == "__main__":
-    killed_export(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5]))
+    how = killed_while_placing if len(sys.argv) == 5 else killed_export
+    how(*sys.argv[1:4], *map(int, sys.argv[4:]))

@@ -61,20 +61,40 @@ def test_it_becomes_what_the_store_is(to: str, tmp_path: Path) -> None:
     assert (found["i05"]["label"], found["i05"]["price"]) == ("changed", 8.0)
 
 
-@pytest.mark.parametrize("to", ["parquet", "npy", *ENGINES])
+@pytest.mark.parametrize("to", ["parquet", "npy", "clip-retrieval", *ENGINES])
 def test_a_killed_one_goes_on(to: str, tmp_path: Path) -> None:
     """A real SIGKILL between two of five writes; the same command then adds what is missing and nothing twice."""
     store, out = rich_store(tmp_path / "a.store"), target(tmp_path, to)
-    arguments = [sys.executable, exports.__file__, str(store.path), to, str(out), "2", "4"]
-    path = f"{Path(__file__).parent}:{Path(__file__).parents[1]}"
-    killed = subprocess.run(arguments, env={**exports.os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    killed_export(store.path, to, out, 2, 4)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(EXPORTERS.get(to), "most_items", 4)
         report = es.export(store, to=to, out=out)
     assert report.changes.unchanged >= (4 if to in FOLDERS else 8)
     assert report.changes.written == len(store) - report.changes.unchanged
     assert held(to, out).keys() == set(exports.IDS)
+
+
+def test_one_that_was_killed_between_two_moves_goes_on(tmp_path: Path) -> None:
+    """An export that replaces another one and is killed after its first and its second move: nothing is written again."""
+    store, out = rich_store(tmp_path / "a.store"), tmp_path / "out"
+    es.export(store, to="npy", out=out)
+    store.remove(["i03"])
+    for _ in range(2):
+        killed_export(store.path, "npy", out, 1)
+    report = es.export(store.path, to="npy", out=out)
+    assert (report.changes.written, report.changes.unchanged) == (0, len(exports.IDS) - 1)
+    assert held("npy", out).keys() == {*exports.IDS} - {"i03"}
+    assert sorted(path.name for path in out.iterdir()) == [
+        *(".embedstore-export.lock", "_embedstore-export.json", "image.npy", "metadata", "text.npy")
+    ]
+
+
+def killed_export(*arguments: object) -> None:
+    """Run `exports` as a program that kills itself."""
+    path = f"{Path(__file__).parent}:{Path(__file__).parents[1]}"
+    command = [sys.executable, exports.__file__, *map(str, arguments)]
+    killed = subprocess.run(command, env={**exports.os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
 
 
 @pytest.mark.parametrize("to", ["parquet", *ENGINES])

@@ -151,6 +151,18 @@ def test_main_directions_are_those_of_the_covariance() -> None:
     assert [pca(np.zeros((n, 4), np.float32)).shape for n in (0, 1, 2)] == [(0, 2), (1, 2), (2, 2)]
 
 
+def test_vectors_of_one_number_lie_on_a_line(store: es.Store) -> None:
+    vectors = np.array([[3], [-2], [0.5], [1]], np.float32)
+    np.testing.assert_array_equal(pca(vectors), [[1, 0], [-1, 0], [1, 0], [1, 0]])
+    np.testing.assert_array_equal(pca(np.ones((5, 1), np.float32)), np.zeros((5, 2)))
+    ids = [f"item-{i:02d}" for i in range(4)]
+    es.import_vectors(vectors, store.path, modality="audio", ids=ids)
+    with TestClient(create_app(store.path), base_url="http://127.0.0.1") as client:
+        told = client.get("/v1/map", params={"space": "audio"}).json()
+        points = np.frombuffer(client.get("/v1/map/points", params={"key": told["key"]}).content, "<f4").reshape(-1, 2)
+    np.testing.assert_array_equal(points, pca(vectors))
+
+
 def test_a_graph_of_neighbours_is_what_umap_gets(monkeypatch: pytest.MonkeyPatch) -> None:
     given: dict[str, Any] = {}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from embedstore.encoders.hash import HashEncoder
 from embedstore.errors import HeadError, UsageError
 from embedstore.heads.io import load_head
 from embedstore.registry import ENCODERS
+from embedstore.retrieval.aligned_spaces import ProjectedSpace, spaces_of
 from embedstore.sources import MemorySource
 from embedstore.training.class_names import CLIP_TEMPLATES, TEMPLATES
+from embedstore.training.saved import fitted_ids
 from embedstore.training.shots import shot_curve
 from embedstore.training.tasks.base import task_called
 
@@ -117,6 +120,25 @@ def test_a_head_that_begins_with_names_is_trained_saved_and_judged(store: es.Sto
     monkeypatch.setitem(ENCODERS._extra, "worded", None)  # no text encoder is asked
     assert (es.predict(store, "named").labels == store.view(inputs=["image"], target="label").target).mean() > 0.8
     assert es.evaluate(store, "named", seen=True).metrics["accuracy"].value > 0.8
+
+
+@pytest.mark.parametrize("kind", ["zeroshot", "prompted-linear"])
+def test_items_that_the_alignment_knows_are_told_by_evaluate(store: es.Store, tmp_path: Path, kind: str) -> None:
+    """As many as are among the pairs it was fitted on, by its own file of the split; nothing of them in another store."""
+    home = es.Store.open(shutil.copytree(store.path, tmp_path / "a.store"))
+    es.train(home, "label", head=kind, inputs=["image"], name="judged", seed=5, report=False, out_of_fold=0, seeds=1)
+    (aligned,) = [
+        space for space in spaces_of(home).values() if isinstance(space, ProjectedSpace) and space.base.name == "image"
+    ]
+    view = home.view(inputs=["image"], target="label")
+    unseen = ~np.isin(view.ids.astype(str), fitted_ids(load_head(home.path / "heads" / "judged")))
+    known = int(np.isin(view.rows[unseen], aligned.fitted_on).sum())
+    assert 0 < known < unseen.sum()
+    expected = f"{known} of the {unseen.sum()} test items are among the pairs that the alignment was fitted on: scores flatter"
+    assert expected in es.evaluate(home, "judged").notes
+    assert not any("alignment" in note for note in es.evaluate(store, home.path / "heads" / "judged").notes)
+    shutil.rmtree(home.path / "heads" / aligned.head)
+    assert any("no longer has the alignment through which names" in note for note in es.evaluate(home, "judged").notes)
 
 
 @pytest.mark.parametrize("kind", ["tip-adapter", "prompted-linear"])

@@ -176,7 +176,11 @@ def test_predictions_have_columns_for_every_target(store: es.Store, tmp_path: Pa
         ("kind,price", {"separator": ";"}, "separator is for one target"),
         ("kind,price", {"least_items": 3}, "least_items leaves out labels, which are for the task multilabel, not several"),
         ("kind,price", {"coverage": 0.9}, "coverage is for heads of one target"),
-        ("kind,price", {"out_of_fold": 3}, "out_of_fold predictions are kept with heads of one target"),
+        (
+            "kind,price",
+            {"head": "auto"},
+            r"'auto' chooses for one target; kind,price are several\. Train each alone .* linear, knn",
+        ),
         ("kind,price", {"columns": ["price"]}, "Column 'price' is a target; it cannot be an input too"),
         ("kind,tags", {}, "Target 'tags' holds lists; each of several targets is a class or a number"),
         ("kind,same", {}, "Target 'same' is 'one' for all 240 items"),
@@ -200,7 +204,47 @@ def test_certainty_is_refused_for_a_saved_head(store: es.Store) -> None:
 def test_cross_validation_groups_and_a_kind_of_each(store: es.Store) -> None:
     result = es.train(store, "kind,joined", task="several", cv=3, group="house", name="crossed", report=False)
     assert {name: found.items for name, found in result.targets.items()} == {"kind": 216, "joined": 240}
-    assert result.out_of_fold == {}
+    assert (result.out_of_fold["items"], result.out_of_fold["folds"]) == (240, 3)
+
+
+@pytest.mark.parametrize("head", ["linear", "knn"])
+def test_out_of_fold_predictions_are_kept_of_each_target(store: es.Store, head: str) -> None:
+    """By their own metrics they are what cross-validation scored, and they are of the items that have the target."""
+    result = es.train(store, "kind,price", head=head, cv=2, seeds=1, name=f"kept-{head}", report=False)
+    kind, price = (es.out_of_fold(store, f"kept-{head}", target=name) for name in ("kind", "price"))
+    view = store.view(inputs=["a"], target="kind")
+    assert (kind.ids.tolist(), kind.target.tolist()) == (view.ids.tolist(), view.target.tolist())  # type: ignore[union-attr]
+    assert result.targets["kind"].metrics["accuracy"].value == pytest.approx((kind.predicted == kind.target).mean())
+    assert kind.predicted.tolist() == kind.classes[kind.probabilities.argmax(axis=1)].tolist()
+    np.testing.assert_allclose(kind.probabilities.sum(axis=1), 1, atol=1e-5)
+    off = np.abs(price.predicted - price.target).mean()
+    assert (len(price), result.targets["price"].metrics["mae"].value) == (206, pytest.approx(off))
+    assert {*kind.alone, *price.alone} == {"a", "b"}
+    assert price.classes.tolist() == []
+
+
+def test_wrong_labels_of_one_of_several_targets(tmp_path: Path) -> None:
+    """Planted ones are the worst of the list; of test items the words of the head itself are kept."""
+    planted = [5, 6, 40, 77, 120]
+    x = np.random.default_rng(0).standard_normal((240, 8))  # what `make_store` draws first
+    size = [("s", "m")[bool(row[6] > 0) == (i in planted)] for i, row in enumerate(x)]
+    made = make_store(tmp_path / "s", size=size)
+    es.train(made, ["kind", "size"], name="both", report=False)
+    found = es.labels(made, "both", target="size", n=5)
+    assert (found.target, found.items) == ("size", 240)
+    assert len({one.id for one in found.suspects} & {f"i{i}" for i in planted}) >= 4
+    kept, said = es.out_of_fold(made, "both", target="size"), es.predict(made, "both")
+    told = dict(zip(said.ids.tolist(), said.targets["size"].labels.tolist(), strict=True))
+    own = kept.take(~kept.crossed)
+    assert len(own) > 20
+    assert own.predicted.tolist() == [told[one] for one in own.ids]
+    shown = " ".join(run("labels", made.path, "both", "--target", "kind", "-n", "2").stdout.split())
+    assert "of 216 labels of 'kind'" in shown
+    for call in (es.out_of_fold, es.labels):
+        with pytest.raises(UsageError, match=r"has the targets kind, size\. Say which: target='kind' \(--target kind\)"):
+            call(made, "both")
+        with pytest.raises(UsageError, match=r"has no target 'nope'\. It has: kind, size"):
+            call(made, "both", target="nope")
 
 
 def test_a_target_that_no_test_item_has_is_told(tmp_path: Path) -> None:

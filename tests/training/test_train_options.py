@@ -52,6 +52,36 @@ def test_they_are_checked_when_they_are_made(given: dict[str, Any], words: str) 
         TrainOptions(**given)
 
 
+@pytest.mark.parametrize(
+    ("target", "given", "words"),
+    [
+        (
+            "price",
+            {},
+            r"A view brings the target 'label'; target='price' is given beside it\. Leave that out, or make the view",
+        ),
+        (
+            None,
+            {"inputs": ["image"]},
+            r"brings the inputs 'image,text'; inputs='image' is given .* store\.view\(…, inputs='image'",
+        ),
+        (None, {"where": "price > 3"}, r"brings its own items; where='price > 3' is given beside it"),
+        (None, {"group": "price"}, r"brings no group; group='price' is given beside it"),
+    ],
+)
+def test_what_a_view_brings_is_not_given_twice(store: es.Store, target: str | None, given: dict[str, Any], words: str) -> None:
+    view = store.view(inputs=["image", "text"], target="label")
+    with pytest.raises(UsageError, match=words):
+        es.train(view, target, **given)
+    assert "label" not in store.heads
+
+
+def test_the_same_beside_a_view_is_fine(store: es.Store) -> None:
+    view = store.view(inputs=["image", "text"], target="label")
+    report = es.train(view, "label", inputs=["image", "text"], head="ridge", cv=2, report=False, out_of_fold=0)
+    assert (report.target, report.inputs) == ("label", ["image", "text"])
+
+
 def test_they_stay_as_they_are() -> None:
     with pytest.raises(FrozenInstanceError):
         TrainOptions().seed = 5  # type: ignore[misc]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import sys
 from dataclasses import replace
@@ -197,6 +198,23 @@ def test_parameters_without_a_head_are_left_out(store: es.Store, monkeypatch: py
     assert (report.tuning["best"], [one["value"] for one in report.tuning["history"]][1:]) == (0, [None, None])
     assert any("parameters of 2 trials" in note for note in report.notes)
     assert json.loads(json.dumps(report.to_dict()))["tuning"]["gain"] == {"value": 0, "low": 0, "high": 0}
+
+
+@pytest.mark.parametrize("by", ["tpe", "random", "grid"])
+def test_a_first_trial_without_a_score_counts_as_failed(tmp_path: Path, by: str) -> None:
+    """The study goes on, and a later run reads its journal; where no trial has a score, one line says so."""
+    values = iter([math.nan, 0.25, math.inf, 0.5])
+    study = tuning.Study("some items", {}, make_head("knn"), by, 3, 0)
+    said: list[str] = []
+    found = tuning.tune(tmp_path / "a", study, lambda params: next(values), said.append)
+    told = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert [(one["value"], one["best"]) for one in told["history"]] == [(None, None), (0.25, 0.25), (None, 0.25)]
+    assert (told["best"], told["default_value"], found.settings) == (1, None, study.settings(found.trials[1].params))
+    assert said[1:] == ["tuning on some items: trial 2 of 3", "tuning on some items: trial 3 of 3, best 0.250"]
+    more = tuning.tune(tmp_path / "a", replace(study, trials=4), lambda params: next(values), said.append)
+    assert (more.before, more.best.number) == (3, 3)
+    with pytest.raises(HeadError, match=r"none of the 3 trials has a score that is a finite number\. Train without --tune"):
+        tuning.tune(tmp_path / "b", study, lambda params: math.nan, said.append)
 
 
 def test_optuna_itself_reads_the_journal(store: es.Store) -> None:

@@ -87,8 +87,8 @@ export function teachPanel(store, saved) {
   const help = el("p", { class: "teach-hint" });
   const grown = progress();
   const fitted = el("span", { class: "muted fitted" });
-  const strip = el("ul", { class: "strip", "aria-label": "Most uncertain next" });
-  const next = el("section", { class: "next" }, el("h2", { text: "Most uncertain next" }), el("p", { class: "muted", text: "These marks help the head most." }), strip);
+  const strip = el("ul", { class: "strip", "aria-label": "Mark these next" });
+  const next = el("section", { class: "next" }, el("h2", { text: "Mark these next" }), el("p", { class: "muted", text: "Mostly what the head doubts, and some that it does not: both teach it." }), strip);
   const save = el("section", { class: "teach-save" }, el("h2", { text: "Keep it" }), saving(store, saved),
     el("div", { class: "row" }, button("Download labels (CSV)", labels), button("Clear all marks", () => go({ classes: state().classes.map(([name]) => [name, []]) }), { class: "button button-plain" })));
   const made = el("div", { class: "teach-made" }, el("section", { class: "teach-quality" }, el("h2", { text: "How good it is" }), grown.element, fitted), save);

@@ -109,8 +109,8 @@ class Judged:
         Of the head alone.
     notes : sequence of str
         What people should know about the baselines.
-    out_of_fold : OutOfFold, optional
-        What is kept with the head.
+    kept : sequence of OutOfFold
+        What is kept with the head, one a target.
     out_of_fold_seconds : float
         What it cost beside the rest.
     tuned : sequence of Tuned
@@ -131,7 +131,7 @@ class Judged:
     seeds: Sequence[float] = ()
     fit_seconds: float = 0.0
     notes: Sequence[str] = ()
-    out_of_fold: OutOfFold | None = None
+    kept: Sequence[OutOfFold] = ()
     out_of_fold_seconds: float = 0.0
     tuned: Sequence[Tuned] = ()
 
@@ -139,6 +139,11 @@ class Judged:
     def truth(self) -> Array:
         """What the outputs are compared with (t, …)."""
         return np.asarray(self.labels.truth[self.test])
+
+    @property
+    def out_of_fold(self) -> OutOfFold | None:
+        """What is kept of the only target."""
+        return self.kept[0] if len(self.kept) == 1 else None
 
     def bootstrap(self, view: View, seed: int) -> Bootstrap:
         """Resamples of the test items, or of their groups."""
@@ -204,6 +209,28 @@ class Predicted:
     def class_names(self) -> list[str]:
         """The classes as text; of two with one text, such as 1 and ``"1"``, the second is told apart."""
         return distinct([str(as_text(label)) for label in self.classes.tolist()])
+
+
+@dataclass(frozen=True)
+class Part:
+    """One target of a task.
+
+    Parameters
+    ----------
+    task : Task
+        The one that it would be alone.
+    labels : Labels
+        Of the m items that have it.
+    there : (n,) bool
+        Which those are.
+    outputs : mapping of name to (m, …)
+        As `task` has them.
+    """
+
+    task: Task
+    labels: Labels
+    there: Array
+    outputs: Mapping[str, Float]
 
 
 class Task:
@@ -324,6 +351,10 @@ class Task:
         None where a row of the file of `OutOfFold` cannot hold them.
         """
         return Predicted(outputs, np.empty((len(outputs), 0)), np.empty(0)) if outputs.ndim == 1 else None
+
+    def apart(self, labels: Labels, outputs: Mapping[str, Float]) -> list[Part]:
+        """`labels` and `outputs` (n, …) by name, target by target."""
+        return [Part(self, labels, np.ones(len(labels), bool), outputs)]
 
     def calibrated(self, outputs: Float, truth: Array, folds: Array) -> tuple[Float, float]:
         """Held-out outputs (n, …) made more honest, and what that makes the head's `calibration_`; by default left as they are.

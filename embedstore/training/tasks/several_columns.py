@@ -23,7 +23,7 @@ from embedstore.heads.targets_apart import ApartTargets, EachAlone
 from embedstore.store import View
 from embedstore.training.label_notes import number_notes
 from embedstore.training.target_section import target_section
-from embedstore.training.tasks.base import ALONE, HEAD, Array, Codes, Float, Judged, Labels, Predicted, Scores, Task
+from embedstore.training.tasks.base import ALONE, HEAD, Array, Codes, Float, Judged, Labels, Part, Predicted, Scores, Task
 from embedstore.training.tasks.classification import IMPOSSIBLE, Classification, class_notes, labels_as_learned
 from embedstore.training.tasks.multilabel import Multilabel
 from embedstore.training.tasks.regression import Regression, number_labels
@@ -130,6 +130,17 @@ class SeveralTargets(Task):
             targets[name] = Predicted(said[name], np.exp(outputs[:, k, : len(known)]), known)
         rows = [dict(zip(head.targets_, row, strict=True)) for row in said.tolist()]
         return Predicted(np.fromiter(rows, object, len(rows)), np.empty((len(rows), 0)), np.empty(0), targets)
+
+    def apart(self, labels: Labels, outputs: Mapping[str, Float]) -> list[Part]:
+        """Of each target, in their order, the items that have it."""
+        parts = []
+        for k, (name, known) in enumerate(zip(names_of(labels.truth), labels.classes, strict=True)):
+            there = ~np.isnan(labels.truth[name])
+            truth = labels.truth[name][there].astype(np.int64 if len(known) else np.float64)
+            said = {one: found[there, k, : len(known)] if len(known) else found[there, k, 0] for one, found in outputs.items()}
+            task = CLASSIFICATION if len(known) else REGRESSION
+            parts.append(Part(task, Labels(labels.values[name][there], truth, known), there, said))
+        return parts
 
     def explained(self, head: Head, outputs: Float) -> dict[str, Codes]:
         """Of each target the likeliest class, or the number."""
@@ -294,6 +305,7 @@ def _each_judged(judged: Judged) -> Iterator[tuple[str, Array, Judged]]:
                 test=position[judged.test[there]],
                 outputs={task.constant if other == CONSTANT else other: found[k][-1] for other, found in told.items()},
                 split=judged.split[has],
+                kept=(),
             ),
         )
 
