@@ -3,7 +3,7 @@
 import { openDetails } from "./details.js";
 import { count, decimal, el, icon, iconButton } from "./dom.js";
 import { face, nameOf } from "./face.js";
-import { player, soundButton } from "./media.js";
+import { player, soundButton, placeOf } from "./media.js";
 import { classOf, href, lean, markAs, similarTo, state } from "./state.js";
 
 export const DRAGGED = "application/x-embedstore-id";
@@ -88,6 +88,7 @@ function foot(item, { teaching, extra }) {
   const caption = item.kind === "text" ? null : el("span", { class: "card-caption", text: item.text || item.metadata?.title || item.id });
   return el("div", { class: "card-foot" },
     caption,
+    item.piece ? el("span", { class: "card-piece", title: `The ${item.piece.unit} that is nearest`, text: placeOf(item.piece) }) : null,
     extra,
     el("div", { class: "card-row" },
       score,

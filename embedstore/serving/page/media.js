@@ -18,13 +18,24 @@ function element(item, modality, src) {
   return made;
 }
 
+const clock = (seconds) => `${Math.floor(seconds / 60)}:${(seconds % 60).toFixed(1).padStart(4, "0")}`;
+
+/** Which frame, window or token of an item is meant, in words: when it is, or its number. */
+export function placeOf({ unit, number, start, end }) {
+  if (start === undefined) return `${unit} ${number + 1}`;
+  return start === end ? `at ${clock(start)}` : `${clock(start)}–${clock(end)}`;
+}
+
+/** `src`, from where the nearest piece of the item begins. */
+const fromPiece = (src, item) => (item.piece?.start ? `${src}#t=${item.piece.start}` : src);
+
 /** What plays an item's sound or film. With a token it is fetched on a click, because a `src` carries no header. */
 export function player(item, modality) {
-  if (!needsToken()) return element(item, modality, mediaAddress(item.id, modality));
+  if (!needsToken()) return element(item, modality, fromPiece(mediaAddress(item.id, modality), item));
   const start = button("Play", async () => {
     start.disabled = true;
     try {
-      const made = element(item, modality, await mediaBlob(item.id, modality));
+      const made = element(item, modality, fromPiece(await mediaBlob(item.id, modality), item));
       start.replaceWith(made);
       await made.play();
     } catch (error) {

@@ -61,14 +61,16 @@ function token(kind, label, picture, remove) {
   return el("li", { class: `token token-${kind}` }, picture ? faceOf(picture) : null, el("span", { text: label }), iconButton("close", `Remove ${label}`, remove, { class: "icon-button token-remove" }));
 }
 
-function tokens(now) {
+function tokens(store, now) {
+  const seen = store.spaces.some(({ modality }) => modality !== "text"); // a text has no picture to ask for
+  const of = (id) => (seen ? { id } : null);
   const without = (side, id) => () => go({ [side]: now[side].filter((one) => one !== id) });
   const picture = pictureOf(now.picture);
   return [
     now.picture ? token("query", picture?.file.name || "A file that is no longer here", picture, () => go({ picture: "" })) : null,
-    now.id ? token("query", `like ${now.id}`, { id: now.id }, () => go({ id: "" })) : null,
-    ...now.pos.map((id) => token("pos", `+ ${id}`, { id }, without("pos", id))),
-    ...now.neg.map((id) => token("neg", `− ${id}`, { id }, without("neg", id))),
+    now.id ? token("query", `like ${now.id}`, of(now.id), () => go({ id: "" })) : null,
+    ...now.pos.map((id) => token("pos", `+ ${id}`, of(id), without("pos", id))),
+    ...now.neg.map((id) => token("neg", `− ${id}`, of(id), without("neg", id))),
   ].filter(Boolean);
 }
 
@@ -153,7 +155,7 @@ export function searchBar(store) {
     const fused = Object.keys(now.weights).length > 0;
     if (now.q !== asked) input.value = now.q; // what is being typed stays when something else changes
     asked = now.q;
-    held.replaceChildren(...tokens(now));
+    held.replaceChildren(...tokens(store, now));
     box.classList.toggle("box-held", held.childElementCount > 0);
     const fusible = store.spaces.filter(({ accepts }) => !now.q || accepts?.includes("text")); // words reach only some
     const both = fused || fusible.length > 1 ? [[FUSED, "All, weighted"]] : [];
