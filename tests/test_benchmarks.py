@@ -35,6 +35,7 @@ from benchmarks import (
     missing,
     multilabel,
     onnx_heads,
+    pieces,
     pipeline,
     questions,
     ridge,
@@ -290,3 +291,9 @@ def test_sounds() -> None:
     assert found["failed"] == 0
     assert found["label from audio"] > 0.8
     assert found["curve"]["audio"][0] >= found["curve"]["audio"][-1]
+
+
+def test_pieces() -> None:
+    found = pieces.main(["--tiny"])
+    assert found["exact"]["recall@10"] > 0.99
+    assert found["index"]["recall@10"] > 0.9

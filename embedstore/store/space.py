@@ -97,6 +97,11 @@ class Space:
         return PieceSpace(self._files, self.info, self._entry, self._dead) if self.info.pieces else None
 
     @property
+    def _searched(self) -> Space:
+        """What search goes over."""
+        return self if self.pieces is None else self.pieces
+
+    @property
     def unit(self) -> str | None:
         """What items have several vectors of, such as ``"frame"``; None where they have one."""
         return self.info.pieces
@@ -110,12 +115,12 @@ class Space:
     @property
     def raw(self) -> RawVectors:
         """Every vector ever committed, removed ones included, at positions that never change: what an index is built over."""
-        return RawVectors(self.pieces or self)
+        return RawVectors(self._searched)
 
     @property
     def raw_parts(self) -> tuple[PartRef, ...]:
         """The committed files of `raw`, in order."""
-        return (self.pieces or self).parts
+        return self._searched.parts
 
     @cached_property
     def _picker(self) -> RowPicker | None:
@@ -128,12 +133,12 @@ class Space:
     @property
     def raw_rows(self) -> Rows:
         """Row (n,) int64 of each position of `raw`."""
-        return (self.pieces or self)._all_rows
+        return self._searched._all_rows
 
     @property
     def live(self) -> npt.NDArray[np.bool_] | None:
         """Which positions of `raw` (n,) are not removed; None where none is."""
-        return (self.pieces or self)._live
+        return self._searched._live
 
     def __len__(self) -> int:
         return len(self.rows) if len(self._dead) else sum(ref.rows for ref in self._entry.parts)
