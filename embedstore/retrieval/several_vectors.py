@@ -23,7 +23,7 @@ Found = tuple[Float, Rows]
 """Scores (m, k) and what was found (m, k): positions or rows, -1 beyond the last."""
 
 DEEPER = 4
-CANDIDATES = 200
+CANDIDATES = 100
 """Items whose pieces are all compared at first, where the query has several vectors."""
 
 
@@ -94,8 +94,8 @@ def similarities(space: SearchableSpace, rows: Rows, queries: Float) -> npt.NDAr
     if not len(rows):
         return np.empty(0)
     pieces = space.pieces_of(rows)
-    cosines = unit_rows(queries).astype(np.float64) @ unit_rows(pieces.vectors).astype(np.float64).T
-    return np.asarray(pieces.best(cosines).mean(axis=0), np.float64)
+    cosines = unit_rows(queries) @ unit_rows(pieces.vectors).T
+    return np.asarray(pieces.best(cosines).mean(axis=0, dtype=np.float64), np.float64)
 
 
 def placed(asked: Sequence[Asked], rows: Rows, hits: list[Hit]) -> list[Hit]:

@@ -24,6 +24,9 @@ from embedstore.store.space_info import SpaceInfo
 if TYPE_CHECKING:
     import pyarrow as pa
 
+FEW = 1000
+"""Pieces that are read one by one, so that nothing else becomes resident."""
+
 Array = npt.NDArray[Any]
 Rows = npt.NDArray[np.int64]
 
@@ -356,7 +359,8 @@ class PieceSpace(Space):
             raise KeyError(f"row {rows[counts == 0][0]} has no pieces in space {self.name!r}")
         at = spans(first, counts)
         position = at if self._order is None else self._order[at]
-        return Pieces(self.raw.take(position), counts, self.places[position])
+        vectors = self.raw.take(position) if len(position) <= FEW else self._at(position)  # many are faster through a map
+        return Pieces(vectors, counts, self.places[position])
 
     @cached_property
     def _order(self) -> npt.NDArray[np.intp] | None:
