@@ -131,7 +131,7 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--data", type=Path, help="a table with columns image and text; default: the demo's dataset")
     options = parser.parse_args(arguments)
-    limit, rounds = (48, 1) if options.tiny else (4000, 5)
+    limit, rounds = (16, 1) if options.tiny else (4000, 5)
     ratios = {}
     with tempfile.TemporaryDirectory() as folder:
         source = TableSource(options.data or extract(Path(folder)))

@@ -6,11 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._faults.outcomes import Ending
-from benchmarks._faults.processes import Ended, call, run_cli, traceback_in
+from benchmarks._faults.processes import LIMIT, Ended, call, run_cli, traceback_in
 from benchmarks._faults.state import NOTHING, State, between, same, state_of
 from benchmarks._faults.world import Command, World, set_apart
-
-LIMIT = 60.0
 
 
 def judged(after: Ended, before: State, expected: State) -> tuple[Ending, str]:

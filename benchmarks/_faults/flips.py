@@ -14,12 +14,11 @@ from typing import Any
 
 from benchmarks._faults.answers import READING, WRITING, Question
 from benchmarks._faults.outcomes import Ending, Trial, worst
-from benchmarks._faults.processes import Worker, traceback_in
+from benchmarks._faults.processes import LIMIT, Worker, traceback_in
 from benchmarks._faults.world import World, set_apart
 
 OTHERS = 2000
 """Random bytes over every file that is no JSON."""
-LIMIT = 60.0
 DERIVED = ("embeddings.h5", "report.html", ".lock")
 """Endings of files that no answer comes from."""
 READERS = {

@@ -6,10 +6,10 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks._faults.aftermath import LIMIT, after_damage, judged, state, unexpected
+from benchmarks._faults.aftermath import after_damage, judged, state, unexpected
 from benchmarks._faults.hooks import Counter, Killer, install
 from benchmarks._faults.outcomes import Trial, in_turn
-from benchmarks._faults.processes import call, run_cli
+from benchmarks._faults.processes import LIMIT, call, run_cli
 from benchmarks._faults.world import Command, World, set_apart
 
 

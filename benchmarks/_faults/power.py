@@ -11,11 +11,11 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks._faults.aftermath import LIMIT, after_damage, judged, state, unexpected
+from benchmarks._faults.aftermath import after_damage, judged, state, unexpected
 from benchmarks._faults.disk import Cut, Recorder
 from benchmarks._faults.hooks import install
 from benchmarks._faults.outcomes import Trial, in_turn
-from benchmarks._faults.processes import call, run_cli
+from benchmarks._faults.processes import LIMIT, call, run_cli
 from benchmarks._faults.world import Command, World, set_apart
 
 VARIANTS = ("strict", "empty", "torn")

@@ -21,8 +21,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-LIMIT = 20.0
-"""Seconds after which a child counts as hanging."""
+LIMIT = 60.0
+"""Seconds after which a child counts as hanging, even on a machine that has ten times as much to do as it can."""
 PRELOAD = ["benchmarks._faults.preload"]
 
 
@@ -118,17 +118,18 @@ class Worker:
         assert self._child is not None
         assert self._ends is not None
         self._left -= 1
+        patience = 0.5
         try:
             self._ends[0].send((function, arguments))
             if self._ends[0].poll(limit):
                 code, value, trace = self._ends[0].recv()
                 return Ended(code, False, "", trace, value)
         except (EOFError, OSError):
-            pass
+            patience = LIMIT  # it is about to end
         child, folder = self._child, self._folder
         self._child = None
         self._ends[0].close()
-        return finish(child, folder, 0.5)
+        return finish(child, folder, patience)
 
     def _start(self) -> None:
         self._stop()

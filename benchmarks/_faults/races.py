@@ -13,12 +13,12 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
-from benchmarks._faults.aftermath import LIMIT, unexpected
+from benchmarks._faults.aftermath import unexpected
 from benchmarks._faults.answers import READING
 from benchmarks._faults.flips import plain
 from benchmarks._faults.hooks import Delayer, install
 from benchmarks._faults.outcomes import Ending, Trial, in_turn, worst
-from benchmarks._faults.processes import call, finish, run_cli, start, traceback_in
+from benchmarks._faults.processes import LIMIT, call, finish, run_cli, start, traceback_in
 from benchmarks._faults.state import state_of
 from benchmarks._faults.world import World, name, set_apart
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks._faults.processes import Ended, call, run_cli
+from benchmarks._faults.processes import LIMIT, Ended, call, run_cli
 
 ITEMS, MORE, DIM = 160, 300, 16
 CLASSES = ("axe", "bee", "cog")
@@ -151,7 +151,7 @@ class World:
         """A hard copy of the store at `to`, with the times of its files."""
         return Path(shutil.copytree(self.base, to, symlinks=True))
 
-    def cli(self, *arguments: object, limit: float = 20.0, folder: Path | None = None) -> Ended:
+    def cli(self, *arguments: object, limit: float = LIMIT, folder: Path | None = None) -> Ended:
         """Run ``embedstore ARGUMENTS`` in a child that remembers nothing of other trials."""
         folder = folder or self.root / "building"
         return call(run_alone, folder, [str(a) for a in arguments], folder=folder / "run", limit=limit)
