@@ -139,7 +139,7 @@ class _Pools:
         """The pools there are. To look for them takes milliseconds, and an import is what brings one."""
         from threadpoolctl import ThreadpoolController
 
-        if self._looked != (modules := (len(sys.modules), next(reversed(sys.modules)))):
+        if self._looked != (modules := (len(names := list(sys.modules)), names[-1])):
             self._libraries, self._looked = ThreadpoolController().lib_controllers, modules
         return self._libraries
 

@@ -84,7 +84,7 @@ def test_a_sound_and_a_film_are_questions(page: Any, data: Path, how: str) -> No
 
 
 def test_the_box_says_what_may_be_dropped(page: Any) -> None:
-    assert page.locator("#words").get_attribute("placeholder") == "Describe it, or drop a picture or sound or film"
+    assert page.locator("#words").get_attribute("placeholder") == "Describe it, or drop a picture, sound or film"
     assert page.locator("input[type=file]").get_attribute("accept") == "image/*,audio/*,video/*"
 
 

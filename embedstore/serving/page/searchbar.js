@@ -142,7 +142,7 @@ export function searchBar(store) {
   /** Says what files the store can be searched by. */
   function offer() {
     const kinds = Object.keys(FILES).filter((kind) => store.spaces.some(({ accepts }) => accepts?.includes(kind)));
-    const words = `a ${kinds.map((kind) => FILES[kind]).join(" or ")}`;
+    const words = `a ${kinds.map((kind) => FILES[kind]).join(", ").replace(/, (?=\w+$)/, " or ")}`;
     input.placeholder = kinds.length ? `Describe it, or drop ${words}` : "Describe it";
     file.accept = kinds.map((kind) => `${kind}/*`).join(",");
     choose.hidden = !kinds.length;
