@@ -166,7 +166,8 @@ class _Pools:
 
 
 def _of_numpy(pool: Any) -> bool:
-    return pool.user_api == "blas" and "torch" not in pool.filepath
+    """Whether it is a BLAS with threads of its own, as in NumPy's wheels; torch and FAISS share those of OpenMP."""
+    return pool.user_api == "blas" and getattr(pool, "threading_layer", "") == "pthreads" and "torch" not in pool.filepath
 
 
 def _torch() -> Any:

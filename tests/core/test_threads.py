@@ -95,7 +95,7 @@ def test_never_raised(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_side_by_side_is_for_blas_alone(two: dict[str, int]) -> None:
-    blas = {pool["filepath"] for pool in threadpool_info() if pool["user_api"] == "blas" and "torch" not in pool["filepath"]}
+    blas = {pool["filepath"] for pool in threadpool_info() if pool.get("threading_layer") == "pthreads"}
     assert blas
     with threads.side_by_side():
         assert counts() == {path: 1 if path in blas else count for path, count in two.items()}

@@ -101,7 +101,8 @@ def _sought(film: Any, stream: Any, times: Sequence[int]) -> list[Frame]:
     """The frames shown at `times` after the beginning, in units of the stream's time base; none where seeking fails."""
     av = require("av", extra=EXTRA)
     start, found, last = stream.start_time or 0, list[Frame](), None
-    key, running = None, _Running(iter(()))
+    key: int | None = None
+    running = _Running(iter(()))
     for time in times:
         try:
             before, key = key, _key_frame(stream, start + time)
