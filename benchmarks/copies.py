@@ -29,6 +29,7 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from benchmarks.dedup import Planted, pictures
+from embedstore._core.threads import side_by_side
 from embedstore.demo import extract
 from embedstore.demo.clips import write_sounds
 from embedstore.duplicates.film_frames import sheet
@@ -112,7 +113,7 @@ def of_sounds(every: list[bytes], copies: int, seed: int) -> dict[str, dict[str,
     payloads = [copied(originals[i], k, rng) if k else originals[i] for i, k in zip(data.source, data.kind, strict=True)]
     encoder = LogMelEncoder()
     started = time.perf_counter()
-    with ThreadPoolExecutor(2) as pool:
+    with side_by_side(), ThreadPoolExecutor(2) as pool:
         prints = list(pool.map(fingerprint, payloads))
         read = time.perf_counter() - started
         vectors = np.stack(list(pool.map(encoder.prepare, payloads)))
@@ -203,7 +204,7 @@ def of_films(paths: list[Path], count: int, seed: int) -> dict[str, dict[str, fl
         started = time.perf_counter()
         sheets = list(pool.map(sheet, payloads))
     read = time.perf_counter() - started
-    small = Thumbnails(np.stack([s.pixels for s in sheets]), np.array([s.aspect for s in sheets]))
+    small = Thumbnails(np.stack([s.pixels for s in sheets]), np.array([s.shape for s in sheets]))
     rows = {}
     for limit in (0.1, FRAMES_LIMIT, 0.2, 0.25, 0.3):
         for largest in (0.46, np.inf):

@@ -17,7 +17,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-__all__ = ["allowed", "bounded", "idle", "steady"]
+__all__ = ["allowed", "bounded", "idle", "side_by_side", "steady"]
 
 SHARE = 0.3
 """The share of a processor that others may use before it no longer counts as idle."""
@@ -72,6 +72,20 @@ def bounded() -> Iterator[int]:
         _POOLS.leave()
 
 
+@contextmanager
+def side_by_side() -> Iterator[None]:
+    """NumPy's BLAS at one thread, for steps that many threads take at once; torch keeps its own.
+
+    A small product that is divided makes BLAS's threads spin until the next one, on the processors that the others need: mel
+    filters took 14 times the processor time (benchmarks/RESULTS.md). One thread gives the same numbers to the last bit.
+    """
+    _POOLS.enter(1, numpy_alone=True)
+    try:
+        yield
+    finally:
+        _POOLS.leave()
+
+
 class _Use:
     """What the other processes of the machine use, by the kernel's counters since they were last read."""
 
@@ -121,7 +135,7 @@ class _Pools:
         self._looked = (0, "")
         self._torch_before: int | None = None
 
-    def enter(self, threads: int) -> None:
+    def enter(self, threads: int, *, numpy_alone: bool = False) -> None:
         with self._lock:
             self._own.depth = getattr(self._own, "depth", 0) + 1
             self._bounded += self._own.depth == 1
@@ -131,8 +145,9 @@ class _Pools:
             if torch is not None and self._torch_before is None:
                 self._torch_before = torch.get_num_threads()
             for pool in pools:
-                _tell(pool, min(threads, self._before[pool.filepath][1]))
-            if self._torch_before is not None:  # also for its threads that are yet to begin
+                if not numpy_alone or _of_numpy(pool):
+                    _tell(pool, min(threads, self._before[pool.filepath][1]))
+            if self._torch_before is not None and not numpy_alone:  # also for its threads that are yet to begin
                 torch.set_num_threads(min(threads, self._torch_before))
 
     def _loaded(self) -> list[Any]:
@@ -166,6 +181,11 @@ def _tell(pool: Any, threads: int) -> None:
     if (let_go := getattr(pool, "clear_controlling_thread", None)) is not None:
         let_go(force=True)
     pool.set_num_threads(threads)
+
+
+def _of_numpy(pool: Any) -> bool:
+    """Whether it is a BLAS with threads of its own, as in NumPy's wheels; torch and FAISS share those of OpenMP."""
+    return pool.user_api == "blas" and getattr(pool, "threading_layer", "") == "pthreads" and "torch" not in pool.filepath
 
 
 def _torch() -> Any:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from embedstore._core.keys import hash_payload
 from embedstore._core.ordered import ordered_map
+from embedstore._core.threads import side_by_side
 from embedstore.duplicates.pairs import Pairs
 from embedstore.errors import PayloadError
 from embedstore.sources.files import read_file
@@ -107,7 +108,7 @@ def read_again(
         except PayloadError as error:
             return error
 
-    with ThreadPoolExecutor(workers, thread_name_prefix="embedstore-content") as pool:
+    with side_by_side(), ThreadPoolExecutor(workers, thread_name_prefix="embedstore-content") as pool:
         work = zip(paths, (key.tobytes() for key in keys), strict=True)
         for i, found in enumerate(ordered_map(pool, read, work, window=4 * workers)):
             if isinstance(found, PayloadError):

@@ -29,14 +29,14 @@ class Sheet(NamedTuple):
     ----------
     pixels : (ACROSS · side, ACROSS · side, 3) uint8
         Its frames, in rows.
-    aspect : float
-        Logarithm of a frame's width / height.
+    shape : (float, float)
+        Logarithms of a frame's width / height, and of a second and when the last of the frames is shown: copies are as long.
     area : int
         Pixels of a frame.
     """
 
     pixels: Pixels
-    aspect: float
+    shape: tuple[float, float]
     area: int
 
 
@@ -54,7 +54,8 @@ def sheet(payload: bytes) -> Sheet:
     every = np.stack([small[(2 * i + 1) * len(small) // (2 * COUNT)] for i in range(COUNT)])
     rows = every.reshape(ACROSS, ACROSS, SIDE, SIDE, 3).swapaxes(1, 2)
     width, height = found[0].image.size
-    return Sheet(rows.reshape(ACROSS * SIDE, ACROSS * SIDE, 3), math.log(width / height), width * height)
+    shape = math.log(width / height), math.log1p(max(0.0, found[-1].seconds))
+    return Sheet(rows.reshape(ACROSS * SIDE, ACROSS * SIDE, 3), shape, width * height)
 
 
 class Films(Content):
@@ -67,7 +68,7 @@ class Films(Content):
     def __init__(self, n: int) -> None:
         super().__init__(n)
         side = ACROSS * SIDE
-        self._sheets = Thumbnails(np.zeros((n, side, side, 3), np.uint8), np.zeros(n, np.float32))
+        self._sheets = Thumbnails(np.zeros((n, side, side, 3), np.uint8), np.zeros((n, 2), np.float32))
 
     def read(self, payload: bytes) -> Sheet:
         return sheet(payload)

@@ -38,8 +38,8 @@ class Thumbnails:
     ----------
     pixels : (n, side, side, 3) uint8
         side is a multiple of 4.
-    aspect : (n,) float
-        Logarithm of width / height.
+    aspect : (n,) or (n, k) float
+        Logarithm of width / height, and of whatever else copies have in common.
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -152,6 +152,7 @@ def _differences(
     difference = np.abs(thumbnails.pixels[i].astype(np.float32) - thumbnails.pixels[j])
     mean = np.round(np.sqrt((difference**2).mean(axis=(1, 2, 3))) / unit, 5)
     most = difference.mean(axis=3).max(axis=(1, 2)) / unit
-    keep = (mean <= limit) & (most <= largest) & (np.abs(thumbnails.aspect[i] - thumbnails.aspect[j]) <= ASPECT)
+    shapes = np.abs(thumbnails.aspect[i] - thumbnails.aspect[j]).reshape(len(i), -1)
+    keep = (mean <= limit) & (most <= largest) & (shapes <= ASPECT).all(axis=1)
     i, j = i[keep], j[keep]
     return np.minimum(i, j), np.maximum(i, j), mean[keep]

@@ -95,6 +95,16 @@ def test_never_raised(monkeypatch: pytest.MonkeyPatch) -> None:
             assert counts() == before
 
 
+def test_side_by_side_is_for_blas_alone(two: dict[str, int]) -> None:
+    blas = {pool["filepath"] for pool in threadpool_info() if pool.get("threading_layer") == "pthreads"}
+    assert blas
+    with threads.side_by_side():
+        assert counts() == {path: 1 if path in blas else count for path, count in two.items()}
+        with threads.side_by_side():
+            pass
+    assert counts() == two
+
+
 def test_put_back_after_an_error(two: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "idle", lambda: 1)
 

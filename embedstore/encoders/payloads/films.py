@@ -143,10 +143,15 @@ def _sought(film: Any, stream: Any, times: Sequence[int]) -> list[Frame]:
     """The frames shown at `times` after the beginning, in units of the stream's time base; none where seeking fails."""
     av = require("av", extra=EXTRA)
     start, found, last = stream.start_time or 0, list[Frame](), None
+    key: int | None = None
+    running = _Running(iter(()))
     for time in times:
         try:
-            film.seek(start + time, stream=stream)
-            frame = _shown(film.decode(stream), start + time)
+            before, key = key, _key_frame(stream, start + time)
+            if key is None or key != before:  # else the frame is further on from where the decoder is
+                film.seek(start + time, stream=stream)
+                running = _Running(film.decode(stream))
+            frame = running.shown(start + time)
         except av.FFmpegError:
             break  # cut off here: what came before counts
         if frame is not None and frame.pts != last:
@@ -162,16 +167,28 @@ def _length(film: Any, stream: Any) -> int:
     return int(film.duration / 1_000_000 / stream.time_base) if film.duration else 0
 
 
-def _shown(decoded: Iterator[Any], wanted: int) -> Any:
-    """The last frame that begins by `wanted`, or the first one after it; None where there is none."""
-    shown = None
-    for frame in decoded:
-        if frame.pts is None:
-            continue
-        if frame.pts > wanted:
-            return frame if shown is None else shown
-        shown = frame
-    return shown
+def _key_frame(stream: Any, wanted: int) -> int | None:
+    """The number of the last key frame by `wanted` in the film's index; None where that does not reach so far."""
+    entries = getattr(stream, "index_entries", None)  # older versions of PyAV do not show it
+    if not entries or entries[len(entries) - 1].timestamp < wanted:
+        return None
+    number = entries.search_timestamp(wanted)
+    return number if number >= 0 else None
+
+
+class _Running:
+    """A film that is being decoded, in the order in which its frames are shown."""
+
+    def __init__(self, decoded: Iterator[Any]) -> None:
+        self._decoded = (frame for frame in decoded if frame.pts is not None)
+        self._now: Any = None
+        self._next: Any = next(self._decoded, None)
+
+    def shown(self, wanted: int) -> Any:
+        """The last frame that begins by `wanted`, or the first one after it; None where there is none."""
+        while self._next is not None and self._next.pts <= wanted:
+            self._now, self._next = self._next, next(self._decoded, None)
+        return self._next if self._now is None else self._now
 
 
 def _walked(file: IO[bytes], count: int) -> list[Frame]:

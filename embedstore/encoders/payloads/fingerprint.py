@@ -78,10 +78,10 @@ def sounding(samples: Samples) -> Samples:
 
 def _energies(samples: Samples) -> Float:
     """Energies (frames, bands) float32 around every 256th sample, of samples whose loudest has the value 1."""
-    loudest = np.abs(samples).max()
-    padded = np.pad(samples / loudest if loudest else samples, FRAME // 2)
-    frames = np.lib.stride_tricks.sliding_window_view(padded, FRAME)[::HOP]
-    parts = (frames[lo : lo + AT_ONCE] * _hann() for lo in range(0, len(frames), AT_ONCE))
+    loudest = max(samples.max(), -samples.min())
+    window = _hann() / loudest if loudest else _hann()
+    frames = np.lib.stride_tricks.sliding_window_view(np.pad(samples, FRAME // 2), FRAME)[::HOP]
+    parts = (frames[lo : lo + AT_ONCE] * window for lo in range(0, len(frames), AT_ONCE))
     return np.concatenate([np.square(np.abs(np.fft.rfft(part))) @ _filters() for part in parts]).astype(np.float32)
 
 

@@ -112,7 +112,10 @@ def _no_sound(error: Any) -> PayloadError:
 def _mono(file: Any) -> Iterator[Samples]:
     """The mean of all channels, block by block."""
     for block in file.blocks(BLOCK, dtype="float32", always_2d=True):
-        yield block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32)
+        if block.shape[1] > 2:
+            yield block.mean(axis=1, dtype=np.float32)
+        else:  # the same numbers, in a tenth of the time
+            yield block[:, 0] if block.shape[1] == 1 else (block[:, 0] + block[:, 1]) / np.float32(2)
 
 
 def _bounded(blocks: Iterator[Samples], rate: int) -> Iterator[Samples]:

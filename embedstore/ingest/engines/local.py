@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 
-from embedstore._core.threads import allowed
+from embedstore._core.threads import allowed, side_by_side
 from embedstore.encoders.base import outside_of
 from embedstore.ingest.consume import ChunkCloser, Encoding
 from embedstore.ingest.engines.base import Job
@@ -28,6 +28,7 @@ def run(job: Job) -> None:
     """Embed the whole source, or raise what stopped it; what was committed by then stays."""
     options, states = job.options, list(job.states.values())
     with (
+        side_by_side(),
         closing(_reader(job)) as reader,
         ThreadPoolExecutor(options.threads, thread_name_prefix="embedstore-read") as pool,
         _abandoned_on_error(reader),
