@@ -92,8 +92,10 @@ def test_how_it_is_asked_for() -> None:
 def test_parts_that_are_there_are_embedded_and_one_bad_part_is_one_failure(tmp_path: Path) -> None:
     data = {"id": list("abcde"), "image": [b"1", b"2", None, b"bad", None], "text": ["x", None, "z", "w", None]}
     path = tmp_path / "s"
-    counts = es.embed(MemorySource(data), path, message={BOTH: "joined"}).spaces["both"]
+    report = es.embed(MemorySource(data), path, image="hash:16", message={BOTH: "joined"})
+    counts = report.spaces["both"]
     assert (counts.embedded, counts.failed, counts.missing) == (3, 1, 1)
+    assert (report.spaces["image"].embedded, report.spaces["image"].missing) == (3, 2)
     image = ("image", b"1"), ("image", b"2")
     expected = {"a": stored(image[0], ("text", b"x")), "b": stored(image[1]), "c": stored(("text", b"z"))}
     assert vectors(path) == expected
