@@ -129,6 +129,11 @@ def test_a_changed_part_is_embedded_again_whichever_space_sees_it_first(tmp_path
         assert vectors(path) == fresh()
         assert vectors(path, "image") == {"a": HashEncoder(16, "image").encode([png(2 + round)])[0].astype("f2").tobytes()}
         assert es.embed(source, path, **both).spaces["both"].unchanged == 2, report
+    photo.write_bytes(png(9))
+    es.embed(MemorySource({"id": ["a"], "image": [str(photo)]}), path, image="hash:16")  # a dataset without the texts
+    assert "a" not in vectors(path)
+    es.embed(source, path, **both)
+    assert vectors(path) == fresh()
     data["text"][0] = "other"
     es.embed(MemorySource(data), path, message={BOTH: "joined"})
     assert vectors(path) == fresh()
