@@ -141,12 +141,13 @@ def test_a_changed_part_is_embedded_again_whichever_space_sees_it_first(tmp_path
 
 
 def test_metadata_columns_of_texts_are_parts_and_stay_columns(tmp_path: Path) -> None:
-    data = {"id": ["a", "b"], "text": ["x", "y"], "title": ["t", " "]}
-    es.embed(MemorySource(data), tmp_path / "s", message={"{title}+{text}": "joined"})
+    data = {"id": ["a", "b"], "text": ["x", "y"], "title": ["t", " "], "message": ["1", "2"]}
+    own = {"text": {"said": "hash"}, "columns": {"said": "message"}}  # a column may be called so
+    es.embed(MemorySource(data), tmp_path / "s", message={"{title}+{text}": "joined"}, **own)
     expected = {"a": stored(("title", b"t"), ("text", b"x")), "b": stored(("text", b"y"))}
     assert vectors(tmp_path / "s", "message") == expected
     store = es.Store.open(tmp_path / "s")
-    assert store.items.metadata_columns() == ["title"]
+    assert (store.items.metadata_columns(), len(store.spaces["said"])) == (["title", "message"], 2)
     with pytest.raises(UsageError, match="no metadata column 'name'"):
         es.embed(MemorySource(data), tmp_path / "t", message={"{name}+{text}": "joined"})
     with pytest.raises(UsageError, match="has no video for encoder 'joined'"):
