@@ -361,18 +361,19 @@ class ChunkCloser:
         keep = changed & (chunk.old_row >= 0)
         if modality in chunk.replaced and not space.spec.declared:  # imported vectors go with the id, not with a payload
             keep &= ~chunk.replaced[modality]
-            for part in chunk.parts.get(modality, ()):
-                keep &= ~self._may_differ(chunk, part)
             read = np.flatnonzero(keep & chunk.was_read[modality])  # for another space, which may have shown it to be new
             keep[read] = (_recorded([space], chunk.old_row[read]) == chunk.hashes[modality][read]).all(axis=1)
+        for part in space.info.parts:  # of which the dataset may have one alone
+            if part in chunk.replaced:
+                keep &= ~chunk.replaced[part] & ~self._may_differ(chunk, part)
         return carried(space, chunk.old_row, keep, row)
 
     def _may_differ(self, chunk: Chunk, part: str) -> Mask:
         """Items (n,) whose file may be another than it was, for all that this run has seen of it; texts are columns."""
-        doubt: Mask = (chunk.suspect[part] if part in FILES else np.zeros(len(chunk), bool)) & (chunk.old_row >= 0)
+        doubt: Mask = chunk.suspect[part] & (chunk.old_row >= 0) & (part in FILES)
         at = np.flatnonzero(doubt & chunk.was_read[part])
-        spaces = [space for space in self._store.spaces.values() if space.payload == part and not space.spec.declared]
-        doubt[at] = (_recorded(spaces, chunk.old_row[at]) != chunk.hashes[part][at]).any(axis=1)
+        seen = (space for space in self._store.spaces.values() if space.payload == part and not space.spec.declared)
+        doubt[at] = (_recorded(seen, chunk.old_row[at]) != chunk.hashes[part][at]).any(axis=1)
         return doubt
 
     def _looked_at(self) -> set[str]:

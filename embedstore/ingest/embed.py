@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -178,12 +178,10 @@ def embed(
         named = options.encoders or _recorded_encoders(writer.store, source, opened.access)
         texts = text_columns(options.text_columns, options.source_columns, writer.store, named)
         messages = message_columns(options.messages, options.source_columns)
-        of_messages = [(name, part) for name, parts in messages.items() for part in parts]
-        _refuse_absent([(*named[n], named[n][0]) for n in named if texts[n] is None and named[n][0] != MESSAGE], source)
-        _refuse_absent([(*named[name], part) for name, part in of_messages if part in MODALITIES], source)
+        columns_of = {n: messages.get(n, () if of == MESSAGE else (texts[n] or of,)) for n, (of, _) in named.items()}
+        _refuse_absent(named, columns_of, source)
         if options.encoders or all(texts.values()):
-            own = [*texts.items(), *((name, part) for name, part in of_messages if part not in MODALITIES)]
-            for name, column in own:
+            for name, column in ((n, c) for n, columns in columns_of.items() for c in columns if c not in MODALITIES):
                 said |= declared_texts({name: column} if column not in known.kinds else {}, said)
         states = _states(writer, _loaded(named, writer.store, options, messages), dtype, texts)
         stored = writer.store.items.column_types() | dict(known.kinds)
@@ -312,10 +310,10 @@ def _refuse_prompts(named: Mapping[str, tuple[str, EncoderName]], asked: Mapping
         raise UsageError(f"{given[0]} is for encoders of texts that are given by name, and there is none. Add --text ENCODER.")
 
 
-def _refuse_absent(wanted: Iterable[tuple[str, EncoderName, str]], source: Source) -> None:
-    """Refuse encoders, with their modality, that want a modality which the source does not have."""
-    for _, encoder, modality in wanted:
-        if modality not in source.modalities:
+def _refuse_absent(named: Mapping[str, tuple[str, EncoderName]], columns: Mapping[str, Sequence[str]], source: Source) -> None:
+    """Refuse encoders of spaces one of whose `columns` is a modality that the source does not have."""
+    for encoder, modality in ((named[name][1], column) for name, wanted in columns.items() for column in wanted):
+        if modality in MODALITIES and modality not in source.modalities:
             name = encoder if isinstance(encoder, str) else encoder.spec.name
             raise UsageError(
                 f"{source.name} has no {modality} for encoder {name!r}; it has {', '.join(source.modalities)}."

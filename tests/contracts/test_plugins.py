@@ -173,8 +173,8 @@ def test_what_is_registered_in_a_process_comes_first() -> None:
 
     registry.register("hash", mine)
     registry.register("mine", mine)
-    known = ["clap", "effnet-lite0", "frames", "hash", "hf-audio", "logmel", "mine", "minilm", "openclip", "st"]
-    assert registry.names() == ["timm", *known]
+    known = ["clap", "effnet-lite0", "frames", "hash", "hf-audio", "logmel", "mine", "minilm", "naflex", "openclip", "pe-av"]
+    assert registry.names() == ["timm", *known, "st", "vjepa2"]
     assert registry.get("hash") is mine
     assert registry.summary("mine") == "One of mine."
     assert "mine" in registry

@@ -92,8 +92,10 @@ def test_how_it_is_asked_for() -> None:
 def test_parts_that_are_there_are_embedded_and_one_bad_part_is_one_failure(tmp_path: Path) -> None:
     data = {"id": list("abcde"), "image": [b"1", b"2", None, b"bad", None], "text": ["x", None, "z", "w", None]}
     path = tmp_path / "s"
-    counts = es.embed(MemorySource(data), path, message={BOTH: "joined"}).spaces["both"]
+    report = es.embed(MemorySource(data), path, image="hash:16", message={BOTH: "joined"})
+    counts = report.spaces["both"]
     assert (counts.embedded, counts.failed, counts.missing) == (3, 1, 1)
+    assert (report.spaces["image"].embedded, report.spaces["image"].missing) == (3, 2)
     image = ("image", b"1"), ("image", b"2")
     expected = {"a": stored(image[0], ("text", b"x")), "b": stored(image[1]), "c": stored(("text", b"z"))}
     assert vectors(path) == expected
@@ -127,6 +129,11 @@ def test_a_changed_part_is_embedded_again_whichever_space_sees_it_first(tmp_path
         assert vectors(path) == fresh()
         assert vectors(path, "image") == {"a": HashEncoder(16, "image").encode([png(2 + round)])[0].astype("f2").tobytes()}
         assert es.embed(source, path, **both).spaces["both"].unchanged == 2, report
+    photo.write_bytes(png(9))
+    es.embed(MemorySource({"id": ["a"], "image": [str(photo)]}), path, image="hash:16")  # a dataset without the texts
+    assert "a" not in vectors(path)
+    es.embed(source, path, **both)
+    assert vectors(path) == fresh()
     data["text"][0] = "other"
     es.embed(MemorySource(data), path, message={BOTH: "joined"})
     assert vectors(path) == fresh()
@@ -134,12 +141,13 @@ def test_a_changed_part_is_embedded_again_whichever_space_sees_it_first(tmp_path
 
 
 def test_metadata_columns_of_texts_are_parts_and_stay_columns(tmp_path: Path) -> None:
-    data = {"id": ["a", "b"], "text": ["x", "y"], "title": ["t", " "]}
-    es.embed(MemorySource(data), tmp_path / "s", message={"{title}+{text}": "joined"})
+    data = {"id": ["a", "b"], "text": ["x", "y"], "title": ["t", " "], "message": ["1", "2"]}
+    own = {"text": {"said": "hash"}, "columns": {"said": "message"}}  # a column may be called so
+    es.embed(MemorySource(data), tmp_path / "s", message={"{title}+{text}": "joined"}, **own)
     expected = {"a": stored(("title", b"t"), ("text", b"x")), "b": stored(("text", b"y"))}
     assert vectors(tmp_path / "s", "message") == expected
     store = es.Store.open(tmp_path / "s")
-    assert store.items.metadata_columns() == ["title"]
+    assert (store.items.metadata_columns(), len(store.spaces["said"])) == (["title", "message"], 2)
     with pytest.raises(UsageError, match="no metadata column 'name'"):
         es.embed(MemorySource(data), tmp_path / "t", message={"{name}+{text}": "joined"})
     with pytest.raises(UsageError, match="has no video for encoder 'joined'"):
