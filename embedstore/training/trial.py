@@ -18,6 +18,7 @@ from embedstore.heads import AutoHead, AutoLabeller, Head
 from embedstore.heads.balanced import BalancedHead
 from embedstore.heads.class_texts import ClassTexts
 from embedstore.heads.held_out import TEST, OutOfFold
+from embedstore.heads.matcher import Matcher
 from embedstore.heads.settled import settled
 from embedstore.registry import heads_for
 from embedstore.store import View
@@ -322,7 +323,8 @@ class Trial:
 
     def _over_seeds(self, head: Head, first: Float, parts: Sequence[tuple[Codes, Codes, Codes]], judged: Codes) -> list[float]:
         """The main score over `judged` with `seeds` seeds, of which the first is known."""
-        kind = head.chosen_ if isinstance(head, AutoHead | AutoLabeller) else self._options.head
+        inside = head.member_ if isinstance(head, BalancedHead | Matcher) else head
+        kind = inside.chosen_ if isinstance(inside, AutoHead | AutoLabeller) else self._options.head
         if kind not in heads_for(self._task.heads) or not self._plain(kind, self._seed).stochastic:
             return []
         truth = self.labels.truth[judged]
