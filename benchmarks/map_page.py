@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,20 +21,10 @@ from urllib.parse import quote, urlsplit
 import numpy as np
 
 import embedstore.serving
+from benchmarks._chromium import FLAT, QUIET, WEBGL, chromium
 
 PAGE = Path(embedstore.serving.__file__).parent / "page"
-QUIET = (
-    "--no-sandbox",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-quic",
-    "--no-first-run",
-)
-WAYS = {
-    "WebGL (swiftshader)": ("--use-angle=swiftshader", "--enable-unsafe-swiftshader"),
-    "canvas": ("--disable-3d-apis",),
-}
+WAYS = {"WebGL (swiftshader)": WEBGL, "canvas": FLAT}
 CLASSES = [f"class {i}" for i in range(15)]
 KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 
@@ -159,11 +148,6 @@ def measured(browser: Any, answers: Answers, seconds: float) -> dict[str, Any]:
     }
     page.close()
     return found
-
-
-def chromium() -> str | None:
-    """Where Chromium is."""
-    return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 def main(arguments: list[str] | None = None) -> dict[str, dict[str, Any]]:

@@ -29,7 +29,7 @@ from embedstore.heads.label_sets import indicators, labels_of, log_odds_of
 from embedstore.heads.labellers import label_loss
 from embedstore.heads.linear import ALPHAS
 from embedstore.heads.solvers.design_matrix import Standardizer
-from embedstore.heads.solvers.logistic import OneVsRestProblem
+from embedstore.heads.solvers.one_vs_rest import OneVsRestProblem
 
 Array = np.ndarray[Any, Any]
 Found = tuple[Array, Array]

@@ -51,17 +51,9 @@ def _images(store: Path, device: str) -> None:
     data = store.with_name(f"{store.stem}-data")
     table = extract(data)
     render.say(f"1. Embed 602 images and their titles ({table}) with EfficientNet-Lite0 and MiniLM:")
-    with render.embedding_progress("embedding") as on_progress:
-        report = es.embed(table, store, image="effnet-lite0", text="minilm", device=device, on_progress=on_progress)
-    render.print_embedding(report, store)
-
-    render.say("")
+    _embedded(table, store, device, image="effnet-lite0")
     render.say("2. Train a linear head on both, and on each alone, to tell the 12 classes:")
-    with render.status("training") as say:
-        training = es.train(store, "label", inputs=["image", "text"], cv=5, replace=True, on_progress=say)
-    render.print_training(training)
-
-    render.say("")
+    _trained(store, ["image", "text"])
     render.say("3. Search:")
     searcher = es.Searcher(es.Store.open(store), device=device)
     example = searcher.search(text=SEARCHES[0], k=1).results[0].id
@@ -72,17 +64,15 @@ def _images(store: Path, device: str) -> None:
         render.say(f"   {title}{' --space image' if 'id' in query else ''}")
         render.print_hits(searcher.search(**query, k=3, columns=["label", "text"]), ["label", "text"])  # type: ignore[arg-type]
 
-    for line in (
-        "",
-        f"Done in {time.perf_counter() - started:.0f} s. What to type next:",
+    _closed(
+        started,
         f'  embedstore search {store} --text "a house by the sea" -k 5',
         f"  embedstore search {store} --image {data}/images/{example}.jpg --where \"label != 'transportation'\"",
         f"  embedstore predict {store} label {data}/images/{example}.jpg",
         f"  embedstore serve {store} --open",
         f"  embedstore info {store}",
         "  embedstore embed YOUR_FOLDER --store my.store --image effnet-lite0 --text minilm",
-    ):
-        render.say(line)
+    )
 
 
 def _sounds(store: Path, device: str) -> None:
@@ -95,27 +85,51 @@ def _sounds(store: Path, device: str) -> None:
     data = store.with_name(f"{store.stem}-data")
     table = write_sounds(data)
     render.say(f"1. Embed 120 sounds and what is said of them ({table}) with logmel and MiniLM:")
-    with render.embedding_progress("embedding") as on_progress:
-        report = es.embed(table, store, audio="logmel", text="minilm", device=device, on_progress=on_progress)
-    render.print_embedding(report, store)
-
-    render.say("")
+    _embedded(table, store, device, audio="logmel")
     render.say("2. Train a linear head on the sounds alone to tell the 8 classes:")
-    with render.status("training") as say:
-        training = es.train(store, "label", inputs=["audio"], cv=5, replace=True, on_progress=say)
-    render.print_training(training)
-
+    _trained(store, ["audio"])
     example = data / "sounds" / "bird-03.flac"
-    render.say("")
     render.say(f"3. Search by a sound: --audio {example}")
     render.print_hits(es.search(store, audio=example, k=4, columns=["label", "text"]), ["label", "text"])
 
-    for line in (
-        "",
-        f"Done in {time.perf_counter() - started:.0f} s. What to type next:",
+    _closed(
+        started,
         f'  embedstore search {store} --text "water" --space text',
         f"  embedstore predict {store} label {example}",
         f"  embedstore serve {store} --open",
         "  embedstore embed YOUR_FOLDER --store my.store --audio logmel",
-    ):
+    )
+
+
+def _embedded(table: Path, store: Path, device: str, *, image: str | None = None, audio: str | None = None) -> None:
+    """Embed texts and images, or sounds, with progress; and what came of it."""
+    import embedstore as es
+
+    from . import render
+
+    with render.embedding_progress("embedding") as on_progress:
+        report = es.embed(table, store, image=image, audio=audio, text="minilm", device=device, on_progress=on_progress)
+    render.print_embedding(report, store)
+    render.say("")
+
+
+def _trained(store: Path, inputs: list[str]) -> None:
+    """Train with progress, and how good the head is."""
+    import embedstore as es
+
+    from . import render
+
+    with render.status("training") as say:
+        training = es.train(store, "label", inputs=inputs, cv=5, replace=True, on_progress=say)
+    render.print_training(training)
+    render.say("")
+
+
+def _closed(started: float, *commands: str) -> None:
+    """How long it took, and what to type next."""
+    from . import render
+
+    render.say("")
+    render.say(f"Done in {time.perf_counter() - started:.0f} s. What to type next:")
+    for line in commands:
         render.say(line)

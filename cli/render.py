@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from embedstore.training.certainty import Certainty
     from embedstore.training.compare import CompareReport
     from embedstore.training.evaluate import EvaluationReport
-    from embedstore.training.predict import Predictions
+    from embedstore.training.predictions import Predictions
     from embedstore.training.shots import ShotCurve
-    from embedstore.training.train import TrainReport
+    from embedstore.training.train_report import TrainReport
 
 
 LIMITS = {"text": 400}

@@ -50,6 +50,7 @@ from benchmarks import (
     teach,
     tuning,
 )
+from benchmarks._chromium import chromium
 
 
 def test_checks(capsys: pytest.CaptureFixture[str]) -> None:
@@ -269,7 +270,7 @@ def test_busy(capsys: pytest.CaptureFixture[str]) -> None:
     assert "| align |" in capsys.readouterr().out
 
 
-@pytest.mark.skipif(map_page.chromium() is None, reason="no Chromium is installed: apt-get install chromium")
+@pytest.mark.skipif(chromium() is None, reason="no Chromium is installed: apt-get install chromium")
 def test_map_page(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("playwright.sync_api")
     found = map_page.main(["--tiny"])

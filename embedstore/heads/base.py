@@ -96,12 +96,12 @@ class Head(Params):
     task: ClassVar[str] = "classification"
     leaves_one_out: ClassVar[bool] = False
     """Whether `left_out` is known once the head is fitted."""
-    stochastic: ClassVar[bool] = False
-    """Whether another seed makes another model."""
     takes_weights: ClassVar[bool] = False
     """Whether it heeds `Data.weights`."""
     kept_in_state: ClassVar[tuple[str, ...]] = ()
     """Parameters of the constructor that are no JSON values: `_state` holds them, and `_restore` sets them."""
+    stochastic = False
+    """Whether another seed makes another model, beside other folds of what is chosen inside; a head of others may ask them."""
     takes_sequences: ClassVar[bool] = False
     """Whether an input may have several vectors an item, (n, f, d); other heads get their mean."""
     tunable: ClassVar[Tunable] = {}

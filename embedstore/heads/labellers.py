@@ -14,7 +14,8 @@ from embedstore.heads.knn import ALL_PAIRS, KnnHead, vote_weights
 from embedstore.heads.label_sets import Labeller, log_odds_of, rarest
 from embedstore.heads.linear import ALPHAS, LinearHead
 from embedstore.heads.solvers.design_matrix import Standardizer
-from embedstore.heads.solvers.logistic import OneVsRestProblem, Solution
+from embedstore.heads.solvers.logistic import Solution
+from embedstore.heads.solvers.one_vs_rest import OneVsRestProblem
 
 FOLDS = 3
 COARSE = 1e-2

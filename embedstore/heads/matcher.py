@@ -58,6 +58,11 @@ class Matcher(Head):
         self.seed = seed
         self.device = device
 
+    @property
+    def stochastic(self) -> bool:  # type: ignore[override]
+        """Whether the head inside is."""
+        return make_head(self.head).stochastic
+
     def _fit(self, train: Data, validation: Data) -> None:
         if len(self.dims_) != 2 or len(self.classes_) != 2:
             raise HeadError(

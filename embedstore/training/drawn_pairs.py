@@ -97,7 +97,8 @@ def pairs_to_learn(store: Store, asked: Asked) -> tuple[PairView, list[str]]:
     """Pairs of the items of `store` that have both inputs, with their split, and what people should know of them.
 
     Items that share a payload in either space, or a value of the column `group`, are on one side of the split, and no such two
-    make a pair that does not belong together.
+    make a pair that does not belong together. A column ``split`` decides for each item; where it sends such items to several
+    parts, those stay that are in the first of train, val and test, and the others make no pair.
 
     Raises
     ------
@@ -107,6 +108,13 @@ def pairs_to_learn(store: Store, asked: Asked) -> tuple[PairView, list[str]]:
     view, codes, notes = _whole(store, asked)
     groups = copy_groups(*codes) if len(view) else np.empty(0, np.int64)
     split, by_column = split_of_pairs(view, groups, asked.seed) if len(view) else (np.empty(0, str), False)
+    if by_column and not (stays := _in_one_part(split, groups)).all():
+        shared = "a payload" if asked.group is None else f"a payload or a {asked.group}"
+        notes.append(
+            f"{int((~stays).sum()):,} items share {shared} with items in an earlier part of the column 'split' (train, val, "
+            "test), and make no pair"
+        )
+        view, groups, split, codes = view.select(stays), groups[stays], split[stays], [c[stays] for c in codes]
     counts = {part: int((split == part).sum()) for part in SPLITS}
     if counts["train"] < LEAST or counts["val"] < 2 or counts["test"] < 2:
         said = ", ".join(f"{count} {part}" for part, count in counts.items())
@@ -134,6 +142,14 @@ def pairs_to_judge(store: Store, asked: Asked) -> tuple[PairView, list[str]]:
         )
     pairs, more = _drawn(view, codes, copy_groups(*codes), [("test", np.arange(len(view)))], asked)
     return pairs, [*notes, *more]
+
+
+def _in_one_part(split: Array, groups: Codes) -> npt.NDArray[np.bool_]:
+    """Which items (n,) are in the first part of the split, of train, val and test, that any item of their group is in."""
+    part = np.array([SPLITS.index(name) for name in split.tolist()], np.int64)
+    first = np.full(groups.max(initial=-1) + 1, len(SPLITS))
+    np.minimum.at(first, groups, part)
+    return np.asarray(part == first[groups], bool)
 
 
 def _whole(store: Store, asked: Asked) -> tuple[View, list[Codes], list[str]]:

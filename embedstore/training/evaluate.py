@@ -27,6 +27,7 @@ from embedstore.training.certainty import Certainty, measured
 from embedstore.training.class_names import Named, pairs_behind
 from embedstore.training.evaluate_options import EvaluateOptions
 from embedstore.training.fed import fed
+from embedstore.training.knn_share import drawn, knn_share
 from embedstore.training.label_notes import left_out_notes
 from embedstore.training.report import report_data
 from embedstore.training.saved import (
@@ -40,7 +41,6 @@ from embedstore.training.saved import (
     trained_on,
 )
 from embedstore.training.tasks.base import HEAD, KNN, Codes, Judged, Scores, Task
-from embedstore.training.trial import drawn, knn_share
 
 __all__ = ["EvaluationReport", "evaluate"]
 

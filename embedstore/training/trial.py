@@ -18,12 +18,14 @@ from embedstore.heads import AutoHead, AutoLabeller, Head
 from embedstore.heads.balanced import BalancedHead
 from embedstore.heads.class_texts import ClassTexts
 from embedstore.heads.held_out import TEST, OutOfFold
+from embedstore.heads.matcher import Matcher
 from embedstore.heads.settled import settled
 from embedstore.registry import heads_for
 from embedstore.store import View
 from embedstore.training.fed import fed, takes_pieces
 from embedstore.training.folds import made_folds
 from embedstore.training.kept import can_keep, keep
+from embedstore.training.knn_share import drawn, knn_share
 from embedstore.training.shots import ShotCurve, shot_curve
 from embedstore.training.tasks.base import HEAD, KNN, POOLED, UNBALANCED, UNTUNED, Array, Codes, Float, Judged, Task
 from embedstore.training.train_options import TrainOptions
@@ -31,8 +33,6 @@ from embedstore.training.tuning import Study, tune
 
 Say = Callable[[str], None]
 
-KNN_PRODUCTS, LEAST_KNN = 5e11, 20_000
-"""Budget of the kNN baseline in multiply-adds (a few seconds on two cores), and the fewest training items it is ever given."""
 VALIDATION_SHARE = 0.15
 TUNING_FOLDS = 3
 """Of the training items of a split or fold: every trial of tuning is scored on all of them."""
@@ -327,7 +327,8 @@ class Trial:
 
     def _over_seeds(self, head: Head, first: Float, parts: Sequence[tuple[Codes, Codes, Codes]], judged: Codes) -> list[float]:
         """The main score over `judged` with `seeds` seeds, of which the first is known."""
-        kind = head.chosen_ if isinstance(head, AutoHead | AutoLabeller) else self._options.head
+        inside = head.member_ if isinstance(head, BalancedHead | Matcher) else head
+        kind = inside.chosen_ if isinstance(inside, AutoHead | AutoLabeller) else self._options.head
         if kind not in heads_for(self._task.heads) or not self._plain(kind, self._seed).stochastic:
             return []
         truth = self.labels.truth[judged]
@@ -387,18 +388,3 @@ def _digest(*arrays: Array) -> str:
     for array in arrays:
         digest.update(repr(array.tolist()).encode())
     return digest.hexdigest()[:16]
-
-
-def knn_share(train: int, asked: int, width: int) -> tuple[float, list[str]]:
-    """The share of `train` items that the kNN baseline of `asked` items knows, and what to say about it."""
-    share = min(1.0, max(LEAST_KNN, KNN_PRODUCTS / max(asked * width, 1)) / max(train, 1))
-    if share == 1:
-        return share, []
-    return share, [f"the plain kNN knows {round(share * train):,} of the {train:,} training items, drawn at random"]
-
-
-def drawn(items: Codes, share: float, seed: int) -> Codes:
-    """A `share` of `items`, at random, in their order."""
-    if share == 1:
-        return items
-    return np.sort(np.random.default_rng(seed).permutation(items)[: max(1, round(share * len(items)))])

@@ -15,7 +15,7 @@ from embedstore._core.result_files import distinct, write_tables
 from embedstore._core.words import counted
 from embedstore.duplicates.report import Duplicate, DuplicateCluster, DuplicateReport
 from embedstore.errors import OutputError, UsageError
-from embedstore.training.predict import Predictions
+from embedstore.training.predictions import Predictions
 
 TABLE = pa.table(
     {

@@ -21,7 +21,8 @@ from embedstore.heads import LABELLERS, KnnLabeller, Labeller, LinearLabeller, m
 from embedstore.heads.base import Data, HeadState
 from embedstore.heads.io import HeadRecord, load_head, save_head
 from embedstore.heads.label_sets import best_thresholds, indicators, rarest
-from embedstore.heads.solvers.logistic import LogisticProblem, OneVsRestProblem
+from embedstore.heads.solvers.logistic import LogisticProblem
+from embedstore.heads.solvers.one_vs_rest import OneVsRestProblem
 from embedstore.heads.trees import check_model
 
 QUICK: dict[str, dict[str, Any]] = {

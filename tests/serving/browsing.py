@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,17 +12,9 @@ import pytest
 from helpers import write_csv, write_image
 
 import embedstore as es
+from benchmarks._chromium import QUIET
+from benchmarks._chromium import chromium as installed
 
-QUIET = (
-    "--no-sandbox",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-quic",
-    "--no-first-run",
-)
-WEBGL = ("--use-angle=swiftshader", "--enable-unsafe-swiftshader")
-FLAT = ("--disable-3d-apis",)
 HOSTILE = "<img src=x onerror=document.title='run'>"
 LABELS = ("even", "odd", "third")
 
@@ -74,7 +65,7 @@ def served(store: es.Store, **options: Any) -> Iterator[str]:
 def chromium(*flags: str) -> Iterator[Any]:
     """A browser; the test is skipped where there is none."""
     playwright = pytest.importorskip("playwright.sync_api", reason="the page is tested with Playwright")
-    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    path = installed()
     if path is None:
         pytest.skip("no Chromium is installed: apt-get install chromium")
     with playwright.sync_playwright() as driver:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import FLAT, WEBGL, chromium, looking, make_store, served, until
+from browsing import chromium, looking, make_store, served, until
 
 import embedstore as es
+from benchmarks._chromium import FLAT, WEBGL
 
 PAINTERS = {"webgl2": WEBGL, "canvas": FLAT}
 

@@ -32,7 +32,9 @@ class First(Telling):
     """Of a text of its own: two encoders of one modality have two names."""
 
 
-def make_store(path: Path, n: int = 240, *, seed: int = 0, copies: int = 0, noise: float = 0.3, alike: bool = True) -> es.Store:
+def make_store(
+    path: Path, n: int = 240, *, seed: int = 0, copies: int = 0, noise: float = 0.3, alike: bool = True, **columns: Any
+) -> es.Store:
     """Items with two texts that say the same in different numbers; the first `copies` share their second text."""
     rng = np.random.default_rng(seed)
     mixed = np.random.default_rng(99).normal(size=(6, 5))
@@ -46,6 +48,7 @@ def make_store(path: Path, n: int = 240, *, seed: int = 0, copies: int = 0, nois
         "text": words[0],
         "other": lacking,
         "shop": [f"s{i % 30}" for i in range(n)],
+        **columns,
     }
     spaces = {"first": First(6, "text", "six"), "second": First(5, "text", "five")}
     es.embed(MemorySource(data), path, text=spaces, columns={"second": "other"})
@@ -82,6 +85,37 @@ def test_no_item_and_no_copy_of_one_is_on_both_sides_of_the_split(store: es.Stor
         assert sum(map(len, parts)) == len(set.union(*parts))
     copies = {f"0-{i}" for i in range(1, 6)}
     assert sum(bool(copies & found) for found in sides.values()) == 1
+
+
+def test_a_column_split_sends_no_copy_to_another_part(tmp_path: Path) -> None:
+    """Items 0 to 5 share their second text, and the column has them in all parts: those in training stay. Groups likewise."""
+    part = ["test" if i % 3 == 1 else "val" if i % 3 == 2 else "train" for i in range(240)]
+    band = [f"b{i // 3}" if i % 9 < 3 else f"own {i}" for i in range(240)]
+    made = make_store(tmp_path / "a.store", copies=6, split=part, band=band)
+    view, notes = pairs_to_learn(made, Asked(["first", "second"]))
+    used = dict(zip(view.ids.tolist(), view.split.tolist(), strict=True))
+    assert {own: used.get(own) for own in (f"0-{i}" for i in range(1, 6))} == {
+        "0-1": None, "0-2": None, "0-3": "train", "0-4": None, "0-5": None,
+    }  # fmt: skip
+    others = {own: of for own, of in used.items() if int(own[2:]) > 5}
+    assert others == {f"0-{i}": part[i] for i in range(6, 240) if i % 60}
+    mine = dict(zip((f"0-{i}" for i in range(240)), part, strict=True))
+    assert all(mine[second] == of for second, of in zip(second_ids(view), view.split.tolist(), strict=True))
+    assert any(note.startswith("4 items share a payload with items in an earlier part of the column 'split'") for note in notes)
+    grouped, told = pairs_to_learn(made, Asked(["first", "second"], group="band"))
+    found = {of: {band[int(own[2:])] for own in grouped.ids[grouped.split == of]} for of in ("train", "val", "test")}
+    assert all(found.values())
+    assert not found["train"] & found["test"]
+    assert not found["val"] & (found["train"] | found["test"])
+    assert any("share a payload or a band with items in an earlier part" in note for note in told)
+
+
+@pytest.mark.parametrize(("head", "seeds"), [("gbdt", 3), ("linear", 0)])
+def test_heads_that_depend_on_a_seed_are_fitted_with_several(store: es.Store, head: str, seeds: int) -> None:
+    report = es.train(store, **MATCH, head=head, seeds=3, name=f"seeds-{head}")
+    assert len(report.seeds) == seeds
+    assert report.seeds[:1] == [pytest.approx(report.metrics["auroc"].value)] * bool(seeds)
+    assert len(set(report.seeds)) == seeds
 
 
 def test_pairs_are_what_they_are_said_to_be(store: es.Store) -> None:

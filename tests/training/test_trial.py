@@ -396,8 +396,8 @@ class TestHardLabels:
 def test_a_knn_baseline_that_knows_some_of_the_items_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cv: int | None
 ) -> None:
-    monkeypatch.setattr("embedstore.training.trial.KNN_PRODUCTS", 0)
-    monkeypatch.setattr("embedstore.training.trial.LEAST_KNN", 50)
+    monkeypatch.setattr("embedstore.training.knn_share.KNN_PRODUCTS", 0)
+    monkeypatch.setattr("embedstore.training.knn_share.LEAST_KNN", 50)
     store = TestRegression().store(tmp_path / "s", word=["x", "y"] * 150)
     for target in ("word", "price"):
         result = es.train(store, target, cv=cv, report=False)

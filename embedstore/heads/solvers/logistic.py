@@ -1,7 +1,6 @@
-"""Multinomial and one-vs-rest logistic regression by truncated Newton, full batch, on numpy (CPU) or torch (CUDA).
+"""Multinomial logistic regression by truncated Newton, full batch, on numpy (CPU) or torch (CUDA).
 
-Objective: mean cross-entropy + alpha/2 · ‖W‖², the intercept not penalised; scikit-learn's with C = 1/(alpha·n). One-vs-rest is
-the sum over labels of that objective for each label alone, so all labels are fitted at once and each gets its own minimum.
+Objective: mean cross-entropy + alpha/2 · ‖W‖², the intercept not penalised; scikit-learn's with C = 1/(alpha·n).
 
 Newton's equations are solved by conjugate gradients only as exactly as the step deserves (Dembo, Eisenstat & Steihaug 1982).
 The Hessian of class k is close to mean(p_k (1 - p_k)) · XᵀX/n + alpha: its inverse preconditions, exact on the leading
@@ -11,7 +10,6 @@ constant on the rest. A path of penalties is walked from strong to weak with war
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -45,7 +43,7 @@ class Solution:
 
 
 @dataclass(frozen=True)
-class _Point:
+class Point:
     """Weights and intercept, their objective, and the probabilities (n, c) they give."""
 
     weight: XpArray
@@ -86,17 +84,17 @@ class LogisticProblem:
     ) -> None:
         from array_api_compat import array_namespace
 
-        x = _on_device(np.asarray(features, np.float32), device)
+        x = on_device(np.asarray(features, np.float32), device)
         self._xp = array_namespace(x)
         self._mean = self._xp.mean(x, axis=0)
         self._z = x - self._mean
         self._padding = -n_classes % LANES if n_classes < FEW else 0
         self._start, targets = self._prepared(codes, n_classes)
-        self._y = _on_device(targets, device)
-        self._items = _on_device(np.arange(len(codes)), device)
-        self._weights = None if weights is None else _on_device(np.asarray(weights, np.float32)[:, None], device)
+        self._y = on_device(targets, device)
+        self._items = on_device(np.arange(len(codes)), device)
+        self._weights = None if weights is None else on_device(np.asarray(weights, np.float32)[:, None], device)
         known = None if offset is None else np.pad(np.asarray(offset, np.float32), ((0, 0), (0, self._padding)))
-        self._offset = None if known is None else _on_device(known, device)
+        self._offset = None if known is None else on_device(known, device)
         self._spectrum: tuple[XpArray, XpArray, float] = (
             like._spectrum if like is not None else self._principal(min(DIRECTIONS, *features.shape), device)
         )
@@ -112,8 +110,8 @@ class LogisticProblem:
         classes, pad = len(self._start), self._padding
         w = np.zeros((self._z.shape[1], classes), np.float32) if start is None else start.weight
         b = self._start if start is None else start.bias
-        weight = _on_device(np.pad(w, ((0, 0), (0, pad))), self._device)
-        bias = _on_device(np.pad(b, (0, pad), constant_values=NEVER), self._device)
+        weight = on_device(np.pad(w, ((0, 0), (0, pad))), self._device)
+        bias = on_device(np.pad(b, (0, pad), constant_values=NEVER), self._device)
         if start is not None:
             bias = bias + self._mean @ weight
         for alpha in sorted((float(a) for a in alphas), reverse=True):
@@ -121,10 +119,10 @@ class LogisticProblem:
             point = self._minimise(alpha, weight, bias, tolerance)
             weight, bias = point.weight, point.bias
             shift = bias - self._mean @ weight
-            w, b = _to_numpy(weight)[:, :classes], _to_numpy(shift)[:classes]
+            w, b = to_numpy(weight)[:, :classes], to_numpy(shift)[:classes]
             yield Solution(alpha, w, b, point.objective, self.passes - before)
 
-    def _minimise(self, alpha: float, weight: XpArray, bias: XpArray, tolerance: float) -> _Point:
+    def _minimise(self, alpha: float, weight: XpArray, bias: XpArray, tolerance: float) -> Point:
         point = self._evaluate(alpha, weight, bias)
         first = None
         for _ in range(MAX_NEWTON):
@@ -165,20 +163,20 @@ class LogisticProblem:
         for i in range(MAX_CG):
             curved = self._hessian_product(alpha, p, direction)
             curvature = self._inner(direction, curved)
-            if not _total(curvature) > 0:  # flat, as far as float32 can tell
+            if not total(curvature) > 0:  # flat, as far as float32 can tell
                 return None if i == 0 else step
             size = self._ratio(rz, curvature)
             step = (step[0] + size * direction[0], step[1] + size * direction[1])
             residual = (residual[0] - size * curved[0], residual[1] - size * curved[1])
             z = precondition(residual)
             rz, last = self._inner(residual, z), rz
-            if not _total(rz) > enough * decrement:
+            if not total(rz) > enough * decrement:
                 break
             kept = self._ratio(rz, last)
             direction = (z[0] + kept * direction[0], z[1] + kept * direction[1])
         return step
 
-    def _line_search(self, alpha: float, point: _Point, step: Pair, slope: float) -> _Point | None:
+    def _line_search(self, alpha: float, point: Point, step: Pair, slope: float) -> Point | None:
         """The first of full, half, quarter… steps that lowers the objective enough (Armijo)."""
         size = 1.0
         for _ in range(MAX_HALVINGS):
@@ -188,14 +186,14 @@ class LogisticProblem:
             size /= 2
         return None
 
-    def _evaluate(self, alpha: float, weight: XpArray, bias: XpArray) -> _Point:
+    def _evaluate(self, alpha: float, weight: XpArray, bias: XpArray) -> Point:
         self.passes += 1
         logits = self._z @ weight + bias
         loss, p = self._loss(logits if self._offset is None else logits + self._offset)
         penalty = self._xp.sum(self._xp.astype(weight, self._xp.float64) ** 2)
-        return _Point(weight, bias, float(loss + 0.5 * alpha * penalty), p)
+        return Point(weight, bias, float(loss + 0.5 * alpha * penalty), p)
 
-    def _gradient(self, alpha: float, point: _Point) -> Pair:
+    def _gradient(self, alpha: float, point: Point) -> Pair:
         residual = self._weighted(self._residual(point.p))
         residual /= len(self._y)
         return (residual.T @ self._z).T + alpha * point.weight, self._xp.sum(residual, axis=0)
@@ -268,7 +266,7 @@ class LogisticProblem:
         """The k leading eigenvalues (k,) and eigenvectors (d, k) of ZᵀZ/n, and the mean of the other eigenvalues."""
         xp, z = self._xp, self._z
         n, d = z.shape
-        axes = _on_device(np.random.default_rng(0).standard_normal((d, k)).astype(np.float32), device)
+        axes = on_device(np.random.default_rng(0).standard_normal((d, k)).astype(np.float32), device)
         for _ in range(2):
             axes, _ = xp.linalg.qr(z.T @ (z @ axes))
         small = z @ axes
@@ -278,132 +276,15 @@ class LogisticProblem:
         return values, axes @ vectors, max(rest, 0.0)
 
 
-class OneVsRestProblem(LogisticProblem):
-    """The same for labels of which an item has any number: `codes` (n, c) are 0 and 1, and each label's loss is its own."""
-
-    def __init__(
-        self,
-        features: Float,
-        codes: npt.NDArray[Any],
-        *,
-        device: str = "cpu",
-        like: LogisticProblem | None = None,
-    ) -> None:
-        super().__init__(features, codes, codes.shape[1], device=device, like=like)
-
-    def _minimise(self, alpha: float, weight: XpArray, bias: XpArray, tolerance: float) -> _Point:
-        """Each label by steps of its own length; those that are solved stay where they are, and cost nothing more."""
-        xp, labels = self._xp, weight.shape[1]
-        weight, bias = 1 * weight, 1 * bias
-        part, at, first = self, np.arange(labels), None
-        losses, p = self._each(alpha, weight, bias)
-        total = _total(losses)
-        w, b = weight, bias
-        for _ in range(MAX_NEWTON):
-            gradient = part._gradient(alpha, _Point(w, b, total, p))
-            precondition = part._preconditioner(alpha, xp.mean(p * (1 - p), axis=0))
-            z = precondition((-gradient[0], -gradient[1]))
-            decrements = -part._inner(gradient, z)
-            goal = tolerance * max(total, NOTHING)
-            kept = _unsolved(_as_numpy(decrements), 2 * goal / labels)
-            if not len(kept):
-                break
-            if len(kept) < len(at):
-                where = _on_device(kept, self._device)
-                part, at = part._of(where), at[kept]
-                w, b, losses, p, decrements = w[:, where], b[where], losses[where], p[:, where], decrements[where]
-                gradient, z = ((pair[0][:, where], pair[1][where]) for pair in (gradient, z))
-                precondition = part._preconditioner(alpha, xp.mean(p * (1 - p), axis=0))
-            decrement = _total(decrements)
-            first = first or decrement
-            enough = min(0.25, max((decrement / first) ** 0.5, 0.2 * goal / decrement))
-            step = part._newton_step(alpha, p, gradient, z, decrement, precondition, enough)
-            if step is None:
-                break
-            w, b, after, p = part._each_search(alpha, w, b, losses, step, part._inner(gradient, step))
-            gained = _total(losses) - _total(after)
-            losses, total = after, total - gained
-            everywhere = _on_device(at, self._device)
-            weight[:, everywhere], bias[everywhere] = w, b
-            if not gained > 0:
-                break  # as good as float32 can tell
-        self.passes = part.passes
-        return _Point(weight, bias, total, p)
-
-    def _of(self, where: XpArray) -> OneVsRestProblem:
-        """The same problem for some of the labels, which counts its passes on from here."""
-        part = copy.copy(self)
-        part._y = self._y[:, where]
-        return part
-
-    def _each(self, alpha: float, weight: XpArray, bias: XpArray) -> tuple[XpArray, XpArray]:
-        """The objective of each label (c,), float64, and the probabilities (n, c)."""
-        self.passes += 1
-        losses, p = self._losses(self._z @ weight + bias)
-        return losses + 0.5 * alpha * self._xp.sum(self._xp.astype(weight, self._xp.float64) ** 2, axis=0), p
-
-    def _each_search(
-        self, alpha: float, weight: XpArray, bias: XpArray, before: XpArray, step: Pair, slope: XpArray
-    ) -> tuple[XpArray, XpArray, XpArray, XpArray]:
-        """The first of full, half, quarter… steps of each label that lowers its objective enough (Armijo), or none."""
-        size, high = 1.0, np.arange(len(bias))
-        w, b = weight + step[0], bias + step[1]
-        after, p = self._each(alpha, w, b)
-        for halving in range(MAX_HALVINGS):
-            at = _on_device(high, self._device)
-            high = high[~_as_numpy(after[at] <= before[at] + 1e-4 * size * slope[at])]
-            if not len(high):
-                break
-            at, size = _on_device(high, self._device), size / 2 if halving < MAX_HALVINGS - 1 else 0.0
-            w[:, at], b[at] = weight[:, at] + size * step[0][:, at], bias[at] + size * step[1][at]
-            after[at], p[:, at] = self._of(at)._each(alpha, w[:, at], b[at])
-            self.passes += 1
-        return w, b, after, p
-
-    def _prepared(self, codes: npt.NDArray[Any], n_classes: int) -> tuple[Float, npt.NDArray[Any]]:
-        counts = np.clip(codes.sum(axis=0), 0.5, len(codes) - 0.5)
-        padded = np.pad(codes.astype(np.float32), ((0, 0), (0, self._padding)))
-        return np.log(counts / (len(codes) - counts)).astype(np.float32), padded
-
-    def _inner(self, a: Pair, b: Pair) -> XpArray:
-        return self._xp.sum(a[0] * b[0], axis=0) + a[1] * b[1]
-
-    def _ratio(self, a: XpArray, b: XpArray) -> XpArray:
-        return self._xp.where(b > 0, a, 0 * a) / self._xp.where(b > 0, b, 0 * b + 1)  # 0 for a label that is solved
-
-    def _losses(self, logits: XpArray) -> tuple[XpArray, XpArray]:
-        """The mean loss of each label (c,), float64, and the probabilities (n, c)."""
-        xp = self._xp
-        small = xp.exp(-xp.abs(logits))
-        losses = xp.log1p(small) + xp.where(logits > 0, logits, 0 * logits) - self._y * logits
-        p = xp.where(logits >= 0, 1 / (1 + small), small / (1 + small))
-        return xp.sum(xp.astype(losses, xp.float64), axis=0) / len(self._y), p
-
-    def _residual(self, p: XpArray) -> XpArray:
-        return p - self._y
-
-    def _curved(self, p: XpArray, u: XpArray) -> XpArray:
-        u *= p * (1 - p)
-        return u
-
-
 Pair = tuple[XpArray, XpArray]
 """Something shaped like the weights (d, c) and like the intercept (c,)."""
 
 
-def _unsolved(decrements: npt.NDArray[Any], solved: float) -> npt.NDArray[np.int64]:
-    """Positions of the labels with the largest decrements: all above `solved`, and some more up to a multiple of `LANES`."""
-    count = int((decrements > solved).sum())
-    if not count:
-        return np.empty(0, np.int64)
-    return np.sort(np.argsort(-decrements, kind="stable")[: -(-count // LANES) * LANES])
-
-
-def _total(numbers: XpArray) -> float:
+def total(numbers: XpArray) -> float:
     return float(numbers.sum()) if hasattr(numbers, "sum") else float(numbers)
 
 
-def _on_device(array: npt.NDArray[Any], device: str) -> XpArray:
+def on_device(array: npt.NDArray[Any], device: str) -> XpArray:
     if device == "cpu":
         return array
     import torch
@@ -411,9 +292,9 @@ def _on_device(array: npt.NDArray[Any], device: str) -> XpArray:
     return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
 
-def _as_numpy(array: XpArray) -> npt.NDArray[Any]:
+def as_numpy(array: XpArray) -> npt.NDArray[Any]:
     return array if isinstance(array, np.ndarray) else np.asarray(array.cpu().numpy())
 
 
-def _to_numpy(array: XpArray) -> Float:
-    return np.ascontiguousarray(_as_numpy(array), np.float32)
+def to_numpy(array: XpArray) -> Float:
+    return np.ascontiguousarray(as_numpy(array), np.float32)
