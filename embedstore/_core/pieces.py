@@ -11,6 +11,9 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
+SLAB = 1 << 20
+"""Numbers that are summed at once."""
+
 
 @dataclass(frozen=True)
 class Pieces:
@@ -72,6 +75,18 @@ class Pieces:
     def best(self, values: Array) -> Array:
         """The largest of `values` (q, m) in each item: (q, n)."""
         return np.maximum.reduceat(values, self.starts, axis=1) if len(self) else np.empty((len(values), 0), values.dtype)
+
+    def means(self) -> npt.NDArray[np.float32]:
+        """The mean (n, dim) of each item's vectors, summed in float64 a slab of items at a time."""
+        out = np.empty((len(self), self.vectors.shape[1]), np.float32)
+        ends, lo = self.starts + self.counts, 0
+        while lo < len(self):
+            first = int(self.starts[lo])
+            hi = max(lo + 1, int(np.searchsorted(ends, first + SLAB // self.vectors.shape[1], side="right")))
+            slab = self.vectors[first : ends[hi - 1]].astype(np.float64)
+            out[lo:hi] = np.add.reduceat(slab, self.starts[lo:hi] - first, axis=0) / self.counts[lo:hi, None]
+            lo = hi
+        return out
 
     def padded(self, most: int) -> npt.NDArray[np.float32]:
         """Vectors (n, most, dim), zeros after an item's last piece; of more pieces, `most` at equal distances."""

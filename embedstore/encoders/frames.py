@@ -82,8 +82,7 @@ class FramesEncoder:
         counts = np.array([len(film) for film in batch])
         seconds = np.array([at for film in batch for _, at in film])
         pieces = Pieces(np.concatenate(parts), counts, np.stack([seconds, seconds], axis=1))
-        sums = np.add.reduceat(pieces.vectors.astype(np.float64), pieces.starts, axis=0)
-        means = (sums / counts[:, None]).astype(np.float32)
+        means = pieces.means()
         return unit_rows(means) if self.spec.normalized else means, pieces
 
     def provenance(self) -> Mapping[str, str]:

@@ -91,8 +91,7 @@ class LateInteractionEncoder:
             )
         counts = np.array([len(vectors) for vectors in found], np.int64)
         pieces = Pieces.nowhere(np.concatenate(found).astype(np.float32), counts)
-        sums = np.add.reduceat(pieces.vectors.astype(np.float64), pieces.starts, axis=0)
-        return unit_each((sums / counts[:, None]).astype(np.float32)), pieces
+        return unit_each(pieces.means()), pieces
 
     def provenance(self) -> Mapping[str, str]:
         library = require("sentence_transformers", extra="st")

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedstore._core.atomic_files import completing
-from embedstore.exporting.base import ID, Array, Found, Mask, Plan, Slice
+from embedstore._core.pieces import Pieces
+from embedstore.exporting.base import ID, Array, Found, Int, Mask, PieceColumns, Plan, Slice, VectorColumn
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -19,12 +20,15 @@ LEAST_ROWS, MOST_ROWS = 1024, 122_880
 
 
 def arrow_schema(plan: Plan) -> pa.Schema:
-    """Id, metadata, then a column a space: a list of `dim` numbers, null where an item has no vector."""
+    """Id, metadata, then for each space a column of lists of `dim` numbers, null where an item has none, and its pieces'."""
     import pyarrow as pa
 
     fields = [pa.field(ID, pa.string(), nullable=False), *plan.metadata]
     for column in plan.vectors:
-        fields.append(pa.field(column.column, pa.list_(pa.from_numpy_dtype(column.dtype), column.dim)))
+        vector = pa.list_(pa.from_numpy_dtype(column.dtype), column.dim)
+        fields.append(pa.field(column.column, vector))
+        kinds = [pa.list_(vector), pa.list_(pa.list_(pa.float64(), 2))]
+        fields += [pa.field(name, kind) for name, kind in zip(column.names[1:], kinds, strict=False)]
     return pa.schema(fields)
 
 
@@ -32,9 +36,52 @@ def arrow_table(plan: Plan, items: Slice) -> pa.Table:
     """The slice as `arrow_schema` says."""
     import pyarrow as pa
 
-    vectors = [list_array(items.vectors[column.column], items.present[column.column]) for column in plan.vectors]
+    vectors = [array for column in plan.vectors for array in _arrays(column, items)]
     arrays = [pa.array(items.ids, pa.string()), *items.metadata.columns, *vectors]
     return pa.Table.from_arrays(arrays, schema=arrow_schema(plan))
+
+
+def _arrays(column: VectorColumn, items: Slice) -> list[pa.Array]:
+    """The columns that `arrow_schema` has of a space."""
+    present = items.present[column.column]
+    arrays = [list_array(items.vectors[column.column], present)]
+    if column.pieces is not None:
+        pieces = items.pieces[column.column]
+        arrays.append(_lists_of_lists(pieces.vectors, pieces.counts, present))
+        if column.pieces.places is not None:
+            arrays.append(_lists_of_lists(pieces.places, pieces.counts, present))
+    return arrays
+
+
+def _lists_of_lists(rows: Array, counts: Int, present: Mask) -> pa.ListArray:
+    """Rows (m, width) as lists of lists, `counts` of them in each that is present (n,); null in the others."""
+    import pyarrow as pa
+
+    each = np.zeros(len(present), np.int64)
+    each[present] = counts
+    offsets = pa.array(np.concatenate([[0], np.cumsum(each)]), pa.int32())
+    return pa.ListArray.from_arrays(offsets, list_array(rows), mask=None if present.all() else pa.array(~present))
+
+
+def pieces_in(column: PieceColumns, table: pa.Table) -> dict[int, Pieces]:
+    """Row of a table → its pieces, of those that have some."""
+    import pyarrow.compute as pc
+
+    lists: Any = table.column(column.vectors).combine_chunks()
+    counts = np.asarray(pc.fill_null(pc.list_value_length(lists), 0), np.int64)
+    vectors, places = _inside(lists), None
+    if column.places is not None:
+        places = _inside(table.column(column.places).combine_chunks())
+    at = np.flatnonzero(counts)
+    several = Pieces.nowhere(vectors, counts[at]) if places is None else Pieces(vectors, counts[at], places)
+    return {row: several.take([i]) for i, row in enumerate(at.tolist())}
+
+
+def _inside(lists: Any) -> Array:
+    """The rows (m, width) of lists of lists of one width."""
+    inner = lists.flatten()
+    flat = inner.flatten().to_numpy(zero_copy_only=False)
+    return np.asarray(flat.reshape(len(inner), -1) if len(inner) else flat.reshape(0, 1))
 
 
 def list_array(vectors: Array, present: Mask | None = None) -> pa.FixedSizeListArray:
@@ -95,4 +142,5 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
-        return file.read(columns, use_threads=False)
+        table = file.read(columns, use_threads=False)
+    return table if columns is None else table.select(columns)  # "a" stands for a column "a.b", too

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from embedstore._core.pieces import Pieces
 from embedstore.errors import FingerprintError, UsageError
 from embedstore.spec import EncoderSpec
 
@@ -30,6 +31,30 @@ ID, VERSION = "id", "embedstore_version"
 RECORD = "embedstore"
 """Under this name a target keeps what was exported to it, as JSON; see `Plan.record`."""
 KIND, FORMAT = "embedstore-export", 1
+PLACE_BYTES = 16
+
+
+@dataclass(frozen=True)
+class PieceColumns:
+    """Where a target keeps the pieces of a space whose items have several vectors.
+
+    Parameters
+    ----------
+    vectors : str
+        The column of their vectors.
+    places : str or None
+        That of where each begins and ends; None where no piece says it.
+    each : int
+        About how many an item has.
+    """
+
+    vectors: str
+    places: str | None
+    each: int
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.vectors,) if self.places is None else (self.vectors, self.places)
 
 
 @dataclass(frozen=True)
@@ -45,12 +70,15 @@ class VectorColumn:
         Of the target: float16 or float32.
     spec : EncoderSpec
         What made the vectors.
+    pieces : PieceColumns, optional
+        Of a space whose items have several vectors, of which `column` holds the mean.
     """
 
     space: str
     column: str
     dtype: np.dtype[Any]
     spec: EncoderSpec
+    pieces: PieceColumns | None = None
 
     @property
     def dim(self) -> int:
@@ -63,7 +91,18 @@ class VectorColumn:
             "dtype": self.dtype.name,
             "fingerprint": self.spec.fingerprint,
             "encoder": self.spec.to_dict(),
+            **({} if self.pieces is None else {"pieces": list(self.pieces.names)}),
         }
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all its columns."""
+        return (self.column,) if self.pieces is None else (self.column, *self.pieces.names)
+
+    @property
+    def bytes_per_item(self) -> int:
+        vector = self.dim * self.dtype.itemsize
+        return vector if self.pieces is None else vector + self.pieces.each * (vector + PLACE_BYTES)
 
 
 @dataclass(frozen=True)
@@ -100,7 +139,7 @@ class Plan:
     @property
     def bytes_per_item(self) -> int:
         """Of the vectors."""
-        return sum(column.dim * column.dtype.itemsize for column in self.vectors)
+        return sum(column.bytes_per_item for column in self.vectors)
 
 
 @dataclass(frozen=True)
@@ -116,6 +155,8 @@ class Slice:
     vectors : mapping of column to (n, dim)
         In the dtype of the target; zeros where an item has none.
     present : mapping of column to (n,) bool
+    pieces : mapping of column to Pieces
+        Of the items that are present, in the dtype of the target; of columns with `VectorColumn.pieces`.
     """
 
     ids: list[str]
@@ -124,6 +165,7 @@ class Slice:
     metadata: pa.Table
     vectors: Mapping[str, Array]
     present: Mapping[str, Mask]
+    pieces: Mapping[str, Pieces] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -151,10 +193,11 @@ class Items(Protocol):
 
 
 class Found(NamedTuple):
-    """An item as the target has it: metadata as `Exporter.kept` writes it, and column → vector (dim,), or None."""
+    """An item as the target has it: metadata as `Exporter.kept` writes it, column → vector (dim,), or None, and its pieces."""
 
     metadata: Mapping[str, Any]
     vectors: Mapping[str, Array | None]
+    pieces: Mapping[str, Pieces] = {}
 
 
 @dataclass
@@ -185,6 +228,8 @@ class Exporter(ABC):
     """Whether a vector comes back to the bit, and not scaled to unit length."""
     missing_is_zeros: bool = False
     """Whether zeros come back where an item has no vector."""
+    keeps_pieces: ClassVar[bool] = False
+    """Whether it has room for all vectors of an item that has several, besides their mean."""
     needs_all: ClassVar[bool] = False
     """Whether items that miss a vector have to be left out."""
 

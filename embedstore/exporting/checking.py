@@ -6,6 +6,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from embedstore._core.pieces import Pieces
 from embedstore._core.unit import unit_rows
 from embedstore.errors import OutputError
 from embedstore.exporting.base import Array, Exporter, Found, Items, Plan, Slice, VectorColumn
@@ -56,6 +57,7 @@ def _counts(exporter: Exporter, items: Items, plan: Plan) -> int:
 def _sample(exporter: Exporter, plan: Plan, sample: Slice) -> None:
     found = exporter.fetch(sample.ids)
     metadata = exporter.kept(sample.metadata)
+    number = {name: np.cumsum(has) - 1 for name, has in sample.present.items()}
     for i, name in enumerate(sample.ids):
         if name not in found:
             _failed(exporter, f"item {name!r} is not there.")
@@ -66,6 +68,10 @@ def _sample(exporter: Exporter, plan: Plan, sample: Slice) -> None:
             vector = sample.vectors[column.column][i] if sample.present[column.column][i] else None
             if not _same_vector(exporter, column, vector, found[name]):
                 _failed(exporter, f"item {name!r} has another vector in {column.column!r}.")
+            if column.pieces is not None and vector is not None:
+                pieces = sample.pieces[column.column].take([number[column.column][i]])
+                if not _same_pieces(pieces, found[name].pieces.get(column.column)):
+                    _failed(exporter, f"item {name!r} has other vectors in {column.pieces.vectors!r}.")
 
 
 def _equal(value: Any, other: Any) -> bool:
@@ -77,6 +83,14 @@ def _equal(value: Any, other: Any) -> bool:
     if isinstance(value, dict) and isinstance(other, dict):
         return value.keys() == other.keys() and all(_equal(value[key], other[key]) for key in value)
     return bool(value == other)
+
+
+def _same_pieces(pieces: Pieces, other: Pieces | None) -> bool:
+    return (
+        other is not None
+        and np.array_equal(pieces.vectors, other.vectors)
+        and np.array_equal(pieces.places, other.places, equal_nan=True)
+    )
 
 
 def _same_vector(exporter: Exporter, column: VectorColumn, vector: Array | None, found: Found) -> bool:

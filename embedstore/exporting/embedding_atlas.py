@@ -32,6 +32,7 @@ class EmbeddingAtlasExporter(ParquetExporter):
 
     kind: ClassVar[str] = "embedding-atlas"
     needs_all: ClassVar[bool] = True
+    keeps_pieces: ClassVar[bool] = False
     dtypes = ("float32",)
 
     def spaces(self, specs: Mapping[str, EncoderSpec]) -> list[str]:

@@ -15,7 +15,7 @@ from embedstore._core.arguments import as_type, shown
 from embedstore._core.result_files import distinct
 from embedstore._core.threads import bounded
 from embedstore.errors import UsageError
-from embedstore.exporting.base import Exporter, Int, Plan, VectorColumn
+from embedstore.exporting.base import Exporter, Int, PieceColumns, Plan, VectorColumn
 from embedstore.exporting.checking import check
 from embedstore.exporting.export_options import ExportOptions
 from embedstore.exporting.outgoing import Outgoing
@@ -24,6 +24,7 @@ from embedstore.ingest.report import Progress, ProgressCallback
 from embedstore.registry import EXPORTERS
 from embedstore.spec import MODALITIES
 from embedstore.store import Store, path_of
+from embedstore.store.space import Space
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -132,7 +133,7 @@ def planned(store: Store, exporter: Exporter, options: ExportOptions) -> tuple[P
     rows = _with_vectors(store, exporter, rows, chosen)
     types = store.items.column_types()
     columns = [name for name in types if name in MODALITIES] + store.items.metadata_columns()
-    own = [*exporter.own_columns, *(column.column for column in vectors)]
+    own = [*exporter.own_columns, *(name for column in vectors for name in column.names)]
     names = distinct([*own, *map(exporter.metadata_name, columns)])[len(own) :]
     schema = pa.schema([pa.field(name, _type_of(types[column])) for name, column in zip(names, columns, strict=True)])
     plan = Plan(
@@ -151,7 +152,26 @@ def _column(store: Store, exporter: Exporter, name: str, options: ExportOptions)
     if options.dtype == "float16" and store.space(name).dtype.name != "float16":
         raise UsageError(f"Space {name!r} is stored as {store.space(name).dtype}; float16 would round it. Leave --dtype out.")
     held = wanted if wanted in exporter.dtypes else exporter.dtypes[-1]
-    return VectorColumn(name, exporter.column_of(name), np.dtype(held), store.space(name).spec)
+    return VectorColumn(
+        name, exporter.column_of(name), np.dtype(held), store.space(name).spec, _piece_columns(store.space(name), exporter)
+    )
+
+
+def _piece_columns(space: Space, exporter: Exporter) -> PieceColumns | None:
+    """Where the pieces of a space go; None where it has none, or the target no room for them, which is told."""
+    if space.pieces is None:
+        return None
+    if not exporter.keeps_pieces:
+        exporter.notes.append(
+            f"of space {space.name!r}, which has a vector of each {space.unit}, the mean of an item is written; "
+            "--to parquet writes all of them"
+        )
+        return None
+    live = slice(None) if space.live is None else space.live
+    places = None if np.isnan(space.pieces.places[live]).all() else f"{space.name}.places"
+    mean = -(-len(space.pieces) // max(1, len(space)))
+    # A power of two: slices keep their size, and stay as they are, when a few items come.
+    return PieceColumns(f"{space.name}.pieces", places, 1 << (mean - 1).bit_length() if mean else 1)
 
 
 def _with_vectors(store: Store, exporter: Exporter, rows: Int, spaces: Sequence[str]) -> Int:

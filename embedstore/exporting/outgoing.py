@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from embedstore._core.pieces import Pieces
 from embedstore._core.sql import connect
-from embedstore.exporting.base import ID, Array, Int, Mask, Plan, Slice
+from embedstore.exporting.base import ID, Array, Int, Mask, Plan, Slice, VectorColumn
 from embedstore.store import Store
 
 if TYPE_CHECKING:
@@ -60,7 +62,8 @@ class Outgoing:
         ids = table.column(ID).to_pylist()
         found = {column.column: self.vectors(column.column, positions) for column in self._plan.vectors}
         vectors, present = ({name: pair[i] for name, pair in found.items()} for i in (0, 1))
-        return Slice(ids, rows, self._versions(rows, table), table.drop_columns([ID]), vectors, present)
+        pieces = {c.column: self._pieces(c, rows[present[c.column]]) for c in self._plan.vectors if c.pieces is not None}
+        return Slice(ids, rows, self._versions(rows, table), table.drop_columns([ID]), vectors, present, pieces)
 
     def vectors(self, column: str, positions: Int) -> tuple[Array, Mask]:
         """Vectors (m, dim) of the items at `positions` in a column, zeros where one has none, and which have one (m,)."""
@@ -70,6 +73,10 @@ class Outgoing:
         out = np.zeros((len(rows), planned.dim), planned.dtype)
         out[has] = space.take(rows[has])
         return out, has
+
+    def _pieces(self, column: VectorColumn, rows: Int) -> Pieces:
+        found = self._store.space(column.space).pieces_of(rows)
+        return replace(found, vectors=found.vectors.astype(column.dtype, copy=False))
 
     def count(self, column: str) -> int:
         """How many of the items have a vector in a column."""

@@ -17,6 +17,7 @@ from embedstore.encoders.names import FRAMES, EncoderName, inner_name
 from embedstore.encoders.trust import absolute_name
 from embedstore.errors import DuplicateIdError, SourceError, UsageError
 from embedstore.ingest.import_options import ImportOptions
+from embedstore.ingest.import_pieces import PieceImporter, unit_of
 from embedstore.ingest.importer import ImportedSpace, ImportReport, VectorImporter
 from embedstore.ingest.report import ProgressCallback, kept_note
 from embedstore.ingest.typed_batches import Typed
@@ -24,6 +25,7 @@ from embedstore.registry import ENCODERS
 from embedstore.sources.base import renamed
 from embedstore.sources.vectors.arrays import Matrix
 from embedstore.sources.vectors.open import open_vectors
+from embedstore.sources.vectors.piece_columns import PieceVectors
 from embedstore.sources.vectors.source import VectorSource
 from embedstore.spec import MODALITIES, UNNAMED, EncoderSpec
 from embedstore.store import Store, StoreReader, path_of
@@ -77,7 +79,8 @@ def import_vectors(
     metadata : path or mapping, optional
         A table whose rows are those of the vectors.
     vector_column : str, optional
-        The column or array that holds the vectors, if it is not plain.
+        The column or array that holds the vectors, if it is not plain. A column of Parquet may hold lists of vectors: the space
+        keeps several of an item then, with the places in ``NAME.places``.
     types : mapping, optional
         Metadata column → its type, as `embedstore.embed` takes them.
     dtype : str, optional
@@ -125,14 +128,16 @@ def import_vectors(
     with opened.writer(discard_if_empty=made) as writer:
         matrices = _named(found, writer.store, options)
         specs = _specs(matrices, writer.store, options)
-        spaces = {name: _space(writer, name, specs[name], dtype, found.name) for name in matrices}
+        pieces = isinstance(found.matrices.get(""), PieceVectors)
+        spaces = {name: _space(writer, name, specs[name], dtype, found.name, pieces=pieces) for name in matrices}
         fresh = len(writer.store) > 0 and not any(name in writer.store.spaces for name in spaces)
         _check_ids(found, writer.store, refuse_unknown=fresh and not add_items)
         report.spaces = {name: ImportedSpace(s.spec.name, s.fingerprint, s.dim, s.info.dtype) for name, s in spaces.items()}
         report.bytes = sum(m.shape[0] * m.shape[1] * m.itemsize for _, m in matrices.values())
         typed = Typed(found.name, writer.store.items.column_types(), said, first=0)
         found.leave_text(typed.known)
-        importer = VectorImporter(
+        kind = PieceImporter if pieces else VectorImporter
+        importer = kind(
             found, {name: matrix for name, (_, matrix) in matrices.items()}, spaces, writer, report, typed, strict=strict
         )
         importer.import_all(on_progress or (lambda progress: None))
@@ -203,10 +208,18 @@ def _alignment(encoder: str) -> str | None:
     return f"declared:{encoder}" if encoder.partition(":")[0] in TWO_TOWERS else None
 
 
-def _space(writer: StoreWriter, name: str, spec: EncoderSpec, dtype: str | None, source: str) -> Space:
-    stored = writer.store.spaces[name].info.dtype if name in writer.store.spaces else "float16"
+def _space(writer: StoreWriter, name: str, spec: EncoderSpec, dtype: str | None, source: str, *, pieces: bool) -> Space:
+    held = writer.store.spaces.get(name)
+    stored = "float16" if held is None else held.info.dtype
     provenance = {"declared": f"imported from {os.path.basename(source)}", "embedstore": __version__}
-    return writer.ensure_space(name, spec, dtype=dtype or stored, provenance=provenance)
+    unit = unit_of(spec) if pieces else None
+    space = writer.ensure_space(name, spec, dtype=dtype or stored, provenance=provenance, pieces=unit)
+    if pieces != (space.unit is not None):
+        here, given = ("several vectors", "one") if space.unit is not None else ("one vector", "several")
+        raise SourceError(
+            f"Space {name!r} has {here} an item, but {source} {given}. Give them a space of their own: --space NAME."
+        )
+    return space
 
 
 def _check_ids(found: VectorSource, store: StoreReader, *, refuse_unknown: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -123,10 +123,9 @@ class ImportReport:
         }
 
 
-def rows_a_part(spaces: Sequence[Space]) -> int:
-    """How many rows make a part: a power of two that makes about `PART_BYTES`. Every kill costs at most one part."""
-    width = sum(space.dim * space.dtype.itemsize for space in spaces)
-    return 1 << min(17, max(10, (PART_BYTES // width).bit_length() - 1))
+def rows_a_part(width: int, *, least: int = 1 << 10) -> int:
+    """Rows of `width` bytes in a part: a power of two that makes about `PART_BYTES`. A kill costs at most one part."""
+    return min(1 << 17, max(least, 1 << (PART_BYTES // width).bit_length() >> 1))
 
 
 class VectorImporter:
@@ -175,7 +174,7 @@ class VectorImporter:
         )
 
     def import_all(self, on_progress: ProgressCallback) -> None:
-        size = rows_a_part(list(self._spaces.values()))
+        size = self._rows_a_part()
         threads = min(4, os.cpu_count() or 1)
         background = Background()
         start = 0
@@ -187,8 +186,7 @@ class VectorImporter:
             ):
                 for table, blocks in ahead:
                     whole = spare.popleft() if spare else self._buffers(size)
-                    packed = {name: buffer[: table.num_rows] for name, buffer in whole.items()}
-                    pack([(rows, packed[name]) for name, (rows, _) in blocks.items()], pool, threads=threads)
+                    packed = self._packed(blocks, whole, table.num_rows, pool, threads=threads)
                     present = {name: mask for name, (_, mask) in blocks.items()}
                     blocks.clear()  # the next ones are being read
                     background.submit(partial(self._commit, start, table, packed, present, then=partial(spare.append, whole)))
@@ -200,6 +198,17 @@ class VectorImporter:
 
     def _progress(self, done: int) -> Progress:
         return Progress(done, self._found.count, sum(space.imported for space in self._report.spaces.values()))
+
+    def _rows_a_part(self) -> int:
+        return rows_a_part(sum(space.dim * space.dtype.itemsize for space in self._spaces.values()))
+
+    def _packed(
+        self, blocks: Mapping[str, Block], whole: Mapping[str, Packed], n: int, pool: ThreadPoolExecutor, *, threads: int
+    ) -> Mapping[str, Packed]:
+        """The `n` rows of each space, packed into the buffers `whole`."""
+        packed = {name: buffer[:n] for name, buffer in whole.items()}
+        pack([(rows, packed[name]) for name, (rows, _) in blocks.items()], pool, threads=threads)
+        return packed
 
     def _buffers(self, size: int) -> dict[str, Packed]:
         return {n: Packed.empty(size, s.dim, s.dtype, lengths=s.spec.normalized) for n, s in self._spaces.items()}
@@ -235,7 +244,7 @@ class VectorImporter:
         n = table.num_rows
         chunk = self._planner.plan(table, start) if self._planner is not None else None
         old_row = chunk.old_row if chunk is not None else np.full(n, -1, np.int64)
-        states = {name: _State.of(self._spaces[name], old_row, packed[name], present[name]) for name in packed}
+        states = {name: State.of(self._spaces[name], old_row, packed[name], present[name]) for name in packed}
         if self._strict:
             self._refuse_failures(states, start, table)
         changed = (old_row < 0) | (chunk.metadata_changed if chunk is not None else False)
@@ -264,7 +273,7 @@ class VectorImporter:
         rows = pa.array(np.arange(self._next_row, self._next_row + table.num_rows), pa.int64())
         return table.add_column(0, ROW, rows)
 
-    def _vectors(self, name: str, state: _State, changed: Mask, row: Rows, start: int, table: pa.Table) -> NewVectors:
+    def _vectors(self, name: str, state: State, changed: Mask, row: Rows, start: int, table: pa.Table) -> NewVectors:
         """What one part adds to a space; counts it."""
         space, counts, packed = self._spaces[name], self._report.spaces[name], state.packed
         good, had = state.good, state.had
@@ -288,7 +297,7 @@ class VectorImporter:
         hashes[kept] = space.hash_of(state.old_row[at][kept])
         return NewVectors(row[at], vectors, hashes, failures)
 
-    def _refuse_failures(self, states: Mapping[str, _State], start: int, table: pa.Table) -> None:
+    def _refuse_failures(self, states: Mapping[str, State], start: int, table: pa.Table) -> None:
         """Strict: the first row that fails in any space.
 
         Raises
@@ -301,8 +310,8 @@ class VectorImporter:
             item, reason = table.column(ID)[i].as_py(), self._reason(name, states[name], i, start)
             raise PayloadError("decode", f"item {item!r}: {reason}. Nothing of this part was kept (--strict).")
 
-    def _reason(self, name: str, state: _State, i: int, start: int) -> str:
-        return f"{os.path.basename(self._matrices[name].name)}: row {start + i} (from 0) {state.reason(i)}"
+    def _reason(self, name: str, state: State, i: int, start: int) -> str:
+        return f"{os.path.basename(self._matrices[name].name)}: row {start + i} (from 0) {state.packed.reason(i)}"
 
     def _refuse_rounding(self, name: str, packed: Packed, good: Mask, start: int) -> None:
         """No vector of which the stored dtype makes something else.
@@ -318,7 +327,7 @@ class VectorImporter:
             why = refusal(space.dtype, float(packed.largest[rows[0]]), again=again)
             raise SourceError(f"{self._matrices[name].name}: row {start + int(rows[0])} (from 0) {why}")
 
-    def _failures(self, name: str, state: _State, row: Rows, start: int, table: pa.Table) -> pa.Table:
+    def _failures(self, name: str, state: State, row: Rows, start: int, table: pa.Table) -> pa.Table:
         recorded = self._spaces[name].failures_by_row
         add = []
         for i in np.flatnonzero(state.present & ~state.good).tolist():
@@ -333,7 +342,7 @@ class VectorImporter:
 
 
 @dataclass(frozen=True)
-class _State:
+class State:
     """The rows of one part beside what a space holds of their items. Arrays are (n,).
 
     Parameters
@@ -356,7 +365,7 @@ class _State:
     same: Mask
 
     @classmethod
-    def of(cls, space: Space, old_row: Rows, packed: Packed, mask: Mask | None) -> _State:
+    def of(cls, space: Space, old_row: Rows, packed: Packed, mask: Mask | None) -> State:
         n = len(old_row)
         present = np.ones(n, bool) if mask is None else mask
         good = present & np.isfinite(packed.largest)
@@ -372,15 +381,6 @@ class _State:
     def replaced(self) -> Mask:
         """Another vector takes the place of the item's."""
         return self.had & self.good & ~self.same
-
-    def reason(self, i: int) -> str:
-        """Why the vector of a row cannot be used."""
-        if np.isnan(largest := self.packed.largest[i]):
-            return "holds NaN"
-        if np.isinf(largest):
-            return "holds infinity"
-        length = float(np.linalg.norm(self.packed.vectors[i].astype(np.float32)))
-        return f"has length {length:.4g}, but unit length is declared"
 
 
 def _new_text(chunk: Chunk | None, space: Space) -> Mask | np.bool_:

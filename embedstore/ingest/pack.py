@@ -63,6 +63,15 @@ class Packed:
         lengths = None if self.lengths is None else self.lengths[rows]
         return Packed(self.vectors[rows], self.hashes[rows], self.largest[rows], self.lost[rows], lengths)
 
+    def reason(self, i: int) -> str:
+        """Why the vector of a row cannot be used."""
+        if np.isnan(largest := self.largest[i]):
+            return "holds NaN"
+        if np.isinf(largest):
+            return "holds infinity"
+        length = float(np.linalg.norm(self.vectors[i].astype(np.float32)))
+        return f"has length {length:.4g}, but unit length is declared"
+
 
 def pack(given: Sequence[tuple[Sequence[Array], Packed]], pool: ThreadPoolExecutor, *, threads: int) -> None:
     """Fill each `Packed` from rows in pieces (m, dim) of float16, float32, float64, int8 or uint8.

@@ -28,9 +28,9 @@ class Piece:
     end: float | None = None
 
     def __str__(self) -> str:
-        if self.start is None or self.end is None:
+        if self.start is None:
             return f"{self.unit} {self.number}"
-        return _clock(self.start) if self.start == self.end else f"{_clock(self.start)}-{_clock(self.end)}"
+        return _clock(self.start) if self.end in (None, self.start) else f"{_clock(self.start)}-{_clock(self.end)}"
 
     def to_dict(self) -> dict[str, Any]:
         return {key: value for key, value in vars(self).items() if value is not None}

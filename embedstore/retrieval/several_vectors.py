@@ -6,6 +6,7 @@ those largest cosines (MaxSim, divided by the number of the query's vectors).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -109,8 +110,6 @@ def placed(asked: Sequence[Asked], rows: Rows, hits: list[Hit]) -> list[Hit]:
     out = list(hits)
     for i, start, count in zip(has.tolist(), pieces.starts.tolist(), pieces.counts.tolist(), strict=True):
         number = int(near[start : start + count].argmax())
-        begin, end = pieces.places[start + number].tolist()
-        known = begin == begin  # not NaN
-        found = Piece(one.space.unit or "", number, *((round(begin, 3), round(end, 3)) if known else (None, None)))
-        out[i] = replace(out[i], piece=found)
+        begin, end = (round(at, 3) if math.isfinite(at) else None for at in pieces.places[start + number].tolist())
+        out[i] = replace(out[i], piece=Piece(one.space.unit or "", number, begin, end))
     return out

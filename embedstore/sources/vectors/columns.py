@@ -86,6 +86,20 @@ class ParquetColumns:
 
         return [f.name for f in self.schema if not f.name.startswith("__index_level_") and not pa.types.is_null(f.type)]
 
+    def numbers(self, column: str) -> int:
+        """How many numbers the lists of lists in a column hold, as the files' footers count them."""
+        import pyarrow.parquet as pq
+
+        total = 0
+        for path in self._paths:
+            footer = pq.read_metadata(path)
+            for group in (footer.row_group(i) for i in range(footer.num_row_groups)):
+                for leaf in (group.column(i) for i in range(group.num_columns)):
+                    inner = leaf.path_in_schema.removeprefix(f"{column}.")
+                    if inner != leaf.path_in_schema and inner.count(".") == 3:  # list.element.list.element
+                        total += leaf.num_values
+        return total
+
     def blocks(self, size: int, names: Sequence[str]) -> Iterator[pa.Table]:
         import pyarrow as pa
 
@@ -111,7 +125,8 @@ class ParquetColumns:
                         yield pa.table({"": pa.nulls(file.metadata.num_rows)})
                         continue
                     for batch in file.iter_batches(size, columns=present):
-                        yield pa.Table.from_batches([batch]).replace_schema_metadata(None)
+                        table = pa.Table.from_batches([batch]).select(present)  # "a" stands for a column "a.b", too
+                        yield table.replace_schema_metadata(None)
             except (pa.ArrowException, OSError) as error:
                 raise _unreadable(path, error) from error
 

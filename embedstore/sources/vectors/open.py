@@ -2,7 +2,8 @@
 
 =================  ==========================================================================================================
 ``.npy``, ``.npz``   one array (n, dim); in ``.npz`` also ``ids``
-Parquet            a column of lists of floats; every other column is metadata
+Parquet            a column of lists of floats, or of lists of such lists (several vectors an item, with their places in
+                   ``NAME.places``); every other column is metadata
 CSV, TSV, JSONL    a column of lists, or columns of numbers with one prefix
 HDF5               a dataset (n, dim), and ``id`` beside it: ``FILE.h5:/path/to/dataset``
 clip-retrieval     ``img_emb/*.npy``, ``text_emb/*.npy``, ``metadata/*.parquet``
@@ -44,6 +45,7 @@ from embedstore.sources.vectors.arrays import (
 )
 from embedstore.sources.vectors.columns import PARQUET, TEXT, Columns, MemoryColumns, ParquetColumns, TextColumns, open_columns
 from embedstore.sources.vectors.ids import without_same_ids
+from embedstore.sources.vectors.piece_columns import PieceVectors, companions, piece_column
 from embedstore.sources.vectors.source import Named, VectorSource
 from embedstore.sources.vectors.tables import ParquetVectors, TextVectors
 
@@ -168,16 +170,21 @@ def _clip_retrieval(path: Path) -> VectorSource:
 
 
 def _table(table: ParquetColumns | TextColumns, vector_column: str | None) -> VectorSource:
-    matrix: ParquetVectors | TextVectors
+    matrix: ParquetVectors | PieceVectors | TextVectors
+    beside: list[str] = []
     if isinstance(table, ParquetColumns):
-        matrix = ParquetVectors(table, vector_column)
-        used = [matrix.column]
+        several = piece_column(table, vector_column)
+        matrix = ParquetVectors(table, vector_column) if several is None else PieceVectors(table, several)
+        used, beside = [matrix.column], companions(table, matrix.column)
     else:
         matrix = TextVectors(table, vector_column)
         used = matrix.columns
     which = f"column {used[0]!r}" if len(used) == 1 else f"columns {used[0]!r} to {used[-1]!r}"
-    names = [name for name in table.names if name not in used]
-    return VectorSource(table.name, {"": matrix}, metadata=[(table, names)], notes=[f"Vectors are taken from {which}."])
+    names = [name for name in table.names if name not in used and name not in beside]
+    notes = [f"Vectors are taken from {which}."]
+    if beside:
+        notes.append(f"{' and '.join(map(repr, beside))} of the same vectors: no metadata.")
+    return VectorSource(table.name, {"": matrix}, metadata=[(table, names)], notes=notes)
 
 
 def _npz(path: Path, member: str | None, text: Sequence[str]) -> VectorSource:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from embedstore._core.sql import quoted
 from embedstore.errors import SourceError, UsageError
 from embedstore.sources.vectors.arrays import PREFERRED, Array, Block, Mask
 from embedstore.sources.vectors.columns import Columns, ParquetColumns, TextColumns
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class _ListVectors:
@@ -41,12 +44,9 @@ class ParquetVectors(_ListVectors):
     _table: ParquetColumns
 
     def __init__(self, table: ParquetColumns, column: str | None) -> None:
-        import pyarrow as pa
-
         lists = {f.name: f.type.value_type for f in table.schema if is_list(f.type)}
-        small = (pa.types.is_floating, pa.types.is_int8, pa.types.is_uint8)
-        floats = [name for name, kind in lists.items() if any(is_it(kind) for is_it in small)]
-        self.column = _chosen_column(column, floats, table.schema.names, table.name)
+        floats = [name for name, kind in lists.items() if is_small_number(kind)]
+        self.column = chosen_column(column, floats, table.schema.names, table.name)
         if self.column not in floats:
             kind = table.schema.field(self.column).type
             raise SourceError(
@@ -142,7 +142,20 @@ def _width(arrays: Iterator[Any], where: str) -> int:
     raise SourceError(f"{where} holds no vector.")
 
 
-def _chosen_column(wanted: str | None, fits: Sequence[str], names: Sequence[str], where: str) -> str:
+def is_small_number(kind: pa.DataType) -> bool:
+    """Whether a vector's numbers may be of the Arrow type `kind`: floats, or whole numbers of 8 bits."""
+    import pyarrow as pa
+
+    return bool(pa.types.is_floating(kind) or pa.types.is_int8(kind) or pa.types.is_uint8(kind))
+
+
+def chosen_column(wanted: str | None, fits: Sequence[str], names: Sequence[str], where: str) -> str:
+    """The column that is `wanted`, or the one of `fits` that holds the vectors: the only one, or one of the usual names.
+
+    Raises
+    ------
+    UsageError, SourceError
+    """
     if wanted is not None:
         if wanted not in names:
             raise UsageError(f"{where} has no column {wanted!r}. Columns: {', '.join(names)}.")
@@ -170,7 +183,7 @@ def _list_column(table: TextColumns, wanted: str | None) -> tuple[list[str], str
         return None
     if wanted is None and not fits:
         return None
-    column = _chosen_column(wanted, fits, table.names, table.name)
+    column = chosen_column(wanted, fits, table.names, table.name)
     if column not in [*fits, *texts]:
         return None
     return [column], f"CAST({quoted(column)} AS FLOAT[])"
