@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -110,3 +111,7 @@ def killed_export(store: str, to: str, out: str, at: int, size: int) -> None:
 
     kind.write = write
     es.export(store, to=to, out=out)
+
+
+if __name__ == "__main__":
+    killed_export(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import exports
 import numpy as np
 import pytest
 from exports import ENGINES, FOLDERS, held, rich_store, target
-from helpers import TESTS, run
+from helpers import run
 
 import embedstore as es
 from embedstore.errors import FingerprintError, MissingDependencyError, OutputError, UsageError
@@ -64,8 +65,10 @@ def test_it_becomes_what_the_store_is(to: str, tmp_path: Path) -> None:
 def test_a_killed_one_goes_on(to: str, tmp_path: Path) -> None:
     """A real SIGKILL between two of five writes; the same command then adds what is missing and nothing twice."""
     store, out = rich_store(tmp_path / "a.store"), target(tmp_path, to)
-    code = "import sys; sys.path[:0] = sys.argv[1:3]; from exports import killed_export; killed_export(*sys.argv[3:], 2, 4)"
-    run("-c", code, Path(__file__).parent, TESTS, store.path, to, out, code=-signal.SIGKILL)
+    arguments = [sys.executable, exports.__file__, str(store.path), to, str(out), "2", "4"]
+    path = f"{Path(__file__).parent}:{Path(__file__).parents[1]}"
+    killed = subprocess.run(arguments, env={**exports.os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(EXPORTERS.get(to), "most_items", 4)
         report = es.export(store, to=to, out=out)
