@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import ROOT
+from helpers import ROOT, run
 
 from embedstore.errors import MissingDependencyError, UsageError
 from embedstore.registry import ENCODERS, EXPORTERS, HEADS, REGRESSORS, SOURCES, Registry, docstring_of
@@ -49,6 +49,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def python(code: str, *arguments: object) -> str:
+    """What `code` prints in a fresh interpreter."""
     done = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -63,7 +64,7 @@ def test_a_head_a_source_and_an_encoder_from_outside_are_used(installed: Path, t
         again = es.predict(es.Store.open(sys.argv[1]), "label", "count:7")
         print(json.dumps([report.items, trained.kind, trained.metrics["accuracy"].value, list(again.labels)]))
     """
-    items, kind, accuracy, labels = json.loads(python(code, tmp_path / "s"))
+    items, kind, accuracy, labels = json.loads(run("-c", code, tmp_path / "s").stdout)
     assert (items, kind, accuracy) == (210, "nearest_mean", 1.0)
     assert labels == ["low"] * 3 + ["high"] * 4
 
@@ -84,7 +85,7 @@ def test_a_task_of_another_package_may_have_heads_of_its_own(installed: Path, tm
             except UsageError as error: said.append(str(error))
         print(json.dumps([trained.kind, scores, again.labels.tolist(), said]))
     """
-    kind, exact, labels, said = json.loads(python(code, tmp_path / "s"))
+    kind, exact, labels, said = json.loads(run("-c", code, tmp_path / "s").stdout)
     assert (kind, exact, labels) == ("ridge", 1.0, [1, 2, 3, 1, 2, 3, 1])
     assert said == [
         "Head 'gbdt' predicts classes. For grades there are: ridge.",
@@ -101,7 +102,7 @@ def test_a_target_of_an_export_from_outside_is_checked_as_ours_are(installed: Pa
         reports = [es.export(sys.argv[1], to="lines", out=sys.argv[2]) for _ in range(2)]
         print(json.dumps([report.to_dict() for report in reports]))
     """
-    first, again = json.loads(python(code, tmp_path / "s", tmp_path / "lines"))
+    first, again = json.loads(run("-c", code, tmp_path / "s", tmp_path / "lines").stdout)
     assert [(told["written"], told["unchanged"]) for told in (first, again)] == [(21, 0), (0, 21)]
     assert first["check"]["recall"]["text"]["exact"]["value"] == 1
     assert len((tmp_path / "lines" / "0.jsonl").read_text().splitlines()) == 21
@@ -132,7 +133,7 @@ def test_they_are_listed_and_not_imported(installed: Path, command: str, said: s
 
 def test_an_unknown_name_lists_what_exists(installed: Path) -> None:
     code = "import embedstore as es\ntry: es.make_head('nope')\nexcept es.errors.UsageError as error: print(error)"
-    known = python(code).strip()
+    known = run("-c", code).stdout.strip()
     assert known.startswith("No head is called 'nope'. Known: linear, ridge, knn, ")
     assert known.endswith(", ensemble, auto, broken, nearest_mean.")
 
