@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 PARQUET = (".parquet", ".pq")
 BUFFER = 1 << 20
-"""Bytes that are read at once of each column. Without it all columns of all row groups are in memory before the first row is."""
+"""Bytes of a column that are read at once. Without it those of all row groups are in memory before the first row comes."""
 TEXT = tuple(ending for ending, kind in READERS.items() if kind != "parquet")
 
 
