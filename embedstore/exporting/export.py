@@ -163,8 +163,7 @@ def _piece_columns(space: Space, exporter: Exporter) -> PieceColumns | None:
         return None
     if not exporter.keeps_pieces:
         exporter.notes.append(
-            f"of space {space.name!r}, which has a vector of each {space.unit}, the mean of an item is written; "
-            "--to parquet writes all of them"
+            f"space {space.name!r} has several vectors an item: their mean is written here, all of them by --to parquet"
         )
         return None
     live = slice(None) if space.live is None else space.live

@@ -111,7 +111,7 @@ class PieceImporter(VectorImporter):
 
     def _rows_a_part(self) -> int:
         each = -(-self._given.pieces // self._given.shape[0])
-        width = self._space.dim * self._space.dtype.itemsize
+        width = self._space.dim * max(self._given.itemsize, self._space.dtype.itemsize)  # blocks are in memory as they come
         return rows_a_part(width + each * (width + PLACE_BYTES), least=LEAST_ROWS)
 
     def _buffers(self, size: int) -> dict[str, Packed]:

@@ -26,6 +26,7 @@ from embedstore.errors import DuplicateIdError, FingerprintError, PayloadError, 
 from embedstore.ingest import importer
 from embedstore.ingest.pack import Packed, pack
 from embedstore.sources import MemorySource
+from embedstore.sources.vectors.columns import ParquetColumns
 from embedstore.spec import EncoderSpec
 
 DIM = 8
@@ -110,6 +111,15 @@ def test_parquet(tmp_path: Path, kind: Any) -> None:
     keep = [i for i in range(30) if i != 4]
     agrees(tmp_path / "s", vectors[keep], [str(i) for i in keep])
     assert es.Store.open(tmp_path / "s").items.table(["label"]).column("label").to_pylist() == ["a", "b", "c"] * 10
+
+
+def test_a_parquet_file_is_not_read_into_memory(tmp_path: Path) -> None:
+    table = pa.table({"v": pa.FixedSizeListArray.from_arrays(pa.array(made(1 << 15, 128).reshape(-1)), 128)})
+    pq.write_table(table, tmp_path / "v.parquet", row_group_size=1024, use_dictionary=False)  # 16 MB in 32 groups
+    size = table.nbytes
+    before = pa.total_allocated_bytes()
+    for _ in ParquetColumns("v", [tmp_path / "v.parquet"]).batches(1024, ["v"]):
+        assert pa.total_allocated_bytes() - before < size / 3
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl"])

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 PARQUET = (".parquet", ".pq")
+BUFFER = 1 << 20
+"""Bytes of a column that are read at once. Without it those of all row groups are in memory before the first row comes."""
 TEXT = tuple(ending for ending, kind in READERS.items() if kind != "parquet")
 
 
@@ -119,7 +121,7 @@ class ParquetColumns:
 
         for path in self._paths:
             try:
-                with pq.ParquetFile(path) as file:
+                with pq.ParquetFile(path, pre_buffer=False, buffer_size=BUFFER) as file:
                     present = [name for name in names if name in file.schema_arrow.names]
                     if not present:
                         yield pa.table({"": pa.nulls(file.metadata.num_rows)})

@@ -183,7 +183,7 @@ def _table(table: ParquetColumns | TextColumns, vector_column: str | None) -> Ve
     names = [name for name in table.names if name not in used and name not in beside]
     notes = [f"Vectors are taken from {which}."]
     if beside:
-        notes.append(f"{' and '.join(map(repr, beside))} of the same vectors: no metadata.")
+        notes.append(f"Columns that go with it are no metadata: {', '.join(beside)}.")
     return VectorSource(table.name, {"": matrix}, metadata=[(table, names)], notes=notes)
 
 
