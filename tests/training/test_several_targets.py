@@ -94,7 +94,7 @@ def test_linear_predicts_each_target_as_its_own_head_does(store: es.Store) -> No
 def test_a_trunk_stands_beside_the_heads_of_each_target_alone(store: es.Store, capsys: pytest.CaptureFixture[str]) -> None:
     from embedstore_cli import render
 
-    result = es.train(store, "kind,price", head="weighted", weights=[1, 0.5], seeds=1, name="trunk")
+    result = es.train(store, "kind,price", head="weighted", weights=[1, 0.5], seeds=1, name="trunk", out_of_fold=0)
     assert list(result.baselines) == ["constant", "alone", "knn", "a", "b"]
     assert load_head(store.path / "heads" / "trunk").head.get_params()["target_weights"] == [1, 0.5]
     kind, price = result.targets.values()
@@ -229,7 +229,7 @@ def test_wrong_labels_of_one_of_several_targets(tmp_path: Path) -> None:
     x = np.random.default_rng(0).standard_normal((240, 8))  # what `make_store` draws first
     size = [("s", "m")[bool(row[6] > 0) == (i in planted)] for i, row in enumerate(x)]
     made = make_store(tmp_path / "s", size=size)
-    es.train(made, ["kind", "size"], name="both", report=False)
+    es.train(made, ["kind", "size"], name="both", report=False, out_of_fold=3)
     found = es.labels(made, "both", target="size", n=5)
     assert (found.target, found.items) == ("size", 240)
     assert len({one.id for one in found.suspects} & {f"i{i}" for i in planted}) >= 4
