@@ -6,7 +6,7 @@ Runs in the caller's thread; commits run in a thread of their own.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ from embedstore._core.pieces import Pieces
 from embedstore.encoders.base import Vectors, encoded, pieces_of, stands_for
 from embedstore.encoders.runtimes.base import Pending
 from embedstore.errors import EmbedstoreError, EncoderError, EncoderOutOfMemoryError, PayloadError, one_line
-from embedstore.ingest.carry import carried, recorded_failures
+from embedstore.ingest.carry import carried, pieces_kept, recorded_failures, recorded_hashes
 from embedstore.ingest.claims import SpaceState
 from embedstore.ingest.plan import Chunk, new_item_rows
 from embedstore.ingest.produce import Batch, ChunkEnd
@@ -263,7 +263,7 @@ class ChunkCloser:
                 continue  # compared as a column
             at = np.flatnonzero(read & (chunk.old_row >= 0) & chunk.suspect[modality])
             computed = [s for s in self._store.spaces.values() if s.payload == modality and not s.spec.declared]
-            recorded = _recorded(computed, chunk.old_row[at])
+            recorded = recorded_hashes(computed, chunk.old_row[at])
             # Bytes that no space has seen yet change nothing in the item's row; a file's size and mtime do.
             tells = recorded.any(axis=1) | ~chunk.inline[modality][at]
             changed[at] |= (recorded != chunk.hashes[modality][at]).any(axis=1) & tells
@@ -304,7 +304,7 @@ class ChunkCloser:
         report.missing += int(chunk.missing[modality].sum())
         report.failed += int(failed.sum())
         report.kept += int((failed & same).sum())
-        return NewVectors(row[at], vectors, hashes, failures, _pieces(state, claim, copy[at])), claim
+        return NewVectors(row[at], vectors, hashes, failures, pieces_kept(state, claim, copy[at])), claim
 
     def _same_content(self, chunk: Chunk, space: Space, modality: str) -> Mask:
         """Items (n,) that were read and whose content hash is the one their old vector was made from."""
@@ -362,7 +362,7 @@ class ChunkCloser:
         if modality in chunk.replaced and not space.spec.declared:  # imported vectors go with the id, not with a payload
             keep &= ~chunk.replaced[modality]
             read = np.flatnonzero(keep & chunk.was_read[modality])  # for another space, which may have shown it to be new
-            keep[read] = (_recorded([space], chunk.old_row[read]) == chunk.hashes[modality][read]).all(axis=1)
+            keep[read] = (recorded_hashes([space], chunk.old_row[read]) == chunk.hashes[modality][read]).all(axis=1)
         for part in space.info.parts:  # of which the dataset may have one alone
             if part in chunk.replaced:
                 keep &= ~chunk.replaced[part] & ~self._may_differ(chunk, part)
@@ -373,7 +373,7 @@ class ChunkCloser:
         doubt: Mask = chunk.suspect[part] & (chunk.old_row >= 0) & (part in FILES)
         at = np.flatnonzero(doubt & chunk.was_read[part])
         seen = (space for space in self._store.spaces.values() if space.payload == part and not space.spec.declared)
-        doubt[at] = (_recorded(seen, chunk.old_row[at]) != chunk.hashes[part][at]).any(axis=1)
+        doubt[at] = (recorded_hashes(seen, chunk.old_row[at]) != chunk.hashes[part][at]).any(axis=1)
         return doubt
 
     def _looked_at(self) -> set[str]:
@@ -383,15 +383,6 @@ class ChunkCloser:
         return {state.payload for state in self._states.values()} | (mine - others)
 
 
-def _pieces(state: SpaceState, claim: Rows, copy: Rows) -> Pieces | None:
-    """The pieces of items, by their claim, or by the row that has them where the claim is -1; None in a space without."""
-    if state.space.pieces is None:
-        return None
-    fresh, old = np.flatnonzero(claim >= 0), np.flatnonzero(claim < 0)
-    both = Pieces.joined([state.take_pieces(claim[fresh]), state.space.pieces.of(copy[old])])
-    return both.take(np.argsort(np.concatenate([fresh, old]), kind="stable"))
-
-
 def _refuse_unfit(chunk: Chunk, state: SpaceState) -> None:
     if state.unfit:
         claim = chunk.work[state.name].claim
@@ -399,16 +390,3 @@ def _refuse_unfit(chunk: Chunk, state: SpaceState) -> None:
         raise EncoderError(
             f"The vector that {state.encoder.spec.name} makes of item {chunk.id(first)!r} {state.unfit[int(claim[first])]}"
         )
-
-
-def _recorded(spaces: Iterable[Space], rows: Rows) -> npt.NDArray[np.uint64]:
-    """Content hash (n, 2) that one of `spaces` recorded for the payloads of `rows`; zeros where none did."""
-    out = np.zeros((len(rows), 2), np.uint64)
-    for space in spaces:
-        unknown = np.flatnonzero(~out.any(axis=1))
-        out[unknown] = space.hash_of(rows[unknown])
-        known = recorded_failures(space, rows[unknown])
-        for position, failure in known.items():
-            if failure.hash:
-                out[unknown[position]] = np.frombuffer(failure.hash, "<u8")
-    return out

@@ -23,7 +23,7 @@ from embedstore.spec import EncoderSpec
 from embedstore.store import Space, Store
 from embedstore.store.format import HEAD, HEADS, PartRef
 from embedstore.store.parts import row_numbers
-from embedstore.store.space import RawVectors
+from embedstore.store.raw_vectors import RawVectors
 
 __all__ = ["ProjectedSpace", "SearchableSpace", "projected_name", "query_space", "skipped_aligners", "spaces_of"]
 

@@ -95,3 +95,16 @@ def combined(group: Sequence[Asked]) -> Asked:
     if not np.linalg.norm(vector) > CANCELLED * np.abs(weights).sum():
         raise UsageError("The queries, with their weights, cancel one another out. Change a weight.")
     return replace(group[0], vector=vector, pieces=None, weight=float(np.abs(weights).sum()))
+
+
+def directed(vector: Float, what: str) -> Float:
+    """`vector` (dim,), unless it is all zeros.
+
+    Raises
+    ------
+    UsageError
+        Begins with `what`.
+    """
+    if not vector.any():
+        raise UsageError(f"{what} is all zeros; it has no direction to search in.")
+    return vector

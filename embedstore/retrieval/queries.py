@@ -19,7 +19,7 @@ from embedstore.encoders.base import pieces_of
 from embedstore.encoders.names import FRAMES
 from embedstore.errors import EmbedstoreError, FingerprintError, PayloadError, SourceError, UsageError, one_line
 from embedstore.retrieval.aligned_spaces import ProjectedSpace, SearchableSpace, query_space, skipped_aligners, spaces_of
-from embedstore.retrieval.asked import CANCELLED, Asked
+from embedstore.retrieval.asked import CANCELLED, Asked, directed
 from embedstore.retrieval.contents import Contents
 from embedstore.sources.files import absent, is_url, read_file
 from embedstore.sources.vectors.arrays import read_array, read_member
@@ -126,7 +126,7 @@ class Resolver:
             vector, pieces = self._encoded(target, modality, str(given).encode())
         else:
             vector, pieces = self._file(target, modality, given)
-        vector = _directed(vector, f"The vector of this {modality}")
+        vector = directed(vector, f"The vector of this {modality}")
         aligned = () if space else tuple(self.alignments(modality))
         return Asked(target, vector, note=_declared_note(target), aligned=aligned, pieces=pieces)
 
@@ -284,7 +284,7 @@ class Resolver:
             raise UsageError(f"Item {item!r} has no vector in {names}: its payload is missing or failed.")
         vectors = [target.take(row)[0].astype(np.float32) for target in holding]
         at = next((i for i, vector in enumerate(vectors) if vector.any()), 0)
-        vector = _directed(vectors[at], f"The vector of item {item!r} in space {holding[at].name!r}")
+        vector = directed(vectors[at], f"The vector of item {item!r} in space {holding[at].name!r}")
         pieces = None if holding[at].unit is None else unit_rows(holding[at].pieces_of(row).vectors)
         return Asked(holding[at], vector, leave_out=(int(row[0]),), pieces=pieces)
 
@@ -307,7 +307,7 @@ class Resolver:
             raise UsageError(f"Item {lacking!r} has no vector in {target.name}: its payload is missing or failed.")
         vectors = fits[0].take(rows).astype(np.float32)
         for item, vector in zip([*like, *unlike], vectors, strict=True):
-            _directed(vector, f"The vector of item {item!r} in space {fits[0].name!r}")
+            directed(vector, f"The vector of item {item!r} in space {fits[0].name!r}")
         vectors = unit_rows(vectors)
         towards = vectors[: len(like)].mean(axis=0) if like else 0.0
         away = UNLIKE * vectors[len(like) :].mean(axis=0) if unlike else 0.0
@@ -330,7 +330,7 @@ class Resolver:
             values = values.astype(np.float32)
         if not np.isfinite(values).all():
             raise UsageError("The vector holds NaN, infinity, or numbers that float32 cannot hold.")
-        _directed(values, "The vector")
+        directed(values, "The vector")
         target = self._space_of(query, len(values), space)
         note = None
         if not query.fingerprint:
@@ -384,19 +384,6 @@ def _made_by(target: SearchableSpace, encoder: Any, modality: str) -> bool:
     if modality == target.spec.modality:
         return bool(encoder.spec.fingerprint == target.fingerprint)
     return bool(encoder.spec.alignment == target.spec.alignment)
-
-
-def _directed(vector: Float, what: str) -> Float:
-    """`vector` (dim,), unless it is all zeros.
-
-    Raises
-    ------
-    UsageError
-        Begins with `what`.
-    """
-    if not vector.any():
-        raise UsageError(f"{what} is all zeros; it has no direction to search in.")
-    return vector
 
 
 def _declared_note(target: SearchableSpace) -> str | None:

@@ -23,7 +23,7 @@ from embedstore.retrieval.index import OpenIndex, Origin, open_index, origin_of,
 from embedstore.retrieval.queries import Resolver
 from embedstore.retrieval.search_options import Query, SearchOptions, several
 from embedstore.retrieval.search_result import Hit, SearchResult, certainty, described
-from embedstore.retrieval.several_vectors import best_items, nearest_items, placed, similarities
+from embedstore.retrieval.several_vectors import best_items, nearest_items, placed, similarities, vectors_of
 from embedstore.store import Store
 from embedstore.store.format import HEAD, HEADS
 from embedstore.store.indexes import INDEX
@@ -277,7 +277,7 @@ class Searcher:
                 places = first_of_each(values, wanted.per_group)
                 rows, scores = rows[places], scores[places]
             if wanted.fold is not None:
-                heads = folded(_vectors_of(rows, asked[0].space), wanted.fold)
+                heads = folded(vectors_of(rows, asked[0].space), wanted.fold)
                 folded_rows = under(rows, heads)
                 first = heads == np.arange(len(rows))
                 rows, scores = rows[first], scores[first]
@@ -287,7 +287,7 @@ class Searcher:
         if wanted.diversity and len(rows):
             rows, scores = rows[:needed], scores[:needed]
             fused = len(asked) > 1 and (wanted.fusion != "score" or len(joined(asked)) > 1)
-            order = diverse(scores, _vectors_of(rows, asked[0].space), wanted.diversity, fused=fused)
+            order = diverse(scores, vectors_of(rows, asked[0].space), wanted.diversity, fused=fused)
             rows, scores = rows[order], scores[order]
         return rows[wanted.offset : wanted.last], scores[wanted.offset : wanted.last], folded_rows
 
@@ -399,11 +399,3 @@ def _kept(cache: OrderedDict[Key, Value], key: Key, value: Value) -> Value:
     while len(cache) > FILTERS_KEPT:
         cache.popitem(last=False)
     return found
-
-
-def _vectors_of(rows: Rows, space: SearchableSpace) -> Float:
-    """Vectors (n, dim) of `rows`; zeros, like nothing else, where the space has none."""
-    has = space.has(rows)
-    vectors = np.zeros((len(rows), space.dim), np.float32)
-    vectors[has] = space.take(rows[has])
-    return vectors

@@ -113,3 +113,11 @@ def placed(asked: Sequence[Asked], rows: Rows, hits: list[Hit]) -> list[Hit]:
         begin, end = (round(at, 3) if math.isfinite(at) else None for at in pieces.places[start + number].tolist())
         out[i] = replace(out[i], piece=Piece(one.space.unit or "", number, begin, end))
     return out
+
+
+def vectors_of(rows: Rows, space: SearchableSpace) -> Float:
+    """Vectors (n, dim) of `rows`; zeros, like nothing else, where the space has none."""
+    has = space.has(rows)
+    vectors = np.zeros((len(rows), space.dim), np.float32)
+    vectors[has] = space.take(rows[has])
+    return vectors

@@ -19,6 +19,7 @@ from embedstore.store.format import PartRef, SpaceEntry
 from embedstore.store.part_files import HASH, PLACE, ROW, VECTORS, PartFiles
 from embedstore.store.parts import read_array, read_into, read_table, row_numbers
 from embedstore.store.picker import OPEN_FILES, RowPicker
+from embedstore.store.raw_vectors import RawVectors
 from embedstore.store.space_info import SpaceInfo
 
 if TYPE_CHECKING:
@@ -366,40 +367,6 @@ class PieceSpace(Space):
     def _order(self) -> npt.NDArray[np.intp] | None:
         rows = self._all_rows
         return None if (rows[1:] >= rows[:-1]).all() else np.argsort(rows, kind="stable")
-
-
-class RawVectors:
-    """All committed vectors of a space by position, removed or not; fits what an index reads from. The space knows none.
-
-    Blocks and picked vectors are plain reads, so that neither walking a space nor picking from it makes it resident.
-    """
-
-    def __init__(self, space: Space) -> None:
-        self._space = space
-
-    def __len__(self) -> int:
-        return len(self._space.raw_rows)
-
-    @property
-    def dim(self) -> int:
-        return self._space.dim
-
-    def blocks(self, size: int = 16384) -> Iterator[Array]:
-        """All vectors in order, at most `size` rows at a time."""
-        for ref in self._space.parts:
-            for lo in range(0, ref.rows, size):
-                out = np.empty((min(size, ref.rows - lo), self.dim), self._space.dtype)
-                read_into(out, self._space.files, ref, VECTORS, first=lo)
-                yield out
-
-    def take(self, positions: Rows) -> Array:
-        """Vectors (m, dim) at `positions` (m,)."""
-        picker = self._space._picker
-        return self._space._at(positions) if picker is None else picker.take(positions)
-
-    def array(self) -> Array:
-        """All of them (n, dim), in memory."""
-        return np.concatenate([np.empty((0, self.dim), self._space.dtype), *self.blocks()])
 
 
 class Failure(NamedTuple):
