@@ -217,7 +217,7 @@ def _space(writer: StoreWriter, name: str, spec: EncoderSpec, dtype: str | None,
     if pieces != (space.unit is not None):
         here, given = ("several vectors", "one") if space.unit is not None else ("one vector", "several")
         raise SourceError(
-            f"Space {name!r} has {here} an item, but {source} {given}. Give them a space of their own: --space NAME."
+            f"Space {name!r} has {here} an item, but {source} has {given}. Give them a space of their own: --space NAME."
         )
     return space
 
