@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -49,11 +49,17 @@ def sheet(payload: bytes) -> Sheet:
     """
     from PIL import Image
 
-    found = frames(payload, COUNT)
-    small = [np.asarray(frame.image.resize((SIDE, SIDE), Image.Resampling.BICUBIC)) for frame in found]
+    sizes: list[tuple[int, int]] = []
+
+    def shrunk(image: Any) -> Pixels:
+        sizes.append(image.size)
+        return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+
+    found = frames(payload, COUNT, each=shrunk)
+    small = [frame.image for frame in found]
     every = np.stack([small[(2 * i + 1) * len(small) // (2 * COUNT)] for i in range(COUNT)])
     rows = every.reshape(ACROSS, ACROSS, SIDE, SIDE, 3).swapaxes(1, 2)
-    width, height = found[0].image.size
+    width, height = sizes[0]
     shape = math.log(width / height), math.log1p(max(0.0, found[-1].seconds))
     return Sheet(rows.reshape(ACROSS * SIDE, ACROSS * SIDE, 3), shape, width * height)
 

@@ -68,8 +68,8 @@ class FramesEncoder:
 
     def prepare(self, payload: bytes) -> list[tuple[Any, float]]:
         """What the inner encoder takes of each frame, and when that is shown."""
-        found = films.frames(payload, self.count, self.sampling)
-        return [(self.inner.prepare(_as_file(frame.image)), frame.seconds) for frame in found]
+        found = films.frames(payload, self.count, self.sampling, each=lambda image: self.inner.prepare(_as_file(image)))
+        return [(frame.image, frame.seconds) for frame in found]
 
     def encode(self, batch: Sequence[list[tuple[Any, float]]]) -> Vectors:
         return self.encode_pieces(batch)[0]

@@ -6,15 +6,18 @@ import io
 import struct
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from media import film, sound, wave
+from PIL import Image
 
 import embedstore as es
 from embedstore.encoders import load_encoder
+from embedstore.encoders.payloads import films
 from embedstore.encoders.payloads.films import frames
 from embedstore.encoders.payloads.scenes import scene_middles
 from embedstore.encoders.trust import absolute_name, local_path
@@ -102,6 +105,62 @@ def test_a_film_that_does_not_say_how_long_it_is_is_walked() -> None:
     assert levels(raw, 4) == [3, 9, 15, 21]
 
 
+def of_two_sizes(first: tuple[int, int], then: tuple[int, int], count: int) -> bytes:
+    """A film whose container knows its first frame's size alone, as MJPEG may change its size in every frame."""
+
+    def jpeg(width: int, height: int) -> bytes:
+        out = io.BytesIO()
+        Image.new("RGB", (width, height), "grey").save(out, "JPEG")
+        return out.getvalue()
+
+    out = io.BytesIO()
+    with av.open(out, "w", format="matroska") as container:
+        stream = container.add_stream("mjpeg", rate=25)
+        stream.width, stream.height, stream.pix_fmt = *first, "yuvj420p"
+        container.start_encoding()
+        for number, data in enumerate([jpeg(*first), *[jpeg(*then)] * (count - 1)]):
+            packet = av.Packet(data)
+            packet.stream, packet.pts, packet.dts, packet.is_keyframe = stream, number * 40, number * 40, True
+            packet.time_base = Fraction(1, 1000)
+            container.mux(packet)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("sampling", films.SAMPLINGS)
+def test_every_frame_is_bounded_and_not_only_what_the_header_says(monkeypatch: pytest.MonkeyPatch, sampling: str) -> None:
+    payload = of_two_sizes((64, 48), (200, 100), 4)
+    assert (200, 100) in {frame.image.size for frame in frames(payload, 4)}
+    monkeypatch.setattr(films, "MAX_PIXELS", 10_000)
+    with pytest.raises(PayloadError, match="frames of more than 10,000 pixels"):
+        frames(payload, 4, sampling)
+    with pytest.raises(PayloadError, match="frames of more than 10,000 pixels"):
+        films.cover(io.BytesIO(of_two_sizes((200, 100), (64, 48), 2)))
+    found = frames(of_two_sizes((64, 48), (1600, 1600), 4), 4)  # for so much more FFmpeg makes no room
+    assert [frame.image.size for frame in found] == [(64, 48)]
+
+
+def test_pictures_that_are_kept_take_a_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    payload = film(list(range(4)))
+    assert [frame.image.size for frame in frames(payload, 4)] == [(64, 48)] * 4
+    monkeypatch.setattr(films, "MAX_KEPT", 64 * 48 * 3)
+    assert [frame.image.size for frame in frames(payload, 4)] == [(32, 24)] * 4
+    assert [frame.image for frame in frames(payload, 4, each=lambda image: image.size)] == [(64, 48)] * 4
+
+
+@pytest.mark.parametrize(("kind", "passes"), [("mp4", 1), ("matroska", 2), ("mpegts", 2), ("m4v", 2)])
+def test_a_film_is_decoded_a_bounded_number_of_times(monkeypatch: pytest.MonkeyPatch, kind: str, passes: int) -> None:
+    """With one key frame, and in kinds that have no index, however many frames are wanted."""
+    payload = film(list(range(100)), kind=kind, gap=200)
+    expected = [frame.seconds for frame in frames(payload, 20)]
+    assert len(expected) == 20
+    monkeypatch.setattr(films, "MAX_DECODED", 100 * passes)
+    assert [frame.seconds for frame in frames(payload, 20)] == expected
+    monkeypatch.setattr(films, "MAX_DECODED", 10)
+    for sampling in films.SAMPLINGS:
+        with pytest.raises(PayloadError, match="more than 10 frames to decode; cut it into shorter films"):
+            frames(payload, 20, sampling)
+
+
 def test_a_turned_film_stands_upright() -> None:
     ((image, _),) = frames(turned(film([0])), 1)
     assert image.size == (48, 64)
@@ -137,9 +196,9 @@ def test_what_is_no_film_is_one_failure(payload: bytes, said: str) -> None:
 def test_the_vector_is_the_mean_of_the_frames_vectors_whatever_the_batch() -> None:
     encoder: Any = load_encoder("frames:3:hash:16", "video")
     inner: Any = load_encoder("hash:16", "image")
-    films = [film(list(range(n))) for n in (2, 9, 20)]
-    together = encoder.encode([encoder.prepare(payload) for payload in films])
-    for payload, row in zip(films, together, strict=True):
+    payloads = [film(list(range(n))) for n in (2, 9, 20)]
+    together = encoder.encode([encoder.prepare(payload) for payload in payloads])
+    for payload, row in zip(payloads, together, strict=True):
         files = [io.BytesIO() for _ in frames(payload, 3)]
         for file, (image, _) in zip(files, frames(payload, 3), strict=True):
             image.save(file, "BMP")
@@ -149,15 +208,15 @@ def test_the_vector_is_the_mean_of_the_frames_vectors_whatever_the_batch() -> No
 
 
 def test_images_find_films_of_the_same_encoder(tmp_path: Path) -> None:
-    films = {"dark": film([0]), "light": film(list(range(25)))}
+    made = {"dark": film([0]), "light": film(list(range(25)))}
     table = tmp_path / "films"
     table.mkdir()
-    for name, payload in films.items():
+    for name, payload in made.items():
         (table / f"{name}.mp4").write_bytes(payload)
     (table / "broken.mp4").write_bytes(b"nothing")
     report = es.embed(table, tmp_path / "s", video="frames:1:hash")
     assert (report.spaces["video"].embedded, report.spaces["video"].failed) == (2, 1)
-    ((image, _),) = frames(films["dark"], 1)
+    ((image, _),) = frames(made["dark"], 1)
     image.save(tmp_path / "frame.bmp")
     answer = es.search(tmp_path / "s", image=tmp_path / "frame.bmp", k=1)
     assert (answer.results[0].id, round(answer.results[0].score, 3)) == ("dark.mp4", 1.0)
@@ -220,23 +279,23 @@ def test_films_and_images_of_an_encoder_without_texts_take_no_texts(tmp_path: Pa
 
 def test_search_says_when_the_frame_is_shown_that_is_most_like_the_query(tmp_path: Path) -> None:
     """One frame of another picture, 2.44 seconds into one of three films, is found by that picture."""
-    films = tmp_path / "films"
-    films.mkdir()
+    folder = tmp_path / "films"
+    folder.mkdir()
     planted = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
     for number, name in enumerate("abc"):
-        (films / f"{name}.mp4").write_bytes(planted_film(planted, at=61 if name == "b" else None, level=40 * number))
-    report = es.embed(films, tmp_path / "s", video="frames:50:hash:64+pieces")
+        (folder / f"{name}.mp4").write_bytes(planted_film(planted, at=61 if name == "b" else None, level=40 * number))
+    report = es.embed(folder, tmp_path / "s", video="frames:50:hash:64+pieces")
     assert report.spaces["video"].embedded == 3
     store = es.Store.open(tmp_path / "s")
     assert store.spaces["video"].pieces_of(store.items.rows).counts.tolist() == [50, 50, 50]
-    shown = next(frame for frame in frames((films / "b.mp4").read_bytes(), 50) if abs(frame.seconds - 2.44) < 0.01)
+    shown = next(frame for frame in frames((folder / "b.mp4").read_bytes(), 50) if abs(frame.seconds - 2.44) < 0.01)
     shown.image.save(tmp_path / "frame.bmp")
     (hit,) = es.search(store, image=tmp_path / "frame.bmp", k=1).results
     assert (hit.id, round(hit.score, 3)) == ("b.mp4", 1.0)
     assert hit.piece is not None
     assert (hit.piece.unit, hit.piece.number, hit.piece.start) == ("frame", 30, pytest.approx(2.44, abs=1e-3))
     assert str(hit.piece) == "0:02.4"
-    same = es.search(store, video=films / "b.mp4", k=2).results  # all frames of the film against all of every film
+    same = es.search(store, video=folder / "b.mp4", k=2).results  # all frames of the film against all of every film
     assert (same[0].id, round(same[0].score, 3)) == ("b.mp4", 1.0)
     one = load_encoder("frames:50:hash:64", "video").spec
     assert store.spaces["video"].fingerprint != one.fingerprint
