@@ -21,12 +21,14 @@ def sound(samples: Any, rate: int = 16_000, kind: str = "WAV", subtype: str | No
     return out.getvalue()
 
 
-def track(samples: Any, kind: str, *, codec: str = "aac", layout: str = "mono", film: bool = False) -> bytes:
+def track(
+    samples: Any, kind: str, *, codec: str = "aac", layout: str = "mono", film: bool = False, rate: int = 44_100
+) -> bytes:
     """A file that libsndfile does not read, with a sound track and maybe a picture."""
     av = pytest.importorskip("av")
     out = io.BytesIO()
     with av.open(out, "w", format=kind) as container:
-        stream = container.add_stream(codec, rate=44_100, layout=layout)
+        stream = container.add_stream(codec, rate=rate, layout=layout)
         if film:
             shown = container.add_stream("mpeg4", rate=25)
             shown.width = shown.height = 32
@@ -35,7 +37,7 @@ def track(samples: Any, kind: str, *, codec: str = "aac", layout: str = "mono", 
             container.mux(shown.encode())
         planes = np.asarray(np.atleast_2d(samples), np.float32)
         frame = av.AudioFrame.from_ndarray(planes, format="fltp", layout=layout)
-        frame.rate = 44_100
+        frame.rate = rate
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return out.getvalue()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -62,14 +63,12 @@ def test_every_odd_sound_has_one_vector(logmel: Any, kind: str) -> None:
         (ODD["FLAC"][:30], "no sound that libsndfile reads"),
         (sound(np.zeros(0)), "without samples"),
         (sound(np.array([0.1, np.nan, 0.2]), subtype="FLOAT"), "not finite"),
-        (sound(np.zeros(8), 1), None),
+        (sound(np.zeros(8), 1), "has 1 samples a second; a sound has at least 1,000"),
+        (track(np.zeros(8), "matroska", codec="pcm_s16le", rate=999), "has 999 samples a second"),
     ],
-    ids=["empty", "a picture", "cut off", "without samples", "not finite", "slow"],
+    ids=["empty", "a picture", "cut off", "without samples", "not finite", "slow", "a slow track"],
 )
-def test_what_is_no_sound_is_one_failure(logmel: Any, payload: bytes, said: str | None) -> None:
-    if said is None:  # 8 samples at 1 Hz are 8 seconds
-        assert len(decode_sound(payload, 16_000)) == pytest.approx(8 * 16_000, abs=2)
-        return
+def test_what_is_no_sound_is_one_failure(logmel: Any, payload: bytes, said: str) -> None:
     with pytest.raises(PayloadError, match=said):
         logmel.prepare(payload)
 
@@ -122,7 +121,19 @@ def test_a_film_without_a_sound_is_no_sound(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_sound_of_many_hours_is_refused_before_it_fills_the_memory() -> None:
     with pytest.raises(PayloadError, match="longer than 2 hours"):
-        decode_sound(sound(np.zeros(8000), 1), 48_000)
+        decode_sound(sound(np.zeros(7_201_000, np.int16), 1000), 2000)
+
+
+def test_the_slowest_sound_is_resampled_and_its_samples_are_held_once() -> None:
+    slowest = sound(wave(8, 1000, 50), 1000)
+    assert len(decode_sound(slowest, 16_000)) == pytest.approx(8 * 16_000, abs=2)
+    long = sound(np.zeros(2_000_000, np.int16), 1000)
+    tracemalloc.start()
+    found = decode_sound(long, 8000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(found) == pytest.approx(16_000_000, abs=2)
+    assert peak < 1.7 * found.nbytes
 
 
 def test_resampling_once_and_mixing_keep_the_tone() -> None:

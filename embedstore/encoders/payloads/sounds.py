@@ -26,6 +26,8 @@ BLOCK = 1 << 18
 """Frames that are decoded at once."""
 STEP = 64
 """Samples of which `peaks` keeps the largest while it reads."""
+LEAST_RATE = 1000
+"""Samples a second: what says that it has fewer is no sound that a model knows, and a few bytes of it would fill the memory."""
 MOST_SECONDS = 2 * 3600
 """Longer sounds are failures: their samples would be held in memory whole."""
 
@@ -36,16 +38,15 @@ def decode_sound(payload: bytes, rate: int) -> Samples:
     Raises
     ------
     PayloadError
-        It is no sound that libsndfile or PyAV reads, is longer than `MOST_SECONDS`, or holds no samples or some that are not
-        finite.
+        It is no sound that libsndfile or PyAV reads, is longer than `MOST_SECONDS`, has fewer than `LEAST_RATE` samples a
+        second, or holds none or some that are not finite.
     """
     library = require("soundfile", extra=EXTRA)
     try:
         with library.SoundFile(io.BytesIO(payload)) as file:
-            blocks = list(_resampled(_bounded(_mono(file), file.samplerate), file.samplerate, rate))
+            samples = _joined(_resampled(_bounded(_mono(file), file.samplerate), file.samplerate, rate))
     except library.LibsndfileError as error:
-        blocks = _of_track(payload, rate, one_line(error.error_string, 80))
-    samples = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
+        samples = _of_track(payload, rate, one_line(error.error_string, 80))
     if not len(samples):
         raise PayloadError("decode", "is a sound without samples")
     if not np.isfinite(samples).all():
@@ -97,11 +98,11 @@ def provenance() -> dict[str, str]:
     return {name: version(name) for name in ("soundfile", "soxr", "av")}
 
 
-def _of_track(payload: bytes, rate: int, refused: str) -> list[Samples]:
+def _of_track(payload: bytes, rate: int, refused: str) -> Samples:
     """What libsndfile `refused`, resampled."""
     said = f"is no sound that libsndfile reads: {refused} (WAV, FLAC, Ogg, Opus, MP3, AIFF, …)"
     with sound_track(payload, said) as (given, found):
-        return list(_resampled(_bounded(found, given), given, rate))
+        return _joined(_resampled(_bounded(found, given), given, rate))
 
 
 def _no_sound(error: Any) -> PayloadError:
@@ -119,6 +120,8 @@ def _mono(file: Any) -> Iterator[Samples]:
 
 
 def _bounded(blocks: Iterator[Samples], rate: int) -> Iterator[Samples]:
+    if rate < LEAST_RATE:
+        raise PayloadError("decode", f"has {rate:,} samples a second; a sound has at least {LEAST_RATE:,}")
     seconds = 0.0
     for block in blocks:
         seconds += len(block) / rate
@@ -127,9 +130,21 @@ def _bounded(blocks: Iterator[Samples], rate: int) -> Iterator[Samples]:
         yield block
 
 
+def _joined(blocks: Iterator[Samples]) -> Samples:
+    """All samples, without holding them twice: the array grows by a quarter where it is."""
+    joined, made = np.zeros(BLOCK, np.float32), 0
+    for block in blocks:
+        end = made + len(block)
+        if end > len(joined):
+            joined.resize(max(end, len(joined) * 5 // 4), refcheck=False)
+        joined[made:end], made = block, end
+    joined.resize(made, refcheck=False)
+    return joined
+
+
 def _resampled(blocks: Iterator[Samples], given: int, rate: int) -> Iterator[Samples]:
     if given == rate:
-        yield from (block.copy() for block in blocks)  # the file's buffer is used again
+        yield from blocks
         return
     stream = require("soxr", extra=EXTRA).ResampleStream(given, rate, 1, dtype="float32", quality="HQ")
     taken = made = 0
