@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from media import film, sound, track, wave
 import embedstore as es
 from embedstore.encoders import load_encoder
 from embedstore.encoders.logmel import RATE, log_mel, statistics
-from embedstore.encoders.payloads.sounds import decode_sound, windows
+from embedstore.encoders.payloads.sounds import decode_sound, peaks, windows
 from embedstore.errors import PayloadError, UsageError
 from embedstore.sources import MemorySource
 
@@ -87,6 +88,13 @@ def test_what_libsndfile_does_not_read_is_decoded_by_ffmpeg(logmel: Any, kind: s
     assert np.corrcoef(np.roll(np.pad(found, (0, 2500)), -int(shift))[: len(samples)], samples)[0, 1] > 0.99
     assert len(decode_sound(payload, 16_000)) == pytest.approx(len(found) * 160 / 441, abs=2)
     assert (vector(logmel, payload) == vector(logmel, payload)).all()
+
+
+@pytest.mark.parametrize(("kind", "film"), [("ipod", False), ("adts", False), ("mp4", True)], ids=["m4a", "aac", "film"])
+def test_what_libsndfile_does_not_read_has_a_waveform(kind: str, film: bool) -> None:
+    payload = track(wave(1, 44_100) * np.linspace(1, 0, 44_100), kind, film=film)
+    found = peaks(io.BytesIO(payload), 5)
+    np.testing.assert_allclose(found, [1, 0.8, 0.6, 0.4, 0.2], atol=0.1)
 
 
 def test_the_channels_of_a_track_are_averaged() -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +18,7 @@ Samples = npt.NDArray[np.float32]
 
 
 @contextmanager
-def sound_track(payload: bytes, refused: str) -> Iterator[tuple[int, Iterator[Samples]]]:
+def sound_track(source: IO[bytes], refused: str) -> Iterator[tuple[int, Iterator[Samples]]]:
     """The rate of the first sound track of a file, and blocks of its samples (n,): the mean of all channels.
 
     A track that is cut off gives the samples before that.
@@ -40,7 +39,8 @@ def sound_track(payload: bytes, refused: str) -> Iterator[tuple[int, Iterator[Sa
         raise PayloadError("decode", f"{refused}; for AAC and films, {one_line(error, 100)}") from error
     av.logging.set_level(av.logging.PANIC)
     try:
-        with av.open(io.BytesIO(payload), metadata_errors="ignore") as file:
+        source.seek(0)
+        with av.open(source, metadata_errors="ignore") as file:
             if not file.streams.audio:
                 raise PayloadError("decode", f"{refused}, and has no sound track")
             stream = file.streams.audio[0]

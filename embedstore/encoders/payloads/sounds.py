@@ -46,7 +46,8 @@ def decode_sound(payload: bytes, rate: int) -> Samples:
         with library.SoundFile(io.BytesIO(payload)) as file:
             samples = _joined(_resampled(_bounded(_mono(file), file.samplerate), file.samplerate, rate))
     except library.LibsndfileError as error:
-        samples = _of_track(payload, rate, one_line(error.error_string, 80))
+        with sound_track(io.BytesIO(payload), _refusal(error)) as (given, found):
+            samples = _joined(_resampled(_bounded(found, given), given, rate))
     if not len(samples):
         raise PayloadError("decode", "is a sound without samples")
     if not np.isfinite(samples).all():
@@ -67,15 +68,21 @@ def peaks(file: IO[bytes], count: int) -> Samples:
     library = require("soundfile", extra=EXTRA)
     try:
         with library.SoundFile(file) as sound:
-            steps = [_loudest(np.nan_to_num(np.abs(block), posinf=0.0)) for block in _mono(sound)]
+            steps = _steps(_mono(sound))
     except library.LibsndfileError as error:
-        raise _no_sound(error) from error
+        with sound_track(file, _refusal(error)) as (_, found):
+            steps = _steps(found)
     every = np.concatenate(steps) if steps else np.zeros(0, np.float32)
     if not len(every):
         raise PayloadError("decode", "is a sound without samples")
     edges = np.linspace(0, len(every), count + 1).astype(int).tolist()
     parts = [every[lo : max(lo + 1, hi)].max() for lo, hi in pairwise(edges)]
     return np.asarray(parts, np.float32) / max(float(every.max()), 1e-9)
+
+
+def _steps(blocks: Iterator[Samples]) -> list[Samples]:
+    """The largest magnitude of each `STEP` samples, block by block."""
+    return [_loudest(np.nan_to_num(np.abs(block), posinf=0.0)) for block in blocks]
 
 
 def _loudest(magnitudes: Samples) -> Samples:
@@ -98,16 +105,9 @@ def provenance() -> dict[str, str]:
     return {name: version(name) for name in ("soundfile", "soxr", "av")}
 
 
-def _of_track(payload: bytes, rate: int, refused: str) -> Samples:
-    """What libsndfile `refused`, resampled."""
-    said = f"is no sound that libsndfile reads: {refused} (WAV, FLAC, Ogg, Opus, MP3, AIFF, …)"
-    with sound_track(payload, said) as (given, found):
-        return _joined(_resampled(_bounded(found, given), given, rate))
-
-
-def _no_sound(error: Any) -> PayloadError:
-    said = one_line(error.error_string, 80)
-    return PayloadError("decode", f"is no sound that libsndfile reads: {said} (WAV, FLAC, Ogg, Opus, MP3, AIFF, …)")
+def _refusal(error: Any) -> str:
+    """What libsndfile says against a file."""
+    return f"is no sound that libsndfile reads: {one_line(error.error_string, 80)} (WAV, FLAC, Ogg, Opus, MP3, AIFF, …)"
 
 
 def _mono(file: Any) -> Iterator[Samples]:
