@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from embedstore.encoders.trust import LOADING
 from embedstore.errors import EncoderError
 from embedstore.registry import require
 
@@ -28,9 +29,21 @@ def none_missing(folder: Path, instead: str = "") -> Iterator[None]:
     EncoderError
         Some are.
     """
+    found: list[str] = []
+    with LOADING, _noted(found):
+        yield
+    if found:
+        more = f" and {len(found) - 1:,} more" if len(found) > 1 else ""
+        raise EncoderError(
+            f"{folder} lacks weights of this model ({found[0]}{more}); they would be drawn at random. {instead}".rstrip()
+        )
+
+
+@contextmanager
+def _noted(found: list[str]) -> Iterator[None]:
+    """Within it, the names of weights that transformers would draw at random are added to `found`."""
     modeling: Any = require("transformers.modeling_utils")
     before = getattr(modeling, "log_state_dict_report", None)
-    found: list[str] = []
 
     def note(*given: Any, **named: Any) -> None:
         info = named.get("loading_info") or given[3]
@@ -45,8 +58,3 @@ def none_missing(folder: Path, instead: str = "") -> Iterator[None]:
     finally:
         if before is not None:
             modeling.log_state_dict_report = before
-    if found:
-        more = f" and {len(found) - 1:,} more" if len(found) > 1 else ""
-        raise EncoderError(
-            f"{folder} lacks weights of this model ({found[0]}{more}); they would be drawn at random. {instead}".rstrip()
-        )

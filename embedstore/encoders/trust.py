@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,10 @@ OPTION = "--allow-model"
 
 _IMPORTERS = ("get_class_in_module", "get_cached_module_file")
 """Functions of transformers through which every class of a model's own Python files passes."""
+
+
+LOADING = threading.RLock()
+"""Held while functions of transformers are replaced: of two threads that did so at once, one would put back the other's."""
 
 
 def local_path(name: str) -> str | None:
@@ -93,12 +98,13 @@ def no_code() -> Iterator[None]:
         yield
         return
     dynamic: Any = require("transformers.dynamic_module_utils")
-    before = {name: getattr(dynamic, name) for name in (*_IMPORTERS, "TIME_OUT_REMOTE_CODE")}
-    vars(dynamic).update(dict.fromkeys(_IMPORTERS, _refuse_code), TIME_OUT_REMOTE_CODE=0)
-    try:
-        yield
-    finally:
-        vars(dynamic).update(before)
+    with LOADING:
+        before = {name: getattr(dynamic, name) for name in (*_IMPORTERS, "TIME_OUT_REMOTE_CODE")}
+        vars(dynamic).update(dict.fromkeys(_IMPORTERS, _refuse_code), TIME_OUT_REMOTE_CODE=0)
+        try:
+            yield
+        finally:
+            vars(dynamic).update(before)
 
 
 def _refuse_code(*_: Any, **__: Any) -> NoReturn:
