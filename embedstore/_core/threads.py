@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 __all__ = ["allowed", "bounded", "idle", "side_by_side", "steady"]
 
@@ -62,7 +62,8 @@ def steady(threads: int) -> Iterator[None]:
 def bounded() -> Iterator[int]:
     """Every BLAS and OpenMP pool that is loaded, and torch, at `idle` threads, or fewer if they had fewer; yields how many.
 
-    It may be nested: each entry asks again, the last exit puts everything back. XGBoost and FAISS take the number yielded.
+    It may be nested: each entry asks again, each exit puts back what the step around it had. XGBoost and FAISS take the number
+    yielded.
     """
     threads = idle()
     _POOLS.enter(threads)
@@ -119,17 +120,24 @@ def _read() -> tuple[float, float, float] | None:
     return time.monotonic(), (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK"), time.process_time()
 
 
+class _Limit(NamedTuple):
+    """A step that is bounded: its `threads`, and whether torch and OpenMP are left as they are."""
+
+    threads: int
+    numpy_alone: bool
+
+
 class _Pools:
     """The pools' numbers of threads: lowered while a step is bounded, never raised.
 
-    Some belong to the process and some to the thread that sets them, so each thread puts back what the process had: another
-    that is still bounded may get more for a moment, but none is left with less.
+    A step within a step has its own number, and the outer one has its own again afterwards. NumPy's pools belong to the
+    process: where a thread's last step ends they get the least number of the other threads' steps. The others' numbers belong
+    to the thread that sets them, which puts back what the process had, or it would be left with less for good.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._own = threading.local()
-        self._bounded = 0
+        self._limits: dict[int, list[_Limit]] = {}
         self._before: dict[str, tuple[Any, int]] = {}
         self._libraries: list[Any] = []
         self._looked = (0, "")
@@ -137,18 +145,14 @@ class _Pools:
 
     def enter(self, threads: int, *, numpy_alone: bool = False) -> None:
         with self._lock:
-            self._own.depth = getattr(self._own, "depth", 0) + 1
-            self._bounded += self._own.depth == 1
+            limits = self._limits.setdefault(threading.get_ident(), [])
+            limits.append(_Limit(threads, numpy_alone))
             pools, torch = self._loaded(), _torch()
             for pool in pools:  # all are asked before any is told: some share a runtime
                 self._before.setdefault(pool.filepath, (pool, pool.num_threads))
             if torch is not None and self._torch_before is None:
                 self._torch_before = torch.get_num_threads()
-            for pool in pools:
-                if not numpy_alone or _of_numpy(pool):
-                    _tell(pool, min(threads, self._before[pool.filepath][1]))
-            if self._torch_before is not None and not numpy_alone:  # also for its threads that are yet to begin
-                torch.set_num_threads(min(threads, self._torch_before))
+            self._apply(limits, numpy_alone)
 
     def _loaded(self) -> list[Any]:
         """The pools there are. To look for them takes milliseconds, and an import is what brings one."""
@@ -160,17 +164,26 @@ class _Pools:
 
     def leave(self) -> None:
         with self._lock:
-            self._own.depth -= 1
-            if self._own.depth:
-                return
-            self._bounded -= 1
-            for pool, before in self._before.values():
-                _tell(pool, before)
-            if self._torch_before is not None:
-                _torch().set_num_threads(self._torch_before)
-            if not self._bounded:
+            limits = self._limits[threading.get_ident()]
+            left = limits.pop()
+            if not limits:
+                del self._limits[threading.get_ident()]
+            self._apply(limits, left.numpy_alone)
+            if not self._limits:
                 self._before.clear()
                 self._torch_before = None
+
+    def _apply(self, limits: list[_Limit], numpy_alone: bool) -> None:
+        """Give each pool, or NumPy's alone, the number of the innermost of this thread's `limits` that is for it."""
+        every = next((limit.threads for limit in reversed(limits) if not limit.numpy_alone), None)
+        others = min((theirs[-1].threads for theirs in self._limits.values()), default=None)
+        numpy = limits[-1].threads if limits else others
+        for pool, before in self._before.values():
+            if (of_numpy := _of_numpy(pool)) or not numpy_alone:
+                threads = numpy if of_numpy else every
+                _tell(pool, before if threads is None else min(threads, before))
+        if self._torch_before is not None and not numpy_alone:  # also for its threads that are yet to begin
+            _torch().set_num_threads(self._torch_before if every is None else min(every, self._torch_before))
 
 
 def _tell(pool: Any, threads: int) -> None:

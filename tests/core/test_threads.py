@@ -105,6 +105,25 @@ def test_side_by_side_is_for_blas_alone(two: dict[str, int]) -> None:
     assert counts() == two
 
 
+def test_a_step_has_its_threads_again_after_one_within_it(two: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "idle", threads._FIXED.get)
+    one = dict.fromkeys(two, 1)
+    with threads.steady(2), threads.bounded():
+        with threads.side_by_side():
+            assert counts() != two
+            with threads.bounded():
+                assert counts() == two
+            assert counts() != two
+        assert counts() == two
+    with threads.steady(1), threads.bounded():
+        with threads.steady(2), threads.bounded():
+            assert counts() == two
+        with threads.side_by_side():
+            assert counts() == one
+        assert counts() == one
+    assert counts() == two
+
+
 def test_put_back_after_an_error(two: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "idle", lambda: 1)
 
@@ -130,9 +149,11 @@ def test_no_thread_is_left_with_less(two: dict[str, int], monkeypatch: pytest.Mo
     with threads.bounded():
         other.start()
         assert entered.wait(10)
-    assert counts() == two
+    blas = {pool["filepath"] for pool in threadpool_info() if pool.get("threading_layer") == "pthreads"}
+    still = counts()  # BLAS's threads are the process's, and the other thread's step has not ended
     leave.set()
     other.join()
+    assert still == {path: 1 if path in blas else count for path, count in two.items()}
     assert counts() == two
 
 
