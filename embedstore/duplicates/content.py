@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +12,7 @@ import numpy.typing as npt
 
 from embedstore._core.keys import hash_payload
 from embedstore._core.ordered import ordered_map
-from embedstore._core.threads import side_by_side
+from embedstore._core.threads import allowed, side_by_side
 from embedstore.duplicates.pairs import Pairs
 from embedstore.errors import PayloadError
 from embedstore.sources.files import read_file
@@ -84,7 +83,7 @@ def read_again(
     Parameters
     ----------
     workers : int, optional
-        Threads that read and decode; default: one for each core.
+        Threads that read and decode; default: one for each processor that this process may use.
     on_progress : callable, optional
         Is told the share that is done.
 
@@ -99,7 +98,7 @@ def read_again(
     table = store.items.take(rows, ["id", column])
     paths, ids = table.column(column).to_pylist(), table.column("id")
     keys = np.ascontiguousarray(space.hash_of(rows).astype("<u8")).view("V16").ravel()
-    workers = workers or os.cpu_count() or 1
+    workers = workers or allowed()
     problem = None
 
     def read(work: tuple[str | None, bytes]) -> Any:

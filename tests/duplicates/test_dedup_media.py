@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from test_dedup import run, saved
 
 import embedstore as es
 from embedstore.demo.clips import CLASSES, RATE
+from embedstore.duplicates import content
 from embedstore.duplicates.film_frames import ACROSS, sheet
 from embedstore.duplicates.find import find_duplicates, remove_duplicates
 from embedstore.duplicates.near import CONTENTS
@@ -70,6 +72,20 @@ def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = MemorySource({"id": list(files), "audio": [str(folder / name) for name in files]})
     es.embed(data, folder / "s", audio="logmel")
     return folder / "s"
+
+
+def test_files_are_read_by_as_many_threads_as_the_process_may_use(sounds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    class Spied(ThreadPoolExecutor):
+        def __init__(self, workers: int, **how: Any) -> None:
+            asked.append(workers)
+            super().__init__(workers, **how)
+
+    monkeypatch.setattr(content, "ThreadPoolExecutor", Spied)
+    monkeypatch.setattr(content, "allowed", lambda: 3)
+    find_duplicates(sounds)
+    assert asked == [3]
 
 
 def test_copies_of_sounds_are_found_and_sounds_of_one_class_are_not(sounds: Path) -> None:
