@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 IMPORTED = (
@@ -25,8 +26,17 @@ IMPORTED = (
 """What is slow to import, and starts nothing that a fork would lack."""
 
 
+PASSED_ON = (signal.SIGTERM, signal.SIGINT)
+
+
 class Child:
-    """A command that the server at `address` runs: `pid`, then `wait` for its exit code."""
+    """A command that the server at `address` runs: `pid`, then `wait` for its exit code.
+
+    Raises
+    ------
+    ConnectionError
+        The server ended, or what it had run the command did, before it said which process that is.
+    """
 
     def __init__(
         self, address: str, words: Sequence[str], *, streams: Sequence[int], folder: str, environment: Mapping[str, str]
@@ -38,7 +48,9 @@ class Child:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", streams))]
         self._server.sendmsg([len(text).to_bytes(8, "big")], rights)
         self._server.sendall(text)
-        self.pid = int.from_bytes(self._server.recv(8, socket.MSG_WAITALL), "big")
+        self.pid = self._told("which process runs it")
+        if self.pid <= 0:  # to kill it would kill the caller's process group
+            raise ConnectionError(f"The server of commands told of a process {self.pid}.")
 
     def wait(self, seconds: float | None = None) -> int:
         """The exit code, or the negative number of the signal that ended it.
@@ -47,18 +59,35 @@ class Child:
         ------
         TimeoutError
             It has not ended after so many `seconds`.
+        ConnectionError
+            Nobody is left to say how it ended.
         """
         self._server.settimeout(seconds)
-        answer = self._server.recv(8)  # which comes in one piece
+        code = self._told("how it ended")
         self._server.close()
+        return code
+
+    def _told(self, what: str) -> int:
+        """A number, which comes in one piece; a connection that has ended is none, for that would be a 0."""
+        answer = self._server.recv(8)
+        if len(answer) != 8:
+            self._server.close()
+            raise ConnectionError(f"The server of commands ended a command's connection before it told {what}.")
         return int.from_bytes(answer, "big", signed=True)
 
 
 def ask(address: str, words: Sequence[str]) -> NoReturn:
     """Be the command: pass signals on to it, and end as it does."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)  # one that comes while the command starts is passed on too
     child = Child(address, words, streams=[0, 1, 2], folder=os.getcwd(), environment=os.environ)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, frame: os.kill(child.pid, number))
+
+    def pass_on(number: int, _: object) -> None:
+        with suppress(ProcessLookupError):  # it has just ended
+            os.kill(child.pid, number)
+
+    for number in PASSED_ON:
+        signal.signal(number, pass_on)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
     code = child.wait()
     if code < 0:
         signal.signal(-code, signal.SIG_DFL)
