@@ -74,7 +74,7 @@ def test_films_have_the_vectors_of_sentence_transformers(name: str, count: int, 
     payloads = [film(list(range(24))), film([0]), film(list(range(10)), size=(48, 64))]
     found = _alone_and_together(encoder, payloads)
     model = library.SentenceTransformer(str(folders[name]), device="cpu")
-    shown = np.stack([np.asarray(image) for image in frames(payloads[0], count)]).transpose(0, 3, 1, 2)
+    shown = np.stack([np.asarray(image) for image, _ in frames(payloads[0], count)]).transpose(0, 3, 1, 2)
     seconds = 24 / 25
     when = {"fps": count / seconds, "duration": seconds, "total_num_frames": count, "frames_indices": list(range(count))}
     theirs = model.encode({"array": shown, "video_metadata": when}, processing_kwargs=AS_GIVEN)
@@ -123,7 +123,7 @@ def test_one_bad_film_is_one_failure_and_words_find_films(folders: dict[str, Pat
 def test_messages_are_sentence_transformers_own_in_every_part(folders: dict[str, Path]) -> None:
     model = library.SentenceTransformer(str(folders["qwen"]), device="cpu")
     payload = film(list(range(24)))
-    shown = np.stack([np.asarray(image) for image in frames(payload, 16)]).transpose(0, 3, 1, 2)
+    shown = np.stack([np.asarray(image) for image, _ in frames(payload, 16)]).transpose(0, 3, 1, 2)
     when = {"fps": 16 / 0.96, "duration": 0.96, "total_num_frames": 16, "frames_indices": list(range(16))}
     seen = {"text": "a dog", "video": {"array": shown, "video_metadata": when}}
     both = [{"type": "text", "text": "a dog"}, {"type": "text", "text": "barks"}]
