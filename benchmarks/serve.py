@@ -6,7 +6,8 @@
     python -m benchmarks.serve --follow 60
 
 Both servers search exactly (recall 1), each in a process of its own; the clients share the processors with them. ``--index``
-asks ours alone, by the store's index. ``--soak`` asks so many times and tells the memory; ``--follow`` embeds, removes and compacts for so many seconds while 8 clients search.
+asks ours alone, by the store's index. ``--soak`` asks so many times and tells the memory; ``--follow`` embeds, removes and
+compacts for so many seconds while 8 clients search.
 """
 
 from __future__ import annotations
