@@ -32,10 +32,10 @@ from benchmarks.dedup import Planted, pictures
 from embedstore._core.threads import side_by_side
 from embedstore.demo import extract
 from embedstore.demo.clips import write_sounds
-from embedstore.duplicates.film_frames import sheet
 from embedstore.duplicates.pairs import Pairs, pairs_above
 from embedstore.duplicates.pixels import LIMIT as FRAMES_LIMIT
 from embedstore.duplicates.pixels import Thumbnails, alike_pairs
+from embedstore.duplicates.sheets import sheet
 from embedstore.duplicates.spectra import LIMIT, OUTLINE, alike_sounds
 from embedstore.encoders.logmel import LogMelEncoder
 from embedstore.encoders.payloads.fingerprint import RATE, fingerprint, sounding

@@ -2,10 +2,12 @@
 
     python -m benchmarks.serve debian.store --space text
     python -m benchmarks.serve debian.store --space text --soak 100000
+    python -m benchmarks.serve million.store --space text --index --clients 8,64
     python -m benchmarks.serve --follow 60
 
-Both servers search exactly (recall 1), each in a process of its own; the clients share the processors with them. ``--soak``
-asks so many times and tells the memory; ``--follow`` embeds, removes and compacts for so many seconds while 8 clients search.
+Both servers search exactly (recall 1), each in a process of its own; the clients share the processors with them. ``--index``
+asks ours alone, by the store's index. ``--soak`` asks so many times and tells the memory; ``--follow`` embeds, removes and
+compacts for so many seconds while 8 clients search.
 """
 
 from __future__ import annotations
@@ -45,28 +47,32 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     parser.add_argument("--clients", default="1,8,64")
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--soak", type=int, default=0)
+    parser.add_argument("--index", action="store_true")
     parser.add_argument("--follow", type=float, default=0.0)
     parser.add_argument("--tiny", action="store_true")
     given = parser.parse_args(argv)
     if given.follow:
         return follow(given.follow)
     clients = [2] if given.tiny else [int(number) for number in given.clients.split(",")]
-    return compare(given.store, given.space, clients, 0.3 if given.tiny else given.seconds, given.soak)
+    return compare(given.store, given.space, clients, 0.3 if given.tiny else given.seconds, given.soak, index=given.index)
 
 
-def compare(path: Path, space: str, clients: Sequence[int], seconds: float, soak: int) -> dict[str, float]:
+def compare(
+    path: Path, space: str, clients: Sequence[int], seconds: float, soak: int, *, index: bool = False
+) -> dict[str, float]:
     store = es.Store.open(path)
     vectors = unit_rows(store.space(space).vectors())
     columns = [name for name in ("id", "text", "label") if name == "id" or name in store.items.column_types()]
     items = store.items.take(store.space(space).rows, columns).to_pylist()
-    asked = questions(store, space, vectors, items)
+    asked = questions(store, space, vectors, items, exact=not index)
     rates: dict[str, float] = {}
     print("| server | query | clients | answers/s | p50 ms | p95 ms | p99 ms | recall@10 |\n|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         np.save(f"{folder}/vectors.npy", vectors)
         Path(f"{folder}/items.json").write_text(json.dumps(items))
         plain = ["-m", "benchmarks._plain_server", f"{folder}/vectors.npy", f"{folder}/items.json", model_of(store, space)]
-        for name, command in ((OURS, ["-c", CLI, "serve", str(path), "--port"]), (PLAIN, plain)):
+        ours = (OURS, ["-c", CLI, "serve", str(path), "--port"])
+        for name, command in (ours,) if index else (ours, (PLAIN, plain)):
             with serving([sys.executable, *command]) as (port, process):
                 for kind, requests in asked.items():
                     recall = recall_of(port, requests, store, space, items)
@@ -77,27 +83,29 @@ def compare(path: Path, space: str, clients: Sequence[int], seconds: float, soak
                         print(row(name, kind, number, found, recall), flush=True)
                 if soak and name == OURS:
                     soaked(port, process, asked["vector"], soak)
-    for kind in asked:
+    for kind in () if index else asked:
         key = f"{kind} {clients[-1]}"
         print(f"by {key} clients: {rates[f'{OURS} {key}'] / rates[f'{PLAIN} {key}']:.1f} times the plain handler")
     return rates
 
 
-def questions(store: es.Store, space: str, vectors: Any, items: Sequence[dict[str, Any]]) -> dict[str, list[bytes]]:
+def questions(
+    store: es.Store, space: str, vectors: Any, items: Sequence[dict[str, Any]], *, exact: bool = True
+) -> dict[str, list[bytes]]:
     """Requests by kind: vectors near real ones, and the first words of real texts where the encoder is there."""
     rng = np.random.default_rng(0)
     chosen = rng.choice(len(vectors), min(QUERIES, len(vectors)), replace=False)
     noisy = vectors[chosen] + 0.3 * rng.standard_normal(vectors[chosen].shape) / np.sqrt(vectors.shape[1])
-    asked = {"vector": [request_of(body({"vector": np.round(vector, 5).tolist()}, space)) for vector in noisy]}
+    asked = {"vector": [request_of(body({"vector": np.round(vector, 5).tolist()}, space, exact)) for vector in noisy]}
     if model_of(store, space) != "none":
         words = [" ".join(str(items[i]["text"]).split()[:WORDS]) for i in chosen]
-        asked["text"] = [request_of(body({"text": text}, space)) for text in words if text]
+        asked["text"] = [request_of(body({"text": text}, space, exact)) for text in words if text]
     return asked
 
 
-def body(query: dict[str, Any], space: str) -> dict[str, Any]:
+def body(query: dict[str, Any], space: str, exact: bool) -> dict[str, Any]:
     """A question as both servers take it: the plain one looks at the top, ours below ``query``."""
-    return {"query": query, "space": space, "exact": True, "k": K}
+    return {"query": query, "space": space, "exact": exact, "k": K}
 
 
 def model_of(store: es.Store, space: str) -> str:

@@ -4,8 +4,9 @@ Each command is a process of its own, with the caller's folder, environment, arg
 does, and may be killed. Nothing is forked from the process of a test. What a fresh interpreter does of itself (what it imports,
 its encodings, closed descriptors) is not tried here.
 
-``python forked.py serve SOCKET`` is the server, which lives until its stdin ends; ``python forked.py ask SOCKET WORDS…`` is the
-command for shells. A command is the words after ``embedstore``, or ``-c CODE`` as of ``python -c``.
+``python forked.py serve SOCKET`` is the server; when its stdin ends, it does too, and takes the socket's folder with it.
+``python forked.py ask SOCKET WORDS…`` is the command for shells. A command is the words after ``embedstore``, or ``-c CODE`` as
+of ``python -c``.
 """
 
 from __future__ import annotations
@@ -120,6 +121,8 @@ def serve(address: str) -> None:
                 listening.close()
                 _attend(caller)
             caller.close()
+    os.unlink(address)
+    os.rmdir(os.path.dirname(address))
 
 
 def _attend(caller: socket.socket) -> NoReturn:

@@ -39,11 +39,7 @@ def server() -> str:
     command = [sys.executable, str(TESTS / "forked.py"), "serve", str(address)]
     started = subprocess.Popen(command, stdin=subprocess.PIPE, cwd=TESTS)
 
-    def end() -> None:
-        started.communicate()
-        shutil.rmtree(address.parent)
-
-    atexit.register(end)
+    atexit.register(started.communicate)
     while not address.exists():
         assert started.poll() is None, "the server of commands ended"
         time.sleep(0.01)

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.duplicates.content import Content, read_again
-from embedstore.duplicates.film_frames import Films
 from embedstore.duplicates.pairs import DECIMALS, Clusters, Pairs, in_all, lowest_cosines, pairs_above, score_pairs
 from embedstore.duplicates.pictures import Pictures
 from embedstore.duplicates.recordings import Recordings
+from embedstore.duplicates.sheets import Films
 from embedstore.retrieval.searcher import Searcher
 from embedstore.store import Space, Store
 from embedstore.store.items import SIZE

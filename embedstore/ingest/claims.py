@@ -17,6 +17,7 @@ from embedstore._core.pieces import Pieces
 from embedstore.encoders.base import Encoder
 from embedstore.errors import EncoderError, PayloadError
 from embedstore.ingest.rounding import lost_direction, refusal
+from embedstore.store.part_files import PLACE, VECTORS
 from embedstore.store.space import Space
 
 Rows = npt.NDArray[np.int64]
@@ -48,7 +49,8 @@ class SpaceState:
         self._claimed = KeyTable(space.root)
         self.claims = 0
         self._blocks: deque[tuple[Rows, Array]] = deque()
-        self._pieces: dict[int, _Held] = {}
+        self._pieces: dict[int, tuple[Array, Array]] = {}
+        self._stored_pieces: list[_StoredPieces] = []
         self._closed: list[_Closed] = []
         self._closed_until = 0
 
@@ -127,7 +129,7 @@ class SpaceState:
             pieces = replace(pieces, vectors=self._stored(np.repeat(claims, pieces.counts), pieces.vectors))
             for claim, start, count in zip(claims.tolist(), pieces.starts.tolist(), pieces.counts.tolist(), strict=True):
                 own = slice(start, start + count)
-                self._pieces[claim] = _Held(pieces.vectors[own].copy, pieces.places[own].copy())
+                self._pieces[claim] = pieces.vectors[own], pieces.places[own]
         self.encoded += len(claims)
 
     def _stored(self, claims: Rows, vectors: Array) -> Array:
@@ -193,18 +195,27 @@ class SpaceState:
 
     def take_pieces(self, claims: Rows) -> Pieces:
         """The pieces of `claims` (n,), none of which failed, from closed chunks."""
-        held = [self._pieces[claim] for claim in claims.tolist()]
-        vectors = [np.empty((0, self.space.dim), self.space.dtype), *(one.vectors() for one in held)]
-        places = [np.empty((0, 2)), *(one.places for one in held)]
-        counts = np.fromiter((len(one.places) for one in held), np.int64, len(held))
+        held = [self._pieces[claim] if claim in self._pieces else self._read_again(claim) for claim in claims.tolist()]
+        vectors = [np.empty((0, self.space.dim), self.space.dtype), *(one for one, _ in held)]
+        places = [np.empty((0, 2)), *(one for _, one in held)]
+        counts = np.fromiter((len(one) for _, one in held), np.int64, len(held))
         return Pieces(np.concatenate(vectors), counts, np.concatenate(places))
+
+    def _read_again(self, claim: int) -> tuple[Array, Array]:
+        """The pieces of a claim that is on disk: vectors (m, dim) and places (m, 2)."""
+        for stored in reversed(self._stored_pieces):
+            at = int(np.searchsorted(stored.claims, claim))
+            if at < len(stored.claims) and stored.claims[at] == claim:
+                own = slice(stored.starts[at], stored.starts[at] + stored.counts[at])
+                return stored.vectors()[own], stored.places()[own]
+        raise EncoderError(f"A payload of space {self.name!r} got a vector and no {self.space.unit}. Report this as a bug.")
 
     def committed(
         self,
         part: Callable[[], Array],
         claims: Rows,
-        several: Callable[[], Array] | None = None,
         pieces: Pieces | None = None,
+        read: Callable[[str, int], Array] | None = None,
     ) -> None:
         """A closed chunk is on disk: free the memory.
 
@@ -214,15 +225,19 @@ class SpaceState:
             Maps the part, (n, dim), whenever its vectors are wanted: what stays mapped stays resident.
         claims : (n,) int64
             Claim of each vector of the part, -1 for vectors copied from elsewhere.
-        several : callable, optional
-            Maps the part (m, dim) of their pieces, likewise.
         pieces : Pieces, optional
             Those of each vector of the part.
+        read : callable, optional
+            Maps a dataset of the part of pieces, by its name and width.
         """
-        if several is not None and pieces is not None:
-            for claim, start, count in zip(claims.tolist(), pieces.starts.tolist(), pieces.counts.tolist(), strict=True):
-                if claim >= 0:
-                    self._pieces[claim] = _Held(partial(_rows_of, several, start, start + count), self._pieces[claim].places)
+        if pieces is not None and read is not None:
+            own, first = np.unique(claims, return_index=True)  # a claim may be of several items
+            order = first[[claim in self._pieces for claim in own.tolist()]]
+            for claim in claims[order].tolist():
+                del self._pieces[claim]
+            starts, counts, dim = pieces.starts[order], pieces.counts[order], self.space.dim
+            vectors, places = partial(read, VECTORS, dim), partial(read, PLACE, 2)
+            self._stored_pieces.append(_StoredPieces(claims[order], starts, counts, vectors, places))
         for i in reversed(range(len(self._closed))):
             start, size, _, at, committed = self._closed[i]
             if committed:
@@ -236,15 +251,14 @@ class SpaceState:
                     self._closed[i] = _Closed(start, size, part, _places(moved), committed=True)
 
 
-class _Held(NamedTuple):
-    """The pieces of a claim: their vectors (m, dim), in memory or mapped for as long as they are held, and places (m, 2)."""
+class _StoredPieces(NamedTuple):
+    """Where the pieces of claims (n,), ascending, lie in a part, which is mapped for as long as they are held."""
 
+    claims: Rows
+    starts: Rows
+    counts: Rows
     vectors: Callable[[], Array]
-    places: npt.NDArray[np.float64]
-
-
-def _rows_of(part: Callable[[], Array], lo: int, hi: int) -> Array:
-    return part()[lo:hi]
+    places: Callable[[], Array]
 
 
 class _Closed(NamedTuple):

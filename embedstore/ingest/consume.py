@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,8 @@ from embedstore.ingest.produce import Batch, ChunkEnd
 from embedstore.ingest.report import EmbedReport
 from embedstore.ingest.stages import Background, Clock
 from embedstore.spec import FILES
-from embedstore.store.part_files import VECTORS
+from embedstore.store.format import PartRef
+from embedstore.store.part_files import VECTORS, PartFiles
 from embedstore.store.parts import read_array
 from embedstore.store.reader import StoreReader
 from embedstore.store.space import Failure, Space, failures_table
@@ -250,10 +251,9 @@ class ChunkCloser:
                     entry = self._writer.store.manifest.spaces[name]
                     space = self._states[name].space
                     part = partial(read_array, self._store.files, entry.parts[-1], VECTORS, space.dtype, space.dim)
-                    several = None
-                    if (held := vectors[name].pieces) is not None:
-                        several = partial(read_array, self._store.files, entry.pieces[-1], VECTORS, space.dtype, space.dim)
-                    self._states[name].committed(part, claims, several, held)
+                    several = vectors[name].pieces
+                    read = None if several is None else partial(_mapped, self._store.files, entry.pieces[-1], space.dtype)
+                    self._states[name].committed(part, claims, several, read)
 
     def _changed(self, chunk: Chunk) -> Mask:
         """Items (n,) that need a new row: new ones, and those whose metadata or a payload's content differs."""
@@ -381,6 +381,11 @@ class ChunkCloser:
         mine = {column for state in self._states.values() for column in state.space.info.columns}
         others = {c for name, space in self._store.spaces.items() if name not in self._states for c in space.info.columns}
         return {state.payload for state in self._states.values()} | (mine - others)
+
+
+def _mapped(files: PartFiles, ref: PartRef, dtype: np.dtype[Any], name: str, width: int) -> npt.NDArray[Any]:
+    """A dataset of a part of pieces."""
+    return read_array(files, ref, name, dtype if name == VECTORS else np.float64, width)
 
 
 def _refuse_unfit(chunk: Chunk, state: SpaceState) -> None:

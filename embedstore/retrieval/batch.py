@@ -111,7 +111,7 @@ def search_batch(
     if out is None or Path(out).suffix.lower() not in FORMATS:
         raise UsageError(f"Say where to write the neighbours: --out FILE with one of {', '.join(FORMATS)}. Got {out} instead.")
     searcher = Searcher(opened, device=wanted.device, resident=True)
-    target, blocks = _blocks(searcher, queries, space, wanted.k)
+    target, asked, blocks = _blocks(searcher, queries, space, wanted.k)
     among = None if where is None else opened.where(where)
     start = time.perf_counter()
     path = Path(out)
@@ -124,7 +124,12 @@ def search_batch(
                 names, vectors, own = [names[i] for i in at], vectors[at], own[at]
                 if not names:
                     continue
-            scores, rows = searcher.nearest(target, vectors, wanted.k, exclude=own, among=among, recall=wanted.recall)
+            if own is not None and asked is not None and asked.unit is not None and target.unit is not None:
+                scores, rows = searcher.nearest_to_pieces(
+                    target, asked.pieces_of(own), wanted.k, exclude=own, among=among, recall=wanted.recall
+                )
+            else:
+                scores, rows = searcher.nearest(target, vectors, wanted.k, exclude=own, among=among, recall=wanted.recall)
             table = _table(opened, names, scores, rows)
             counts[0] += len(names)
             counts[1] += table.num_rows
@@ -148,7 +153,8 @@ def search_batch(
 
 def _blocks(
     searcher: Searcher, queries: str | Path | npt.NDArray[Any], space: str | None, k: int
-) -> tuple[SearchableSpace, Iterator[Block]]:
+) -> tuple[SearchableSpace, SearchableSpace | None, Iterator[Block]]:
+    """The space to search, the one whose items are asked if it is one, and the queries."""
     if not isinstance(queries, np.ndarray | str | os.PathLike):
         raise UsageError(f"queries must be a .npy file, a space, or an array (m, dim). Got {shown(queries)} instead.")
     if isinstance(queries, (str, Path)) and str(queries) in searcher.queries.spaces:
@@ -158,7 +164,7 @@ def _blocks(
             asked.spec.alignment is None or asked.spec.alignment != target.spec.alignment
         ):
             raise UsageError(f"Vectors of space {asked.name!r} cannot be compared with those of {target.name!r}.")
-        return target, _of_space(searcher.store, asked, _block(target, k))
+        return target, asked, _of_space(searcher.store, asked, _block(target, k))
     if isinstance(queries, str) and not queries.strip():
         raise UsageError("--batch is empty; give a .npy of shape (m, dim), or a space of the store.")
     vectors = (
@@ -174,7 +180,7 @@ def _blocks(
         raise UsageError(
             f"Queries of {vectors.shape[1]} numbers fit {len(fits)} spaces; say which: --space NAME. Spaces: {known}."
         )
-    return fits[0], _of_array(vectors, _block(fits[0], k))
+    return fits[0], None, _of_array(vectors, _block(fits[0], k))
 
 
 def _block(target: SearchableSpace, k: int) -> int:

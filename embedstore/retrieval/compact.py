@@ -109,8 +109,9 @@ def _behind(store: Store, space: SearchableSpace) -> str | None:
         return opened.problem
     base = opened.index.base_
     if base is None:
-        grown = len(space) - opened.index.report_.n
-        return f"{grown:,} vectors came since" if grown > UNKNOWN_SHARE * len(space) else None
+        count = len(space.raw_rows) if space.live is None else int(space.live.sum())
+        grown = count - opened.index.report_.n
+        return f"{grown:,} vectors came since" if grown > UNKNOWN_SHARE * count else None
     live = np.ones(len(space.raw_rows), bool) if space.live is None else space.live
     unknown = int(live.sum()) - int(live[base.labels].sum())
     gone = len(base) - int(live[base.labels].sum())

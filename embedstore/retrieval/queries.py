@@ -119,7 +119,7 @@ class Resolver:
         """
         if modality == "text" and not str(given).strip():
             raise UsageError("The text to search for is empty.")
-        target = self.comparable(modality, space)
+        target, pieces = self.comparable(modality, space), None
         if vector is not None:
             pass
         elif modality == "text":
@@ -284,9 +284,10 @@ class Resolver:
             raise UsageError(f"Item {item!r} has no vector in {names}: its payload is missing or failed.")
         vectors = [target.take(row)[0].astype(np.float32) for target in holding]
         at = next((i for i, vector in enumerate(vectors) if vector.any()), 0)
-        vector = directed(vectors[at], f"The vector of item {item!r} in space {holding[at].name!r}")
         pieces = None if holding[at].unit is None else unit_rows(holding[at].pieces_of(row).vectors)
-        return Asked(holding[at], vector, leave_out=(int(row[0]),), pieces=pieces)
+        if pieces is None or not pieces.any():  # pieces may cancel one another in the mean, and be near to others all the same
+            directed(vectors[at], f"The vector of item {item!r} in space {holding[at].name!r}")
+        return Asked(holding[at], vectors[at], leave_out=(int(row[0]),), pieces=pieces)
 
     def examples(self, like: Sequence[str], unlike: Sequence[str], space: str | None, *, alone: bool = True) -> Asked:
         """Towards the mean of some items, and half as far away from that of others (Rocchio).

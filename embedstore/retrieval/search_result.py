@@ -29,7 +29,7 @@ class Piece:
 
     def __str__(self) -> str:
         if self.start is None:
-            return f"{self.unit} {self.number}"
+            return f"{self.unit} {self.number + 1}"
         return _clock(self.start) if self.end in (None, self.start) else f"{_clock(self.start)}-{_clock(self.end)}"
 
     def to_dict(self) -> dict[str, Any]:

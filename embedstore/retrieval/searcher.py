@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore._core.arguments import as_type, shown, strings
+from embedstore._core.pieces import Pieces
 from embedstore.errors import UsageError
 from embedstore.indexing.exact import RESIDENT_BYTES
 from embedstore.retrieval.aligned_spaces import ProjectedSpace, SearchableSpace
@@ -108,7 +109,8 @@ class Searcher:
         rows, scores, folded = self._ranked(asked, wanted)
         found = time.perf_counter()
         ranks = range(wanted.offset + 1, wanted.offset + 1 + len(rows))
-        hits = placed(asked, rows, self.hits(rows, scores, columns, ranks, folded))
+        scored = [combined(group) for group in joined(asked).values()] if wanted.fusion == "score" else asked
+        hits = placed(scored, rows, self.hits(rows, scores, columns, ranks, folded))
         fetched = time.perf_counter()
         took = {"encode": encoded - start, "load": loaded - encoded, "search": found - loaded, "fetch": fetched - found}
         return self.result(asked, hits, took, self.answered())
@@ -160,6 +162,19 @@ class Searcher:
         keep = space.live if among is None else self._mask(space, among)
         return self._nearest(space, queries, k, keep, exclude, recall)
 
+    def nearest_to_pieces(
+        self, space: SearchableSpace, pieces: Pieces, k: int, *, exclude: Rows, among: Rows | None, recall: float | None
+    ) -> tuple[Float, Rows]:
+        """`nearest` of queries that have several vectors each, by MaxSim."""
+        keep = space.live if among is None else self._mask(space, among)
+        scores, rows = np.full((len(pieces), k), np.nan, np.float32), np.full((len(pieces), k), -1, np.int64)
+        for i, own in enumerate(exclude.tolist()):
+            several = pieces.take([i]).vectors
+            found, values = best_items(self._finder(space, several, keep, recall), space, several, k + 1)
+            stays = np.flatnonzero(found != own)[:k]
+            rows[i, : len(stays)], scores[i, : len(stays)] = found[stays], values[stays]
+        return scores, rows
+
     def nearest_kept(
         self, space: SearchableSpace, queries: npt.NDArray[Any], k: int, keep: Mask | None, recall: float | None
     ) -> tuple[Float, Rows, dict[str, Any]]:
@@ -206,9 +221,9 @@ class Searcher:
         found = self._finder(space, queries, keep, recall)
         wanted = k if exclude is None else k + 1
         if space.unit is not None:
-            scores, rows = nearest_items(found, space.raw_rows, len(space), wanted)
+            scores, rows = nearest_items(found, len(queries), space.raw_rows, len(space), wanted)
         else:
-            scores, positions = found(wanted)
+            scores, positions = found(None, wanted)
             rows = np.where(positions < 0, -1, space.raw_rows[positions]) if len(space.raw_rows) else positions
             scores = np.where(positions < 0, np.float32(np.nan), scores)
         if exclude is not None:
@@ -220,12 +235,13 @@ class Searcher:
 
     def _finder(
         self, space: SearchableSpace, queries: npt.NDArray[Any], keep: Mask | None, recall: float | None
-    ) -> Callable[[int], tuple[Float, Rows]]:
-        """Finds as many of the vectors nearest to each query (m, dim) as it is told: scores and positions of `space.raw`."""
+    ) -> Callable[[Rows | None, int], tuple[Float, Rows]]:
+        """Finds as many of the vectors nearest to some queries (m, dim), or to all, as it is told: scores and positions."""
         opened = self.index(space).index
 
-        def found(depth: int) -> tuple[Float, Rows]:
-            answer = opened.search(queries, depth, keep=keep, recall=recall)
+        def found(at: Rows | None, depth: int) -> tuple[Float, Rows]:
+            some = queries if at is None or len(at) == len(queries) else queries[at]
+            answer = opened.search(some, depth, keep=keep, recall=recall)
             used = described(opened.report_.type, opened.report_.at, answer.plan, answer.recall)
             self._answers.used = min(self.answered() or used, used, key=certainty)
             return answer.scores, answer.positions

@@ -22,19 +22,24 @@ Rows = npt.NDArray[np.int64]
 Float = npt.NDArray[np.float32]
 Found = tuple[Float, Rows]
 """Scores (m, k) and what was found (m, k): positions or rows, -1 beyond the last."""
+Search = Callable[[Rows, int], Found]
+"""Finds, for some of the queries, so many of the nearest pieces: scores, descending, and positions."""
 
 DEEPER = 4
 CANDIDATES = 100
 """Items whose pieces are all compared at first, where the query has several vectors."""
+AT_ONCE = 1 << 22
+"""Pieces that are found at once, of all queries together."""
 
 
-def nearest_items(search: Callable[[int], Found], rows: Rows, items: int, k: int) -> Found:
-    """The `k` items with the nearest pieces, found by looking for more and more pieces.
+def nearest_items(search: Search, queries: int, rows: Rows, items: int, k: int) -> Found:
+    """The `k` items with the nearest pieces, found by looking for more and more pieces where that is needed.
 
     Parameters
     ----------
-    search : callable
-        Takes how many pieces to find of each query; gives their scores, descending, and positions.
+    search : Search
+    queries : int
+        How many there are.
     rows : (m,) int64
         The item of each position.
     items : int
@@ -42,18 +47,23 @@ def nearest_items(search: Callable[[int], Found], rows: Rows, items: int, k: int
 
     Returns
     -------
-    scores, rows : (m, k) or narrower
+    scores, rows : (queries, k) or narrower
         NaN and -1 beyond the last.
     """
-    most = len(rows)
-    deep = min(most, k * -(-most // max(items, 1)))
-    while True:
-        scores, positions = search(deep)
-        found = _first_of_each(scores, np.where(positions < 0, -1, rows[positions] if most else positions), min(k, items))
-        unfilled = found[1][:, -1:] < 0
-        if deep >= most or not (unfilled & (positions[:, -1:] >= 0)).any():
-            return found
+    most, width = len(rows), min(k, items)
+    scores, found = np.full((queries, width), np.nan, np.float32), np.full((queries, width), -1, np.int64)
+    if not width or not most:
+        return scores, found
+    deep, left = min(most, k * -(-most // items)), np.arange(queries)
+    while len(left):
+        unfilled = []
+        for at in np.array_split(left, -(-len(left) * deep // AT_ONCE)):
+            near, positions = search(at, deep)
+            scores[at], found[at] = _first_of_each(near, np.where(positions < 0, -1, rows[positions]), width)
+            unfilled.append(at[(found[at, -1] < 0) & (positions[:, -1] >= 0)])
+        left = np.concatenate(unfilled) if deep < most else left[:0]
         deep = min(DEEPER * deep, most)
+    return scores, found
 
 
 def _first_of_each(scores: Float, rows: Rows, k: int) -> Found:
@@ -66,19 +76,19 @@ def _first_of_each(scores: Float, rows: Rows, k: int) -> Found:
     return out
 
 
-def best_items(
-    search: Callable[[int], Found], space: SearchableSpace, queries: Float, k: int
-) -> tuple[Rows, npt.NDArray[np.float64]]:
+def best_items(search: Search, space: SearchableSpace, queries: Float, k: int) -> tuple[Rows, npt.NDArray[np.float64]]:
     """The `k` items of the largest MaxSim to the vectors (q, dim) of one query, and their scores, descending.
 
     All pieces of the items that one of the vectors finds are compared, and more are looked for until no other item can be
     better: an item that was not found is no nearer to a vector than the last piece that this vector found. Where `search` is
     exact, so is the answer.
     """
-    rows, most = space.raw_rows, len(space.raw_rows)
-    deep = min(most, max(DEEPER * k, CANDIDATES) * -(-most // max(len(space), 1)))
+    rows, most, every = space.raw_rows, len(space.raw_rows), np.arange(len(queries))
+    if not len(space):
+        return np.empty(0, np.int64), np.empty(0)
+    deep = min(most, max(DEEPER * k, CANDIDATES) * -(-most // len(space)))
     while True:
-        scores, positions = search(deep)
+        scores, positions = search(every, deep)
         there = positions >= 0
         candidates = np.unique(rows[positions[there]])
         found = similarities(space, candidates, queries)

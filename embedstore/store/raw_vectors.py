@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from embedstore.store.part_files import VECTORS
+from embedstore.store.format import PartRef
+from embedstore.store.part_files import VECTORS, PartFiles
 from embedstore.store.parts import read_into
-
-if TYPE_CHECKING:
-    from embedstore.store.space import Space
+from embedstore.store.picker import RowPicker
 
 Array = npt.NDArray[Any]
 Rows = npt.NDArray[np.int64]
+
+
+class Readable(Protocol):
+    """What of a space is read."""
+
+    @property
+    def raw_rows(self) -> Rows: ...
+    @property
+    def dim(self) -> int: ...
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+    @property
+    def parts(self) -> tuple[PartRef, ...]: ...
+    @property
+    def files(self) -> PartFiles: ...
+    @property
+    def picker(self) -> RowPicker | None: ...
+    def at(self, position: Rows) -> Array: ...
 
 
 class RawVectors:
@@ -24,7 +41,7 @@ class RawVectors:
     Blocks and picked vectors are plain reads, so that neither walking a space nor picking from it makes it resident.
     """
 
-    def __init__(self, space: Space) -> None:
+    def __init__(self, space: Readable) -> None:
         self._space = space
 
     def __len__(self) -> int:
@@ -44,8 +61,8 @@ class RawVectors:
 
     def take(self, positions: Rows) -> Array:
         """Vectors (m, dim) at `positions` (m,)."""
-        picker = self._space._picker
-        return self._space._at(positions) if picker is None else picker.take(positions)
+        picker = self._space.picker
+        return self._space.at(positions) if picker is None else picker.take(positions)
 
     def array(self) -> Array:
         """All of them (n, dim), in memory."""

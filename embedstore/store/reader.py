@@ -14,10 +14,10 @@ import numpy as np
 from embedstore._core.arguments import as_type, shown, strings
 from embedstore._core.distinct import distinct
 from embedstore._core.folders import Folder, readable
-from embedstore.errors import StoreError, UsageError, next_step, reason_of
+from embedstore.errors import CorruptStoreError, StoreError, UsageError, next_step, reason_of
 from embedstore.store.access import WHERE_TIMEOUT, Access
 from embedstore.store.create import create_store
-from embedstore.store.format import HEAD, HEADS, MANIFEST, Manifest, read_manifest
+from embedstore.store.format import HEAD, HEADS, MANIFEST, Manifest, SpaceEntry, read_manifest
 from embedstore.store.items import Items, Rows
 from embedstore.store.leases import LeaseGoneError, take_lease
 from embedstore.store.part_files import PartFiles
@@ -143,10 +143,16 @@ class StoreReader:
 
     @cached_property
     def spaces(self) -> Mapping[str, Space]:
-        return {
-            name: Space(self.files, read_space_info(self.path, name, entry.spec_sha256), entry, self.dead)
-            for name, entry in self.manifest.spaces.items()
-        }
+        return {name: self._described(name, entry) for name, entry in self.manifest.spaces.items()}
+
+    def _described(self, name: str, entry: SpaceEntry) -> Space:
+        info = read_space_info(self.path, name, entry.spec_sha256)
+        if len(entry.pieces) != (len(entry.parts) if info.pieces else 0):
+            raise CorruptStoreError(
+                f"{self.path / MANIFEST} names {len(entry.parts)} parts of space {name!r} and {len(entry.pieces)} of pieces, "
+                "which do not go together. Restore it from a backup."
+            )
+        return Space(self.files, info, entry, self.dead)
 
     def space(self, name: str) -> Space:
         """The space called `name`; `UsageError` lists those there are."""

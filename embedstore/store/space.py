@@ -127,7 +127,7 @@ class Space:
         return self._searched.parts
 
     @cached_property
-    def _picker(self) -> RowPicker | None:
+    def picker(self) -> RowPicker | None:
         """Reads single vectors; None where a part cannot be read at an offset."""
         parts = self.parts
         if not parts or not hasattr(os, "pread") or any(VECTORS not in ref.offsets for ref in parts):
@@ -208,9 +208,9 @@ class Space:
         position = self._position(rows)
         if (position < 0).any():
             raise KeyError(f"row {rows[position < 0][0]} has no vector in space {self.name!r}")
-        return self._at(position)
+        return self.at(position)
 
-    def _at(self, position: Rows) -> Array:
+    def at(self, position: Rows) -> Array:
         """Vectors (m, dim) at positions over all parts."""
         if len(self._entry.parts) == 1:
             return np.asarray(self._map(0)[position])
@@ -360,7 +360,7 @@ class PieceSpace(Space):
             raise KeyError(f"row {rows[counts == 0][0]} has no pieces in space {self.name!r}")
         at = spans(first, counts)
         position = at if self._order is None else self._order[at]
-        vectors = self.raw.take(position) if len(position) <= FEW else self._at(position)  # many are faster through a map
+        vectors = self.raw.take(position) if len(position) <= FEW else self.at(position)  # many are faster through a map
         return Pieces(vectors, counts, self.places[position])
 
     @cached_property

@@ -21,6 +21,8 @@ from embedstore.store.space import Space
 
 MOST_PIECES = 64
 """Of an item that a head is given."""
+MOST_BYTES = 16 << 30
+"""Of the pieces of all items that a head is given."""
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -186,6 +188,11 @@ def padded_pieces(space: Space, rows: Rows, present: npt.NDArray[np.bool_]) -> A
     """Pieces (n, f, dim) of `rows` (n,), of which those `present` have some; see `View.sequences`."""
     pieces = space.pieces_of(rows[present])
     most = min(MOST_PIECES, int(pieces.counts.max(initial=1)))
+    if (size := 4 * len(rows) * most * space.dim) > MOST_BYTES:
+        raise UsageError(
+            f"The {space.unit}s of {len(rows):,} items in space {space.name!r} take {size / 1e9:.0f} GB. Take fewer items "
+            "(--where), or a head on their mean (--head linear)."
+        )
     out = np.zeros((len(rows), most, space.dim), np.float32)
     out[present] = pieces.padded(most)
     return out

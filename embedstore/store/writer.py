@@ -157,6 +157,9 @@ class StoreWriter:
         if name in self.store.spaces:
             space = self.store.spaces[name]
             _check_same(space, spec, dtype)
+            if space.unit != pieces and not spec.declared:  # an import says it in its own words
+                held, given = (f"every {word}" if word else "one vector an item" for word in (space.unit, pieces))
+                raise StoreError(f"Space {name!r} keeps {held}, and {spec.label} makes {given}. Mend the encoder.")
             return space
         if dtype not in DTYPES:
             raise UsageError(f"dtype must be one of {list(DTYPES)}. Got {dtype!r} instead.")

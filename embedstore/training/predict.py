@@ -24,7 +24,7 @@ from embedstore.heads.io import HeadRecord
 from embedstore.heads.onnx_head import OnnxModel
 from embedstore.sources import Source
 from embedstore.store import Store, View
-from embedstore.store.view import padded_pieces
+from embedstore.store.view import MOST_PIECES, padded_pieces
 from embedstore.training.certainty import intervals_of, sets_of
 from embedstore.training.class_names import zero_shot
 from embedstore.training.new_items import embedded_for, usable_rows
@@ -287,8 +287,9 @@ def blocks(
     record: HeadRecord, store: Store, rows: npt.NDArray[np.int64]
 ) -> Iterator[tuple[npt.NDArray[np.int64], dict[str, Array], dict[str, Array]]]:
     """(rows, inputs, masks) of the items, a block at a time; an input whose space the store lacks is absent."""
-    for lo in range(0, len(rows), BLOCK):
-        block = rows[lo : lo + BLOCK]
+    size = BLOCK // MOST_PIECES if record.head.takes_sequences else BLOCK
+    for lo in range(0, len(rows), size):
+        block = rows[lo : lo + size]
         inputs, present = {}, {}
         for name, spec in record.inputs.items():
             space = store.spaces.get(name)

@@ -90,12 +90,15 @@ class Trial:
         """Heads on all inputs that the one asked for is judged beside."""
         kind = self._options.head
         if self._options.balance is not None:
-            return {UNBALANCED: self._plain(kind, self._seed)}
+            return {UNBALANCED: self._on_means(kind)}  # as what helps rare classes is given them
         rivals = self._task.rivals(kind, device=self._options.device, seed=self._seed)
-        if takes_pieces(mean := self._plain(kind, self._seed), self._view):
-            mean.takes_sequences = False  # type: ignore[misc]  # of this one alone
-            rivals = {POOLED: mean, **rivals}
-        return rivals
+        return {POOLED: self._on_means(kind), **rivals} if takes_pieces(self._plain(kind, self._seed), self._view) else rivals
+
+    def _on_means(self, kind: str) -> Head:
+        """A head like the one asked for that gets one vector an item."""
+        head = self._plain(kind, self._seed)
+        head.takes_sequences = False  # type: ignore[misc]  # of this one alone
+        return head
 
     def _tuned(self, items: Codes, part: str) -> dict[str, Any]:
         """Parameters with the best score in folds of `items`, the only ones looked at; none where no tuning is asked for."""

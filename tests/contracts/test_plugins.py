@@ -174,14 +174,27 @@ def test_what_is_registered_in_a_process_comes_first() -> None:
 
     registry.register("hash", mine)
     registry.register("mine", mine)
-    known = ["clap", "effnet-lite0", "frames", "hash", "hf-audio", "logmel", "mine", "minilm", "naflex", "openclip", "pe-av"]
+    known = [
+        "clap",
+        "colbert",
+        "effnet-lite0",
+        "frames",
+        "hash",
+        "hf-audio",
+        "logmel",
+        "mine",
+        "minilm",
+        "naflex",
+        "openclip",
+        "pe-av",
+    ]
     assert registry.names() == ["timm", *known, "st", "vjepa2"]
     assert registry.get("hash") is mine
     assert registry.summary("mine") == "One of mine."
     assert "mine" in registry
     with pytest.raises(
         UsageError,
-        match=r"No encoder is called 'nope'\. Known: timm, clap, effnet-lite0, frames, hash, hf-audio, logmel, mine, ",
+        match=r"No encoder is called 'nope'\. Known: timm, clap, colbert, effnet-lite0, frames, hash, hf-audio, logmel, mine, ",
     ):
         registry.get("nope")
 

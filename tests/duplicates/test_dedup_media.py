@@ -16,10 +16,10 @@ from test_dedup import run, saved
 import embedstore as es
 from embedstore.demo.clips import CLASSES, RATE
 from embedstore.duplicates import content
-from embedstore.duplicates.film_frames import ACROSS, sheet
 from embedstore.duplicates.find import find_duplicates, remove_duplicates
 from embedstore.duplicates.near import CONTENTS
 from embedstore.duplicates.pairs import Pairs, in_all
+from embedstore.duplicates.sheets import ACROSS, sheet
 from embedstore.duplicates.spectra import LIMIT, SHIFT, alike_sounds, difference
 from embedstore.encoders.payloads import fingerprint as prints
 from embedstore.encoders.payloads.fingerprint import fingerprint

@@ -445,7 +445,7 @@ def test_a_batch_is_begun_before_the_last_one_is_waited_for() -> None:
         def encode(self, prepared: list[str]) -> object:
             raise AssertionError("it was begun")
 
-        def put(self, claims: object, vectors: str) -> None:
+        def put(self, claims: object, vectors: str, pieces: None) -> None:
             steps.append(vectors)
 
     def batch(text: str) -> Batch:
@@ -625,7 +625,7 @@ def test_usage_errors_say_what_to_do(table: Path, tmp_path: Path) -> None:
         es.embed(table, tmp_path / "s")
     with pytest.raises(UsageError, match="has no audio for encoder 'hash'; it has image, text"):
         es.embed(table, tmp_path / "s", audio="hash")
-    with pytest.raises(UsageError, match=r"No encoder is called 'nope'\. Known: clap, effnet-lite0"):
+    with pytest.raises(UsageError, match=r"No encoder is called 'nope'\. Known: clap, colbert, effnet-lite0"):
         es.embed(table, tmp_path / "s", image="nope")
     with pytest.raises(UsageError, match="takes image, not text"):
         es.embed(table, tmp_path / "s", text="effnet-lite0")

@@ -127,7 +127,7 @@ def test_a_search_goes_over_what_was_imported(tmp_path: Path) -> None:
     assert (first.id, first.piece.unit, first.piece.number, first.piece.start) == ("i4", "vector", 1, 1.0)  # type: ignore[union-attr]
     shown = [es.search(tmp_path / "s", vector=vectors[5, i], k=1).to_dict()["results"][0]["piece"] for i in (1, 2)]
     assert shown == [{"unit": "vector", "number": 1, "start": 61.0}, {"unit": "vector", "number": 2, "end": 3.0}]
-    assert [str(Piece(**piece)) for piece in shown] == ["1:01.0", "vector 2"]
+    assert [str(Piece(**piece)) for piece in shown] == ["1:01.0", "vector 3"]
     unit = vectors / np.linalg.norm(vectors, axis=2, keepdims=True)
     scores = np.einsum("ad,ibd->iab", unit[4], unit).max(axis=2).mean(axis=1)
     expected = [f"i{i}" for i in np.argsort(-scores) if i != 4][:3]

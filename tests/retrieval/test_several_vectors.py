@@ -12,12 +12,14 @@ import pytest
 import embedstore as es
 from embedstore._core.unit import unit_rows
 from embedstore.retrieval.batch import search_batch
+from embedstore.retrieval.search_options import SearchOptions
 from embedstore.retrieval.searcher import Searcher
+from embedstore.retrieval.together import answer_all
 from embedstore.sources import MemorySource
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "store"))
 
-from test_pieces import DIM, embedded, texts, word_vector
+from test_pieces import DIM, Words, embedded, texts, word_vector
 
 N = 400
 
@@ -133,3 +135,42 @@ def test_a_store_of_nothing_and_an_item_of_one_piece(tmp_path: Path) -> None:
     empty = es.Store.open(tmp_path / "s").remove(["i0"])
     assert es.search(empty, vector=word_vector("w1"), k=3).results == []
     es.embed(MemorySource({"id": ["x"], "text": [None]}), tmp_path / "s2", text="hash:8")
+
+
+def test_all_items_as_queries_are_asked_by_all_of_their_pieces(store: es.Store, given: list[str], tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    search_batch(store, "text", tmp_path / "n.parquet", k=4)
+    table = pq.read_table(tmp_path / "n.parquet").to_pydict()
+    for item in range(0, N, 40):
+        best = max_sims(stored(given[item]), given)
+        best[item] = -1
+        mine = [score for query, score in zip(table["query"], table["score"], strict=True) if query == f"i{item}"]
+        assert mine == pytest.approx(np.sort(best)[::-1][:4], abs=2e-3)
+
+
+def test_pieces_that_cancel_one_another_are_a_query_all_the_same(tmp_path: Path) -> None:
+    class Opposite(Words):
+        def encode_pieces(self, batch: Any) -> Any:
+            vectors, pieces = super().encode_pieces(batch)
+            pieces.vectors[1::2] = -pieces.vectors[::2]
+            return 0 * vectors, pieces
+
+    es.embed(MemorySource({"id": ["a", "b"], "text": ["w1 w2", "w1 w3"]}), tmp_path / "s", text=Opposite())
+    (found,) = es.search(tmp_path / "s", id="a").results
+    assert (found.id, round(found.score, 3)) == ("b", 1.0)
+
+
+def test_a_space_without_any_piece_left_finds_nothing(tmp_path: Path) -> None:
+    store = embedded(tmp_path / "s", ["w1 w2", "w3"]).remove(["i0", "i1"])
+    es.compact(store)
+    assert es.search(tmp_path / "s", vector=word_vector("w1")).results == []
+
+
+def test_texts_that_are_asked_together_get_the_answers_of_each_alone(tmp_path: Path) -> None:
+    es.embed(MemorySource({"id": ["a", "b", "c"], "text": ["x", "y", "z"]}), tmp_path / "s", text="hash:16")
+    searcher = Searcher(es.Store.open(tmp_path / "s"))
+    texts_asked = [SearchOptions(text=text) for text in ("x", "y")]
+    together = answer_all(searcher, texts_asked)
+    alone = [searcher.answer(one) for one in texts_asked]
+    assert [one.results for one in together] == [one.results for one in alone]  # type: ignore[union-attr]

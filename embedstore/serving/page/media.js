@@ -18,7 +18,10 @@ function element(item, modality, src) {
   return made;
 }
 
-const clock = (seconds) => `${Math.floor(seconds / 60)}:${(seconds % 60).toFixed(1).padStart(4, "0")}`;
+const clock = (seconds) => {
+  const tenths = Math.round(seconds * 10);
+  return `${Math.floor(tenths / 600)}:${((tenths % 600) / 10).toFixed(1).padStart(4, "0")}`;
+};
 
 /** Which frame, window or token of an item is meant, in words: when it is, or its number. */
 export function placeOf({ unit, number, start, end }) {
