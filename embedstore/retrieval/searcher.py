@@ -72,9 +72,8 @@ class Searcher:
         if not isinstance(store, Store):
             raise UsageError(f"A Searcher is made of a Store: Searcher(Store.open(PATH)). Got {shown(store)} instead.")
         self.store = store
-        encoders: dict[tuple[str, ...], Any] = before.queries.encoders if before else {}
         device = as_type(device, str, "device")
-        self.queries: Resolver = Resolver(store, device=device, encoders=encoders)
+        self.queries: Resolver = Resolver(store, device=device, before=before.queries if before else None)
         self._resident = resident
         self._exact_bytes = exact_bytes
         self._exact_on = device if resident and device.startswith("cuda") else "cpu"
