@@ -6,6 +6,7 @@ import os
 import threading
 import weakref
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,7 @@ class Resolver:
         names = {space.spec.name for space in self.spaces.values()}
         taken = dict(before.encoders) if before else {}  # at once: threads add to what is copied
         self.encoders: dict[tuple[str, ...], Any] = {key: made for key, made in taken.items() if key[0] in names}
-        self._loading = before._loading if before else threading.RLock()
+        self._loading: AbstractContextManager[Any] = before._loading if before else threading.RLock()
         self._before = weakref.ref(before) if before else None
 
     def space(self, name: str) -> SearchableSpace:

@@ -10,6 +10,7 @@ from starlette.responses import FileResponse
 from embedstore._version import __version__
 from embedstore.serving.answers import items
 from embedstore.serving.facets import facets
+from embedstore.serving.known_files import KnownFiles
 from embedstore.serving.models import FacetsRequest
 from embedstore.serving.playable import Playables
 from embedstore.serving.replies import refused, reply
@@ -27,7 +28,8 @@ CACHED = "private, no-cache"
 def router(service: Service) -> APIRouter:
     """The routes of items."""
     routes = APIRouter(prefix="/v1", responses=WRONG, tags=["items"])
-    pictures, playables = Thumbnails(), Playables()
+    files = KnownFiles()
+    pictures, playables = Thumbnails(files), Playables(files)
 
     @routes.get("/store", summary="What the store holds, and what may be asked of it")
     async def store() -> Response:

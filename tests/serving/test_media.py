@@ -7,7 +7,9 @@ import csv
 import io
 import json
 import os
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from helpers import write_image
 from starlette.testclient import TestClient
 
 import embedstore as es
+from embedstore._core.keys import hash_file
 from embedstore.encoders.payloads.faces import BARS, waveform_svg
 from embedstore.encoders.payloads.films import cover
 from embedstore.encoders.payloads.sounds import peaks
@@ -24,7 +27,10 @@ from embedstore.errors import PayloadError
 from embedstore.reports.data import ReportData
 from embedstore.reports.page import render_html
 from embedstore.serving.app import create_app
-from embedstore.serving.playable import media_type, modality_of
+from embedstore.serving.known_files import KnownFiles
+from embedstore.serving.playable import Playables, media_type, modality_of
+from embedstore.serving.session import Session
+from embedstore.serving.thumbnails import Thumbnails
 from embedstore.training.item_cards import small_cards
 
 pytest.importorskip("soundfile")
@@ -143,6 +149,41 @@ def test_only_what_was_embedded_is_sent(client: TestClient, data: Path, monkeypa
     assert client.get("/v1/thumbnail", params={"id": "sound-3"}).status_code == 404
     monkeypatch.setattr("embedstore.serving.own_files.is_url", lambda path: True)
     assert client.get("/v1/media", params={"id": "sound-0"}).status_code == 404
+
+
+def test_a_picture_is_drawn_once_and_a_file_is_read_once(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks meanwhile waits; that a file has no picture is kept as well, and what the disk says against it is not."""
+    drawn: list[int] = []
+    read: list[int] = []
+    begun, go = threading.Event(), threading.Event()
+    faults: list[Exception] = [OSError(5, "no disk")]
+
+    def slow(file: Any, modality: str, side: int, **given: Any) -> bytes:
+        drawn.append(side)
+        begun.set()
+        go.wait(10)
+        if side > 256:
+            raise faults.pop() if faults else PayloadError("decode", "is damaged")
+        return b"<svg"
+
+    def spied(file: Any) -> bytes:
+        read.append(1)
+        return hash_file(file)
+
+    monkeypatch.setattr("embedstore.serving.thumbnails.small_picture", slow)
+    monkeypatch.setattr("embedstore.serving.known_files.hash_file", spied)
+    session, files = Session(es.Store.open(data / "a.store")), KnownFiles()
+    pictures = Thumbnails(files)
+    with ThreadPoolExecutor(3) as pool:
+        asked = [pool.submit(pictures.of, session, "film-1", 100) for _ in range(3)]
+        assert begun.wait(10)
+        go.set()
+        assert len({one.result(10) for one in asked}) == 1
+    assert (drawn, read) == ([128], [1])
+    assert [pictures.of(session, "film-1", 300) for _ in range(4)] == [None] * 4
+    assert drawn == [128, 512, 512]  # the disk was asked again, the damaged file was not
+    assert Playables(files).of(session, "film-1") is not None
+    assert read == [1]
 
 
 @pytest.mark.parametrize("field", ["file", "audio"])

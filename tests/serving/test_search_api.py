@@ -170,7 +170,7 @@ def test_items_and_their_pictures(client: TestClient, table: Path) -> None:
 
 def test_no_request_makes_the_server_fetch_a_picture(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("embedstore.serving.own_files.is_url", lambda path: True)
-    monkeypatch.setattr("embedstore.serving.thumbnails.readable", lambda path: pytest.fail(f"{path} was read"))
+    monkeypatch.setattr("embedstore.serving.known_files.readable", lambda path: pytest.fail(f"{path} was read"))
     assert client.get("/v1/thumbnail", params={"id": "item-06"}).status_code == 404
 
 
