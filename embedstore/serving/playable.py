@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from typing import NamedTuple
 
@@ -26,9 +27,9 @@ STILLS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1"
 
 
 class Playable(NamedTuple):
-    """A file that may be sent."""
+    """A file that may be sent; whoever gets it closes it."""
 
-    path: str
+    file: io.FileIO
     media_type: str
     etag: str
     status: os.stat_result
@@ -53,10 +54,13 @@ class Playables:
             return None
         try:
             with self._files.opened(own) as known:
-                kind, status = media_type(known.head, own.modality), os.fstat(known.file.fileno())
+                kind = media_type(known.head, own.modality)
+                if kind is None:
+                    return None
+                file = io.FileIO(os.dup(known.file.fileno()))  # which is sent whatever lies at its path by then
+                return Playable(file, kind, f'"{own.digest.hex()}"', os.fstat(file.fileno()))
         except PayloadError:
             return None
-        return None if kind is None else Playable(own.path, kind, f'"{own.digest.hex()}"', status)
 
 
 def media_type(head: bytes, modality: str | None = None) -> str | None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import write_image
+from helpers import write_csv, write_image
 from starlette.testclient import TestClient
 
 import embedstore as es
@@ -131,6 +131,55 @@ def test_a_sound_is_sent_whole_or_in_part(client: TestClient, data: Path) -> Non
     assert client.get("/v1/media", params={"id": "both", "modality": "video"}).status_code == 404
     for gone in ("words", "nobody"):
         assert client.get("/v1/media", params={"id": gone}).status_code == 404
+
+
+def test_a_sound_that_the_browser_has_is_not_sent_again(client: TestClient) -> None:
+    tag = client.get("/v1/media", params={"id": "sound-0"}).headers["etag"]
+    for known in (tag, f'"other", W/{tag}', "*"):
+        answer = client.get("/v1/media", params={"id": "sound-0"}, headers={"if-none-match": known, "range": "bytes=0-9"})
+        assert (answer.status_code, answer.content, answer.headers["etag"]) == (304, b"", tag)
+    assert client.get("/v1/media", params={"id": "sound-0"}, headers={"if-none-match": '"other"'}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("wanted", "status"),
+    [
+        ("bytes=999999999-", 416), ("bytes=-0", 416), ("items=0-1", 400), ("bytes=5-2", 400), ("bytes", 400), ("bytes=-", 400),
+        ("bytes=x-9", 400), ("bytes=1-y", 400), ("bytes=--5", 400), ("bytes=²-", 400), (f"bytes={'9' * 5000}-", 400),
+        ("bytes=0-999999999", 206), ("bytes=-999999999", 206), ("bytes=0-1,5-6", 200), (" BYTES = 0 - 1 ", 206),
+    ],
+)  # fmt: skip
+def test_a_range_that_is_none_is_refused_as_json(client: TestClient, data: Path, wanted: str, status: int) -> None:
+    size = (data / "0.wav").stat().st_size
+    answer = client.get("/v1/media", params={"id": "sound-0"}, headers={"range": wanted.encode("latin-1")})
+    assert answer.status_code == status
+    if status >= 400:
+        assert set(answer.json()) == {"error", "next"}
+        assert answer.headers.get("content-range") == (f"bytes */{size}" if status == 416 else None)
+    else:
+        assert len(answer.content) == (2 if wanted == " BYTES = 0 - 1 " else size)
+
+
+def test_the_file_that_was_looked_at_is_the_one_that_is_sent(tmp_path: Path) -> None:
+    """Between the look and the sending another file takes its place; and one written to in place is looked at again."""
+    path = tone(tmp_path / "a.wav", 500)
+    es.embed(write_csv(tmp_path / "t.csv", [{"id": "a", "audio": "a.wav"}]), tmp_path / "a.store", audio="logmel")
+    own, session, playables = path.read_bytes(), Session(es.Store.open(tmp_path / "a.store")), Playables(KnownFiles())
+    found = playables.of(session, "a")
+    assert found is not None
+    (tmp_path / "b.wav").write_bytes(b"a secret")
+    (tmp_path / "b.wav").replace(path)
+    with found.file as file:
+        file.seek(0)
+        assert file.read() == own
+    path.write_bytes(own)
+    found = playables.of(session, "a")
+    assert found is not None
+    found.file.close()
+    with open(path, "r+b") as written:
+        written.write(b"RIFX")
+    os.utime(path, ns=(found.status.st_atime_ns, found.status.st_mtime_ns))  # its length and time are as they were
+    assert playables.of(session, "a") is None
 
 
 def test_only_what_was_embedded_is_sent(client: TestClient, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
