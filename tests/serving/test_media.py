@@ -98,6 +98,24 @@ def test_results_say_what_can_be_seen_and_played(client: TestClient) -> None:
     assert found["words"] == ("text", [])
 
 
+def test_what_was_not_embedded_is_not_offered(tmp_path: Path) -> None:
+    """A sound that failed, a picture that no space is of, and one that lies elsewhere: cards ask for none of them."""
+    write_image(tmp_path / "0.png", seed=0)
+    (tmp_path / "bad.wav").write_bytes(b"no sound at all")
+    tone(tmp_path / "good.wav", 500)
+    rows = [
+        {"id": "failed", "image": "0.png", "audio": "bad.wav", "text": "one"},
+        {"id": "heard", "image": "0.png", "audio": "good.wav", "text": "two"},
+        {"id": "read", "image": "0.png", "audio": "", "text": "three"},
+    ]
+    es.embed(write_csv(tmp_path / "t.csv", rows), tmp_path / "a.store", audio="logmel", text="hash:16")
+    with TestClient(create_app(tmp_path / "a.store"), base_url=HERE) as client:
+        for request in ({}, {"query": {"text": "one"}}):
+            found = {one["id"]: (one["kind"], one["media"]) for one in results(client.post("/v1/search", json=request))}
+            assert found == {"failed": ("text", []), "heard": ("audio", ["audio"]), "read": ("text", [])}
+        assert client.get("/v1/item", params={"id": "failed"}).json()["kind"] == "text"
+
+
 def test_a_sound_is_seen_as_a_waveform_and_a_film_as_a_frame(client: TestClient) -> None:
     wave = client.get("/v1/thumbnail", params={"id": "sound-1"})
     assert (wave.status_code, wave.headers["content-type"]) == (200, "image/svg+xml")
