@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -215,3 +217,28 @@ def test_what_did_not_change_is_not_read_again(store: es.Store, table: Path, mon
     es.index(store.path, "image")
     assert Session(es.Store.open(store.path), before=grown).warm().searcher.search(id="new", space="text")
     assert opened == ["image"]
+
+
+def test_what_is_gone_or_could_not_be_read_is_not_taken_over(
+    store: es.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+
+    def broken(*given: Any, **named: Any) -> Any:
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("embedstore.retrieval.index.of_one_generation", broken)
+        troubled = Session(store).warm()
+    image = troubled.searcher.index(troubled.space("image"))
+    assert image.problem == "The index is not used: [Errno 24] Too many open files"
+    healed = Session(store, before=troubled).warm()
+    assert healed.searcher.index(healed.space("image")).problem is None
+
+    table = write_csv(tmp_path / "b.csv", [{"id": "a", "text": "one"}])
+    es.embed(table, tmp_path / "b.store", text="hash:8")
+    gone = weakref.ref(healed.searcher.index(healed.space("image")))
+    other = Session(es.Store.open(tmp_path / "b.store"), before=healed).warm()
+    del healed, image, troubled
+    gc.collect()
+    assert gone() is None
+    assert list(other.searcher.queries.spaces) == ["text"]
