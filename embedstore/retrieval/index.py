@@ -93,6 +93,17 @@ def origin_of(space: SearchableSpace) -> Origin:
     return Origin(space.fingerprint, tuple(space.raw_parts), states([str(space.index_folder / INDEX)]))
 
 
+def unchanged(
+    opened: Mapping[str, tuple[Origin, OpenIndex]], spaces: Mapping[str, SearchableSpace]
+) -> dict[str, tuple[Origin, OpenIndex]]:
+    """Of what another searcher has open, by name, what would be opened just so; an index that could not be read is not."""
+    return {
+        name: (origin, found)
+        for name, (origin, found) in dict(opened).items()  # copied at once: threads add to it
+        if name in spaces and found.problem is None and origin == origin_of(spaces[name])
+    }
+
+
 def states(paths: Sequence[str]) -> list[tuple[int, int] | None]:
     """What tells a file or folder from the one that replaced it; None for what is not there."""
     found: list[tuple[int, int] | None] = []

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,17 +87,19 @@ class Resolver:
     store : Store
     device : str
         For encoding.
-    encoders : mapping, optional
-        Those of another resolver of the same store and device, which need not be loaded again.
+    before : Resolver, optional
+        Another one of the same store and device, whose encoders need not be loaded again.
     """
 
-    def __init__(self, store: Store, *, device: str = "auto", encoders: Mapping[tuple[str, ...], Any] | None = None) -> None:
+    def __init__(self, store: Store, *, device: str = "auto", before: Resolver | None = None) -> None:
         self.store = store
         self.device = device
         self.spaces: dict[str, SearchableSpace] = dict(spaces_of(store))
         names = {space.spec.name for space in self.spaces.values()}
-        self.encoders: dict[tuple[str, ...], Any] = {key: made for key, made in (encoders or {}).items() if key[0] in names}
-        self._loading = threading.RLock()
+        taken = dict(before.encoders) if before else {}  # at once: threads add to what is copied
+        self.encoders: dict[tuple[str, ...], Any] = {key: made for key, made in taken.items() if key[0] in names}
+        self._loading: AbstractContextManager[Any] = before._loading if before else threading.RLock()
+        self._before = weakref.ref(before) if before else None
 
     def space(self, name: str) -> SearchableSpace:
         """The space called `name`, stored or projected."""
@@ -241,6 +245,9 @@ class Resolver:
 
     def _fitting(self, key: tuple[str, ...], target: SearchableSpace, modality: str) -> Any:
         """The encoder that is kept under `key`, if its vectors can be compared with those of `target`."""
+        before = self._before() if self._before else None
+        if key not in self.encoders and before is not None and key in before.encoders:
+            self.encoders[key] = before.encoders[key]  # loaded for a request that began before
         kept = self.encoders.get(key)
         return kept if kept is not None and (target.spec.declared or _made_by(target, kept, modality)) else None
 

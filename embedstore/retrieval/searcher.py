@@ -20,7 +20,7 @@ from embedstore.indexing.exact import RESIDENT_BYTES
 from embedstore.retrieval.aligned_spaces import ProjectedSpace, SearchableSpace
 from embedstore.retrieval.asked import Asked, combined, joined, weighted
 from embedstore.retrieval.fusion import POOL, Folded, deepened, diverse, first_of_each, folded, fuse_ranks, fuse_scores, under
-from embedstore.retrieval.index import OpenIndex, Origin, open_index, origin_of, states
+from embedstore.retrieval.index import OpenIndex, Origin, open_index, origin_of, states, unchanged
 from embedstore.retrieval.queries import Resolver
 from embedstore.retrieval.search_options import Query, SearchOptions, several
 from embedstore.retrieval.search_result import Hit, SearchResult, certainty, described
@@ -73,20 +73,19 @@ class Searcher:
         if not isinstance(store, Store):
             raise UsageError(f"A Searcher is made of a Store: Searcher(Store.open(PATH)). Got {shown(store)} instead.")
         self.store = store
-        encoders: dict[tuple[str, ...], Any] = before.queries.encoders if before else {}
         device = as_type(device, str, "device")
-        self.queries: Resolver = Resolver(store, device=device, encoders=encoders)
+        self.queries: Resolver = Resolver(store, device=device, before=before.queries if before else None)
         self._resident = resident
         self._exact_bytes = exact_bytes
         self._exact_on = device if resident and device.startswith("cuda") else "cpu"
-        self._indexes: dict[str, tuple[Origin, OpenIndex]] = {}
-        alike = before is not None and (before._resident, before._exact_on) == (resident, self._exact_on)
-        self._older = dict(before._indexes) if before is not None and alike else {}
         self._masks: OrderedDict[tuple[str, str], Mask] = OrderedDict()
         self._matches: OrderedDict[str, Rows] = OrderedDict()
         self._answers = threading.local()
         self._opening = threading.RLock()
         self._seen = states(self._watched)
+        self._indexes: dict[str, tuple[Origin, OpenIndex]] = {}
+        if before is not None and (before._resident, before._exact_on) == (resident, self._exact_on):
+            self._indexes = unchanged(before._indexes, self.queries.spaces)
 
     def search(self, **query: Unpack[Query]) -> SearchResult:
         """See `embedstore.search`; the device is that of the searcher."""
@@ -188,9 +187,7 @@ class Searcher:
         with self._opening:
             if space.name not in self._indexes:
                 origin = origin_of(space)
-                older, opened = self._older.pop(space.name, (None, None))
-                if opened is None or older is None or older != origin:
-                    opened = open_index(space, resident=self._resident, device=self._exact_on, exact_bytes=self._exact_bytes)
+                opened = open_index(space, resident=self._resident, device=self._exact_on, exact_bytes=self._exact_bytes)
                 self._indexes[space.name] = origin, opened
             return self._indexes[space.name][1]
 

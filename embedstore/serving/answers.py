@@ -16,10 +16,9 @@ from embedstore.retrieval.queries import QueryVector
 from embedstore.retrieval.search_options import SearchOptions
 from embedstore.retrieval.search_result import Hit, SearchResult
 from embedstore.serving.models import FILES, Asking, Query, SearchRequest
-from embedstore.serving.own_files import HEARD, SEEN
+from embedstore.serving.own_files import HEARD, seen_of
 from embedstore.serving.session import Session
 from embedstore.serving.wording import in_json
-from embedstore.sources.files import is_url
 
 Rows = npt.NDArray[np.int64]
 Document = dict[str, Any]
@@ -100,7 +99,7 @@ def found(session: Session, result: SearchResult) -> Document:
     return {
         "generation": session.generation,
         "space": result.space,
-        "results": [_result(session, hit) for hit in result.results],
+        "results": _results(session, session.store.items.rows_of([hit.id for hit in result.results]), result.results),
         "index": {
             **{key: used[key] for key in ("exact", "type", "recall", "low", "plan") if key in used},
             "generation": numbers[0] if numbers else None,
@@ -130,27 +129,32 @@ def items(
     """
     columns = [*session.payloads, *session.columns]
     ids, *values = session.store.items.lookup.values(rows, ["id", *columns])
-    documents = []
-    for i, own in enumerate(ids):
-        hit = Hit(offset + i + 1, own, 0.0, {c: column[i] for c, column in zip(columns, values, strict=True)})
-        document = _result(session, hit)
+    hits = [
+        Hit(offset + i + 1, own, 0.0, {c: column[i] for c, column in zip(columns, values, strict=True)})
+        for i, own in enumerate(ids)
+    ]
+    documents = _results(session, rows, hits)
+    for i, document in enumerate(documents):
         document["score"] = None if scores is None else round(float(scores[i]), 6)
-        documents.append({**document, **(more[i] if more else {})})
+        document.update(more[i] if more else {})
     return documents
 
 
-def _result(session: Session, hit: Hit) -> Document:
-    payloads = {name: hit.metadata[name] for name in session.payloads}
-    kind = next((name for name in SEEN if payloads.get(name) is not None), "text")
-    metadata = {name: hit.metadata[name] for name in session.columns}
+def _results(session: Session, rows: Rows, hits: Sequence[Hit]) -> list[Document]:
+    """Hits, which are the items (n,), as they are sent."""
+    payloads = {name: [hit.metadata[name] for hit in hits] for name in session.payloads}
+    return [_result(session, hit, seen) for hit, seen in zip(hits, seen_of(session, rows, payloads), strict=True)]
+
+
+def _result(session: Session, hit: Hit, seen: Sequence[str]) -> Document:
     return {
         "id": hit.id,
         "rank": hit.rank,
         "score": hit.score,
-        "metadata": metadata,
-        "kind": kind,
-        "media": [name for name in HEARD if (uri := payloads.get(name)) is not None and not is_url(uri)],
-        "text": payloads.get("text"),
+        "metadata": {name: hit.metadata[name] for name in session.columns},
+        "kind": seen[0] if seen else "text",
+        "media": [name for name in HEARD if name in seen],
+        "text": hit.metadata.get("text"),
         "folded": hit.folded,
         **({"piece": hit.piece.to_dict()} if hit.piece else {}),
     }

@@ -14,9 +14,9 @@ Document = dict[str, Any]
 
 FEW = 200
 """Distinct values up to which a column is offered without being named."""
-COUNTED = ("text", "boolean", "integer", "number", "date")
-NUMBERS = ("integer", "number")
-"""Of which the ends are told where there are more values than a few."""
+RANGED = ("integer", "number", "date", "datetime", "datetime in UTC")
+"""Of which the ends are told where not all values are."""
+COUNTED = ("text", "boolean", *RANGED)
 
 
 def facets(session: Session, request: FacetsRequest) -> Document:
@@ -31,7 +31,7 @@ def facets(session: Session, request: FacetsRequest) -> Document:
     words = session.store.items.column_words()
     if request.columns is None:
         names = [name for name, kind in words.items() if kind in COUNTED]
-        names = [name for name in names if words[name] in NUMBERS or _distinct(session, name) <= FEW]
+        names = [name for name in names if words[name] in RANGED or _distinct(session, name) <= FEW]
     else:
         names = request.columns
         for name in names:
@@ -41,10 +41,12 @@ def facets(session: Session, request: FacetsRequest) -> Document:
                 raise UsageError(f"{name!r} holds {words[name]}, which is not counted. Leave it out.")
 
     def counted(name: str) -> Document:
-        wide = words[name] in NUMBERS and _distinct(session, name) > FEW
+        wide = words[name] in RANGED and _distinct(session, name) > FEW
         limit = 0 if wide and request.columns is None else request.limit
         column = _matching(session, name, where)
-        return {"column": name, **_counted(column, limit), **(_ends(column) if wide else {})}
+        values = _counted(column, limit)
+        ended = wide or (words[name] in RANGED and values["other"] > 0)
+        return {"column": name, **values, **(_ends(column) if ended else {})}
 
     key = ("facets", where, tuple(names), request.columns is None, request.limit)
     return session.keep(key, lambda: {"n": len(session.matching(where)), "facets": [counted(name) for name in names]})
@@ -82,8 +84,9 @@ def _counted(column: Any, limit: int) -> Document:
 
 
 def _ends(column: Any) -> Document:
-    """The smallest and the largest finite number; None of each where there is none."""
+    """The smallest and the largest finite number, or the first and the last time; None of each where there is none."""
+    import pyarrow as pa
     import pyarrow.compute as pc
 
-    ends = pc.min_max(column.filter(pc.is_finite(column)))
+    ends = pc.min_max(column if pa.types.is_temporal(column.type) else column.filter(pc.is_finite(column)))
     return {name: ends[name].as_py() for name in ("min", "max")}

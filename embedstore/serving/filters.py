@@ -101,7 +101,7 @@ def _value(field: str, kind: str, value: Any) -> str:
 
 
 def _moment(field: str, kind: str, value: str) -> str:
-    """A date or time as it was written, if it is one."""
+    """A date or time as SQL reads it, of any form of ISO 8601."""
     reads = {"date": datetime.date.fromisoformat, "time": datetime.time.fromisoformat}
     try:
         moment: Any = reads.get(kind, datetime.datetime.fromisoformat)(value)
@@ -111,4 +111,4 @@ def _moment(field: str, kind: str, value: str) -> str:
         raise UsageError(f"{field!r} holds {kind}. Got {value!r} instead; write it as ISO 8601: 2026-11-28.") from None
     if kind == "datetime" and moment.tzinfo:
         raise UsageError(f"{field!r} holds times without a zone. Got {value!r} instead; leave the zone out.")
-    return value
+    return str(moment.isoformat())

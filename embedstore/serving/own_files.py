@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from embedstore.serving.session import Session
 from embedstore.sources.files import is_url
@@ -48,3 +49,26 @@ def own_file(session: Session, item: str, modalities: Sequence[str], space: str 
             if made.spec.modality == modality and space in (None, made.name) and made.has(row)[0]:
                 return OwnFile(path, np.ascontiguousarray(made.hash_of(row).astype("<u8")).tobytes(), modality)
     return None
+
+
+def seen_of(session: Session, rows: npt.NDArray[np.int64], payloads: Mapping[str, Sequence[Any]]) -> list[list[str]]:
+    """For each item (n,) the modalities that `own_file` finds a file of, in the order of `SEEN`.
+
+    Parameters
+    ----------
+    payloads : mapping of str to (n,) paths
+        Of each modality that the store has a column of.
+    """
+    found: list[list[str]] = [[] for _ in rows]
+    for modality in SEEN:
+        if modality not in payloads:
+            continue
+        embedded = np.zeros(len(rows), bool)
+        for made in session.store.spaces.values():
+            if made.spec.modality == modality:
+                embedded |= made.has(rows)
+        for at in np.flatnonzero(embedded).tolist():
+            path = payloads[modality][at]
+            if path is not None and not is_url(path):
+                found[at].append(modality)
+    return found

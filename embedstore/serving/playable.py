@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import os
-import threading
-from collections import OrderedDict
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
-from embedstore._core.keys import hash_file
 from embedstore.errors import PayloadError
+from embedstore.serving.known_files import KnownFiles
 from embedstore.serving.own_files import HEARD, own_file
 from embedstore.serving.session import Session
-from embedstore.sources.files import readable
 
-HEAD = 64
-"""Bytes that say what a file is."""
-KEPT = 10_000
-"""Files that are known to be what was embedded."""
 FIRST = {
     b"fLaC": "audio/flac",
     b"ID3": "audio/mpeg",
@@ -30,24 +24,22 @@ CHUNKED = {b"WAVE": "audio/wav", b"AVI ": "video/x-msvideo", b"AIFF": "audio/aif
 EITHER = ("/mp4", "/webm", "/ogg")
 STILLS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1")
 """Brands of pictures in the container of MP4."""
-Seen = tuple[str, int, int, int]
 
 
 class Playable(NamedTuple):
-    """A file that may be sent."""
+    """A file that may be sent; whoever gets it closes it."""
 
-    path: str
+    file: io.FileIO
     media_type: str
     etag: str
     status: os.stat_result
 
 
 class Playables:
-    """Threads share it. A file is read whole once, to see that it is what was embedded, and again when it was written since."""
+    """Threads share it."""
 
-    def __init__(self) -> None:
-        self._known: OrderedDict[Seen, tuple[bytes, bytes]] = OrderedDict()
-        self._lock = threading.Lock()
+    def __init__(self, files: KnownFiles) -> None:
+        self._files = files
 
     def of(self, session: Session, item: str, modality: str | None = None) -> Playable | None:
         """The sound or film of an item; None where there is none that is still what was embedded.
@@ -57,35 +49,18 @@ class Playables:
         UsageError
             No item has this id.
         """
-        file = own_file(session, item, HEARD if modality is None else (modality,))
-        if file is None:
+        own = own_file(session, item, HEARD if modality is None else (modality,))
+        if own is None:
             return None
         try:
-            with readable(file.path) as opened:
-                status = os.fstat(opened.fileno())
-                digest, head = self._looked_at(file.path, opened, status)
+            with self._files.opened(own) as known:
+                kind = media_type(known.head, own.modality)
+                if kind is None:
+                    return None
+                file = io.FileIO(os.dup(known.file.fileno()))  # which is sent whatever lies at its path by then
+                return Playable(file, kind, f'"{own.digest.hex()}"', os.fstat(file.fileno()))
         except PayloadError:
             return None
-        kind = media_type(head, file.modality)
-        if kind is None or digest != file.digest:
-            return None
-        return Playable(file.path, kind, f'"{digest.hex()}"', status)
-
-    def _looked_at(self, path: str, file: IO[bytes], status: os.stat_result) -> tuple[bytes, bytes]:
-        """The hash of a file, and its first bytes."""
-        key = (path, status.st_ino, status.st_size, status.st_mtime_ns)
-        with self._lock:
-            if key in self._known:
-                self._known.move_to_end(key)
-                return self._known[key]
-        head = file.read(HEAD)
-        file.seek(0)
-        found = hash_file(file), head
-        with self._lock:
-            self._known[key] = found
-            while len(self._known) > KEPT:
-                self._known.popitem(last=False)
-        return found
 
 
 def media_type(head: bytes, modality: str | None = None) -> str | None:

@@ -25,6 +25,8 @@ from embedstore.serving.wording import in_json
 
 JSON = "application/json"
 AGAIN = "Change the request; /openapi.json describes it."
+CACHED = "private, no-cache"
+"""Browsers ask whether a picture is still the same: at this address there may be another store tomorrow."""
 OPTIONS = orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
 
 
@@ -43,6 +45,11 @@ def refused(status: int, error: str, next_step: str, headers: Mapping[str, str] 
     """Why a request is not answered, and what to do."""
     body = orjson.dumps({"error": error, "next": next_step}, default=str)
     return Response(body, status, media_type=JSON, headers=headers)
+
+
+def unchanged(etag: str, if_none_match: str | None) -> bool:
+    """Whether who asks has what would be sent."""
+    return if_none_match is not None and (etag in if_none_match or if_none_match.strip() == "*")
 
 
 def of_error(error: EmbedstoreError, store: Path) -> Response:

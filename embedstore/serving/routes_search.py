@@ -18,8 +18,9 @@ from embedstore.evaluation.contributions import EXACT_INPUTS
 from embedstore.retrieval.contents import Contents
 from embedstore.serving import answers
 from embedstore.serving.batching import BusyError
+from embedstore.serving.known_files import HEAD
 from embedstore.serving.models import Asking, BatchRequest, PredictRequest, SearchRequest, Wrong
-from embedstore.serving.playable import HEAD, modality_of
+from embedstore.serving.playable import modality_of
 from embedstore.serving.replies import reply, told
 from embedstore.serving.service import Service
 from embedstore.serving.session import Session

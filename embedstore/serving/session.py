@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import Future
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -19,6 +16,7 @@ from embedstore.retrieval.aligned_spaces import ProjectedSpace, SearchableSpace
 from embedstore.retrieval.searcher import Searcher
 from embedstore.serving.filters import compiled, filterable
 from embedstore.serving.models import Condition
+from embedstore.serving.once import Once
 from embedstore.sources.base import RESERVED
 from embedstore.spec import MODALITIES
 from embedstore.store import Store
@@ -57,8 +55,7 @@ class Session:
         same = before is not None and before.generation == store.generation
         self.maps: dict[str, Any] = dict(before.maps) if before is not None and same else {}
         """Maps that were made, by their keys."""
-        self._kept: OrderedDict[Hashable, Future[Any]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._kept: Once[Hashable, Any] = Once(KEPT)
 
     @property
     def generation(self) -> int:
@@ -80,29 +77,9 @@ class Session:
         return self
 
     def keep(self, key: Hashable, make: Callable[[], Value]) -> Value:
-        """What `make` returns, made once for each key as long as the session has room for it.
-
-        Whoever asks while it is made waits for it; what `make` raises is raised there, too, and the next one tries again.
-        """
-        with self._lock:
-            known: Future[Value] | None = self._kept.get(key)
-            made: Future[Value] = Future()
-            if known is None:
-                self._kept[key] = made
-                while len(self._kept) > KEPT:
-                    self._kept.popitem(last=False)
-            else:
-                self._kept.move_to_end(key)
-        if known is not None:
-            return known.result()
-        try:
-            made.set_result(make())
-        except BaseException as error:
-            with self._lock:
-                if self._kept.get(key) is made:
-                    del self._kept[key]
-            made.set_exception(error)
-        return made.result()
+        """What `make` returns, made once for each key as long as the session has room for it; see `Once.get`."""
+        kept: Value = self._kept.get(key, make)
+        return kept
 
     def where(self, conditions: Sequence[Condition] | None) -> str | None:
         """A filter as the SQL that the store takes."""

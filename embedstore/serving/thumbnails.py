@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
+import io
 from typing import NamedTuple
 
-from embedstore._core.keys import hash_file
 from embedstore.encoders.payloads.faces import is_svg, small_picture
 from embedstore.errors import MissingDependencyError, PayloadError
-from embedstore.serving.own_files import SEEN, OwnFile, own_file
+from embedstore.serving.known_files import Identity, KnownFiles
+from embedstore.serving.once import Once
+from embedstore.serving.own_files import SEEN, own_file
 from embedstore.serving.session import Session
-from embedstore.sources.files import readable
 
 SIZES = (64, 128, 256, 512, 1024)
 QUALITY = 82
 KEPT_BYTES = 64 << 20
+NOTHING_BYTES = 512
+"""Of memory that it takes to know that a file has no picture."""
 MAX_PIXELS = 100_000_000
 """Of a picture that is decoded for a request."""
 
@@ -32,12 +33,14 @@ class Picture(NamedTuple):
 
 
 class Thumbnails:
-    """Threads share it; `of` takes a few milliseconds where the picture is not kept."""
+    """Threads share it; `of` takes a few milliseconds where the picture is not kept.
 
-    def __init__(self, limit: int = KEPT_BYTES) -> None:
-        self._limit, self._bytes = limit, 0
-        self._kept: OrderedDict[tuple[bytes, int], bytes] = OrderedDict()
-        self._lock = threading.Lock()
+    A picture is drawn once for whoever asks meanwhile, and that a file has none is kept, too.
+    """
+
+    def __init__(self, files: KnownFiles, limit: int = KEPT_BYTES) -> None:
+        self._files = files
+        self._drawn: Once[tuple[Identity, str, int], bytes | None] = Once(limit, lambda data: len(data or b"") + NOTHING_BYTES)
 
     def of(self, session: Session, item: str, size: int, space: str | None = None) -> Picture | None:
         """The picture of an item, a sound's waveform or a film's frame; None where it has none that can be read.
@@ -47,38 +50,22 @@ class Thumbnails:
         UsageError
             No item has this id.
         """
-        file = own_file(session, item, SEEN, space)
-        if file is None:
+        own = own_file(session, item, SEEN, space)
+        if own is None:
             return None
-        side = 0 if file.modality == "audio" else next((one for one in SIZES if one >= size), SIZES[-1])
-        key = (file.digest, side)  # a waveform has one size
-        with self._lock:
-            data = self._kept.get(key)
-            if data is not None:
-                self._kept.move_to_end(key)
-        if data is None:
-            data = _drawn(file, side)
-            if data is None:
-                return None
-            self._keep(key, data)
-        return Picture(data, f'"{file.digest.hex()}-{file.modality}-{side}"')
-
-    def _keep(self, key: tuple[bytes, int], data: bytes) -> None:
-        with self._lock:
-            if key not in self._kept:
-                self._kept[key] = data
-                self._bytes += len(data)
-            while self._bytes > self._limit:
-                self._bytes -= len(self._kept.popitem(last=False)[1])
+        modality = own.modality
+        side = 0 if modality == "audio" else next((one for one in SIZES if one >= size), SIZES[-1])  # a waveform has one size
+        try:
+            with self._files.opened(own) as known:
+                data = self._drawn.get((known.identity, modality, side), lambda: _drawn(known.file, modality, side))
+        except PayloadError:
+            return None
+        return None if data is None else Picture(data, f'"{own.digest.hex()}-{modality}-{side}"')
 
 
-def _drawn(file: OwnFile, side: int) -> bytes | None:
-    """The picture of a file whose content is still what was embedded."""
+def _drawn(file: io.FileIO, modality: str, side: int) -> bytes | None:
+    """The picture of a file; None where it has none, whoever asks how often. What the disk says against it is raised."""
     try:
-        with readable(file.path) as opened:
-            if hash_file(opened) != file.digest:
-                return None
-            opened.seek(0)
-            return small_picture(opened, file.modality, side, quality=QUALITY, max_pixels=MAX_PIXELS)
-    except (PayloadError, OSError, MissingDependencyError):
+        return small_picture(file, modality, side, quality=QUALITY, max_pixels=MAX_PIXELS)
+    except (PayloadError, MissingDependencyError, ValueError):
         return None

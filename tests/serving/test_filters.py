@@ -21,6 +21,11 @@ def test_times_in_utc_do_not_depend_on_the_zone_of_the_server(value: str) -> Non
     assert sql("seen", value) == """("seen" > CAST('2026-11-28T05:00:00+00:00' AS TIMESTAMPTZ))"""
 
 
+@pytest.mark.parametrize("value", ["20261128T05", "2026-W48-6T05:00"])
+def test_any_form_of_iso_8601_is_read(value: str) -> None:
+    assert sql("made", value) == """("made" > CAST('2026-11-28T05:00:00' AS TIMESTAMP))"""
+
+
 def test_times_without_a_zone_take_none() -> None:
     assert sql("made", "2026-11-28T05:00:00") == """("made" > CAST('2026-11-28T05:00:00' AS TIMESTAMP))"""
     with pytest.raises(UsageError, match="holds times without a zone"):

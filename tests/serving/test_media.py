@@ -7,16 +7,19 @@ import csv
 import io
 import json
 import os
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from helpers import write_image
+from helpers import write_csv, write_image
 from starlette.testclient import TestClient
 
 import embedstore as es
+from embedstore._core.keys import hash_file
 from embedstore.encoders.payloads.faces import BARS, waveform_svg
 from embedstore.encoders.payloads.films import cover
 from embedstore.encoders.payloads.sounds import peaks
@@ -24,7 +27,10 @@ from embedstore.errors import PayloadError
 from embedstore.reports.data import ReportData
 from embedstore.reports.page import render_html
 from embedstore.serving.app import create_app
-from embedstore.serving.playable import media_type, modality_of
+from embedstore.serving.known_files import KnownFiles
+from embedstore.serving.playable import Playables, media_type, modality_of
+from embedstore.serving.session import Session
+from embedstore.serving.thumbnails import Thumbnails
 from embedstore.training.item_cards import small_cards
 
 pytest.importorskip("soundfile")
@@ -92,6 +98,24 @@ def test_results_say_what_can_be_seen_and_played(client: TestClient) -> None:
     assert found["words"] == ("text", [])
 
 
+def test_what_was_not_embedded_is_not_offered(tmp_path: Path) -> None:
+    """A sound that failed, a picture that no space is of, and one that lies elsewhere: cards ask for none of them."""
+    write_image(tmp_path / "0.png", seed=0)
+    (tmp_path / "bad.wav").write_bytes(b"no sound at all")
+    tone(tmp_path / "good.wav", 500)
+    rows = [
+        {"id": "failed", "image": "0.png", "audio": "bad.wav", "text": "one"},
+        {"id": "heard", "image": "0.png", "audio": "good.wav", "text": "two"},
+        {"id": "read", "image": "0.png", "audio": "", "text": "three"},
+    ]
+    es.embed(write_csv(tmp_path / "t.csv", rows), tmp_path / "a.store", audio="logmel", text="hash:16")
+    with TestClient(create_app(tmp_path / "a.store"), base_url=HERE) as client:
+        for request in ({}, {"query": {"text": "one"}}):
+            found = {one["id"]: (one["kind"], one["media"]) for one in results(client.post("/v1/search", json=request))}
+            assert found == {"failed": ("text", []), "heard": ("audio", ["audio"]), "read": ("text", [])}
+        assert client.get("/v1/item", params={"id": "failed"}).json()["kind"] == "text"
+
+
 def test_a_sound_is_seen_as_a_waveform_and_a_film_as_a_frame(client: TestClient) -> None:
     wave = client.get("/v1/thumbnail", params={"id": "sound-1"})
     assert (wave.status_code, wave.headers["content-type"]) == (200, "image/svg+xml")
@@ -127,6 +151,55 @@ def test_a_sound_is_sent_whole_or_in_part(client: TestClient, data: Path) -> Non
         assert client.get("/v1/media", params={"id": gone}).status_code == 404
 
 
+def test_a_sound_that_the_browser_has_is_not_sent_again(client: TestClient) -> None:
+    tag = client.get("/v1/media", params={"id": "sound-0"}).headers["etag"]
+    for known in (tag, f'"other", W/{tag}', "*"):
+        answer = client.get("/v1/media", params={"id": "sound-0"}, headers={"if-none-match": known, "range": "bytes=0-9"})
+        assert (answer.status_code, answer.content, answer.headers["etag"]) == (304, b"", tag)
+    assert client.get("/v1/media", params={"id": "sound-0"}, headers={"if-none-match": '"other"'}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("wanted", "status"),
+    [
+        ("bytes=999999999-", 416), ("bytes=-0", 416), ("items=0-1", 400), ("bytes=5-2", 400), ("bytes", 400), ("bytes=-", 400),
+        ("bytes=x-9", 400), ("bytes=1-y", 400), ("bytes=--5", 400), ("bytes=²-", 400), (f"bytes={'9' * 5000}-", 400),
+        ("bytes=0-999999999", 206), ("bytes=-999999999", 206), ("bytes=0-1,5-6", 200), (" BYTES = 0 - 1 ", 206),
+    ],
+)  # fmt: skip
+def test_a_range_that_is_none_is_refused_as_json(client: TestClient, data: Path, wanted: str, status: int) -> None:
+    size = (data / "0.wav").stat().st_size
+    answer = client.get("/v1/media", params={"id": "sound-0"}, headers={"range": wanted.encode("latin-1")})
+    assert answer.status_code == status
+    if status >= 400:
+        assert set(answer.json()) == {"error", "next"}
+        assert answer.headers.get("content-range") == (f"bytes */{size}" if status == 416 else None)
+    else:
+        assert len(answer.content) == (2 if wanted == " BYTES = 0 - 1 " else size)
+
+
+def test_the_file_that_was_looked_at_is_the_one_that_is_sent(tmp_path: Path) -> None:
+    """Between the look and the sending another file takes its place; and one written to in place is looked at again."""
+    path = tone(tmp_path / "a.wav", 500)
+    es.embed(write_csv(tmp_path / "t.csv", [{"id": "a", "audio": "a.wav"}]), tmp_path / "a.store", audio="logmel")
+    own, session, playables = path.read_bytes(), Session(es.Store.open(tmp_path / "a.store")), Playables(KnownFiles())
+    found = playables.of(session, "a")
+    assert found is not None
+    (tmp_path / "b.wav").write_bytes(b"a secret")
+    (tmp_path / "b.wav").replace(path)
+    with found.file as file:
+        file.seek(0)
+        assert file.read() == own
+    path.write_bytes(own)
+    found = playables.of(session, "a")
+    assert found is not None
+    found.file.close()
+    with open(path, "r+b") as written:
+        written.write(b"RIFX")
+    os.utime(path, ns=(found.status.st_atime_ns, found.status.st_mtime_ns))  # its length and time are as they were
+    assert playables.of(session, "a") is None
+
+
 def test_only_what_was_embedded_is_sent(client: TestClient, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another file at the same place, of the same length and written at the same time, is noticed by its inode."""
     path = data / "3.wav"
@@ -143,6 +216,41 @@ def test_only_what_was_embedded_is_sent(client: TestClient, data: Path, monkeypa
     assert client.get("/v1/thumbnail", params={"id": "sound-3"}).status_code == 404
     monkeypatch.setattr("embedstore.serving.own_files.is_url", lambda path: True)
     assert client.get("/v1/media", params={"id": "sound-0"}).status_code == 404
+
+
+def test_a_picture_is_drawn_once_and_a_file_is_read_once(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks meanwhile waits; that a file has no picture is kept as well, and what the disk says against it is not."""
+    drawn: list[int] = []
+    read: list[int] = []
+    begun, go = threading.Event(), threading.Event()
+    faults: list[Exception] = [OSError(5, "no disk")]
+
+    def slow(file: Any, modality: str, side: int, **given: Any) -> bytes:
+        drawn.append(side)
+        begun.set()
+        go.wait(10)
+        if side > 256:
+            raise faults.pop() if faults else PayloadError("decode", "is damaged")
+        return b"<svg"
+
+    def spied(file: Any) -> bytes:
+        read.append(1)
+        return hash_file(file)
+
+    monkeypatch.setattr("embedstore.serving.thumbnails.small_picture", slow)
+    monkeypatch.setattr("embedstore.serving.known_files.hash_file", spied)
+    session, files = Session(es.Store.open(data / "a.store")), KnownFiles()
+    pictures = Thumbnails(files)
+    with ThreadPoolExecutor(3) as pool:
+        asked = [pool.submit(pictures.of, session, "film-1", 100) for _ in range(3)]
+        assert begun.wait(10)
+        go.set()
+        assert len({one.result(10) for one in asked}) == 1
+    assert (drawn, read) == ([128], [1])
+    assert [pictures.of(session, "film-1", 300) for _ in range(4)] == [None] * 4
+    assert drawn == [128, 512, 512]  # the disk was asked again, the damaged file was not
+    assert Playables(files).of(session, "film-1") is not None
+    assert read == [1]
 
 
 @pytest.mark.parametrize("field", ["file", "audio"])

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import base64
+import datetime
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from browsing import HOSTILE, chromium, looking, make_store, served, until
-from helpers import write_csv
 
 import embedstore as es
 
@@ -125,9 +126,12 @@ def test_a_facet_filters_and_counts(page: Any) -> None:
     until(page, "() => document.querySelectorAll('#results .card').length === 48")
 
 
-def test_many_numbers_are_filtered_by_from_and_to(browser: Any, tmp_path: Path) -> None:
-    rows = [{"id": f"i{i:03d}", "text": f"text {i}", "price": i / 4} for i in range(240)]
-    es.embed(write_csv(tmp_path / "t.csv", rows), tmp_path / "n.store", text="hash:8")
+def test_many_numbers_and_times_are_filtered_by_from_and_to(browser: Any, tmp_path: Path) -> None:
+    noon = datetime.datetime(2026, 1, 1, 12)
+    rows = [
+        {"id": f"i{i:03d}", "text": f"text {i}", "price": i / 4, "at": noon + datetime.timedelta(days=i)} for i in range(240)
+    ]
+    es.embed(pa.Table.from_pylist(rows), tmp_path / "n.store", text="hash:8")
     with served(es.Store.open(tmp_path / "n.store")) as own, looking(browser, own) as page:
         settled(page)
         least, most = page.get_by_label("price from"), page.get_by_label("price to")
@@ -141,6 +145,13 @@ def test_many_numbers_are_filtered_by_from_and_to(browser: Any, tmp_path: Path) 
         until(page, "() => document.querySelectorAll('#results .card[data-id]').length === 7")
         assert page.locator(".filters .token").all_inner_texts() == ["price ≥ 10", "price ≤ 11.5"]
         assert page.input_value("[aria-label='price from']") == "10"
+        assert page.get_by_label("at from").get_attribute("placeholder") == "2026-02-10"  # the first of those that are left
+        page.get_by_label("at to").fill("soon")
+        page.get_by_label("at to").press("Enter")
+        page.get_by_label("at to").fill("2026-02-12")  # all of that day
+        page.get_by_label("at to").press("Enter")
+        until(page, "() => document.querySelectorAll('#results .card[data-id]').length === 3")
+        assert page.locator('.facet-group[data-column="at"] .facet').count() == 0
 
 
 def test_a_head_says_what_it_thinks_and_why(page: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import datetime
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +171,7 @@ def test_items_and_their_pictures(client: TestClient, table: Path) -> None:
 
 def test_no_request_makes_the_server_fetch_a_picture(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("embedstore.serving.own_files.is_url", lambda path: True)
-    monkeypatch.setattr("embedstore.serving.thumbnails.readable", lambda path: pytest.fail(f"{path} was read"))
+    monkeypatch.setattr("embedstore.serving.known_files.readable", lambda path: pytest.fail(f"{path} was read"))
     assert client.get("/v1/thumbnail", params={"id": "item-06"}).status_code == 404
 
 
@@ -211,6 +212,29 @@ def test_of_many_numbers_the_ends_are_told(tmp_path: Path) -> None:
         assert (none["size"]["min"], none["weight"]["max"]) == (None, None)
         named = facets(columns=["size"], limit=2)["size"]
         assert (len(named["values"]), named["other"], named["min"]) == (2, 248, -50)
+
+
+def test_of_many_dates_the_ends_are_told_and_filter(tmp_path: Path) -> None:
+    """Dates and times of a zone or none; of few dates the values are told as well."""
+    day = datetime.datetime(2026, 1, 1, 12)
+    times = [day + datetime.timedelta(days=i) for i in range(250)]
+    columns: dict[str, Any] = {"id": [f"i{i}" for i in range(250)], "text": [f"t{i}" for i in range(250)]}
+    columns |= {"day": [time.date() for time in times], "at": times, "month": [time.date().replace(day=1) for time in times]}
+    columns["utc"] = pa.array(times, pa.timestamp("us", "UTC"))
+    es.embed(pa.table(columns), tmp_path / "d.store", text="hash:8")
+    with TestClient(create_app(tmp_path / "d.store"), base_url="http://127.0.0.1") as client:
+        found = {one["column"]: one for one in client.post("/v1/facets", json={"limit": 5}).json()["facets"]}
+        ends = {name: (len(one["values"]), one["other"], one["min"], one["max"]) for name, one in found.items()}
+        assert ends == {
+            "day": (0, 250, "2026-01-01", "2026-09-07"),
+            "at": (0, 250, "2026-01-01T12:00:00", "2026-09-07T12:00:00"),
+            "month": (5, 250 - 5 * 31, "2026-01-01", "2026-09-01"),
+            "utc": (0, 250, "2026-01-01T12:00:00+00:00", "2026-09-07T12:00:00+00:00"),
+        }
+        for name in ("day", "at", "utc"):  # what is told can be asked for, and so can a day
+            to = "2026-01-03" if name == "day" else "2026-01-03T23:59:59.999999"
+            both = [{"field": name, "op": op, "value": value} for op, value in ((">=", ends[name][2]), ("<=", to))]
+            assert client.post("/v1/search", json={"filter": both}).json()["total"] == 3
 
 
 @pytest.mark.parametrize(

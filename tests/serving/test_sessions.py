@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import embedstore as es
 import embedstore.retrieval.searcher as searching
 from embedstore.encoders.hash import HashEncoder
 from embedstore.errors import UsageError
+from embedstore.retrieval.queries import Resolver
 from embedstore.retrieval.search_options import SearchOptions
 from embedstore.retrieval.searcher import Searcher
 from embedstore.serving import service as serving
@@ -76,6 +79,42 @@ def test_an_encoder_is_loaded_once_by_many_threads(store: es.Store, monkeypatch:
         assert begun.wait(10)
         go.set()
         assert len({answer.result(10).results[0].id for answer in answers}) == 1
+    assert len(loads) == 1
+
+
+def test_encoders_are_taken_over_while_a_request_loads_another(store: es.Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session is opened beside one that serves: neither is disturbed, and no model is loaded twice."""
+    old = Searcher(store)
+    old.search(text="text 1")
+
+    class Key(tuple[str, ...]):
+        """Looked into by whoever copies the encoders one by one, and at that moment another thread adds one."""
+
+        def __getitem__(self, at: Any) -> Any:
+            old.queries.encoders[("meanwhile", str(len(old.queries.encoders)))] = None
+            return super().__getitem__(at)
+
+    old.queries.encoders = {Key(key): made for key, made in old.queries.encoders.items()}
+    assert len(Searcher(store, before=old).queries.encoders) == 1
+
+    old = Searcher(store)
+    loads: list[str] = []
+    begun, go = threading.Event(), threading.Event()
+    reload = Resolver._reloaded
+
+    def slow(*given: Any) -> Any:
+        loads.append("")
+        begun.set()
+        go.wait(10)
+        return reload(*given)
+
+    monkeypatch.setattr(Resolver, "_reloaded", slow)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(old.search, text="text 1")
+        assert begun.wait(10)
+        second = pool.submit(Searcher(store, before=old).search, text="text 1")
+        go.set()
+        assert first.result(10).results == second.result(10).results
     assert len(loads) == 1
 
 
@@ -178,3 +217,28 @@ def test_what_did_not_change_is_not_read_again(store: es.Store, table: Path, mon
     es.index(store.path, "image")
     assert Session(es.Store.open(store.path), before=grown).warm().searcher.search(id="new", space="text")
     assert opened == ["image"]
+
+
+def test_what_is_gone_or_could_not_be_read_is_not_taken_over(
+    store: es.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+
+    def broken(*given: Any, **named: Any) -> Any:
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("embedstore.retrieval.index.of_one_generation", broken)
+        troubled = Session(store).warm()
+    image = troubled.searcher.index(troubled.space("image"))
+    assert image.problem == "The index is not used: [Errno 24] Too many open files"
+    healed = Session(store, before=troubled).warm()
+    assert healed.searcher.index(healed.space("image")).problem is None
+
+    table = write_csv(tmp_path / "b.csv", [{"id": "a", "text": "one"}])
+    es.embed(table, tmp_path / "b.store", text="hash:8")
+    gone = weakref.ref(healed.searcher.index(healed.space("image")))
+    other = Session(es.Store.open(tmp_path / "b.store"), before=healed).warm()
+    del healed, image, troubled
+    gc.collect()
+    assert gone() is None
+    assert list(other.searcher.queries.spaces) == ["text"]

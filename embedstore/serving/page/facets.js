@@ -15,7 +15,8 @@ export async function askFacets(filter, signal) {
     ...columns.map((column) => post("/v1/facets", { filter: filter.filter(({ field }) => field !== column), columns: [column], limit: SHOWN }, signal)),
   ]);
   const better = new Map(own.flatMap(({ facets }) => facets).map((facet) => [facet.column, facet]));
-  return { n: all.n, facets: all.facets.map((facet) => better.get(facet.column) ?? facet) };
+  const asked = (facet) => ({ ...facet, ...better.get(facet.column), ...("min" in facet && !facet.values.length ? { values: [] } : {}) });
+  return { n: all.n, facets: all.facets.map(asked) };
 }
 
 function chosen(filter, column) {
@@ -50,19 +51,33 @@ function missing(column, n, filter) {
   }, el("span", { class: "facet-value", text: "missing" }), el("span", { class: "facet-count", text: count(n) })));
 }
 
+const MOMENT = "\\d{4}-\\d{2}-\\d{2}([T ]\\d{2}:\\d{2}(:\\d{2}(\\.\\d{1,6})?)?)?";
+const ranged = ({ min }) => min !== undefined && min !== null;
+
+/** The last moment of a day, where only the day is written, so that "to" means all of it. */
+const lastOf = (written, edge) => (edge.length > 10 && written.length === 10 ? `${written}T23:59:59.999999` : written);
+
 function range(facet, filter) {
-  if (!Number.isFinite(facet.min)) return null;
+  if (!ranged(facet)) return null;
+  const timed = typeof facet.min === "string";
+  const kind = (edge) => (timed
+    ? { type: "text", pattern: MOMENT, placeholder: edge.slice(0, 10), title: edge }
+    : { type: "number", step: "any", placeholder: String(Number(edge.toPrecision(6))) });
+  const read = (op, written, edge) => (timed ? (op === "<=" ? lastOf(written, edge) : written) : Number(written));
   const end = (op, label, edge) => {
     const own = filter.find((one) => one.field === facet.column && one.op === op);
-    const input = el("input", { type: "number", step: "any", placeholder: String(Number(edge.toPrecision(6))), "aria-label": `${facet.column} ${label}`, value: own?.value ?? "" });
-    input.addEventListener("change", () => replace(facet.column, [op], input.value === "" ? [] : [{ field: facet.column, op, value: Number(input.value) }]));
+    const input = el("input", { ...kind(edge), "aria-label": `${facet.column} ${label}`, value: own?.value ?? "" });
+    input.addEventListener("change", () => {
+      const written = input.value.trim();
+      if (input.reportValidity()) replace(facet.column, [op], written === "" ? [] : [{ field: facet.column, op, value: read(op, written, edge) }]);
+    });
     return input;
   };
   return el("div", { class: "facet-range" }, end(">=", "from", facet.min), el("span", { text: "–" }), end("<=", "to", facet.max));
 }
 
 function contains(facet, filter) {
-  if (!facet.other || Number.isFinite(facet.min)) return null;
+  if (!facet.other || ranged(facet)) return null;
   const own = filter.find(({ field, op }) => field === facet.column && op === "contains");
   const input = el("input", { type: "search", class: "facet-contains", placeholder: "contains…", "aria-label": `${facet.column} contains`, value: own?.value ?? "" });
   input.addEventListener("change", () => replace(facet.column, ["contains"], input.value ? [{ field: facet.column, op: "contains", value: input.value }] : []));
@@ -71,19 +86,18 @@ function contains(facet, filter) {
 
 function tells(facet, n) {
   const covered = facet.values.reduce((sum, { count: c }) => sum + c, 0);
-  return Number.isFinite(facet.min) || chosen(state().filter, facet.column).length > 0 || (facet.values[0]?.count > 1 && covered + facet.missing >= n * 0.2);
+  return ranged(facet) || chosen(state().filter, facet.column).length > 0 || (facet.values[0]?.count > 1 && covered + facet.missing >= n * 0.2);
 }
 
 function group(facet, filter, n, open) {
   const has = chosen(filter, facet.column);
-  const hidden = has.filter((value) => !facet.values.some((one) => one.value === value)).map((value) => ({ value, count: 0 }));
+  const hidden = !facet.values.length && ranged(facet) ? [] : has.filter((value) => !facet.values.some((one) => one.value === value)).map((value) => ({ value, count: 0 }));
   const largest = facet.values[0]?.count ?? 1;
-  const ranged = Number.isFinite(facet.min);
   return el("details", { class: "facet-group", data: { column: facet.column }, open: open(facet.column, tells(facet, n)) },
     el("summary", { text: facet.column }),
     range(facet, filter),
-    el("ul", {}, (ranged ? [] : [...facet.values, ...hidden]).map((one) => row(facet.column, one, largest, has)), missing(facet.column, facet.missing, filter)),
-    facet.other && !ranged ? el("p", { class: "muted facet-other", text: `${count(facet.other)} with other values` }) : null,
+    el("ul", {}, [...facet.values, ...hidden].map((one) => row(facet.column, one, largest, has)), missing(facet.column, facet.missing, filter)),
+    facet.other && facet.values.length ? el("p", { class: "muted facet-other", text: `${count(facet.other)} with other values` }) : null,
     contains(facet, filter));
 }
 
