@@ -206,7 +206,7 @@ def test_the_description_of_a_space_round_trips_and_says_its_version(table: Path
         assert SpaceInfo.from_dict(described, "here") == info
     described = es.Store.open(tmp_path / "s.store").spaces["question"].info.to_dict()
     with pytest.raises(FormatVersionError):
-        SpaceInfo.from_dict(sealed({**described, "encoding-version": 5}), "here")
+        SpaceInfo.from_dict(sealed({**described, "encoding-version": 6}), "here")
     for wrong in (7, "", ["question"]):
         with pytest.raises(CorruptStoreError, match="its column cannot be"):
             SpaceInfo.from_dict(sealed({**described, "column": wrong}), "here")
