@@ -9,6 +9,7 @@ import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -145,6 +146,8 @@ def test_pictures_that_are_kept_take_a_bounded_memory(monkeypatch: pytest.Monkey
     monkeypatch.setattr(films, "MAX_KEPT", 64 * 48 * 3)
     assert [frame.image.size for frame in frames(payload, 4)] == [(32, 24)] * 4
     assert [frame.image for frame in frames(payload, 4, each=lambda image: image.size)] == [(64, 48)] * 4
+    with pytest.raises(UsageError, match="the encoder's own"):  # not the film's
+        frames(payload, 4, each=Mock(side_effect=UsageError("the encoder's own")))
 
 
 @pytest.mark.parametrize(("kind", "passes"), [("mp4", 1), ("matroska", 2), ("mpegts", 2), ("m4v", 2)])

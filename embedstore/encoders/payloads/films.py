@@ -83,6 +83,8 @@ def _frames(file: IO[bytes], count: int, sampling: str = MIDDLES, *, each: Each 
             else:
                 found = _sought(film, stream, _middles(film, stream, count), work) or _walked(file, count, work)
     except (av.FFmpegError, ValueError) as error:
+        if error is work.failed:
+            raise
         raise PayloadError("decode", f"is no video that FFmpeg reads ({said(error)})") from error
     if not found:
         raise PayloadError("decode", "is a video without a frame that can be decoded")
@@ -95,6 +97,7 @@ class _Work:
     def __init__(self, each: Each) -> None:
         self._each = each
         self._decoded = 0
+        self.failed: Exception | None = None
 
     def of(self, decoded: Iterator[Any]) -> Iterator[Any]:
         """The frames `decoded`, unless there are too many, or one is too large."""
@@ -106,7 +109,12 @@ class _Work:
             yield frame
 
     def kept(self, frame: Any, seconds: float) -> Frame:
-        return Frame(self._each(_upright(frame)), seconds)
+        image = _upright(frame)
+        try:
+            return Frame(self._each(image), seconds)
+        except Exception as error:
+            self.failed = error  # it is not the film's
+            raise
 
 
 class _Smaller:
