@@ -132,13 +132,13 @@ class _Pools:
 
     A step within a step has its own number, and the outer one has its own again afterwards. NumPy's pools belong to the
     process: where a thread's last step ends they get the least number of the other threads' steps. The others' numbers belong
-    to the thread that sets them, which puts back what the process had, or it would be left with less for good.
+    to the thread that sets them, which puts back what it had, or it would be left with less for good.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._limits: dict[int, list[_Limit]] = {}
-        self._before: dict[str, tuple[Any, int]] = {}
+        self._before: dict[tuple[str, int], tuple[Any, int]] = {}
         self._libraries: list[Any] = []
         self._looked = (0, "")
         self._torch_before: int | None = None
@@ -149,7 +149,8 @@ class _Pools:
             limits.append(_Limit(threads, numpy_alone))
             pools, torch = self._loaded(), _torch()
             for pool in pools:  # all are asked before any is told: some share a runtime
-                self._before.setdefault(pool.filepath, (pool, pool.num_threads))
+                key = pool.filepath, 0 if _of_numpy(pool) else threading.get_ident()
+                self._before.setdefault(key, (pool, pool.num_threads))
             if torch is not None and self._torch_before is None:
                 self._torch_before = torch.get_num_threads()
             self._apply(limits, numpy_alone)
@@ -169,6 +170,8 @@ class _Pools:
             if not limits:
                 del self._limits[threading.get_ident()]
             self._apply(limits, left.numpy_alone)
+            if not limits:
+                self._before = {key: found for key, found in self._before.items() if key[1] != threading.get_ident()}
             if not self._limits:
                 self._before.clear()
                 self._torch_before = None
@@ -178,7 +181,9 @@ class _Pools:
         every = next((limit.threads for limit in reversed(limits) if not limit.numpy_alone), None)
         others = min((theirs[-1].threads for theirs in self._limits.values()), default=None)
         numpy = limits[-1].threads if limits else others
-        for pool, before in self._before.values():
+        for (_, thread), (pool, before) in self._before.items():
+            if thread not in (0, threading.get_ident()):
+                continue
             if (of_numpy := _of_numpy(pool)) or not numpy_alone:
                 threads = numpy if of_numpy else every
                 _tell(pool, before if threads is None else min(threads, before))
