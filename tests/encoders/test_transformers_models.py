@@ -78,7 +78,7 @@ def test_vjepa2_has_the_vectors_of_transformers(folders: dict[str, Path]) -> Non
     payloads = [film(list(range(24))), film([0]), film(list(range(10)), size=(48, 64))]
     _, films = found("vjepa2", "video", folders, payloads)
     processor = transformers.VJEPA2VideoProcessor.from_pretrained(folders["vjepa2"])
-    shown = [np.stack([np.asarray(image) for image in frames(payloads[i], 4)]).transpose(0, 3, 1, 2) for i in (0, 2)]
+    shown = [np.stack([np.asarray(frame.image) for frame in frames(payloads[i], 4)]).transpose(0, 3, 1, 2) for i in (0, 2)]
     for i, array in zip((0, 2), shown, strict=True):
         given = processor([array], return_tensors="pt", do_sample_frames=False)
         own = theirs("VJEPA2Model", folders["vjepa2"], lambda model, given=given: model(**given).last_hidden_state.mean(1))
@@ -92,7 +92,7 @@ def test_pe_av_has_the_vectors_of_transformers_and_the_text_head_of_what_is_look
     payloads = [film(list(range(24))), film([0, 1])]
     seen, films = found("pe-av", "video", folders, payloads)
     processor = transformers.AutoProcessor.from_pretrained(folder)
-    shown = np.stack([np.asarray(image) for image in frames(payloads[0], 4)]).transpose(0, 3, 1, 2)
+    shown = np.stack([np.asarray(frame.image) for frame in frames(payloads[0], 4)]).transpose(0, 3, 1, 2)
     samples = processor.feature_extractor(waves[0], sampling_rate=48_000, return_tensors="pt")
     pixels = processor.video_processor([shown], return_tensors="pt", do_sample_frames=False)
     tokens = processor.tokenizer(TEXTS[0], return_tensors="pt")
