@@ -35,7 +35,7 @@ def rows(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / ROWS).read_text().splitlines()]
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_every_phase_runs_on_a_cpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = gpu.main(["--tiny", "--device", "cpu", "--out", str(tmp_path)])
     assert not [row for row in run.rows if row.verdict == "FAIL"]

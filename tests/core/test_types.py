@@ -29,7 +29,7 @@ from embedstore.sources import LinesSource, leave_text, open_source
 from embedstore.sources.base import ID, free_name
 from embedstore.sources.delimited import Delimited
 
-EXAMPLES = int(os.environ.get("EMBEDSTORE_EXAMPLES", "40"))
+EXAMPLES = int(os.environ.get("EMBEDSTORE_EXAMPLES", "15"))
 """Tables drawn at random."""
 
 

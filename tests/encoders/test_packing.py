@@ -115,7 +115,9 @@ class TestNetworks:
         assert self.kept(cache)["packed"] is packed
 
     @pytest.mark.offline_models
-    def test_rows_in_which_texts_see_one_another_are_not_used(self, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_rows_in_which_texts_see_one_another_are_not_used(
+        self, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         import torch
 
         from embedstore.encoders.runtimes import wrapped
@@ -126,9 +128,8 @@ class TestNetworks:
                 return super().forward(ids, positions, members) + super().forward(ids, positions, everything) * 0.1
 
         monkeypatch.setattr(wrapped, "PackedTexts", Mixing)
-        ours, theirs = (
-            load_encoder("minilm", "text", runtime=runtime, precision="float32") for runtime in ("openvino", "torch")
-        )
+        name = f"st:{model_folder(tmp_path, 'bert', 'mean')}"
+        ours, theirs = (load_encoder(name, "text", runtime=runtime, precision="float32") for runtime in ("openvino", "torch"))
         prepared = [ours.prepare(text.encode()) for text in TEXTS]
         assert agreement(ours.encode(prepared), theirs.encode(prepared)) > 0.99999
         assert self.kept(cache)["packed"] is False
