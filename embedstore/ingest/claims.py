@@ -195,7 +195,7 @@ class SpaceState:
 
     def take_pieces(self, claims: Rows) -> Pieces:
         """The pieces of `claims` (n,), none of which failed, from closed chunks."""
-        held = [self._pieces[claim] if claim in self._pieces else self._read_again(claim) for claim in claims.tolist()]
+        held = [self._pieces.get(claim) or self._read_again(claim) for claim in claims.tolist()]
         vectors = [np.empty((0, self.space.dim), self.space.dtype), *(one for one, _ in held)]
         places = [np.empty((0, 2)), *(one for _, one in held)]
         counts = np.fromiter((len(one) for _, one in held), np.int64, len(held))
@@ -233,11 +233,11 @@ class SpaceState:
         if pieces is not None and read is not None:
             own, first = np.unique(claims, return_index=True)  # a claim may be of several items
             order = first[[claim in self._pieces for claim in own.tolist()]]
-            for claim in claims[order].tolist():
-                del self._pieces[claim]
             starts, counts, dim = pieces.starts[order], pieces.counts[order], self.space.dim
             vectors, places = partial(read, VECTORS, dim), partial(read, PLACE, 2)
             self._stored_pieces.append(_StoredPieces(claims[order], starts, counts, vectors, places))
+            for claim in claims[order].tolist():  # the thread that closes chunks finds each in one of the two
+                del self._pieces[claim]
         for i in reversed(range(len(self._closed))):
             start, size, _, at, committed = self._closed[i]
             if committed:
