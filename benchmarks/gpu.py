@@ -98,6 +98,18 @@ def one_thread(wanted: bool) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """open_clip warns of weights that are drawn."""
+    log = logging.getLogger()
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
 def main(arguments: list[str] | None = None) -> Run:
     """Run the phases, print the table, and return what was found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -110,9 +122,8 @@ def main(arguments: list[str] | None = None) -> Run:
     wanted = given.only.split(",") if given.only else [phase.name for phase in PHASES]
     if unknown := set(wanted) - {phase.name for phase in PHASES}:
         parser.error(f"--only: no phase is called {', '.join(sorted(unknown))}")
-    logging.getLogger().setLevel(logging.ERROR)  # open_clip warns of weights that are drawn
     run = Run(given.out, given.seconds, overtime=10 if given.tiny else 2)
-    with temporary() as folder, one_thread(given.tiny):
+    with temporary() as folder, one_thread(given.tiny), without_warnings():
         world = World(given.device, TINY if given.tiny else FULL, Path(folder))
         try:
             for phase in PHASES:

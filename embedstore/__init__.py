@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from embedstore.retrieval.compact import CompactReport, compact
     from embedstore.retrieval.eval_search import SearchEvaluation, eval_search
     from embedstore.retrieval.index import IndexReport, index
-    from embedstore.retrieval.queries import QueryVector
+    from embedstore.retrieval.query_vector import QueryVector
     from embedstore.retrieval.search import search
     from embedstore.retrieval.search_result import SearchResult
     from embedstore.retrieval.searcher import Searcher
@@ -60,7 +60,7 @@ _HOMES = {
     "LabelReport": "embedstore.training.labels",
     "LinearHead": "embedstore.heads",
     "OutOfFold": "embedstore.training.out_of_fold",
-    "QueryVector": "embedstore.retrieval.queries",
+    "QueryVector": "embedstore.retrieval.query_vector",
     "SavedHead": "embedstore.training.saved_heads",
     "SearchEvaluation": "embedstore.retrieval.eval_search",
     "SearchResult": "embedstore.retrieval.search_result",

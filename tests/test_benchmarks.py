@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
 from helpers import telling_store
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks import (
     align,

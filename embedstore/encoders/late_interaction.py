@@ -6,7 +6,6 @@ sentence-transformers. Search scores an item by MaxSim over these vectors, and h
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -19,11 +18,10 @@ from embedstore._core.pieces import Pieces
 from embedstore._core.unit import unit_each
 from embedstore.encoders.base import EncoderRequest, Vectors, not_loadable, refuse_modality
 from embedstore.encoders.cards import Card, read_config
+from embedstore.encoders.library_model import LibraryModel
 from embedstore.encoders.model_folders import folder_digest, model_folder
-from embedstore.encoders.payloads.images import decode_rgb
-from embedstore.encoders.payloads.texts import decode_text
 from embedstore.encoders.prompts import QUERIES, chosen_prompts
-from embedstore.encoders.runtimes.choose import batch_size_of, on_gpu
+from embedstore.encoders.runtimes.choose import on_gpu
 from embedstore.encoders.runtimes.pytorch import TorchRuntime
 from embedstore.encoders.trust import no_code
 from embedstore.errors import EncoderError
@@ -36,7 +34,7 @@ DOCUMENT = "document"
 UNITS = {"text": "token", "image": "patch"}
 
 
-class LateInteractionEncoder:
+class LateInteractionEncoder(LibraryModel):
     """A late-interaction model on one modality; float32, on a CPU an item at a time, so that no vector depends on a batch.
 
     Parameters
@@ -49,15 +47,9 @@ class LateInteractionEncoder:
         ``"document"`` or ``"query"``: the model treats the two differently.
     """
 
-    truncated = 0
-    license: str | None = None
-
     def __init__(self, spec: EncoderSpec, model: Any, request: EncoderRequest, task: str = DOCUMENT) -> None:
-        self.spec = spec
+        super().__init__(spec, model, request)
         self.pieces = UNITS[spec.modality]
-        self.batch_size = batch_size_of(request)
-        self._model = model
-        self._request = request
         self._task = task
 
     @cached_property
@@ -68,16 +60,6 @@ class LateInteractionEncoder:
     @cached_property
     def runtime(self) -> TorchRuntime:
         return TorchRuntime(self._request.devices[0], "float32")
-
-    @cached_property
-    def model(self) -> Any:
-        with self.runtime.device_errors():
-            return self._model.to(self.runtime.device)
-
-    def prepare(self, payload: bytes) -> Any:
-        if self.spec.modality == "image":
-            return decode_rgb(payload, max_pixels=self._request.max_pixels)
-        return decode_text(payload)
 
     def encode(self, batch: Sequence[Any]) -> Vectors:
         return self.encode_pieces(batch)[0]
@@ -140,7 +122,6 @@ def _is_late(folder: Path) -> bool:
 def _loaded(folder: Path, request: EncoderRequest) -> Any:
     library = require("sentence_transformers", extra="st")
     require("transformers", extra="st").utils.logging.disable_progress_bar()
-    logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
     try:
         with no_code():
             return library.MultiVectorEncoder(str(folder), device="cpu", local_files_only=True, trust_remote_code=False)

@@ -14,13 +14,11 @@ from embedstore._core.ordered import ordered_map
 from embedstore._core.unit import unit_rows
 from embedstore.encoders.base import EncoderRequest, Vectors
 from embedstore.encoders.image_encoder import pictures
+from embedstore.encoders.library_model import LibraryModel
 from embedstore.encoders.media import Media
-from embedstore.encoders.payloads.images import decode_rgb
-from embedstore.encoders.payloads.texts import EXAMPLE_TEXTS, decode_text
+from embedstore.encoders.payloads.texts import EXAMPLE_TEXTS
 from embedstore.encoders.prompts import QUERIES
-from embedstore.encoders.runtimes.choose import batch_size_of
 from embedstore.encoders.runtimes.precision import Arithmetic, Chosen
-from embedstore.encoders.runtimes.pytorch import TorchRuntime
 from embedstore.registry import require, version
 from embedstore.spec import EncoderSpec
 
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
     import torch
 
 
-class SentenceEncoder:
+class SentenceEncoder(LibraryModel):
     """A sentence-transformers model of any kind on one modality, prepared and run by its library.
 
     Parameters
@@ -41,16 +39,11 @@ class SentenceEncoder:
         ``"document"`` or ``"query"``, of models that treat the two differently.
     """
 
-    license: str | None = None
     matryoshka: tuple[int, ...] | None = None
     keeps: int | None = None
 
     def __init__(self, spec: EncoderSpec, model: Any, request: EncoderRequest, task: str | None = None) -> None:
-        self.spec = spec
-        self.batch_size = batch_size_of(request)
-        self.truncated = 0
-        self._model = model
-        self._request = request
+        super().__init__(spec, model, request)
         self._task = {} if task is None else {"task": task}
 
     @cached_property
@@ -62,10 +55,6 @@ class SentenceEncoder:
 
     def _asking(self, spec: EncoderSpec, task: str | None) -> SentenceEncoder:
         return SentenceEncoder(spec, self._model, self._request, task)
-
-    @cached_property
-    def runtime(self) -> TorchRuntime:
-        return TorchRuntime(self._request.devices[0], self._request.precision)
 
     @cached_property
     def _chosen(self) -> Chosen:
@@ -83,16 +72,6 @@ class SentenceEncoder:
 
         images = [Image.fromarray(pixels) for pixels in pictures(224, 224)]
         return [images, images[:1]]
-
-    @cached_property
-    def model(self) -> Any:
-        with self.runtime.device_errors():
-            return self._model.to(self.runtime.device)
-
-    def prepare(self, payload: bytes) -> Any:
-        if self.spec.modality == "image":
-            return decode_rgb(payload, max_pixels=self._request.max_pixels)
-        return decode_text(payload)
 
     def encode(self, batch: Sequence[Any]) -> Vectors:
         features = self._features(batch)

@@ -7,10 +7,7 @@ import threading
 import weakref
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-from zipfile import is_zipfile
 
 import numpy as np
 import numpy.typing as npt
@@ -23,60 +20,16 @@ from embedstore.errors import EmbedstoreError, FingerprintError, PayloadError, S
 from embedstore.retrieval.aligned_spaces import ProjectedSpace, SearchableSpace, query_space, skipped_aligners, spaces_of
 from embedstore.retrieval.asked import CANCELLED, Asked, directed
 from embedstore.retrieval.contents import Contents
+from embedstore.retrieval.query_vector import QueryVector
 from embedstore.sources.files import absent, is_url, read_file
-from embedstore.sources.vectors.arrays import read_array, read_member
 from embedstore.spec import UNNAMED, EncoderSpec
 from embedstore.store import Store
 
-__all__ = ["QueryVector", "Resolver"]
+__all__ = ["Resolver"]
 
 Float = npt.NDArray[np.float32]
 WORDS = {"image": "an image", "text": "a text", "audio": "a sound", "video": "a video"}
 UNLIKE = 0.5
-
-
-@dataclass(frozen=True)
-class QueryVector:
-    """A vector that says which encoder made it.
-
-    Parameters
-    ----------
-    values : (dim,) float
-    fingerprint : str, optional
-        Of the encoder; without it only the dimension can be checked.
-    """
-
-    values: npt.NDArray[Any]
-    fingerprint: str | None = None
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str], fingerprint: str | None = None) -> QueryVector:
-        """From ``.npy``, or from ``.npz`` with ``values`` and ``fingerprint`` (as `save` writes it).
-
-        Raises
-        ------
-        UsageError
-            It is no vector.
-        SourceError
-            There is no such file, or it cannot be read.
-        """
-        try:
-            if not is_zipfile(path):
-                return cls(read_array(Path(path)), fingerprint)
-            inside = str(read_member(Path(path), "fingerprint")) or None
-            if fingerprint and inside and fingerprint != inside:
-                raise FingerprintError(f"{path} says fingerprint {inside}, but {fingerprint} was given. Leave one of them out.")
-            return cls(read_member(Path(path), "values"), fingerprint or inside)
-        except (OSError, KeyError, SourceError) as error:
-            if not os.path.exists(path):
-                raise SourceError(f"{path} does not exist.") from None
-            if isinstance(error.__cause__, OSError):
-                raise
-            raise UsageError(f"{path} is not a vector: expected .npy, or .npz with 'values' and 'fingerprint'.") from error
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write ``.npz`` with ``values`` and ``fingerprint``."""
-        np.savez(path, values=self.values, fingerprint=np.asarray(self.fingerprint or ""))
 
 
 class Resolver:
@@ -124,11 +77,9 @@ class Resolver:
         if modality == "text" and not str(given).strip():
             raise UsageError("The text to search for is empty.")
         target, pieces = self.comparable(modality, space), None
-        if vector is not None:
-            pass
-        elif modality == "text":
+        if vector is None and modality == "text":
             vector, pieces = self._encoded(target, modality, str(given).encode())
-        else:
+        elif vector is None:
             vector, pieces = self._file(target, modality, given)
         vector = directed(vector, f"The vector of this {modality}")
         aligned = () if space else tuple(self.alignments(modality))

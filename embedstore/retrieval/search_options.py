@@ -16,7 +16,7 @@ from embedstore.retrieval.contents import Contents
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from embedstore.retrieval.queries import QueryVector
+    from embedstore.retrieval.query_vector import QueryVector
 
 
 Paths = str | os.PathLike[str] | Contents | Sequence[str | os.PathLike[str] | Contents]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, TypeVar, Unpack
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +18,7 @@ from embedstore.errors import UsageError
 from embedstore.indexing.exact import RESIDENT_BYTES
 from embedstore.retrieval.aligned_spaces import ProjectedSpace, SearchableSpace
 from embedstore.retrieval.asked import Asked, combined, joined, weighted
+from embedstore.retrieval.filters_kept import Filters, Mask
 from embedstore.retrieval.fusion import POOL, Folded, deepened, diverse, first_of_each, folded, fuse_ranks, fuse_scores, under
 from embedstore.retrieval.index import OpenIndex, Origin, open_index, origin_of, states, unchanged
 from embedstore.retrieval.queries import Resolver
@@ -33,14 +33,10 @@ __all__ = ["Searcher"]
 
 Rows = npt.NDArray[np.int64]
 Float = npt.NDArray[np.float32]
-Mask = npt.NDArray[np.bool_]
-Key = TypeVar("Key", bound=Hashable)
-Value = TypeVar("Value")
 Ranking = tuple[Rows, npt.NDArray[np.float64]]
 
 BACKGROUND = 1000
 DEEPER = 5
-FILTERS_KEPT = 64
 
 
 class Searcher:
@@ -78,8 +74,7 @@ class Searcher:
         self._resident = resident
         self._exact_bytes = exact_bytes
         self._exact_on = device if resident and device.startswith("cuda") else "cpu"
-        self._masks: OrderedDict[tuple[str, str], Mask] = OrderedDict()
-        self._matches: OrderedDict[str, Rows] = OrderedDict()
+        self.filters = Filters(store)
         self._answers = threading.local()
         self._opening = threading.RLock()
         self._seen = states(self._watched)
@@ -158,14 +153,14 @@ class Searcher:
         rows : (m, k) int64, likewise
             Rows of the store; -1 beyond the last result.
         """
-        keep = space.live if among is None else self._mask(space, among)
+        keep = space.live if among is None else self.filters.among(space, among)
         return self._nearest(space, queries, k, keep, exclude, recall)
 
     def nearest_to_pieces(
         self, space: SearchableSpace, pieces: Pieces, k: int, *, exclude: Rows, among: Rows | None, recall: float | None
     ) -> tuple[Float, Rows]:
         """`nearest` of queries that have several vectors each, by MaxSim."""
-        keep = space.live if among is None else self._mask(space, among)
+        keep = space.live if among is None else self.filters.among(space, among)
         scores, rows = np.full((len(pieces), k), np.nan, np.float32), np.full((len(pieces), k), -1, np.int64)
         for i, own in enumerate(exclude.tolist()):
             several = pieces.take([i]).vectors
@@ -322,7 +317,7 @@ class Searcher:
         return deepened(depth, ranked)
 
     def _one(self, asked: Asked, depth: int, wanted: SearchOptions, leave_out: Rows) -> Ranking:
-        keep, deeper = self.filter(asked.space, wanted.where), depth + len(leave_out)
+        keep, deeper = self.filters.positions(asked.space, wanted.where), depth + len(leave_out)
         if asked.pieces is not None:
             best, values = best_items(
                 self._finder(asked.space, asked.pieces, keep, wanted.recall), asked.space, asked.pieces, deeper
@@ -349,35 +344,6 @@ class Searcher:
             background.append((float(usual.mean()), float(usual.std())))
         return fuse_scores(rows, scores, background, [one.weight for one in asked])
 
-    def filter(self, space: SearchableSpace, where: str | None) -> Mask | None:
-        """Which positions (n,) of `space.raw` may be found; None for all. The last filters asked for are kept."""
-        if where is None:
-            return space.live
-        key = (space.name, where)
-        with self._opening:
-            mask = self._masks.get(key)
-        if mask is None:
-            mask = self._mask(space, self.matching(where))
-        with self._opening:
-            return _kept(self._masks, key, mask)
-
-    def matching(self, where: str) -> Rows:
-        """Rows (n,) ascending of the items that match a filter. The last filters asked for are kept."""
-        with self._opening:
-            rows = self._matches.get(where)
-        if rows is None:
-            rows = self.store.where(where)  # may take long: other searches go on
-        with self._opening:
-            return _kept(self._matches, where, rows)
-
-    def _mask(self, space: SearchableSpace, rows: Rows) -> Mask:
-        table = np.zeros(self.store.manifest.next_row + 1, bool)
-        table[rows] = True
-        mask = table[space.raw_rows]
-        mask = mask if space.live is None else mask & space.live
-        mask.flags.writeable = False
-        return mask
-
     def columns(self, columns: Sequence[str] | None) -> list[str]:
         """The columns to return with each hit; `UsageError` where there is no such column."""
         types = self.store.items.column_types()
@@ -403,12 +369,3 @@ class Searcher:
         under = [np.asarray(folded.get(row, ()), np.int64) for row in rows.tolist()]
         names = [lookup.values(own, ["id"])[0] for own in under]
         return [replace(hit, folded=own) for hit, own in zip(hits, names, strict=True)]
-
-
-def _kept(cache: OrderedDict[Key, Value], key: Key, value: Value) -> Value:
-    """What `cache` has under `key`, which is `value` if it had nothing; the keys asked for longest ago make room."""
-    found = cache.setdefault(key, value)
-    cache.move_to_end(key)
-    while len(cache) > FILTERS_KEPT:
-        cache.popitem(last=False)
-    return found

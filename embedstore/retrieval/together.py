@@ -148,7 +148,7 @@ def _searched(searcher: Searcher, found: Sequence[_Found], answers: list[Answer 
     for (_, depth, where, recall), group in groups.items():
         try:
             space = group[0].asked.space
-            keep = searcher.filter(space, where)
+            keep = searcher.filters.positions(space, where)
             queries = np.stack([one.asked.vector for one in group])
             scores, rows, used = searcher.nearest_kept(space, queries, depth, keep, recall)
         except EmbedstoreError as error:

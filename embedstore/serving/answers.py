@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from embedstore.errors import UsageError
 from embedstore.retrieval.contents import Contents
-from embedstore.retrieval.queries import QueryVector
+from embedstore.retrieval.query_vector import QueryVector
 from embedstore.retrieval.search_options import SearchOptions
 from embedstore.retrieval.search_result import Hit, SearchResult
 from embedstore.serving.models import FILES, Asking, Query, SearchRequest

@@ -89,7 +89,7 @@ class Session:
         """Rows (n,) of the items that match a condition, ascending."""
         if where is None:
             return self.rows
-        return self.searcher.matching(where)
+        return self.searcher.filters.rows(where)
 
     def column(self, name: str) -> Any:
         """The values of a column for every item, in the order of `rows`: a pyarrow array."""

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import random
-import sys
 from collections.abc import Callable
 from itertools import islice
-from pathlib import Path
 
 import pytest
 from helpers import once
-
-sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
 from benchmarks._faults.outcomes import Table
 from benchmarks._faults.world import World

@@ -12,7 +12,7 @@ import typer
 from embedstore_cli.main import app
 
 from embedstore.errors import UsageError
-from embedstore.retrieval.queries import QueryVector
+from embedstore.retrieval.query_vector import QueryVector
 from embedstore.retrieval.search_options import Query, Question, SearchOptions
 
 

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 
 from browsing import chromium, looking, served
 from fastapi.testclient import TestClient
+from words import embedded, texts
 
 from embedstore.serving.app import create_app
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "store"))
-
-from test_pieces import embedded, texts
 
 
 def test_a_result_says_which_of_its_pieces_is_nearest(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,53 +13,14 @@ import h5py
 import numpy as np
 import pytest
 from helpers import run
+from words import Words, embedded, texts, word_vector
 
 import embedstore as es
 from embedstore._core.pieces import Pieces
-from embedstore.encoders.hash import HashEncoder
 from embedstore.errors import CorruptStoreError, EncoderError
+from embedstore.ingest.claims import SpaceState
 from embedstore.sources import MemorySource
-from embedstore.spec import EncoderSpec
 from embedstore.store.space import Space
-
-DIM = 8
-
-
-class Words(HashEncoder):
-    """A vector of each word of a text; that of the text is their mean."""
-
-    pieces = "word"
-
-    def __init__(self, dim: int = DIM) -> None:
-        super().__init__(dim, "text")
-        self.spec = EncoderSpec("words", "words", "words", "none", "text", dim)
-
-    def encode(self, batch: Any) -> Any:
-        return self.encode_pieces(batch)[0]
-
-    def encode_pieces(self, batch: Any) -> Any:
-        words = [payload.decode().split() for payload in batch]
-        counts = np.array([len(some) for some in words])
-        vectors = np.stack([word_vector(word) for some in words for word in some])
-        starts = np.cumsum(counts) - counts
-        places = np.concatenate([np.stack([np.arange(n), np.arange(n) + 1.0], axis=1) for n in counts])
-        return np.add.reduceat(vectors, starts) / counts[:, None].astype(np.float32), Pieces(vectors, counts, places)
-
-
-@lru_cache
-def word_vector(word: str) -> Any:
-    return np.random.default_rng(list(word.encode())).normal(size=DIM).astype(np.float32)
-
-
-def texts(n: int, seed: int = 0, *, words: int = 50) -> list[str]:
-    rng = np.random.default_rng(seed)
-    return [" ".join(f"w{word}" for word in rng.integers(0, words, rng.integers(1, 7))) for _ in range(n)]
-
-
-def embedded(path: Path, given: list[str], **columns: Any) -> es.Store:
-    ids = [f"i{i}" for i in range(len(given))]
-    es.embed(MemorySource({"id": ids, "text": given, **columns}), path, text=Words())
-    return es.Store.open(path)
 
 
 def check(store: es.Store, given: dict[str, str]) -> Space:
@@ -145,10 +105,31 @@ def test_a_piece_that_is_not_finite_fails_its_item_alone(tmp_path: Path) -> None
     check(es.Store.open(tmp_path / "s"), {"a": "x y", "c": "z"})
 
 
+def test_pieces_are_found_at_every_moment_of_a_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts are committed in one thread while another looks for the pieces of payloads that it has seen before."""
+    made = SpaceState.__init__
+    seen = []
+
+    def init(self: SpaceState, *given: Any) -> None:
+        class Watched(dict[int, Any]):
+            def __delitem__(watched, claim: int) -> None:  # noqa: N805
+                vectors, _ = watched[claim]
+                super().__delitem__(claim)
+                seen.append(np.array_equal(self.take_pieces(np.array([claim])).vectors, vectors))
+
+        made(self, *given)
+        self._pieces = Watched()
+
+    monkeypatch.setattr(SpaceState, "__init__", init)
+    embedded(tmp_path / "s", texts(50))
+    assert len(seen) > 40
+    assert all(seen)
+
+
 CHILD = """
 import os, sys
 from embedstore._core.folders import Folder
-from test_pieces import embedded, texts
+from words import embedded, texts
 publish, left = Folder.write, [int(sys.argv[2])]
 def write(self, name, data):
     if name == "store.json":
