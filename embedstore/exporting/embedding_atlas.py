@@ -48,7 +48,7 @@ class EmbeddingAtlasExporter(ParquetExporter):
 
     def begin(self, items: Items, digests: Sequence[str], done: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Places and neighbours depend on all items: where one changed, everything is written again."""
-        return done if [held.get("digest") for held in done] == list(digests) else [{} for _ in done]
+        return done if self._same_items else [{} for _ in done]
 
     def update(self, items: Items, progress: Progress) -> Changes:
         (column,) = self._plan.vectors

@@ -45,6 +45,7 @@ class FolderExporter(Exporter):
         super().__init__(out)
         self._slices: list[dict[str, Any]] = []
         self._before: list[dict[str, Any]] = []
+        self._all, self._same_items = "", False
         self._held = ExitStack()
 
     def close(self) -> None:
@@ -99,6 +100,7 @@ class FolderExporter(Exporter):
         slices = held.get("slices")
         self._before = slices if isinstance(slices, list) else []
         self._slices = list(self._before) if held.get("layout") == self._layout else []
+        self._all = str(held.get("items", ""))
         self._was_complete = held.get("complete") is True
 
     @property
@@ -108,8 +110,8 @@ class FolderExporter(Exporter):
         return {"slice_items": self.slice_items, "metadata": metadata}
 
     def _record(self, *, complete: bool) -> None:
-        body = {**self._plan.record, "to": self.kind, "layout": self._layout, "complete": complete, "slices": self._slices}
-        write_json(self.folder / RECORD_FILE, body)
+        state = {"complete": complete, "items": self._all, "slices": self._slices}
+        write_json(self.folder / RECORD_FILE, {**self._plan.record, "to": self.kind, "layout": self._layout, **state})
 
     def update(self, items: Items, progress: Progress) -> Changes:
         if self.nan_for_missing and any(items.count(column.column) < len(items) for column in self._plan.vectors):
@@ -117,6 +119,8 @@ class FolderExporter(Exporter):
         with writing(self.folder):
             digests = [_digest(versions, ids) for versions, ids in items.versions(self.slice_items)]
             changes = Changes(removed=self._gone(items, digests))
+            wanted = _digest_of(digests)
+            self._same_items, self._all = self._all == wanted, wanted
             self._slices = self.begin(items, digests, list(self._slices))
             for number, digest in enumerate(digests):
                 start, stop = number * self.slice_items, min((number + 1) * self.slice_items, len(items))
@@ -221,6 +225,11 @@ def _digest(versions: Int, ids: Sequence[str]) -> str:
     digest = hashlib.sha256(hash_strings(ids).tobytes())
     digest.update(versions.tobytes())
     return digest.hexdigest()[:32]
+
+
+def _digest_of(digests: Sequence[str]) -> str:
+    """What all slices together are known by."""
+    return hashlib.sha256("".join(digests).encode()).hexdigest()[:32]
 
 
 def _is_in(column: Any, wanted: Any) -> Mask:

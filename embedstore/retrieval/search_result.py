@@ -47,7 +47,7 @@ class Hit:
     """One result; `score` is the cosine to the query, or the fused score of several.
 
     `piece` is what of it is nearest, where it has several vectors. `folded` are the ids of results that are near copies of it,
-    where a search folds them.
+    where a search folds them. `row` is its row in the store, as ``store.space(name).take([row])`` takes it.
     """
 
     rank: int
@@ -56,6 +56,7 @@ class Hit:
     metadata: dict[str, Any]
     folded: list[str] = field(default_factory=list)
     piece: Piece | None = None
+    row: int = field(default=-1, compare=False)
 
 
 @dataclass(frozen=True)

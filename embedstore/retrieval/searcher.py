@@ -360,9 +360,11 @@ class Searcher:
         """Hits of `rows` (n,) with their `scores` (n,), `ranks` (n,) and the values of `columns`."""
         lookup = self.store.items.lookup
         ids, *values = lookup.values(rows, ["id", *columns])
+        every = zip(*values, strict=True) if values else ((),) * len(ids)
+        named = [dict(zip(columns, own, strict=True)) for own in every]
         hits = [
-            Hit(ranks[i], ids[i], round(score, 6), {c: column[i] for c, column in zip(columns, values, strict=True)})
-            for i, score in enumerate(scores.tolist())
+            Hit(rank, own, round(score, 6), metadata, row=row)
+            for rank, own, score, metadata, row in zip(ranks, ids, scores.tolist(), named, rows.tolist(), strict=True)
         ]
         if not folded:
             return hits

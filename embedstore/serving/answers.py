@@ -99,7 +99,7 @@ def found(session: Session, result: SearchResult) -> Document:
     return {
         "generation": session.generation,
         "space": result.space,
-        "results": _results(session, session.store.items.rows_of([hit.id for hit in result.results]), result.results),
+        "results": _results(session, np.array([hit.row for hit in result.results], np.int64), result.results),
         "index": {
             **{key: used[key] for key in ("exact", "type", "recall", "low", "plan") if key in used},
             "generation": numbers[0] if numbers else None,
