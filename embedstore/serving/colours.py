@@ -10,12 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.errors import UsageError
-from embedstore.heads.held_out import load_out_of_fold
 from embedstore.serving.maps import Map
 from embedstore.serving.session import Session
-from embedstore.store.format import HEADS
 from embedstore.store.items import ID
+from embedstore.training.kept import kept_with
 from embedstore.training.predict import predict_rows
+from embedstore.training.predictions import Predictions
+from embedstore.training.tasks.values import Predicted
 
 Codes = npt.NDArray[np.uint16]
 
@@ -54,19 +55,19 @@ def by_column(session: Session, drawn: Map, column: str) -> Colours:
     return _named([None if value is None else str(value) for value in values])
 
 
-def by_head(session: Session, drawn: Map, head: str, what: str) -> Colours:
-    """By what a head predicts, or by whether models that did not see an item are right about it.
+def by_head(session: Session, drawn: Map, head: str, what: str, target: str | None = None) -> Colours:
+    """By what a head predicts (of `target`, if it has several), or by whether models that did not see an item are right.
 
     Raises
     ------
     UsageError
-        No such head.
+        No such head, or no such target.
     HeadError
         It keeps no predictions of items that it was not fitted on.
     """
     record = session.head(head)
     if what == "error":
-        kept = load_out_of_fold(session.store.path / HEADS / head)
+        _, kept = kept_with(session.store, record, target)
         if not len(kept.classes):
             raise UsageError(f"Head {head!r} predicts numbers, which are seldom right to the last digit. Colour by prediction.")
         row_of = {item: row for row, item in zip(drawn.rows.tolist(), _values(session, drawn, ID), strict=True)}
@@ -76,7 +77,11 @@ def by_head(session: Session, drawn: Map, head: str, what: str) -> Colours:
             np.asarray([int(wrong[at[row]]) if row in at else MISSING for row in drawn.rows.tolist()], np.uint16),
             [RIGHT, WRONG],
         )
-    found = predict_rows(record, session.store, drawn.rows)
+    found: Predictions | Predicted = predict_rows(record, session.store, drawn.rows)
+    if isinstance(found, Predictions) and found.targets:
+        if target is None or target not in found.targets:
+            raise UsageError(f"Head {head!r} has the targets {', '.join(found.targets)}. Say which, as target.")
+        found = found.targets[target]
     if not len(found.classes) and found.labels.dtype.kind == "f":
         return _binned(found.labels.astype(float))
     predicted = [str(label) for label in found.labels.tolist()]

@@ -9,10 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.errors import HeadError, UsageError
-from embedstore.heads.held_out import OutOfFold, load_out_of_fold
+from embedstore.heads import TargetsHead
+from embedstore.heads.held_out import OutOfFold
+from embedstore.heads.io import HeadRecord
 from embedstore.serving.answers import items
 from embedstore.serving.session import Session
-from embedstore.store.format import HEADS
+from embedstore.training.kept import kept_with
 from embedstore.training.labels import labels
 
 Document = dict[str, Any]
@@ -48,27 +50,35 @@ class Judged:
         return np.asarray(self.kept.probabilities.max(axis=1), np.float64)
 
 
-def head_page(session: Session, name: str) -> Document:
-    """The document of ``GET /v1/heads/NAME``."""
+def targets_of(record: HeadRecord) -> list[str]:
+    """The targets of a head that has several; none of another one."""
+    return list(record.head.targets_) if isinstance(record.head, TargetsHead) else []
+
+
+def head_page(session: Session, name: str, target: str | None = None) -> Document:
+    """The document of ``GET /v1/heads/NAME``; of several targets that of one, the first where none is named."""
     record = session.head(name)
-    report = record.report
-    classes = [str(one) for one in getattr(record.head, "classes_", np.empty(0)).tolist()]
+    report, several = record.report, targets_of(record)
+    target = several[0] if target is None and several else target
+    known = record.head.classes_[several.index(target)] if target in several else getattr(record.head, "classes_", np.empty(0))
+    classes = [str(one) for one in known.tolist()]
     document: Document = {
         "name": name,
         "task": str(report.get("task", record.head.task)),
         "kind": record.head.kind,
-        "target": record.target,
+        "target": target or record.target,
+        "targets": several,
         "inputs": list(record.inputs),
         "classes": classes,
         "evaluation": report.get("evaluation"),
-        "metrics": [{"name": key, **value} for key, value in (report.get("metrics") or {}).items()],
-        "baselines": report.get("baselines") or {},
+        "metrics": [{"name": key, **value} for key, value in _of(several, target, report.get("metrics")).items()],
+        "baselines": {key: _of(several, target, scores) for key, scores in (report.get("baselines") or {}).items()},
         "taught": report.get("taught"),
         "leave_one_out": report.get("leave_one_out"),
         "confusion": None,
     }
     try:
-        judged = judged_items(session, name)
+        judged = judged_items(session, name, target)
     except HeadError as error:
         return {**document, "note": str(error)}
     if classes and len(judged.kept.classes):
@@ -78,28 +88,40 @@ def head_page(session: Session, name: str) -> Document:
     return document
 
 
-def judged_items(session: Session, name: str) -> Judged:
+def _of(several: list[str], target: str | None, scores: Document | None) -> Document:
+    """The scores of one of several targets, under their own names; all of another head."""
+    if target not in several:
+        return scores or {}
+    start = f"{target}:"
+    return {name.removeprefix(start): score for name, score in (scores or {}).items() if name.startswith(start)}
+
+
+def judged_items(session: Session, name: str, target: str | None = None) -> Judged:
     """Items of the test split, or all that were predicted out of fold where there is none.
 
     Raises
     ------
     HeadError
         The head keeps no such predictions.
+    UsageError
+        It has no such target, or several and none is named.
     """
-    session.head(name)
+    record = session.head(name)
 
     def read() -> Judged:
-        kept = load_out_of_fold(session.store.path / HEADS / name)
+        _, kept = kept_with(session.store, record, target)
         there = session.store.items.known_rows(kept.ids.tolist()) >= 0
         test = there & ~kept.crossed
         return Judged(kept.take(test), "test items") if test.any() else Judged(kept.take(there), "items, out of fold")
 
-    return session.keep(("judged", name), read)
+    return session.keep(("judged", name, target), read)
 
 
-def head_items(session: Session, name: str, *, truth: str | None, predicted: str | None, offset: int, k: int) -> Document:
+def head_items(
+    session: Session, name: str, *, target: str | None, truth: str | None, predicted: str | None, offset: int, k: int
+) -> Document:
     """Items of one cell of the confusion matrix; without a cell all mistakes. The surest first."""
-    judged = judged_items(session, name)
+    judged = judged_items(session, name, target)
     true, said = np.asarray(judged.truth, object), np.asarray(judged.predicted, object)
     chosen = np.ones(len(true), bool) if truth is not None or predicted is not None else true != said
     if truth is not None:
@@ -120,10 +142,10 @@ def head_items(session: Session, name: str, *, truth: str | None, predicted: str
     }
 
 
-def label_errors(session: Session, name: str, *, offset: int, k: int) -> Document:
+def label_errors(session: Session, name: str, *, target: str | None, offset: int, k: int) -> Document:
     """Labels that are likely wrong, the worst first."""
     session.head(name)
-    report = session.keep(("labels", name), lambda: labels(session.store, name))
+    report = session.keep(("labels", name, target), lambda: labels(session.store, name, target=target))
     page = report.suspects[offset : offset + k]
     rows = session.store.items.known_rows([one.id for one in page])
     more = [

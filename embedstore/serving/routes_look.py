@@ -24,6 +24,7 @@ from embedstore.serving.session import Session
 Document = dict[str, Any]
 Text = Annotated[str, Query(min_length=1, max_length=300)]
 Cell = Annotated[str | None, Query(max_length=300)]
+Target = Annotated[str | None, Query(max_length=300, description="Of a head of several targets, the one to look at.")]
 Offset = Annotated[int, Query(ge=0, le=DEEPEST)]
 Count = Annotated[int, Query(ge=1, le=1000)]
 
@@ -53,7 +54,11 @@ def router(service: Service) -> APIRouter:
 
     @routes.get("/map/colour", summary="What the points are coloured by: uint16 codes", response_class=Response)
     async def colour(
-        key: Text, column: Cell = None, head: Cell = None, what: Literal["prediction", "error"] = "prediction"
+        key: Text,
+        column: Cell = None,
+        head: Cell = None,
+        what: Literal["prediction", "error"] = "prediction",
+        target: Target = None,
     ) -> Response:
         session = service.session
         drawn = map_of_key(session, key)
@@ -62,7 +67,7 @@ def router(service: Service) -> APIRouter:
         if column is not None:
             found = await service.run(by_column, session, drawn, column)
         else:
-            found = await service.run(by_head, session, drawn, str(head), what)
+            found = await service.run(by_head, session, drawn, str(head), what, target)
         headers = {"x-legend": quote(json.dumps(found.legend, ensure_ascii=False))}
         return Response(found.codes.astype("<u2", copy=False).tobytes(), media_type=BINARY, headers=headers)
 
@@ -71,17 +76,19 @@ def router(service: Service) -> APIRouter:
         return reply(await service.run(_map_items, service.session, request))
 
     @routes.get("/heads/{name}", summary="A head: metrics and confusion matrix")
-    async def head(name: str) -> Response:
-        return reply(await service.run(head_page, service.session, name))
+    async def head(name: str, target: Target = None) -> Response:
+        return reply(await service.run(head_page, service.session, name, target))
 
     @routes.get("/heads/{name}/items", summary="Items of a cell of the confusion matrix, or all mistakes")
-    async def cell(name: str, truth: Cell = None, predicted: Cell = None, offset: Offset = 0, k: Count = 50) -> Response:
-        found = await service.run(head_items, service.session, name, truth=truth, predicted=predicted, offset=offset, k=k)
-        return reply(found)
+    async def cell(
+        name: str, truth: Cell = None, predicted: Cell = None, offset: Offset = 0, k: Count = 50, target: Target = None
+    ) -> Response:
+        wanted: Document = {"target": target, "truth": truth, "predicted": predicted, "offset": offset, "k": k}
+        return reply(await service.run(head_items, service.session, name, **wanted))
 
     @routes.get("/heads/{name}/label-errors", summary="Labels that are likely wrong, the worst first")
-    async def wrong(name: str, offset: Offset = 0, k: Count = 50) -> Response:
-        return reply(await service.run(label_errors, service.session, name, offset=offset, k=k))
+    async def wrong(name: str, offset: Offset = 0, k: Count = 50, target: Target = None) -> Response:
+        return reply(await service.run(label_errors, service.session, name, target=target, offset=offset, k=k))
 
     @routes.post("/duplicates", summary="Near copies among the items of a space")
     async def duplicates(request: DuplicatesRequest) -> Response:

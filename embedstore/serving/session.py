@@ -167,6 +167,7 @@ class Session:
                     "name": name,
                     "task": str(record.report.get("task", record.head.task)),
                     "target": record.target,
+                    "targets": list(record.head.targets_) if isinstance(record.head, TargetsHead) else [],
                     "classes": [] if classes is None else [str(one) for one in classes.tolist()],
                     "inputs": list(record.inputs),
                 }

@@ -67,6 +67,27 @@ def test_by_text_image_id_and_vector_agree(store: es.Store, table: Path) -> None
     assert [h.rank for h in by_id.results] == [1, 2]
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"text": "text 4"},
+        {"text": "text 4", "offset": 3},
+        {"text": "text 4", "diversity": 0.5},
+        {"text": "text 4", "group_by": "label"},
+        {"text": "text 4", "fold": 0.5},
+        {"id": "item-04", "spaces": ["image", "text"]},
+        {"like": ["item-01"], "unlike": ["item-02"], "space": "text"},
+        {"id": "item-04", "space": "text", "where": "label = 'odd'"},
+    ],
+    ids=str,
+)
+def test_hits_say_their_rows(store: es.Store, asked: dict[str, Any]) -> None:
+    store = store.remove(["item-00"])
+    found = es.search(store, k=5, **asked).results
+    assert found
+    assert [hit.row for hit in found] == store.items.rows_of([hit.id for hit in found]).tolist()
+
+
 def test_where_returns_min_k_matching(store: es.Store) -> None:
     assert len(es.search(store, text="x", k=5, where="label = 'odd'").results) == 5
     found = es.search(store, text="x", k=50, where="label = 'odd' AND price > 9")

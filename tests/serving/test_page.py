@@ -161,6 +161,25 @@ def test_a_head_says_what_it_thinks_and_why(page: Any) -> None:
     assert page.locator("#results .card-says").first.locator(".why-name").all_inner_texts() == ["image", "text"]
 
 
+def test_each_of_several_targets_is_looked_at(browser: Any, tmp_path: Path) -> None:
+    shop = make_store(tmp_path)
+    es.train(shop, target=["label", "price"], inputs=["text"], head="linear", name="both", cv=3)
+    with served(es.Store.open(shop.path)) as own, looking(browser, f"{own}#/head?look=both") as page:
+        page.locator(".matrix").wait_for()
+        assert page.locator(".matrix thead th").all_inner_texts() == ["even", "odd", "third"]
+        page.locator("#results .card .truth").first.wait_for()
+        page.select_option("select[aria-label=Target]", "price")
+        until(page, "() => !document.querySelector('.matrix')")
+        assert "target price" in page.locator(".heads-top").inner_text()
+        assert "RMSE" in page.locator(".numbers").inner_text()
+        page.go_back()
+        page.locator(".matrix").wait_for()
+        assert page.input_value("select[aria-label=Target]") == "label"
+        page.goto(f"{own}#/map")
+        page.select_option("select[aria-label='Colour by']", "prediction:both/label")
+        until(page, "() => document.querySelectorAll('.legend li').length >= 2")
+
+
 def test_five_marks_teach_a_head_that_is_saved(page: Any, store: es.Store) -> None:
     page.click("#tabs >> text=Teach")
     for name, places in MARKS.items():

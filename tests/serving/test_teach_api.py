@@ -202,6 +202,34 @@ def test_a_head_is_looked_at(client: TestClient, store: es.Store) -> None:
         assert {*json.loads(unquote(told.headers["x-legend"]))} <= names
 
 
+def test_each_of_several_targets_is_looked_at(client: TestClient, store: es.Store) -> None:
+    trained = es.train(store, target=["label", "price"], inputs=["text"], head="linear", name="both", cv=3)
+    (told,) = client.get("/v1/store").json()["heads"]
+    assert (told["target"], told["targets"]) == ("label,price", ["label", "price"])
+    first, named = client.get("/v1/heads/both").json(), client.get("/v1/heads/both", params={"target": "label"}).json()
+    assert first == named
+    assert (named["target"], named["targets"], named["classes"]) == ("label", ["label", "price"], ["even", "odd"])
+    scores = {one["name"]: one["value"] for one in named["metrics"]}
+    assert scores["accuracy"] == trained.metrics["label:accuracy"].value
+    assert "price:rmse" not in scores
+    confusion = np.asarray(named["confusion"])
+    mistakes = client.get("/v1/heads/both/items", params={"target": "label"}).json()
+    assert mistakes["total"] == int(confusion.sum() - np.trace(confusion))
+    suspects = client.get("/v1/heads/both/label-errors", params={"target": "label", "k": 3}).json()
+    assert [one["id"] for one in suspects["results"]] == [one.id for one in es.labels(store, "both", target="label").suspects[:3]]
+    numbers = client.get("/v1/heads/both", params={"target": "price"}).json()
+    assert (numbers["classes"], numbers["confusion"]) == ([], None)
+    assert {"rmse", "mae"} <= {one["name"] for one in numbers["metrics"]}
+    drawn = {"key": client.get("/v1/map", params={"space": "image"}).json()["key"], "head": "both"}
+    for what, names in (("prediction", {"even", "odd"}), ("error", {"right", "wrong"})):
+        legend = client.get("/v1/map/colour", params={**drawn, "what": what, "target": "label"}).headers["x-legend"]
+        assert {*json.loads(unquote(legend))} <= names
+    for path in ("items", "label-errors"):
+        refused = client.get(f"/v1/heads/both/{path}", params={"target": "colour"})
+        assert (refused.status_code, refused.json()["error"]) == (400, "Head 'both' has no target 'colour'.")
+    assert client.get("/v1/map/colour", params=drawn).status_code == 400
+
+
 def test_copies_of_a_whole_space_are_told(client: TestClient) -> None:
     told = client.post("/v1/duplicates", json={"space": "image"}).json()
     assert (sorted(told["groups"][0]), told["n"]) == (["item-10", "item-11"], 1)

@@ -113,6 +113,8 @@ export function headView(store) {
 
   const nameOf = (now) => (store.heads.some(({ name }) => name === now.look) ? now.look : store.heads[0]?.name);
 
+  const ofTarget = (now) => (now.target ? { target: now.target } : {});
+
   async function page(now, name, offset, tail, decided, changed, told) {
     const mine = turn;
     const labels = now.part === "labels";
@@ -120,7 +122,7 @@ export function headView(store) {
     const cell = now.cell.length === 2 ? { truth: now.cell[0], predicted: now.cell[1] } : {};
     tail.replaceChildren(el("p", { class: "muted", text: "Looking…" }));
     try {
-      const got = await get(path, { offset, k: STEP, ...(labels ? {} : cell) });
+      const got = await get(path, { offset, k: STEP, ...ofTarget(now), ...(labels ? {} : cell) });
       if (mine !== turn) return;
       grid.append(...got.results.map((item, at) => card({ ...item, score: null }, { first: offset + at === 0, extra: labels ? suspect(item, decided, changed) : mistake(item) })));
       told.textContent = plural(got.total, labels ? "label" : "item");
@@ -133,10 +135,10 @@ export function headView(store) {
   }
 
   function items(now, name) {
-    const decided = decisions(store, name);
+    const decided = decisions(store, now.target ? `${name}/${now.target}` : name);
     const tail = el("div", { class: "tail" });
     const told = el("span", { class: "muted" });
-    const save = button("", () => download(`${name}-labels.csv`, csv([["id", "label", "was"], ...decided.accepted().map(([id, one]) => [id, one.proposed, one.given])])));
+    const save = button("", () => download(`${now.target ? `${name}-${now.target}` : name}-labels.csv`, csv([["id", now.target || "label", "was"], ...decided.accepted().map(([id, one]) => [id, one.proposed, one.given])])));
     const changed = () => { const n = decided.accepted().length; save.textContent = `Accepted labels as CSV (${n})`; save.disabled = n === 0; };
     changed();
     const tab = (part, text) => button(text, () => go({ part, cell: [] }), { "aria-pressed": String(now.part === part) });
@@ -146,9 +148,11 @@ export function headView(store) {
     return el("section", { id: "results" }, el("div", { class: "parts", role: "group", "aria-label": "Items" }, tab("mistakes", "Mistakes"), tab("labels", "Likely label errors"), cell, told, now.part === "labels" ? save : null), grid, tail);
   }
 
-  async function show(now) {
-    const name = nameOf(now);
-    const key = JSON.stringify([name, now.part, now.cell]);
+  async function show(asked) {
+    const name = nameOf(asked);
+    const targets = store.heads.find((one) => one.name === name)?.targets ?? [];
+    const now = { ...asked, target: targets.includes(asked.target) ? asked.target : (targets[0] ?? "") };
+    const key = JSON.stringify([name, now.target, now.part, now.cell]);
     if (shown === key) return;
     shown = key;
     turn += 1;
@@ -159,11 +163,12 @@ export function headView(store) {
     }
     const mine = turn;
     try {
-      const head = await get(`/v1/heads/${encodeURIComponent(name)}`);
+      const head = await get(`/v1/heads/${encodeURIComponent(name)}`, ofTarget(now));
       if (mine !== turn) return;
-      const chooser = select("Head", store.heads.map((one) => [one.name, one.name]), name, (look) => go({ look, cell: [] }));
+      const chooser = select("Head", store.heads.map((one) => [one.name, one.name]), name, (look) => go({ look, target: "", cell: [] }));
+      const which = select("Target", targets.map((one) => [one, one]), now.target, (target) => go({ target, cell: [] }));
       element.replaceChildren(
-        el("div", { class: "heads-top" }, el("h1", { text: name }), el("span", { class: "muted", text: [head.task, head.target && `target ${head.target}`, head.classes && plural(head.classes.length, "class", "classes")].filter(Boolean).join(" · ") }), store.heads.length > 1 ? chooser : null),
+        el("div", { class: "heads-top" }, el("h1", { text: name }), el("span", { class: "muted", text: [head.task, head.target && `target ${head.target}`, head.classes && plural(head.classes.length, "class", "classes")].filter(Boolean).join(" · ") }), store.heads.length > 1 ? chooser : null, targets.length ? which : null),
         numbers(head) ?? "", taught(head) ?? "", matrix(head, now.cell), head.confusion ? items(now, name) : "");
     } catch (error) {
       shown = "";

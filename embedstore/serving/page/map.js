@@ -14,25 +14,33 @@ import { go, state } from "./state.js";
 const REACH = 9; // pixels from a point at which it is hovered
 const NO_LEGEND = { slots: new Uint8Array(0), entries: [], error: false };
 
+/** What a head can be coloured by: itself, or each of its targets as HEAD/TARGET; with the column that has the truth. */
+function sayings({ name, target, targets }) {
+  return targets.length ? targets.map((one) => [`${name}/${one}`, `${name}, ${one}`, one]) : [[name, name, target]];
+}
+
 function colourings(store) {
+  const said = store.heads.flatMap(sayings);
   return [
     ["", "One colour"],
     ...store.columns.map(({ name }) => [`column:${name}`, name]),
-    ...store.heads.map(({ name }) => [`prediction:${name}`, `${name}: prediction`]),
-    ...store.heads.filter(({ target }) => store.columns.some(({ name }) => name === target)).map(({ name }) => [`error:${name}`, `${name}: errors`]),
+    ...said.map(([key, text]) => [`prediction:${key}`, `${text}: prediction`]),
+    ...said.filter(([, , truth]) => store.columns.some(({ name }) => name === truth)).map(([key, text]) => [`error:${key}`, `${text}: errors`]),
   ];
 }
 
 function usualColour(store) {
   const columns = store.columns.map(({ name }) => name);
-  const wanted = [...store.heads.map(({ target }) => target), "label", "class", "category"].find((name) => columns.includes(name));
+  const wanted = [...store.heads.flatMap(sayings).map(([, , truth]) => truth), "label", "class", "category"].find((name) => columns.includes(name));
   return wanted ? `column:${wanted}` : "";
 }
 
 function asked(colour) {
   const [what, ...rest] = colour.split(":");
   const name = rest.join(":");
-  return what === "column" ? { column: name } : { head: name, what };
+  if (what === "column") return { column: name };
+  const [head, ...target] = name.split("/");
+  return target.length ? { head, what, target: target.join("/") } : { head, what };
 }
 
 /** The view: {element, show(state)}. */

@@ -22,6 +22,7 @@ const DEFAULTS = {
   rank: "+",
   map: { space: "", method: "pca", colour: "" },
   look: "", // the head that the head view shows
+  target: "", // of that head, where it has several
   cell: [], // [truth, predicted], or [] for all mistakes
   part: "mistakes", // or "labels"
 };
