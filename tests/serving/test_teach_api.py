@@ -216,7 +216,8 @@ def test_each_of_several_targets_is_looked_at(client: TestClient, store: es.Stor
     mistakes = client.get("/v1/heads/both/items", params={"target": "label"}).json()
     assert mistakes["total"] == int(confusion.sum() - np.trace(confusion))
     suspects = client.get("/v1/heads/both/label-errors", params={"target": "label", "k": 3}).json()
-    assert [one["id"] for one in suspects["results"]] == [one.id for one in es.labels(store, "both", target="label").suspects[:3]]
+    expected = es.labels(store, "both", target="label").suspects
+    assert [one["id"] for one in suspects["results"]] == [one.id for one in expected[:3]]
     numbers = client.get("/v1/heads/both", params={"target": "price"}).json()
     assert (numbers["classes"], numbers["confusion"]) == ([], None)
     assert {"rmse", "mae"} <= {one["name"] for one in numbers["metrics"]}
