@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from embedstore._core.message_parts import asked_with, packed, parsed, unpacked
 from embedstore.encoders.base import EncoderRequest
 from embedstore.encoders.hash import HashEncoder
 from embedstore.errors import FingerprintError, PayloadError, UsageError
+from embedstore.ingest import readers
 from embedstore.registry import ENCODERS
 from embedstore.sources import MemorySource
 
@@ -138,6 +140,20 @@ def test_a_changed_part_is_embedded_again_whichever_space_sees_it_first(tmp_path
     es.embed(MemorySource(data), path, message={BOTH: "joined"})
     assert vectors(path) == fresh()
     assert len(es.verify(path).problems) == 0
+
+
+def test_a_part_that_could_not_be_read_is_looked_at_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photo, path = tmp_path / "a.png", tmp_path / "s"
+    photo.write_bytes(png(1))
+    data = {"id": ["a"], "image": [str(photo)], "text": ["x"], "label": ["old"]}
+    es.embed(MemorySource(data), path, message={BOTH: "joined"})
+    photo.write_bytes(png(2, (50, 50)))
+    with monkeypatch.context() as broken:
+        broken.setattr(readers, "read_payload", Mock(side_effect=PayloadError("read", "Input/output error")))
+        counts = es.embed(MemorySource({**data, "label": ["new"]}), path).spaces["both"]
+    assert (counts.failed, counts.kept) == (1, 1)
+    assert es.embed(MemorySource({**data, "label": ["new"]}), path).spaces["both"].embedded == 1
+    assert vectors(path) == {"a": stored(("image", png(2, (50, 50))), ("text", b"x"))}
 
 
 def test_metadata_columns_of_texts_are_parts_and_stay_columns(tmp_path: Path) -> None:
