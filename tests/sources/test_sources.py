@@ -193,6 +193,22 @@ def test_names_are_no_patterns(tmp_path: Path) -> None:
     assert [row["id"] for row in rows_of(TableSource(tmp_path / "a[1].csv"))] == ["a[1].csv"]
 
 
+def test_names_of_folders_above_are_no_values(tmp_path: Path) -> None:
+    folder = tmp_path / "label=cat" / "n=1"
+    folder.mkdir(parents=True)
+    table = pa.table({"id": ["a"], "text": ["x"], "label": ["dog"]})
+    (folder / "t.jsonl").write_text('{"id": "a", "text": "x", "label": "dog"}\n')
+    pq.write_table(table, folder / "t.parquet")
+    for name in ("t.jsonl", "t.parquet"):
+        assert rows_of(TableSource(folder / name)) == [{"id": "a", "text": "x", "label": "dog"}]
+    (folder / "parts" / "split=train").mkdir(parents=True)
+    pq.write_table(table.drop_columns("label"), folder / "parts" / "split=train" / "0.parquet")
+    assert rows_of(open_source(folder / "parts"))[0]["split"] == "train"
+    pq.write_table(table, folder / "parts" / "split=train" / "1.parquet")
+    assert open_source(f"{folder}/parts/split=*/*.parquet").count() == 2
+    assert "'label=cat' above the table would fill its column 'label'" in error_of(lambda: open_source(folder / "parts"))
+
+
 def test_ids_that_look_like_numbers_stay_apart(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "t.csv", [{"sku": s, "text": "x"} for s in ("1e3", "1000", "01000")])
     assert [row["id"] for row in rows_of(TableSource(path, {"id": "sku"}))] == ["1e3", "1000", "01000"]
