@@ -172,6 +172,17 @@ def test_metadata_columns_of_texts_are_parts_and_stay_columns(tmp_path: Path) ->
         es.embed(MemorySource(data), tmp_path / "s", message={"{text}+{title}": "joined"})
 
 
+def test_imported_metadata_takes_messages_of_other_texts_away(tmp_path: Path) -> None:
+    data = {"id": ["a", "b"], "text": ["x", "y"], "title": ["one", "two"]}
+    path = tmp_path / "s"
+    es.embed(MemorySource(data), path, message={"both={title}+{text}": "joined"})
+    new = {"title": ["one", "new"]}
+    es.import_vectors(np.eye(2, 4), path, modality="image", ids=["a", "b"], metadata=new)
+    assert vectors(path) == {"a": stored(("title", b"one"), ("text", b"x"))}
+    assert es.embed(MemorySource({**data, **new}), path).spaces["both"].embedded == 1
+    assert vectors(path)["b"] == stored(("title", b"new"), ("text", b"y"))
+
+
 def test_other_encoders_are_refused_in_one_line(tmp_path: Path) -> None:
     data = MemorySource({"id": ["a"], "image": [png(0)], "text": ["x"]})
     for name in ("minilm", "hash", "effnet-lite0"):
