@@ -130,8 +130,8 @@ def import_vectors(
         specs = _specs(matrices, writer.store, options)
         pieces = isinstance(found.matrices.get(""), PieceVectors)
         spaces = {name: _space(writer, name, specs[name], dtype, found.name, pieces=pieces) for name in matrices}
-        fresh = len(writer.store) > 0 and not any(name in writer.store.spaces for name in spaces)
-        _check_ids(found, writer.store, refuse_unknown=fresh and not add_items)
+        others = len(writer.store) > 0 and any(name not in spaces for name in writer.store.spaces)
+        _check_ids(found, writer.store, refuse_unknown=others and not add_items)
         report.spaces = {name: ImportedSpace(s.spec.name, s.fingerprint, s.dim, s.info.dtype) for name, s in spaces.items()}
         report.bytes = sum(m.shape[0] * m.shape[1] * m.itemsize for _, m in matrices.values())
         typed = Typed(found.name, writer.store.items.column_types(), said, first=0)

@@ -256,7 +256,7 @@ class VectorImporter:
         items = self._items(table, chunk, changed) if count else None
         vectors = {name: self._vectors(name, state, changed, row, start, table) for name, state in states.items()}
         removed = old_row[changed & (old_row >= 0)]
-        if len(removed):
+        if chunk is not None and len(removed):
             kept = changed & (old_row >= 0)
             others = {n: s for n, s in self._store.spaces.items() if n not in states}
             vectors |= {n: carried(s, old_row, kept & ~_new_text(chunk, s), row) for n, s in others.items()}
@@ -383,8 +383,10 @@ class State:
         return self.had & self.good & ~self.same
 
 
-def _new_text(chunk: Chunk | None, space: Space) -> Mask | np.bool_:
-    """Items (n,) whose text in the column that `space` embeds is not the one that its vector was made from."""
-    if chunk is None or space.info.column is None or space.info.column not in chunk.replaced:
-        return np.False_
-    return chunk.replaced[space.info.column]
+def _new_text(chunk: Chunk, space: Space) -> Mask:
+    """Items (n,) of which a text that `space` embeds, alone or in a message, is not the one that its vector was made from."""
+    new = np.zeros(len(chunk), bool)
+    for column in space.info.texts:
+        if column in chunk.replaced:
+            new |= chunk.replaced[column]
+    return new

@@ -104,6 +104,13 @@ class Chunk:
         """The id of the item at `position`."""
         return str(self.table.column(ID)[position].as_py())
 
+    def unread(self, modality: str) -> Mask:
+        """Items (n,) whose file of `modality` was to be read, for itself or in a message, and could not be."""
+        unread = np.zeros(len(self), bool)
+        for key in (modality, *(key for key, parts in self.parts.items() if modality in parts)):
+            unread[[i for i, error in self.read_failures[key].items() if error.stage == "read"]] = True
+        return unread
+
 
 class Message(NamedTuple):
     """The columns of messages, and whether one that lacks a part is missing."""
@@ -367,9 +374,10 @@ def new_item_rows(chunk: Chunk, items: Items, changed: Mask, first_row: int, loo
             out = {**out, name: kept.column(name).take(pa.array(back, pa.int64(), mask=old_row < 0))}
         else:
             out = {**out, name: pa.nulls(len(at), kind)}
-    for modality in (set(chunk.suspect) & set(FILES)) - looked_at:
-        # Not looked at in this run: a file that may have changed is left marked, for the run that looks at it.
-        doubt = chunk.suspect[modality][at] & (old_row >= 0)
+    for modality in set(chunk.suspect) & set(FILES):
+        # A file that may have changed, and that this run did not or could not read, is left marked for the run that does.
+        unseen = chunk.unread(modality) if modality in looked_at else np.True_
+        doubt = (chunk.suspect[modality] & unseen)[at] & (old_row >= 0)
         for name in (modality + SIZE, modality + MTIME):
             out = {**out, name: pc.if_else(pa.array(~doubt), out[name], pa.scalar(None, pa.int64()))}
     return pa.table(out)

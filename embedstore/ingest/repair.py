@@ -101,7 +101,7 @@ def repair(
         if damage.items or name in damage.vectors:
             report.notes.append(
                 f"the vectors of space {name!r} were imported: import them again: "
-                f"embedstore import SOURCE {_path(store)} --space {name}"
+                f"embedstore import SOURCE {_path(store)} --space {name}{' --add-items' if damage.items else ''}"
             )
     if damage.revived:
         report.notes.append(

@@ -14,11 +14,12 @@ import numpy as np
 from embedstore._core.arguments import TIMEOUT
 from embedstore._core.sql import quoted
 from embedstore.errors import DuplicateIdError, SourceError, UsageError
-from embedstore.sources.base import BATCH_BYTES, BATCH_ROWS, BYTES, ID, kept_names, renamed
+from embedstore.sources.base import BATCH_BYTES, BATCH_ROWS, BYTES, ID, TEXT_FAILED, kept_names, renamed
 from embedstore.sources.features import PATH, features_of, named_labels, payload_bytes, payload_uris
 from embedstore.sources.files import absolute, folder_of, is_url, natural, relative_to, remote
 from embedstore.sources.left_out import LeftOut, files_below
 from embedstore.sources.tabular import Tabular
+from embedstore.sources.text_files import decoded
 from embedstore.spec import MODALITIES
 
 if TYPE_CHECKING:
@@ -174,15 +175,24 @@ class TableSource:
         return _ROW_NUMBER
 
     def _string(self, column: str) -> str:
-        return f"{quoted(column)} ->> '$'" if self._types[column] == "JSON" else f"CAST({quoted(column)} AS VARCHAR)"
+        """A column as text; bytes, lists and records as they are, of which `_finish` makes what other formats say."""
+        kind = self._types[column]
+        if kind == "BLOB" or _is_nested(kind):
+            return quoted(column)
+        return f"{quoted(column)} ->> '$'" if kind == "JSON" else f"CAST({quoted(column)} AS VARCHAR)"
 
     def _finish(self, batch: pa.RecordBatch, held: Mapping[str, pa.Array]) -> pa.RecordBatch:
         """Empty payloads become null, paths absolute, class labels names; payloads that the table holds are added."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
+        batch = _replaced(batch, ID, decoded(batch.column(ID))[0])
         for modality in self.modalities:
             column = batch.column(modality)
+            if modality == "text":
+                column, failed = decoded(column)
+                if self._types[self._columns["text"]] == "BLOB":
+                    batch = batch.append_column(TEXT_FAILED, failed)
             if modality in held:
                 payloads = payload_bytes(held[modality])
                 ids = batch.column(ID).to_pylist()
@@ -218,6 +228,8 @@ class TableSource:
         given = self._id_expression()
         if given == _ROW_NUMBER:
             return
+        if ID in self._columns and self._types[self._columns[ID]] == "BLOB":
+            self._refuse_other_bytes(given)
         batches = self._table.batches(f"CASE WHEN {given} IS NULL THEN 0 ELSE hash({given}) END", _HASHES)
         hashes = np.sort(np.concatenate([np.empty(0, np.uint64), *(np.asarray(batch.column(0)) for batch in batches)]))
         suspect = np.unique(hashes[:-1][hashes[1:] == hashes[:-1]])
@@ -236,6 +248,13 @@ class TableSource:
                 "Make ids unique, or name another column with --id-column."
             )
 
+    def _refuse_other_bytes(self, given: str) -> None:
+        """Ids that are bytes have to be UTF-8."""
+        rows = self._table.query(f"{given} AS {ID}, row_number() OVER () AS n")
+        wrong = rows.filter(f"{ID} IS NOT NULL AND try(decode({ID})) IS NULL").order("n").limit(1)
+        for value, n in self._table.fetched(wrong):
+            raise SourceError(f"{self.path}: row {n} has the id {value!r}, which is not UTF-8. Name others: --id-column.")
+
 
 def parquet_parts(folder: Path, left_out: LeftOut) -> list[str]:
     """The Parquet files below a folder as Spark, Dask and others write them, in the order of their numbers."""
@@ -253,6 +272,11 @@ def _folder_of_parts(path: str) -> str:
 def _holds_bytes(kind: str) -> bool:
     """Whether a column of this DuckDB type holds files: bytes, or a struct of bytes and path."""
     return kind == "BLOB" or (kind.startswith("STRUCT(") and "bytes BLOB" in kind and "path VARCHAR" in kind)
+
+
+def _is_nested(kind: str) -> bool:
+    """Whether values of this DuckDB type are lists or records."""
+    return kind.endswith("]") or kind.startswith(("STRUCT(", "MAP("))
 
 
 def _bytes_of(metadata: Any, columns: list[str]) -> int:

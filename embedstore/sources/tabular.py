@@ -84,14 +84,15 @@ class Tabular:
             raise SourceError(f"{self.path} does not exist.")
         if files is None and self._size() == 0:
             raise SourceError(f"{self.path} is empty (0 bytes); expected a header and rows.")
-        file = literal(glob_escape(self.path))
+        file = f"{literal(glob_escape(self.path))}, hive_partitioning=false"  # a folder above it may be called NAME=VALUE
         if self.kind == "csv":
             self._delimited = Delimited(self.path, self._open)
             self.types = {name: TEXT if _named(name, text) else kind for name, kind in self._delimited.types.items()}
         elif self.kind == "parquet":
             self._scan = f"read_parquet([{', '.join(literal(glob_escape(f)) for f in self.files)}], union_by_name=true, "
-            self._scan += f"hive_partitioning={str(self._has_partitions()).lower()}, hive_types_autocast=false)"
+            self._scan += f"hive_partitioning={str(bool(self._partitions())).lower()}, hive_types_autocast=false)"
             self._refuse_twins()
+            self._refuse_folders_above()
             self.types = {name: str(kind) for name, kind in self._described().items()}
         else:
             self._refuse_wide_characters()
@@ -192,12 +193,25 @@ class Tabular:
         self.types = {name: TEXT if _named(name, text) else _verbatim(kind) for name, kind in found.items()}
         self._scan = f"{said}, auto_detect=false"
 
-    def _has_partitions(self) -> bool:
-        """Whether the folders of the parts give values, as ``label=cat/part-0.parquet`` does."""
+    def _partitions(self) -> set[str]:
+        """The columns that the folders of the parts give, as ``label=cat/part-0.parquet`` does."""
         if len(self.files) == 1 and self.files[0] == self.path:
-            return False
+            return set()
         names = (file.removeprefix(self.path).split("/")[:-1] for file in self.files)
-        return any("=" in name for parts in names for name in parts)
+        return {name.partition("=")[0] for parts in names for name in parts if "=" in name}
+
+    def _refuse_folders_above(self) -> None:
+        """Where folders of the parts give values, DuckDB takes those above the table for such, too, before all others."""
+        above = [name for name in self.path.split("/") if "=" in name] if self.files[0].startswith(self.path) else []
+        partitions = self._partitions()
+        if not above or not partitions:
+            return
+        given = partitions.union(*map(self._names_in, self.files))
+        for folder in above:
+            if (name := folder.partition("=")[0]) in given:
+                raise SourceError(
+                    f"{self.path}: the folder {folder!r} above the table would fill its column {name!r}. Rename the folder."
+                )
 
     def _refuse_twins(self) -> None:
         """DuckDB calls the second of two columns whose names differ in case only NAME_1, or takes both for one."""

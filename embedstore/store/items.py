@@ -219,7 +219,7 @@ class Items:
         connection.execute(f"SET allowed_directories=[{literal(folder + '/')}]")
         connection.execute("SET enable_external_access=false")
         connection.execute("SET lock_configuration=true")
-        parts = f"SELECT * FROM read_parquet([{files}], union_by_name=true)"
+        parts = f"SELECT * FROM read_parquet([{files}], union_by_name=true, hive_partitioning=false)"
         try:
             connection.execute(f"CREATE VIEW items AS {parts} ANTI JOIN removed USING ({ROW})")
         except duckdb.Error as error:

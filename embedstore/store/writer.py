@@ -362,7 +362,10 @@ def _files_below(root: Folder, *names: str) -> Iterator[str]:
 
 
 def _remove_orphans(store: StoreReader, root: Folder) -> None:
-    for file in _orphans(store, root):
+    found = _orphans(store, root)
+    if any(file.endswith(".h5") for file in found) and not combined_is_current(store):
+        root.unlink(COMBINED)  # of parts that are gone HDF5 reads zeros, and says nothing
+    for file in found:
         *names, name = file.split("/")
         with root.inside(*names) as folder:
             folder.unlink(name)

@@ -29,7 +29,7 @@ from embedstore.errors import (
     SourceError,
     UsageError,
 )
-from embedstore.ingest import produce
+from embedstore.ingest import produce, readers
 from embedstore.ingest.claims import SpaceState
 from embedstore.ingest.consume import Encoding
 from embedstore.ingest.produce import Batch, ChunkEnd
@@ -705,6 +705,24 @@ def test_a_file_that_vanished_keeps_its_vector_whatever_else_changes(store: es.S
     assert len(store.refresh().space("image")) == 12
     path.write_bytes(content)
     assert counts(es.embed(table, store.refresh()), "image") == (0, 12, 0, 0)
+
+
+def test_a_file_that_could_not_be_read_is_not_taken_for_unchanged(
+    store: es.Store, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its item gets a row of its own in the meantime, beside the vector of the older file."""
+    es.embed(table, store, image={"other": PixelEncoder()})
+    write_image(table.parent / "images" / "4.png", seed=77, size=(50, 40))
+    edit(table, {4: {"label": "changed"}})
+    with monkeypatch.context() as broken:
+        broken.setattr(readers, "read_payload", _no_answer)
+        assert counts(es.embed(table, store.refresh(), image="hash:32"), "image") == (0, 11, 0, 1)
+    report = es.embed(table, store.refresh(), image={"image": "hash:32", "other": PixelEncoder()})
+    assert [counts(report, space) for space in ("image", "other")] == [(1, 11, 0, 0)] * 2
+
+
+def _no_answer(path: str, **options: Any) -> bytes:
+    raise PayloadError("read", f"{path}: Input/output error")
 
 
 def test_columns_that_only_some_parts_have(tmp_path: Path) -> None:

@@ -393,6 +393,9 @@ def test_a_further_space_is_joined_by_id(store: es.Store) -> None:
         es.import_vectors(made(12), store.path, space="more", modality="image")
     report = es.import_vectors(made(12), store.path, space="more", modality="image", ids=wrong, add_items=True)
     assert (report.added, len(es.Store.open(store.path))) == (2, 14)
+    with pytest.raises(UsageError, match=r"no item for 1 of the 1 ids of the array: the first is 'z'.*--add-items"):
+        es.import_vectors(made(1), store.path, space="more", modality="image", ids=["z"])
+    assert es.import_vectors(made(1), store.path, space="more", modality="image", ids=["z"], add_items=True).added == 1
 
 
 def test_again_changes_nothing_and_changes_are_updates(store: es.Store) -> None:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from embedstore._core.message_parts import asked_with, packed, parsed, unpacked
 from embedstore.encoders.base import EncoderRequest
 from embedstore.encoders.hash import HashEncoder
 from embedstore.errors import FingerprintError, PayloadError, UsageError
+from embedstore.ingest import readers
 from embedstore.registry import ENCODERS
 from embedstore.sources import MemorySource
 
@@ -140,6 +142,20 @@ def test_a_changed_part_is_embedded_again_whichever_space_sees_it_first(tmp_path
     assert len(es.verify(path).problems) == 0
 
 
+def test_a_part_that_could_not_be_read_is_looked_at_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photo, path = tmp_path / "a.png", tmp_path / "s"
+    photo.write_bytes(png(1))
+    data = {"id": ["a"], "image": [str(photo)], "text": ["x"], "label": ["old"]}
+    es.embed(MemorySource(data), path, message={BOTH: "joined"})
+    photo.write_bytes(png(2, (50, 50)))
+    with monkeypatch.context() as broken:
+        broken.setattr(readers, "read_payload", Mock(side_effect=PayloadError("read", "Input/output error")))
+        counts = es.embed(MemorySource({**data, "label": ["new"]}), path).spaces["both"]
+    assert (counts.failed, counts.kept) == (1, 1)
+    assert es.embed(MemorySource({**data, "label": ["new"]}), path).spaces["both"].embedded == 1
+    assert vectors(path) == {"a": stored(("image", png(2, (50, 50))), ("text", b"x"))}
+
+
 def test_metadata_columns_of_texts_are_parts_and_stay_columns(tmp_path: Path) -> None:
     data = {"id": ["a", "b"], "text": ["x", "y"], "title": ["t", " "], "message": ["1", "2"]}
     own = {"text": {"said": "hash"}, "columns": {"said": "message"}}  # a column may be called so
@@ -154,6 +170,17 @@ def test_metadata_columns_of_texts_are_parts_and_stay_columns(tmp_path: Path) ->
         es.embed(MemorySource(data), tmp_path / "t", message={"{video}+{text}": "joined"})
     with pytest.raises(FingerprintError):
         es.embed(MemorySource(data), tmp_path / "s", message={"{text}+{title}": "joined"})
+
+
+def test_imported_metadata_takes_messages_of_other_texts_away(tmp_path: Path) -> None:
+    data = {"id": ["a", "b"], "text": ["x", "y"], "title": ["one", "two"]}
+    path = tmp_path / "s"
+    es.embed(MemorySource(data), path, message={"both={title}+{text}": "joined"})
+    new = {"title": ["one", "new"]}
+    es.import_vectors(np.eye(2, 4), path, modality="image", ids=["a", "b"], metadata=new)
+    assert vectors(path) == {"a": stored(("title", b"one"), ("text", b"x"))}
+    assert es.embed(MemorySource({**data, **new}), path).spaces["both"].embedded == 1
+    assert vectors(path)["b"] == stored(("title", b"new"), ("text", b"y"))
 
 
 def test_other_encoders_are_refused_in_one_line(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from helpers import Telling, run_killed, telling_store
 
 import embedstore as es
+from embedstore._core import folders
 from embedstore.errors import StoreError
 from embedstore.retrieval.index import index
 from embedstore.sources import MemorySource
@@ -205,6 +206,23 @@ def test_a_kill_leaves_the_old_or_the_new(tmp_path: Path, at: int) -> None:
     assert contents(path) == before
     checked = es.verify(path)
     assert (checked.clean, checked.notes) == (True, [])
+
+
+def test_a_kill_leaves_no_combined_file_of_parts_that_are_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """HDF5 would read zeros there, without an error."""
+    path, combined = tmp_path / "a.store", tmp_path / "a.store" / "embeddings.h5"
+    telling_store(path, n=20).remove(["i3"])
+    renamed = []
+    with monkeypatch.context() as counting:
+        counting.setattr(folders, "publish", lambda *names, real=folders.publish: renamed.append(names[2]) or real(*names))
+        es.compact(shutil.copytree(path, tmp_path / "copy"))
+    assert renamed[-1] == "embeddings.h5"
+    assert run_killed(path, "compact", {}, len(renamed))
+    assert not combined.exists()
+    with es.Store.open(path).writer():
+        pass
+    with h5py.File(combined) as h5:
+        np.testing.assert_array_equal(h5["text/vectors"][:], es.Store.open(path).space("text").vectors())
 
 
 def test_indexes_are_built_again_as_they_were(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from helpers import write_csv, write_image
 
+import embedstore as es
 from embedstore.errors import DuplicateIdError, SourceError, UsageError
 from embedstore.sources import FolderSource, MemorySource, Source, TableSource, open_source, tabular
 from embedstore.sources.lines import LinesSource
@@ -193,6 +194,22 @@ def test_names_are_no_patterns(tmp_path: Path) -> None:
     assert [row["id"] for row in rows_of(TableSource(tmp_path / "a[1].csv"))] == ["a[1].csv"]
 
 
+def test_names_of_folders_above_are_no_values(tmp_path: Path) -> None:
+    folder = tmp_path / "label=cat" / "n=1"
+    folder.mkdir(parents=True)
+    table = pa.table({"id": ["a"], "text": ["x"], "label": ["dog"]})
+    (folder / "t.jsonl").write_text('{"id": "a", "text": "x", "label": "dog"}\n')
+    pq.write_table(table, folder / "t.parquet")
+    for name in ("t.jsonl", "t.parquet"):
+        assert rows_of(TableSource(folder / name)) == [{"id": "a", "text": "x", "label": "dog"}]
+    (folder / "parts" / "split=train").mkdir(parents=True)
+    pq.write_table(table.drop_columns("label"), folder / "parts" / "split=train" / "0.parquet")
+    assert rows_of(open_source(folder / "parts"))[0]["split"] == "train"
+    pq.write_table(table, folder / "parts" / "split=train" / "1.parquet")
+    assert open_source(f"{folder}/parts/split=*/*.parquet").count() == 2
+    assert "'label=cat' above the table would fill its column 'label'" in error_of(lambda: open_source(folder / "parts"))
+
+
 def test_ids_that_look_like_numbers_stay_apart(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "t.csv", [{"sku": s, "text": "x"} for s in ("1e3", "1000", "01000")])
     assert [row["id"] for row in rows_of(TableSource(path, {"id": "sku"}))] == ["1e3", "1000", "01000"]
@@ -312,6 +329,33 @@ def test_json_in_parquet_is_without_quotation_marks(tmp_path: Path) -> None:
     duckdb = pytest.importorskip("duckdb")
     duckdb.connect().execute(f"COPY (SELECT {said}) TO '{tmp_path / 'a.parquet'}'")
     assert rows_of(TableSource(tmp_path / "a.parquet")) == [{"id": "a", "text": "t", "m": "x"}]
+
+
+def test_bytes_in_a_parquet_are_utf8_texts(tmp_path: Path) -> None:
+    """As programs write them that do not say of their strings that they are such."""
+    raw = ["café".encode(), b"a\\b", b"caf\xe9", b" ", None]
+    pq.write_table(pa.table({"id": [b"\xc3\xa9", b"2", b"3", b"4", b"5"], "text": raw}), tmp_path / "t.parquet")
+    source = TableSource(tmp_path / "t.parquet")
+    found = [(row["id"], row["text"], row["text.failed"]) for row in rows_of(source)]
+    failed = {"stage": "decode", "reason": "not UTF-8 text: unexpected end of data at byte 3 (from 0)"}
+    assert found[:3] == [("é", "café", None), ("2", "a\\b", None), ("3", None, failed)]
+    assert found[3:] == [("4", None, None), ("5", None, None)]
+    counts = es.embed(source, tmp_path / "s", text="hash:8").spaces["text"]
+    assert (counts.embedded, counts.missing, counts.failed) == (2, 2, 1)
+    pq.write_table(pa.table({"id": [b"1", b"\xff"], "text": ["x", "y"]}), tmp_path / "t.parquet")
+    assert "row 2 has the id b'\\xff', which is not UTF-8" in error_of(lambda: rows_of(TableSource(tmp_path / "t.parquet")))
+
+
+def test_lists_and_records_are_the_same_text_in_every_format(tmp_path: Path) -> None:
+    rows = [{"id": ["a, b"], "text": ["a dog", 'a "cat"']}, {"id": ["a", "b"], "text": []}, {"id": ["c"], "text": None}]
+    pq.write_table(table := pa.Table.from_pylist(rows), tmp_path / "t.parquet")
+    compact = (json.dumps(row, separators=(",", ":")) for row in rows)
+    (tmp_path / "t.jsonl").write_text("".join(f"{line}\n" for line in compact))
+    found = rows_of(TableSource(tmp_path / "t.parquet"))
+    assert found == rows_of(TableSource(tmp_path / "t.jsonl")) == rows_of(open_source(table))
+    assert found[0] == {"id": '["a, b"]', "text": '["a dog","a \\"cat\\""]'}
+    pq.write_table(pa.table({"id": [["a"], ["a"]], "text": ["x", "y"]}), tmp_path / "t.parquet")
+    assert "rows 1 and 2 both have the id" in error_of(lambda: rows_of(TableSource(tmp_path / "t.parquet")))
 
 
 def test_keys_that_differ_in_case_are_refused(tmp_path: Path) -> None:

@@ -64,6 +64,16 @@ def test_a_filter_reads_no_other_file(numbered: es.Store, tmp_path: Path) -> Non
             numbered.where(expression)
 
 
+def test_the_name_of_a_folder_above_is_no_value(tmp_path: Path) -> None:
+    """DuckDB takes ``label=cat`` in a path for the value of a column, where it is not told otherwise."""
+    below = tmp_path / "label=cat" / "n=1"
+    es.embed(MemorySource({"id": ["a", "b"], "text": ["x", "y"], "label": ["dog", "cat"]}), below / "s", text="hash:8")
+    store = es.Store.open(below / "s")
+    assert store.where("label = 'cat'").tolist() == store.items.rows_of(["b"]).tolist()
+    with pytest.raises(UsageError, match="Columns: row"):
+        store.where("n = 1")
+
+
 def test_a_query_that_does_not_look_up_is_left_behind(monkeypatch: pytest.MonkeyPatch, numbered: es.Store) -> None:
     """Some functions of DuckDB do not notice an interruption: the answer comes after the time of grace all the same."""
     import threading
