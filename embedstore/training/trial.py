@@ -287,7 +287,7 @@ class Trial:
         for name in names if len(names) > 1 else ():
             self._say(f"{name} alone{where}")
             self._alone[name] = self._fit(self._task.plain_linear(), fit, val, [name])
-            outputs[name] = self._predict(self._alone[name], test, [name])
+            outputs[self._task.linear_on(name)] = self._predict(self._alone[name], test, [name])
         return head, outputs
 
     def _folds(self, items: Codes, k: int, seed: int) -> Codes:
@@ -305,7 +305,8 @@ class Trial:
         if k < 2 or not can_keep(self._task, self.labels.take(test), {HEAD: outputs[HEAD]}):
             return (), 0.0
         start, folds = time.perf_counter(), self._folds(every, k, self._seed + 1)
-        likes = {HEAD: (head, self._view.names), **{name: (plain, [name]) for name, plain in self._alone.items()}}
+        alone = {self._task.linear_on(name): (plain, [name]) for name, plain in self._alone.items()}
+        likes = {HEAD: (head, self._view.names), **alone}
         found = {name: np.zeros((len(self.labels), *outputs[name].shape[1:])) for name in likes}
         try:
             for fold in range(k):

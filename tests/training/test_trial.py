@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from embedstore_cli.render import print_training
 from helpers import Telling, telling_store, write_csv, write_image
 
 import embedstore as es
@@ -23,12 +24,12 @@ from embedstore.evaluation.copies import EVERY, find_copies
 from embedstore.sources import MemorySource
 
 
-def two_space_store(path: Path, n: int = 240, **columns: Any) -> es.Store:
-    """Spaces a and b that each tell half of four labels, as texts 'x y z…' that become the vectors."""
+def two_space_store(path: Path, n: int = 240, names: tuple[str, str] = ("a", "b"), **columns: Any) -> es.Store:
+    """Spaces that each tell half of four labels, as texts 'x y z…' that become the vectors."""
     rng = np.random.default_rng(0)
     y = rng.integers(0, 4, n)
     a, b = (np.eye(2)[part].repeat(3, 1) + rng.normal(0, 0.6, (n, 6)) for part in (y % 2, y // 2))
-    halves = {"a": slice(0, 6), "b": slice(6, 12)}
+    halves = dict(zip(names, (slice(0, 6), slice(6, 12)), strict=True))
     texts = [" ".join(f"{v:.4f}" for v in row) for row in np.concatenate([a, b], axis=1)]
 
     class Half(Telling):
@@ -57,6 +58,32 @@ class TestTrain:
         es.train(store, "label", replace=True, report=False)
         assert not Path(result.report).exists()
         json.dumps(result.to_dict())
+
+    @pytest.mark.parametrize("cv", [None, 2])
+    def test_a_space_may_be_called_like_what_is_judged(
+        self, cv: int | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Spaces called head and majority change no score of the head and its baselines, and are told apart from them."""
+        plain, named = ("a", "b"), ("head", "majority")
+        stores = [two_space_store(tmp_path / names[0], n=80, names=names) for names in (plain, named)]
+        usual, found = (es.train(store, "label", cv=cv) for store in stores)
+        assert found.metrics == usual.metrics
+        assert found.gain[1] == usual.gain[1]
+        as_usual = {
+            **usual.baselines,
+            **{f"linear on {new}": usual.baselines[old] for old, new in zip(plain, named, strict=True)},
+        }
+        assert found.baselines == {name: scores for name, scores in as_usual.items() if name not in plain}
+        kept = [es.out_of_fold(store, "label") for store in stores]
+        assert np.array_equal(kept[0].probabilities, kept[1].probabilities)
+        assert list(kept[1].alone) == list(named)
+        assert all((kept[0].alone[a] == kept[1].alone[b]).all() for a, b in zip(plain, named, strict=True))
+        page = Path(found.report).read_text(encoding="utf-8")
+        assert "linear on head" in page
+        assert "majority class" in page
+        print_training(found)
+        shown = capsys.readouterr().out
+        assert shown.count("linear (majority)") == shown.count("majority class") == 1
 
     def test_a_head_with_a_seed_is_fitted_five_times(self, tmp_path: Path) -> None:
         store = two_space_store(tmp_path / "s", n=120)
