@@ -17,6 +17,7 @@ from embedstore.heads.label_sets import Labeller
 from embedstore.store import Store
 from embedstore.store.items import Rows
 from embedstore.store.space import Space
+from embedstore.store.view import is_null
 from embedstore.training.predict import predict, stored_rows
 from embedstore.training.saved import find_head
 from embedstore.training.select_options import BY_HEAD, SelectOptions
@@ -197,7 +198,7 @@ def _candidates(store: Store, options: SelectOptions) -> tuple[Rows, Rows, list[
         known = ", ".join(store.items.metadata_columns()) or "none"
         raise UsageError(f"{store.path} has no metadata column {column!r}. Columns: {known}.")
     values = store.items.take(store.items.rows, [column]).column(column)
-    has = np.asarray(values.is_valid())
+    has = np.array([not is_null(value) for value in values.to_pylist()], bool)
     done = store.items.rows[has]
     left = rows[~np.isin(rows, done)]
     if not len(left):

@@ -76,6 +76,18 @@ def test_what_a_head_cannot_be_asked_of_is_left_out(tmp_path: Path) -> None:
         es.select(made.path, by="uncertain", head="label", where="n = 60")
 
 
+def test_an_empty_text_is_no_label(tmp_path: Path) -> None:
+    """`train` leaves such items out, so that they are worth a label."""
+    labels = [("", "a", "b")[i % 3] for i in range(30)]
+    prices = [float("nan") if i % 2 else 1.0 for i in range(30)]
+    made = telling_store(tmp_path / "s.store", n=30, kind=labels, price=prices)
+    assert made.view(inputs=["text"], target="kind").dropped == 10
+    found = es.select(made, n=30, labelled="kind")
+    assert (found.candidates, found.labelled) == (10, 20)
+    assert {item.id for item in found.items} == {f"i{i}" for i in range(0, 30, 3)}
+    assert es.select(made, n=30, labelled="price").labelled == 15
+
+
 def test_what_cannot_be_selected_by_is_told(store: es.Store) -> None:
     for given, said in (
         ({"by": "loud"}, "by should be of diverse, typical, uncertain, balanced. Got 'loud' instead"),
