@@ -193,7 +193,7 @@ class Trial:
         fit, val = self._validation(every)
         head = self._fit(self._make(self._options.head, self._seed, self._tuned(every, ALL_ITEMS)), fit, val, view.names)
         if self._options.out_of_fold:
-            outputs[HEAD], head.calibration_ = self._task.calibrated(outputs[HEAD], self.labels.truth, folds)
+            outputs[HEAD], head.calibration_ = self._calibrated(outputs[HEAD], every, folds)
         return Judged(
             self._task,
             self.labels,
@@ -320,7 +320,7 @@ class Trial:
         except HeadError as error:
             self._notes = [*self._notes, f"no out-of-fold predictions are kept: {error}"]
             return (), 0.0
-        found[HEAD][every], head.calibration_ = self._task.calibrated(found[HEAD][every], self.labels.truth[every], folds)
+        found[HEAD][every], head.calibration_ = self._calibrated(found[HEAD][every], every, folds)
         if head.calibration_ != 1:
             outputs[HEAD] = self._predict(head, test, self._view.names)
         for name, of_all in found.items():
@@ -328,6 +328,10 @@ class Trial:
         named = np.full(len(self.labels), TEST, object)
         named[every] = folds.astype(str)
         return keep(self._task, self._view, self.labels, named, found), time.perf_counter() - start
+
+    def _calibrated(self, outputs: Float, items: Codes, folds: Codes) -> tuple[Float, float]:
+        groups = None if self._view.groups is None else self._view.groups[items]
+        return self._task.calibrated(outputs, self.labels.truth[items], folds, groups)
 
     def _over_seeds(self, head: Head, first: Float, parts: Sequence[tuple[Codes, Codes, Codes]], judged: Codes) -> list[float]:
         """The main score over `judged` with `seeds` seeds, of which the first is known."""

@@ -9,7 +9,9 @@ import pytest
 from sklearn import metrics as sk
 
 from embedstore.evaluation.bootstrap import BUCKETS, Bootstrap, Score
+from embedstore.evaluation.label_metrics import label_set_scores
 from embedstore.evaluation.metrics import classification_scores, label_scores, per_class, regression_scores, reliability
+from embedstore.evaluation.pair_metrics import pair_scores
 from embedstore.heads.base import log_softmax
 
 Array = np.ndarray[Any, Any]
@@ -94,6 +96,28 @@ def test_groups_widen_the_interval() -> None:
     apart = Bootstrap.of(1000).mean(hit.repeat(10).astype(float))
     together = Bootstrap.of(1000, groups=groups).mean(hit.repeat(10).astype(float))
     assert (together.high - together.low) / (apart.high - apart.low) == pytest.approx(10**0.5, rel=0.15)
+
+
+def test_items_of_one_group_have_no_interval() -> None:
+    """Every resample would be the items themselves: an interval of no width, in which all gains are certain."""
+    true, log_p = guesses(60)
+    bootstrap = Bootstrap.of(60, groups=np.full(60, "farm"))
+    for values in (np.ones(60), np.linspace(0.1, 1, 60)):
+        gain = bootstrap.mean(values)
+        assert gain.value == pytest.approx(values.mean())
+        assert np.isnan([gain.low, gain.high]).all()
+        assert not gain.certain_gain
+    truth, odds = true[:, None] == np.arange(6), np.where(np.isfinite(log_p), log_p, -9.0)
+    kind = np.arange(60) % 3
+    for scores in (
+        classification_scores(true, log_p, bootstrap=bootstrap),
+        regression_scores(true.astype(float), log_p[:, 0], bootstrap=bootstrap),
+        label_set_scores(truth, odds, odds > -1, bootstrap=bootstrap),
+        pair_scores(kind, odds[:, 0], bootstrap=bootstrap),
+    ):
+        for name, score in scores.items():
+            assert np.isfinite(score.value), name
+            assert np.isnan([score.low, score.high]).all(), name
 
 
 def test_paired_gain_is_sharper_than_its_parts() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from embedstore_cli.render import print_training
-from helpers import Telling, telling_store, write_csv, write_image
+from helpers import Telling, run, telling_store, write_csv, write_image
 
 import embedstore as es
 from embedstore._core.metadata_features import ColumnEncoder
@@ -112,6 +112,22 @@ class TestTrain:
         assert all(len(set(view.split[view.groups == g])) == 1 for g in set(view.groups.tolist()))  # type: ignore[union-attr]
         holdout = es.train(tmp_path / "s", "label", group="owner", replace=True, report=False)
         assert "split by hashed owner" in holdout.evaluation
+
+    def test_one_group_to_judge_on_gives_no_interval(self, tmp_path: Path) -> None:
+        parts = [("train", "val", "test", "train")[i % 4] for i in range(120)]
+        store = two_space_store(tmp_path / "s", n=120, split=parts, farm=[f"farm {part}" for part in parts])
+        result = es.train(store, "label", group="farm")
+        assert np.isfinite(result.metrics["accuracy"].value)
+        assert np.isnan([result.gain[1].low, result.metrics["accuracy"].high]).all()
+        note = "all items that were judged have one value of 'farm': there are no intervals, and no gain is certain"
+        assert note in result.notes
+        assert note in es.evaluate(store, "label", group="farm").notes
+        assert note in es.compare(store, "label", group="farm", timed=0).notes
+        assert note not in es.evaluate(store, "label").notes
+        document = json.loads(
+            run("evaluate", store.path, "label", "--group", "farm", "--json").stdout, parse_constant=pytest.fail
+        )
+        assert document["metrics"]["accuracy"]["low"] is None
 
     def test_metadata_is_one_more_input(self, tmp_path: Path) -> None:
         rng = np.random.default_rng(1)

@@ -301,12 +301,12 @@ class Task:
         """`labels` and `outputs` (n, …) by name, target by target."""
         return [Part(self, labels, np.ones(len(labels), bool), outputs)]
 
-    def calibrated(self, outputs: Float, truth: Array, folds: Array) -> tuple[Float, float]:
+    def calibrated(self, outputs: Float, truth: Array, folds: Array, groups: Array | None) -> tuple[Float, float]:
         """Held-out outputs (n, …) made more honest, and what that makes the head's `calibration_`; by default left as they are.
 
         Parameters
         ----------
-        truth, folds : (n, …), (n,)
+        truth, folds, groups : (n, …), (n,), (n,)
         """
         return outputs, 1.0
 
