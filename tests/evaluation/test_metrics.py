@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import numpy as np
 import pytest
 from sklearn import metrics as sk
 
+from embedstore.evaluation import metrics
 from embedstore.evaluation.bootstrap import BUCKETS, Bootstrap, Score
 from embedstore.evaluation.label_metrics import label_set_scores
 from embedstore.evaluation.metrics import classification_scores, label_scores, per_class, regression_scores, reliability
@@ -55,6 +57,19 @@ def test_binary_ranks_are_of_the_second_class() -> None:
     scores = classification_scores(true, log_p, bootstrap=Bootstrap.of(300))
     assert scores["auroc"].value == pytest.approx(sk.roc_auc_score(true, log_p[:, 1]))
     assert scores["auprc"].value == pytest.approx(sk.average_precision_score(true, log_p[:, 1]))
+
+
+def test_ranks_of_many_classes_keep_an_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However little ranking may cost, it is that of at least twenty resamples."""
+    true, log_p = guesses(300)
+    kind, bootstrap = np.arange(300) % 3, Bootstrap.of(300)
+    wide = classification_scores(true, log_p, bootstrap=bootstrap), pair_scores(kind, log_p[:, 0], bootstrap=bootstrap)
+    monkeypatch.setattr(metrics, "RANKED_WORK", 1)
+    few = classification_scores(true, log_p, bootstrap=bootstrap), pair_scores(kind, log_p[:, 0], bootstrap=bootstrap)
+    assert len(metrics.ranked_weights((300, 6), bootstrap)) == 1 + metrics.LEAST_RESAMPLES
+    for (usual, found), name in product(zip(wide, few, strict=True), ("auroc", "auprc")):
+        assert found[name].value == usual[name].value
+        assert found[name].high - found[name].low == pytest.approx(usual[name].high - usual[name].low, rel=0.5)
 
 
 def test_one_class_has_no_rank() -> None:
