@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from embedstore._core.splits import hashed_fraction
 from embedstore._version import __version__
 from embedstore.errors import HeadError
 from embedstore.evaluation.copies import Copies, find_copies, same_items
@@ -23,7 +22,7 @@ from embedstore.heads.settled import settled
 from embedstore.registry import heads_for
 from embedstore.store import View
 from embedstore.training.fed import fed, takes_pieces
-from embedstore.training.folds import made_folds
+from embedstore.training.folds import made_folds, to_choose_on
 from embedstore.training.kept import can_keep, keep
 from embedstore.training.knn_share import drawn, knn_share
 from embedstore.training.shots import ShotCurve, shot_curve
@@ -33,7 +32,6 @@ from embedstore.training.tuning import Study, tune
 
 Say = Callable[[str], None]
 
-VALIDATION_SHARE = 0.15
 TUNING_FOLDS = 3
 """Of the training items of a split or fold: every trial of tuning is scored on all of them."""
 COARSE = {"tolerance": 1e-3}
@@ -65,6 +63,7 @@ class Trial:
         self._texts = texts
         self._fit_seconds = 0.0
         self._notes: list[str] = []
+        self._alike: list[str] = []
         self._hashes = view.hashes
         self._same = same_items(self._hashes, view.present, view.groups)
         self._alone: dict[str, Head] = {}
@@ -167,7 +166,7 @@ class Trial:
             copies=self._copies(every, test),
             fit_seconds=self._fit_seconds,
             witness=(head, every, test),
-            notes=self._notes,
+            notes=[*self._notes, *self._alike],
             kept=kept,
             out_of_fold_seconds=kept_seconds,
             tuned=self._studies,
@@ -208,7 +207,7 @@ class Trial:
             copies=copies or Copies.none(),
             fit_seconds=self._fit_seconds,
             witness=witness,
-            notes=self._notes,
+            notes=[*self._notes, *self._alike],
             kept=keep(self._task, view, self.labels, folds.astype(str), outputs) if self._options.out_of_fold else (),
             tuned=[*self._studies[-1:], *self._studies[:-1]],
         )
@@ -383,10 +382,12 @@ class Trial:
 
     def _validation(self, items: Codes) -> tuple[Codes, Codes]:
         """`items` in two: to fit on, and to choose on; by another hash than the test split's."""
-        chosen = hashed_fraction(self._view.keys[items], seed=self._seed + 1_000_003) < VALIDATION_SHARE
-        if chosen.all() or not chosen.any():
-            _, key = np.unique(self._view.keys[items].astype(str), return_inverse=True)
-            chosen = key % 5 == 0
+        view = self._view
+        if view.groups is not None and len(set(view.groups[items].tolist())) == 1:
+            self._alike = [
+                f"one value of {view.group_name!r} alone is left to fit on: heads choose on other items that have it"
+            ]
+        chosen = to_choose_on(view.keys[items], view.ids[items], seed=self._seed + 1_000_003)
         return items[~chosen], items[chosen]
 
 

@@ -129,6 +129,22 @@ class TestTrain:
         )
         assert document["metrics"]["accuracy"]["low"] is None
 
+    @pytest.mark.parametrize("head", ["linear", "gated", "gbdt"])
+    def test_one_group_to_fit_on_is_parted_by_items(self, head: str, tmp_path: Path) -> None:
+        """Of two groups each judges the other; what a head chooses, it chooses on items of the group that it is fitted on."""
+        store = two_space_store(tmp_path / "s", n=120, farm=[f"farm {i % 2}" for i in range(120)])
+        result = es.train(store, "label", head=head, group="farm", cv=2, seeds=1, report=False)
+        assert result.metrics["accuracy"].value > 0.6
+        assert (result.items["train"], result.items["val"]) == (60, 60)  # the final fit has both groups
+        assert result.notes[0].startswith("one value of 'farm' alone is left to fit on")
+
+    def test_a_split_with_one_group_in_training(self, tmp_path: Path) -> None:
+        parts = [("train", "test")[i % 2] for i in range(120)]
+        store = two_space_store(tmp_path / "s", n=120, split=parts, farm=parts)
+        result = es.train(store, "label", group="farm", report=False)
+        assert result.metrics["accuracy"].value > 0.6
+        assert result.items["train"] > 3 * result.items["val"] > 0
+
     def test_metadata_is_one_more_input(self, tmp_path: Path) -> None:
         rng = np.random.default_rng(1)
         y = rng.integers(0, 2, 200)
