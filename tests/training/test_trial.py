@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from embedstore_cli.render import print_training
-from helpers import Telling, run, telling_store, write_csv, write_image
+from helpers import Telling, telling_store, write_csv, write_image
 
 import embedstore as es
 from embedstore._core.metadata_features import ColumnEncoder
@@ -124,12 +124,8 @@ class TestTrain:
         assert note in es.evaluate(store, "label", group="farm").notes
         assert note in es.compare(store, "label", group="farm", timed=0).notes
         assert note not in es.evaluate(store, "label").notes
-        document = json.loads(
-            run("evaluate", store.path, "label", "--group", "farm", "--json").stdout, parse_constant=pytest.fail
-        )
-        assert document["metrics"]["accuracy"]["low"] is None
 
-    @pytest.mark.parametrize("head", ["linear", "gated", "gbdt"])
+    @pytest.mark.parametrize("head", ["linear", "gbdt"])
     def test_one_group_to_fit_on_is_parted_by_items(self, head: str, tmp_path: Path) -> None:
         """Of two groups each judges the other; what a head chooses, it chooses on items of the group that it is fitted on."""
         store = two_space_store(tmp_path / "s", n=120, farm=[f"farm {i % 2}" for i in range(120)])
