@@ -159,8 +159,8 @@ def print_training(report: TrainReport) -> None:
         _print_ladder(report.ladder, report.task)
     inputs = " + ".join(report.inputs)
     chosen = f": {report.learned['chosen']}" if "chosen" in report.learned else ""
-    alone = {f"linear ({name})" if name in report.inputs else name: scores for name, scores in report.baselines.items()}
-    _print_scores(f"{report.kind}{chosen} ({inputs})", report.metrics, alone, report.gain, report.task)
+    title = f"{report.kind}{chosen} ({inputs})"
+    _print_scores(title, report.metrics, report.baselines, report.gain, report.task, report.inputs)
     sizes = ", ".join(f"{count:,} {part}" for part, count in report.items.items() if part != "test")
     classes = f"{counted(report.classes, 'class', 'classes')}; " if report.classes else ""
     say(
@@ -226,12 +226,14 @@ def _print_scores(
     baselines: Mapping[str, Mapping[str, Score]],
     gain: tuple[str, Score],
     task_name: str,
+    inputs: Sequence[str] = (),
 ) -> None:
     from embedstore.reports.data import METRIC_NAMES
     from embedstore.training.tasks.base import task_called
 
     task = task_called(task_name)
-    table = [(name, metrics), *((task.title(label), scores) for label, scores in baselines.items())]
+    alone = {task.linear_on(one): f"linear ({one})" for one in inputs}
+    table = [(name, metrics), *((alone.get(label, task.title(label)), scores) for label, scores in baselines.items())]
     shown = task.headlines
     print_table(
         ["head", *(f"{title} [95 %]" for title in shown.values())], [(n, *(str(s[m]) for m in shown)) for n, s in table]

@@ -85,14 +85,14 @@ class Bootstrap:
 
     @classmethod
     def of(cls, n: int, *, groups: Array | None = None, resamples: int = 1000, seed: int = 0) -> Bootstrap:
-        """Resamples of `n` items, or of the distinct values of `groups` (n,)."""
+        """Resamples of `n` items, or of the values of `groups` (n,); none of fewer than two, which would all be alike."""
         rng = np.random.default_rng(seed)
         bucket = np.arange(n) if groups is None else np.unique(groups.astype(str), return_inverse=True)[1]
         count = int(bucket.max()) + 1 if n else 0
         if count > BUCKETS:
             bucket = rng.permutation(np.arange(count) % BUCKETS)[bucket]
             count = BUCKETS
-        draws = rng.multinomial(count, np.full(count, 1 / count), size=resamples) if count else np.zeros((resamples, 0))
+        draws = rng.multinomial(count, np.full(count, 1 / count), size=resamples) if count > 1 else np.zeros((0, count))
         return cls(bucket.astype(np.int64), draws.astype(np.float32))
 
     def take(self, items: Array) -> Bootstrap:

@@ -9,12 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.evaluation.bootstrap import Bootstrap, Float, Score
-from embedstore.evaluation.metrics import RANKED_RESAMPLES, RANKED_WORK, average_precision
+from embedstore.evaluation.metrics import average_precision, ranked_weights
 
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
 
-LEAST_RESAMPLES = 20
 CELLS = 1 << 22
 """Weights of sorted predictions that are held at once."""
 
@@ -56,7 +55,7 @@ def label_set_scores(truth: Mask, log_odds: Float, given: Mask, *, bootstrap: Bo
         ``micro_f1``; ``macro_f1`` (the mean over labels that occur or were given); ``item_f1`` (the mean over items, 1 where
         there is no label and none was given); ``exact_match``, the share of items whose labels are all right.
     """
-    weights = _weights(truth.shape, bootstrap)
+    weights = ranked_weights(truth.shape, bootstrap)
     rows = _precisions(truth, log_odds, weights)
     defined = np.isfinite(rows)
     count = defined.sum(axis=0)
@@ -75,7 +74,7 @@ def label_set_scores(truth: Mask, log_odds: Float, given: Mask, *, bootstrap: Bo
 
 def per_label(truth: Mask, log_odds: Float, given: Mask, *, bootstrap: Bootstrap) -> LabelScores:
     """What each label scores; parameters as of `label_set_scores`."""
-    rows = _precisions(truth, log_odds, _weights(truth.shape, bootstrap))
+    rows = _precisions(truth, log_odds, ranked_weights(truth.shape, bootstrap))
     hits, either = (truth & given).sum(axis=0), truth.sum(axis=0) + given.sum(axis=0)
     f1 = 2 * hits / np.maximum(either, 1)
     return LabelScores(truth.sum(axis=0), [Score.of(row[0], row[1:]) for row in rows], f1)
@@ -100,14 +99,6 @@ def together(truth: Mask, most: int) -> list[tuple[int, int, int, float]]:
     pairs = zip(first[order].tolist(), second[order].tolist(), strict=True)
     found = ((i, j, float(counts[i, j])) for i, j in pairs if counts[i, j])
     return [(i, j, int(times), float(times * len(truth) / (alone[i] * alone[j]))) for i, j, times in found]
-
-
-def _weights(shape: tuple[int, ...], bootstrap: Bootstrap) -> npt.NDArray[np.float32]:
-    """How often each item is in the whole (the first row) and in resamples (1 + r, n)."""
-    n, c = shape
-    afforded = max(LEAST_RESAMPLES, RANKED_WORK // max(n * c, 1))
-    weights = bootstrap.weights(min(RANKED_RESAMPLES, len(bootstrap.draws), afforded))
-    return np.concatenate([np.ones((1, n), np.float32), weights])
 
 
 def _precisions(truth: Mask, log_odds: Float, weights: npt.NDArray[np.float32]) -> Float:

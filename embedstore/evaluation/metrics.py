@@ -15,6 +15,8 @@ Codes = npt.NDArray[np.int64]
 BINS = 15
 RANKED_RESAMPLES, RANKED_WORK = 200, 40_000_000
 """Resamples for the intervals of AUROC and AUPRC, and items × classes × resamples that they may cost; fewer beyond."""
+LEAST_RESAMPLES = 20
+"""But never fewer than these: the ends of an interval of two mean nothing."""
 
 __all__ = [
     "Score",
@@ -26,6 +28,7 @@ __all__ = [
     "paired_recalls",
     "paired_regression_scores",
     "per_class",
+    "ranked_weights",
     "regression_scores",
     "reliability",
     "scores_to_dict",
@@ -130,8 +133,7 @@ def _mean_where(values: Float, mask: npt.NDArray[np.bool_]) -> Float:
 def _ranked(true: Codes, p: Float, bootstrap: Bootstrap) -> tuple[Score, Score]:
     """AUROC and AUPRC, macro."""
     n, c = p.shape
-    resamples = min(RANKED_RESAMPLES, len(bootstrap.draws), RANKED_WORK // max(n * c, 1))
-    weights = np.concatenate([np.ones((1, n), np.float32), bootstrap.weights(resamples)])
+    weights = ranked_weights(p.shape, bootstrap)
     counts = np.bincount(true, minlength=c)
     classes = [1] if c == 2 else np.flatnonzero((counts > 0) & (counts < n)).tolist()
     if not classes or not 0 < counts[classes[0]] < n:
@@ -141,6 +143,12 @@ def _ranked(true: Codes, p: Float, bootstrap: Bootstrap) -> tuple[Score, Score]:
     total, count = np.where(defined, rows, 0).sum(axis=0), defined.sum(axis=0)
     mean = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
     return Score.of(mean[0, 0], mean[0, 1:]), Score.of(mean[1, 0], mean[1, 1:])
+
+
+def ranked_weights(shape: tuple[int, ...], bootstrap: Bootstrap, *, most: int = RANKED_RESAMPLES) -> npt.NDArray[np.float32]:
+    """How often each item is in the whole (the first row) and in at most `most` resamples (1 + r, n), to rank (n, …) scores."""
+    afforded = max(LEAST_RESAMPLES, RANKED_WORK // max(int(np.prod(shape)), 1))
+    return np.concatenate([np.ones((1, shape[0]), np.float32), bootstrap.weights(min(most, afforded))])
 
 
 def areas(positive: npt.NDArray[np.bool_], score: Float, weights: npt.NDArray[np.float32]) -> Float:

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore.evaluation.bootstrap import Bootstrap, Score
-from embedstore.evaluation.metrics import RANKED_WORK, areas, label_scores
+from embedstore.evaluation.metrics import areas, label_scores, ranked_weights
 
 RANDOM, PAIR, HARD = 0, 1, 2
 """What a pair is: two items drawn at random, an item's own, or its side with that of an item like it."""
@@ -34,8 +34,7 @@ def pair_scores(kind: Codes, log_odds: Float, *, bootstrap: Bootstrap) -> dict[s
         ``accuracy``; ``auroc_random`` and ``auroc_hard``, against each kind of the others, where there are some.
     """
     belong = kind == PAIR
-    resamples = max(1, min(len(bootstrap.draws), RANKED_WORK // max(len(kind), 1)))
-    weights = np.concatenate([np.ones((1, len(kind)), np.float32), bootstrap.weights(resamples)])
+    weights = ranked_weights(kind.shape, bootstrap, most=len(bootstrap.draws))
 
     def ranked(among: npt.NDArray[np.bool_]) -> list[Score]:
         at = np.flatnonzero(belong | among)

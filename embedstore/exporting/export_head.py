@@ -122,7 +122,8 @@ def export_head(
     Raises
     ------
     HeadError
-        There is no converter for its kind, the predictions differ, or the store has no item to check it on.
+        There is no converter for its kind, it takes all pieces of an item, the predictions differ, or the store has no item
+        to check it on.
     UsageError, FingerprintError
     MissingDependencyError
         Without onnx and onnxruntime: the extra ``onnx``.
@@ -143,6 +144,7 @@ def export_head(
     opened = store if isinstance(store, Store) else Store.open(store)
     _, record = find_head(opened, head)
     check_fingerprints(record, specs_for(record, opened), str(opened.path))
+    _refuse_pieces(record, opened)
     draft, output = _model(record, options.int8, {})
     result = _checked(record, opened, draft, target, output, options)
     least = LEAST_INT8 if options.int8 else LEAST
@@ -158,6 +160,17 @@ def export_head(
         write_bytes(target, final)
     keep(final)
     return result
+
+
+def _refuse_pieces(record: HeadRecord, store: Store) -> None:
+    """Raise `HeadError` where the head takes all vectors of an item: a file takes one."""
+    for name in record.inputs if record.head.takes_sequences else ():
+        unit = None if name not in store.spaces else store.spaces[name].unit
+        if unit is not None:
+            raise HeadError(
+                f"Head {record.name!r} takes every {unit} of an item in {name}, and an ONNX file takes one vector an item. "
+                "Export a head that takes their mean, such as --head gated."
+            )
 
 
 def _model(record: HeadRecord, int8: bool, more: Mapping[str, Any]) -> tuple[bytes, str]:
@@ -184,7 +197,8 @@ def _checked(
     if not len(rows):
         raise HeadError(f"{store.path} has no item with a vector in {', '.join(record.inputs)}, to check the file on.")
     drawn = np.sort(np.random.default_rng(0).permutation(rows)[:MOST])
-    ((_, inputs, present),) = blocks(record, store, drawn)
+    parts = [part[1:] for part in blocks(record, store, drawn)]
+    inputs, present = ({name: np.concatenate([part[k][name] for part in parts]) for name in parts[0][k]} for k in (0, 1))
     asked = [(inputs, present)]
     for name in inputs if len(inputs) > 1 else ():
         asked.append((inputs, {**present, name: np.zeros(len(drawn), bool)}))

@@ -17,7 +17,7 @@ from embedstore.errors import HeadError
 from embedstore.evaluation.bootstrap import Bootstrap
 from embedstore.evaluation.ladder import Step
 from embedstore.heads.base import Array, Codes, Data, Float, Head, HeadState, class_folds, log_softmax, set_aside
-from embedstore.heads.ensemble import fit_pool, greedy_votes, pack, pool, unpack, vote
+from embedstore.heads.ensemble import fit_pool, greedy_votes, learn_apart, pack, pool, unpack, vote
 from embedstore.heads.make import make_head
 
 STEPS = ("linear", "late", "bilinear", "gated", "attention", "gbdt", "ensemble")
@@ -70,6 +70,7 @@ class AutoHead(Head):
     """
 
     kind = "auto"
+    chooses_within = True
 
     ladder_: list[Step]
     chosen_: str
@@ -94,6 +95,9 @@ class AutoHead(Head):
                 climb.attempt(name)
         self.ladder_, self.chosen_ = climb.ladder, climb.held
         self.members_, self.votes_ = climb.tried[climb.held].finish()
+
+    def learn_again(self, train: Data, validation: Data) -> None:
+        learn_apart(self.members_.values(), train, validation)
 
     def _logits(self, data: Data) -> Array:
         log_p = {name: head.log_proba(data.only(list(head.dims_))) for name, head in self.members_.items()}

@@ -32,8 +32,9 @@ class BalancedHead(Head):
     balance : str
         ``"weights"``: an item of class k counts n / (c · n_k). ``"oversample"``, ``"undersample"``: training items are drawn
         until classes are as many. ``"smote"``: new items between neighbours of a class (Chawla et al. 2002). Validation items
-        stay as they are. ``"logit-adjust"``: logits less the logarithm of the class's share (Menon et al. 2021).
-        ``"threshold"``: of two classes, the threshold with the best balanced accuracy out of fold. ``"focal"``: the focal loss.
+        stay as they are, and a head that chooses by leaving items out chooses on all items as they are. ``"logit-adjust"``:
+        logits less the logarithm of the class's share (Menon et al. 2021). ``"threshold"``: of two classes, the threshold with
+        the best balanced accuracy out of fold. ``"focal"``: the focal loss.
     seed : int
     device : str
 
@@ -71,10 +72,20 @@ class BalancedHead(Head):
         elif self.balance == "logit-adjust":
             self.offset_ = -np.log(np.maximum(counts, 0.5) / counts.sum())
         elif self.balance != "focal":
-            drawn = resampled(train, self.balance, seed=self.seed)
-            validation = drawn if validation is train else validation
-            train = drawn
+            self.member_ = self._on_drawn(train, validation)
+            return
         self.member_ = self._member().fit_data(train, validation, self.classes_)
+
+    def _on_drawn(self, train: Data, validation: Data) -> Head:
+        """A member that learns from items that are drawn or made, and chooses nothing by those that it has a twin of."""
+        drawn = resampled(train, self.balance, seed=self.seed)
+        held_out = drawn if validation is train else validation
+        member = self._member()
+        if not member.chooses_within or self.balance == "undersample":
+            return member.fit_data(drawn, held_out, self.classes_)
+        member.fit_data(train, validation, self.classes_)
+        member.learn_again(drawn, held_out)
+        return member
 
     def _member(self, tuned: Head | None = None) -> Head:
         alpha = getattr(tuned, "alpha_", None)

@@ -98,6 +98,8 @@ class Head(Params):
     """Whether `left_out` is known once the head is fitted."""
     takes_weights: ClassVar[bool] = False
     """Whether it heeds `Data.weights`."""
+    chooses_within: ClassVar[bool] = False
+    """Whether it chooses by what it says of items left out of those that it is fitted on: none of them may be there twice."""
     kept_in_state: ClassVar[tuple[str, ...]] = ()
     """Parameters of the constructor that are no JSON values: `_state` holds them, and `_restore` sets them."""
     stochastic = False
@@ -171,6 +173,10 @@ class Head(Params):
         self.dims_ = {name: x.shape[-1] for name, x in train.inputs.items()}
         self._fit(train, validation)
         return self
+
+    def learn_again(self, train: Data, validation: Data) -> None:
+        """Learn from other checked data, with what was chosen within the items that the head was fitted on."""
+        self._fit(train, validation)
 
     def log_proba(self, data: Data) -> Float:
         """Log-probabilities (n, c) of checked data."""

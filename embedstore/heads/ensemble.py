@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -41,6 +41,7 @@ class LateHead(Head):
     """
 
     kind = "late"
+    chooses_within = True
     tunable: ClassVar[Tunable] = {"alpha": PENALTY}
 
     weights_: dict[str, float]
@@ -59,6 +60,9 @@ class LateHead(Head):
             only = data.only([name])
             held_out[name], self.members_[name] = out_of_fold(self._member, only, self.classes_, seed=self.seed)
         self.weights_, self.scale_ = fit_pool(held_out, data)
+
+    def learn_again(self, train: Data, validation: Data) -> None:
+        learn_apart(self.members_.values(), train, validation)
 
     def _member(self, tuned: Head | None = None) -> Head:
         return LinearHead(**{"alpha": self.alpha, **as_tuned(tuned)}, device=self.device)
@@ -99,6 +103,7 @@ class EnsembleHead(Head):
     """
 
     kind = "ensemble"
+    chooses_within = True
 
     votes_: dict[str, float]
     members_: dict[str, Head]
@@ -133,6 +138,9 @@ class EnsembleHead(Head):
         self.votes_ = greedy_votes(log_p, data.codes, self.rounds) if self.method == "greedy" else equal
         self.members_ = {kind: fitted[kind] for kind in self.votes_}
         self.stack_ = _stack(log_p, data.codes, len(self.classes_), self.seed) if self.method == "stack" else None
+
+    def learn_again(self, train: Data, validation: Data) -> None:
+        learn_apart(self.members_.values(), train, validation)
 
     def _logits(self, data: Data) -> Array:
         log_p = {kind: member.log_proba(data) for kind, member in self.members_.items()}
@@ -178,6 +186,14 @@ def out_of_fold(
         head = make(tuned).fit_data(*set_aside(inside, seed=seed), classes)
         out[folds == fold] = head.log_proba(data.take(folds == fold))
     return out, tuned
+
+
+def learn_apart(members: Iterable[Head], train: Data, validation: Data) -> None:
+    """`Head.learn_again` of each, from its own inputs."""
+    for member in members:
+        names = list(member.dims_)
+        mine = train.only(names)
+        member.learn_again(mine, mine if validation is train else validation.only(names))
 
 
 def as_tuned(tuned: Head | None) -> dict[str, Any]:

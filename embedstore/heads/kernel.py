@@ -50,6 +50,7 @@ class KernelHead(Head):
 
     kind = "kernel"
     leaves_one_out = True
+    chooses_within = True
     tunable: ClassVar[Tunable] = {
         "gammas": Real(0.1, 3.0, log=True, listed=True),
         "lambdas": Real(1e-6, 0.1, log=True, listed=True, levels=6),
@@ -82,13 +83,24 @@ class KernelHead(Head):
     def _fit(self, train: Data, validation: Data) -> None:
         data = train if validation is train else train + validation
         self.standardizer_ = Standardizer(balance=False).fit(data)
-        order = np.random.default_rng(self.seed).permutation(len(data))
-        self._choose_kernel(data.take(order[: self.sample]))
-        x = self._unit(data, self.weights_)
-        self.landmarks_ = x[order[: self.landmarks]].astype(np.float16)
-        fit = self._solve(x, self.landmarks_.astype(np.float32), data)
+        self._choose_kernel(data.take(self._order(data)[: self.sample]))
+        fit = self._learn(data, self.lambdas)
         self.lambda_, self.scale_, self._left_out = fit.penalty, fit.scale, fit.left_out
+
+    def learn_again(self, train: Data, validation: Data) -> None:
+        data = train if validation is train else train + validation
+        self.standardizer_ = Standardizer(balance=False).fit(data)
+        self._learn(data, [self.lambda_])
+
+    def _learn(self, data: Data, lambdas: Sequence[float]) -> LooRidge:
+        x = self._unit(data, self.weights_)
+        self.landmarks_ = x[self._order(data)[: self.landmarks]].astype(np.float16)
+        fit = self._solve(x, self.landmarks_.astype(np.float32), data, lambdas)
         self.coefficients_, self.bias_ = fit.weight.astype(np.float32), fit.bias.astype(np.float32)
+        return fit
+
+    def _order(self, data: Data) -> npt.NDArray[np.int64]:
+        return np.random.default_rng(self.seed).permutation(len(data))
 
     def _choose_kernel(self, data: Data) -> None:
         """Modality weights at the middle γ, then γ."""
@@ -103,9 +115,9 @@ class KernelHead(Head):
     def _sample_loss(self, data: Data, weights: Sequence[float], gamma: float) -> float:
         self.gamma_ = gamma
         x = self._unit(data, dict(zip(self.dims_, weights, strict=True)))
-        return self._solve(x, x, data).loss
+        return self._solve(x, x, data, self.lambdas).loss
 
-    def _solve(self, x: Float32, landmarks: Float32, data: Data) -> LooRidge:
+    def _solve(self, x: Float32, landmarks: Float32, data: Data, lambdas: Sequence[float]) -> LooRidge:
         """Ridge on features K L⁻ᵀ with LLᵀ the landmarks' kernel, its weights turned into the landmarks' coefficients."""
         from dataclasses import replace
 
@@ -121,7 +133,7 @@ class KernelHead(Head):
         else:
             raise HeadError("The kernel of these inputs is not positive definite; leave the kernel head out.")
         features = solve_triangular(factor, self._kernel(x, landmarks).T.astype(np.float64), lower=True).T
-        fit = LooRidge.fit(features, data.codes, len(self.classes_), self.lambdas)
+        fit = LooRidge.fit(features, data.codes, len(self.classes_), lambdas)
         return replace(fit, weight=solve_triangular(factor, fit.weight, lower=True, trans="T"))
 
     def _kernel(self, a: Array, b: Array) -> Array:

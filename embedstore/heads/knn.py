@@ -53,6 +53,7 @@ class KnnHead(Head):
 
     kind = "knn"
     leaves_one_out = True
+    chooses_within = True
     tunable: ClassVar[Tunable] = {
         "ks": NEIGHBOURS,
         "temperatures": Real(0.02, 0.5, log=True, listed=True),
@@ -86,6 +87,9 @@ class KnnHead(Head):
             candidates = [self._choose(data, tried)]
         weights, self.k_, self.temperature_ = candidates[0]
         self.weights_ = dict(zip(names, weights, strict=True))
+
+    def learn_again(self, train: Data, validation: Data) -> None:
+        self._remember(train if validation is train else train + validation)
 
     def _choose(self, data: Data, tried: Sequence[tuple[float, ...]]) -> tuple[tuple[float, ...], int, float]:
         """Weights, k and temperature with the lowest leave-one-out loss on a sample."""

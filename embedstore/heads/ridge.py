@@ -41,6 +41,7 @@ class RidgeHead(Head):
 
     kind = "ridge"
     leaves_one_out = True
+    chooses_within = True
     takes_weights = True
     tunable: ClassVar[Tunable] = LAMBDA
 
@@ -54,12 +55,18 @@ class RidgeHead(Head):
         self.lambdas = lambdas
 
     def _fit(self, train: Data, validation: Data) -> None:
-        data = train if validation is train else train + validation
+        fit = self._learn(train if validation is train else train + validation, self.lambdas)
+        self.lambda_, self.scale_, self._left_out = fit.penalty, fit.scale, fit.left_out
+
+    def learn_again(self, train: Data, validation: Data) -> None:
+        self._learn(train if validation is train else train + validation, [self.lambda_])
+
+    def _learn(self, data: Data, lambdas: Sequence[float]) -> LooRidge:
         self.standardizer_ = Standardizer().fit(data)
         x = self.standardizer_.transform(data)
-        fit = LooRidge.fit(x, data.codes, len(self.classes_), self.lambdas, weights=data.weights)
-        self.lambda_, self.scale_, self._left_out = fit.penalty, fit.scale, fit.left_out
+        fit = LooRidge.fit(x, data.codes, len(self.classes_), lambdas, weights=data.weights)
         self.weight_, self.bias_ = fit.weight.astype(np.float32), fit.bias.astype(np.float32)
+        return fit
 
     def left_out(self, data: Data) -> Float | None:
         return log_softmax(self._left_out)

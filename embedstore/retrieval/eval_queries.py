@@ -18,6 +18,7 @@ from embedstore.retrieval.aligned_spaces import SearchableSpace
 from embedstore.retrieval.judged_pairs import QueryPairs
 from embedstore.retrieval.searcher import Searcher
 from embedstore.store import Store
+from embedstore.store.view import is_null
 
 Rows = npt.NDArray[np.int64]
 Codes = npt.NDArray[np.int64]
@@ -210,13 +211,9 @@ def _value_codes(values: list[Any], column: str) -> Codes:
     """Equal values have equal codes (n,); -1 where there is none."""
     codes: dict[Any, int] = {}
     try:
-        return np.array([-1 if _is_null(v) else codes.setdefault(v, len(codes)) for v in values], np.int64)
+        return np.array([-1 if is_null(v) else codes.setdefault(v, len(codes)) for v in values], np.int64)
     except TypeError:
         raise UsageError(f"Column {column!r} holds lists or structures; expected text, numbers or truth values.") from None
-
-
-def _is_null(value: object) -> bool:
-    return value is None or value == "" or value != value
 
 
 def _payload_codes(space: SearchableSpace, rows: Rows) -> Codes:

@@ -242,7 +242,7 @@ def make_view(
     split = hashed_split(ids if groups is None else groups, seed=seed)
     if "split" in columns:
         split = parse_split(table.column("split").to_pylist(), default=split)
-    keep = np.ones(len(rows), bool) if labels is None else np.asarray([not _is_null(v) for v in labels], dtype=bool)
+    keep = np.ones(len(rows), bool) if labels is None else np.asarray([not is_null(v) for v in labels], dtype=bool)
     if not len(found) and where is not None and not may_be_empty:
         raise UsageError(f"No item of {store.path} is left: none matches --where {where!r}.")
     if not keep.any() and not may_be_empty:
@@ -284,13 +284,13 @@ def _targets(columns: Sequence[list[Any]]) -> Array | None:
     """The values (n,) of one column, or of several as tuples; None where all of an item's are null, or there is no column."""
     if len(columns) < 2:
         return _objects(columns[0]) if columns else None
-    rows = (tuple(None if _is_null(value) else value for value in row) for row in zip(*columns, strict=True))
+    rows = (tuple(None if is_null(value) else value for value in row) for row in zip(*columns, strict=True))
     return _objects([None if all(value is None for value in row) else row for row in rows])
 
 
 def _groups(values: list[Any], ids: Array) -> Array:
     """Group names (n,); an item without one is alone in a group of its own."""
-    return _objects([f"item {i}" if _is_null(v) else f"group {v}" for i, v in zip(ids.tolist(), values, strict=True)])
+    return _objects([f"item {i}" if is_null(v) else f"group {v}" for i, v in zip(ids.tolist(), values, strict=True)])
 
 
 def _objects(values: list[Any]) -> Array:
@@ -298,5 +298,6 @@ def _objects(values: list[Any]) -> Array:
     return np.fromiter(values, object, len(values))  # lists of one length would become more than one dimension
 
 
-def _is_null(value: object) -> bool:
+def is_null(value: object) -> bool:
+    """Whether a value of a metadata column says nothing: null, the empty text, or NaN."""
     return value is None or value == "" or (isinstance(value, float) and np.isnan(value))

@@ -18,6 +18,7 @@ from embedstore.retrieval.eval_search import eval_search
 from embedstore.store import Store, View
 from embedstore.training.compare_options import CompareOptions
 from embedstore.training.encoding_time import encoding_ms
+from embedstore.training.label_notes import group_notes
 from embedstore.training.tasks.base import Scores, task_called, task_for
 from embedstore.training.train import device_there
 from embedstore.training.train_options import TrainOptions
@@ -199,7 +200,7 @@ def compare(
         evaluation=evaluation,
         candidates=[made[i] for i in order],
         seconds=round(time.perf_counter() - started, 3),
-        notes=notes,
+        notes=[*notes, *group_notes(view, test)],
     )
 
 

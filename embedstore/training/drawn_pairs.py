@@ -81,7 +81,7 @@ class Asked:
     negatives, hard, seed
         Likewise.
     never : (n,) str
-        Ids of items that make no pair.
+        Ids of items that make no pair, and neither do others that share a payload, or a value of `group`, with one of them.
     """
 
     inputs: Sequence[str]
@@ -109,10 +109,9 @@ def pairs_to_learn(store: Store, asked: Asked) -> tuple[PairView, list[str]]:
     groups = copy_groups(*codes) if len(view) else np.empty(0, np.int64)
     split, by_column = split_of_pairs(view, groups, asked.seed) if len(view) else (np.empty(0, str), False)
     if by_column and not (stays := _in_one_part(split, groups)).all():
-        shared = "a payload" if asked.group is None else f"a payload or a {asked.group}"
         notes.append(
-            f"{int((~stays).sum()):,} items share {shared} with items in an earlier part of the column 'split' (train, val, "
-            "test), and make no pair"
+            f"{int((~stays).sum()):,} items share {_shared(asked)} with items in an earlier part of the column 'split' (train, "
+            "val, test), and make no pair"
         )
         view, groups, split, codes = view.select(stays), groups[stays], split[stays], [c[stays] for c in codes]
     counts = {part: int((split == part).sum()) for part in SPLITS}
@@ -137,7 +136,8 @@ def pairs_to_judge(store: Store, asked: Asked) -> tuple[PairView, list[str]]:
     view, codes, notes = _whole(store, asked)
     if len(view) < 2:
         raise HeadError(
-            f"{len(view)} items of {store.path} have both {' and '.join(asked.inputs)} and were not fitted on. Evaluate on "
+            f"{len(view)} items of {store.path} have both {' and '.join(asked.inputs)} and share nothing with those that were "
+            "fitted on. Evaluate on "
             "another store, add items, or count what the head has seen (--seen; such scores flatter)."
         )
     pairs, more = _drawn(view, codes, copy_groups(*codes), [("test", np.arange(len(view)))], asked)
@@ -160,13 +160,43 @@ def _whole(store: Store, asked: Asked) -> tuple[View, list[Codes], list[str]]:
             f"spaces: {', '.join(store.spaces)}."
         )
     every = store.view(inputs=list(asked.inputs), where=asked.where, group=asked.group)
-    view = every.select(np.logical_and(*every.present.values()))
+    view = _with_both(every)
     lacking = len(every) - len(view) + every.without_input
-    view = view.select(~np.isin(view.ids.astype(str), asked.never))
+    notes = [f"{lacking:,} items lack one of {' and '.join(asked.inputs)} and make no pair"] if lacking else []
+    if len(asked.never):
+        view = view.select(~np.isin(view.ids.astype(str), asked.never))
+        known = every if asked.where is None else store.view(inputs=list(asked.inputs), group=asked.group)
+        like = np.isin(view.rows, _like(_with_both(known), asked.never))
+        view = view.select(~like)
+        if like.any():
+            shared = _shared(asked)
+            notes.append(f"{int(like.sum()):,} items share {shared} with items that the head was fitted on, and make no pair")
+    return view, _codes(view), notes
+
+
+def _with_both(view: View) -> View:
+    return view.select(np.logical_and(*view.present.values()))
+
+
+def _codes(view: View) -> list[Codes]:
+    """What makes two items (n,) copies of one another, or of one group."""
     codes = [content_codes(found) for found in view.hashes.values()]
     if view.groups is not None:
         codes.append(np.unique(view.groups.astype(str), return_inverse=True)[1].astype(np.int64).reshape(-1))
-    return view, codes, [f"{lacking:,} items lack one of {' and '.join(asked.inputs)} and make no pair"] if lacking else []
+    return codes
+
+
+def _like(view: View, ids: Array) -> Rows:
+    """Rows of the items that are not told apart from those with `ids`, which are among them."""
+    seen = np.isin(view.ids.astype(str), ids)
+    if not seen.any():
+        return view.rows[:0]
+    groups = copy_groups(*_codes(view))
+    return view.rows[np.isin(groups, groups[seen])]
+
+
+def _shared(asked: Asked) -> str:
+    return "a payload" if asked.group is None else f"a payload or a {asked.group}"
 
 
 def _drawn(

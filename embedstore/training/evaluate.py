@@ -28,7 +28,7 @@ from embedstore.training.class_names import Named, pairs_behind
 from embedstore.training.evaluate_options import EvaluateOptions
 from embedstore.training.fed import fed
 from embedstore.training.knn_share import drawn, knn_share
-from embedstore.training.label_notes import left_out_notes
+from embedstore.training.label_notes import group_notes, left_out_notes
 from embedstore.training.report import report_data
 from embedstore.training.saved import (
     check_fingerprints,
@@ -270,4 +270,4 @@ def _notes(view: View, judged: Judged, seen: int) -> list[str]:
         notes.append(f"{seen:,} of the {len(judged.test):,} items were fitted on: these scores flatter")
     if found := int(judged.copies.near[EVERY].sum()):
         notes.append(f"{found:,} items have a near copy ({judged.copies.rule}) among those the head was fitted on")
-    return [*notes, *judged.task.evaluation_notes(judged), *left_out_notes(view)]
+    return [*notes, *group_notes(view, judged.test), *judged.task.evaluation_notes(judged), *left_out_notes(view)]

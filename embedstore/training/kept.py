@@ -34,8 +34,9 @@ def keep(task: Task, view: View, labels: Labels, folds: Array, outputs: Mapping[
         return ()
     found = []
     for part in task.apart(labels, outputs):
-        said = {name: part.task.kept(own, part.labels) for name, own in part.outputs.items() if name in (HEAD, *view.names)}
-        head = said.pop(HEAD)
+        alone = {name: part.outputs.get(task.linear_on(name)) for name in view.names}
+        said = {name: part.task.kept(own, part.labels) for name, own in alone.items() if own is not None}
+        head = part.task.kept(part.outputs[HEAD], part.labels)
         assert head is not None  # `can_keep` says so
         found.append(
             OutOfFold(

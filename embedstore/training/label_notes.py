@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from embedstore.store import View
 
-__all__ = ["imbalance_note", "label_notes", "left_out_notes", "number_notes"]
+__all__ = ["group_notes", "imbalance_note", "label_notes", "left_out_notes", "number_notes"]
 
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
@@ -20,6 +20,7 @@ Mask = npt.NDArray[np.bool_]
 FEW = 5
 NEARLY_ALL = 0.99
 SHOWN = 5
+FEW_GROUPS = 5
 RARE = 0.05
 """Share of the training items below which a class is rare, where an equal share would be twice as much."""
 
@@ -81,6 +82,17 @@ def left_out_notes(view: View) -> list[str]:
         for what, n in left.items()
         if n
     ]
+
+
+def group_notes(view: View, test: npt.NDArray[np.int64]) -> list[str]:
+    """A note where the items judged, at positions `test`, are of few groups: intervals are drawn from these."""
+    count = FEW_GROUPS if view.groups is None else len(set(view.groups[test].tolist()))
+    if count >= FEW_GROUPS:
+        return []
+    if count == 1:
+        one = f"all items that were judged have one value of {view.group_name!r}"
+        return [f"{one}: there are no intervals, and no gain is certain"]
+    return [f"the items that were judged have {count} values of {view.group_name!r}: intervals rest on these few"]
 
 
 def number_notes(values: Array) -> list[str]:

@@ -130,8 +130,8 @@ def _compared(scores: Scores, task: Task) -> Scores:
 
 def _title(baseline: str, task: Task, view: View) -> str:
     """A baseline in words."""
-    title = task.title(baseline)
-    return f"linear on {baseline}" if title == baseline and baseline in view.names else title
+    linear = {task.linear_on(name): f"linear on {name}" for name in view.names}
+    return linear.get(baseline, task.title(baseline))
 
 
 def _history(head: Head) -> list[dict[str, float]]:

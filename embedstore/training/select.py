@@ -13,10 +13,12 @@ from embedstore._core.result_files import write_table
 from embedstore._core.threads import bounded
 from embedstore.errors import UsageError
 from embedstore.evaluation import selection
+from embedstore.heads.label_sets import Labeller
 from embedstore.store import Store
 from embedstore.store.items import Rows
 from embedstore.store.space import Space
-from embedstore.training.predict import predict
+from embedstore.store.view import is_null
+from embedstore.training.predict import predict, stored_rows
 from embedstore.training.saved import find_head
 from embedstore.training.select_options import BY_HEAD, SelectOptions
 
@@ -196,7 +198,7 @@ def _candidates(store: Store, options: SelectOptions) -> tuple[Rows, Rows, list[
         known = ", ".join(store.items.metadata_columns()) or "none"
         raise UsageError(f"{store.path} has no metadata column {column!r}. Columns: {known}.")
     values = store.items.take(store.items.rows, [column]).column(column)
-    has = np.asarray(values.is_valid())
+    has = np.array([not is_null(value) for value in values.to_pylist()], bool)
     done = store.items.rows[has]
     left = rows[~np.isin(rows, done)]
     if not len(left):
@@ -210,14 +212,22 @@ def _asked(store: Store, rows: Rows, options: SelectOptions, notes: list[str]) -
     """The rows of which the head can say something, and what it says; `notes` is told of the others."""
     if options.head is None:
         return rows, None
+    record = find_head(store, options.head)[1]
+    has = np.isin(rows, stored_rows(record, store, None, None))
+    inputs = ", ".join(record.inputs)
+    if not has.any():
+        raise UsageError(f"None of the {len(rows):,} candidates has a vector in {inputs}, which head {options.head!r} takes.")
+    if not has.all():
+        notes.append(f"{int((~has).sum()):,} items without a vector in {inputs} are left out: head {options.head!r} takes them")
+    rows = rows[has]
     ids = store.items.take(rows, ["id"]).column("id").to_pylist()
     found = predict(store, options.head, ids=ids)
-    if found.probabilities.ndim != 2 or found.probabilities.shape[1] < 2 or found.labels.ndim != 1:
+    one_class = found.probabilities.ndim == 2 and found.labels.ndim == 1 and not isinstance(record.head, Labeller)
+    if not one_class or found.probabilities.shape[1] < 2:
         raise UsageError(f"Head {options.head!r} gives no probabilities of classes; uncertain and balanced need one that does.")
     if found.unusable:
         notes.append(f"{len(found.unusable):,} items of which head {options.head!r} cannot say anything are left out")
         rows = rows[np.isin(np.asarray(ids, object), found.ids)]
-    record = find_head(store, options.head)[1]
     counts = np.zeros(len(found.classes), np.int64)
     if record.target in store.items.metadata_columns():
         values = store.items.take(store.items.rows, [record.target]).column(record.target).to_pylist()

@@ -33,7 +33,7 @@ from embedstore.store.format import check_name
 from embedstore.training.balance_changes import changes_to_dict
 from embedstore.training.certainty import Certainty, measured, measured_across
 from embedstore.training.class_names import texts_for_head
-from embedstore.training.label_notes import left_out_notes
+from embedstore.training.label_notes import group_notes, left_out_notes
 from embedstore.training.report import report_data, save_plots
 from embedstore.training.shots import shots_section
 from embedstore.training.tasks.base import CLASSES, HEAD, Judged
@@ -347,4 +347,4 @@ def _notes(view: View, judged: Judged) -> list[str]:
         across = len({(g, s) for g, s in zip(view.groups, view.split, strict=True)}) - len(set(view.groups))
         if across:
             notes.append(f"{across} groups of {view.group_name!r} are in more than one part of the column 'split'")
-    return [*notes, *left_out_notes(view), *judged.task.notes(judged)]
+    return [*notes, *group_notes(view, judged.test), *left_out_notes(view), *judged.task.notes(judged)]

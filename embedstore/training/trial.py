@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from embedstore._core.splits import hashed_fraction
 from embedstore._version import __version__
 from embedstore.errors import HeadError
 from embedstore.evaluation.copies import Copies, find_copies, same_items
@@ -23,7 +22,7 @@ from embedstore.heads.settled import settled
 from embedstore.registry import heads_for
 from embedstore.store import View
 from embedstore.training.fed import fed, takes_pieces
-from embedstore.training.folds import made_folds
+from embedstore.training.folds import made_folds, to_choose_on
 from embedstore.training.kept import can_keep, keep
 from embedstore.training.knn_share import drawn, knn_share
 from embedstore.training.shots import ShotCurve, shot_curve
@@ -33,7 +32,6 @@ from embedstore.training.tuning import Study, tune
 
 Say = Callable[[str], None]
 
-VALIDATION_SHARE = 0.15
 TUNING_FOLDS = 3
 """Of the training items of a split or fold: every trial of tuning is scored on all of them."""
 COARSE = {"tolerance": 1e-3}
@@ -65,6 +63,7 @@ class Trial:
         self._texts = texts
         self._fit_seconds = 0.0
         self._notes: list[str] = []
+        self._alike: list[str] = []
         self._hashes = view.hashes
         self._same = same_items(self._hashes, view.present, view.groups)
         self._alone: dict[str, Head] = {}
@@ -167,7 +166,7 @@ class Trial:
             copies=self._copies(every, test),
             fit_seconds=self._fit_seconds,
             witness=(head, every, test),
-            notes=self._notes,
+            notes=[*self._notes, *self._alike],
             kept=kept,
             out_of_fold_seconds=kept_seconds,
             tuned=self._studies,
@@ -193,7 +192,7 @@ class Trial:
         fit, val = self._validation(every)
         head = self._fit(self._make(self._options.head, self._seed, self._tuned(every, ALL_ITEMS)), fit, val, view.names)
         if self._options.out_of_fold:
-            outputs[HEAD], head.calibration_ = self._task.calibrated(outputs[HEAD], self.labels.truth, folds)
+            outputs[HEAD], head.calibration_ = self._calibrated(outputs[HEAD], every, folds)
         return Judged(
             self._task,
             self.labels,
@@ -208,7 +207,7 @@ class Trial:
             copies=copies or Copies.none(),
             fit_seconds=self._fit_seconds,
             witness=witness,
-            notes=self._notes,
+            notes=[*self._notes, *self._alike],
             kept=keep(self._task, view, self.labels, folds.astype(str), outputs) if self._options.out_of_fold else (),
             tuned=[*self._studies[-1:], *self._studies[:-1]],
         )
@@ -287,7 +286,7 @@ class Trial:
         for name in names if len(names) > 1 else ():
             self._say(f"{name} alone{where}")
             self._alone[name] = self._fit(self._task.plain_linear(), fit, val, [name])
-            outputs[name] = self._predict(self._alone[name], test, [name])
+            outputs[self._task.linear_on(name)] = self._predict(self._alone[name], test, [name])
         return head, outputs
 
     def _folds(self, items: Codes, k: int, seed: int) -> Codes:
@@ -305,7 +304,8 @@ class Trial:
         if k < 2 or not can_keep(self._task, self.labels.take(test), {HEAD: outputs[HEAD]}):
             return (), 0.0
         start, folds = time.perf_counter(), self._folds(every, k, self._seed + 1)
-        likes = {HEAD: (head, self._view.names), **{name: (plain, [name]) for name, plain in self._alone.items()}}
+        alone = {self._task.linear_on(name): (plain, [name]) for name, plain in self._alone.items()}
+        likes = {HEAD: (head, self._view.names), **alone}
         found = {name: np.zeros((len(self.labels), *outputs[name].shape[1:])) for name in likes}
         try:
             for fold in range(k):
@@ -319,7 +319,7 @@ class Trial:
         except HeadError as error:
             self._notes = [*self._notes, f"no out-of-fold predictions are kept: {error}"]
             return (), 0.0
-        found[HEAD][every], head.calibration_ = self._task.calibrated(found[HEAD][every], self.labels.truth[every], folds)
+        found[HEAD][every], head.calibration_ = self._calibrated(found[HEAD][every], every, folds)
         if head.calibration_ != 1:
             outputs[HEAD] = self._predict(head, test, self._view.names)
         for name, of_all in found.items():
@@ -327,6 +327,10 @@ class Trial:
         named = np.full(len(self.labels), TEST, object)
         named[every] = folds.astype(str)
         return keep(self._task, self._view, self.labels, named, found), time.perf_counter() - start
+
+    def _calibrated(self, outputs: Float, items: Codes, folds: Codes) -> tuple[Float, float]:
+        groups = None if self._view.groups is None else self._view.groups[items]
+        return self._task.calibrated(outputs, self.labels.truth[items], folds, groups)
 
     def _over_seeds(self, head: Head, first: Float, parts: Sequence[tuple[Codes, Codes, Codes]], judged: Codes) -> list[float]:
         """The main score over `judged` with `seeds` seeds, of which the first is known."""
@@ -378,10 +382,12 @@ class Trial:
 
     def _validation(self, items: Codes) -> tuple[Codes, Codes]:
         """`items` in two: to fit on, and to choose on; by another hash than the test split's."""
-        chosen = hashed_fraction(self._view.keys[items], seed=self._seed + 1_000_003) < VALIDATION_SHARE
-        if chosen.all() or not chosen.any():
-            _, key = np.unique(self._view.keys[items].astype(str), return_inverse=True)
-            chosen = key % 5 == 0
+        view = self._view
+        if view.groups is not None and len(set(view.groups[items].tolist())) == 1:
+            self._alike = [
+                f"one value of {view.group_name!r} alone is left to fit on: heads choose on other items that have it"
+            ]
+        chosen = to_choose_on(view.keys[items], view.ids[items], seed=self._seed + 1_000_003)
         return items[~chosen], items[chosen]
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import numpy as np
 import pytest
 from sklearn import metrics as sk
 
+from embedstore.evaluation import metrics
 from embedstore.evaluation.bootstrap import BUCKETS, Bootstrap, Score
+from embedstore.evaluation.label_metrics import label_set_scores
 from embedstore.evaluation.metrics import classification_scores, label_scores, per_class, regression_scores, reliability
+from embedstore.evaluation.pair_metrics import pair_scores
 from embedstore.heads.base import log_softmax
 
 Array = np.ndarray[Any, Any]
@@ -55,6 +59,19 @@ def test_binary_ranks_are_of_the_second_class() -> None:
     assert scores["auprc"].value == pytest.approx(sk.average_precision_score(true, log_p[:, 1]))
 
 
+def test_ranks_of_many_classes_keep_an_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However little ranking may cost, it is that of at least twenty resamples."""
+    true, log_p = guesses(300)
+    kind, bootstrap = np.arange(300) % 3, Bootstrap.of(300)
+    wide = classification_scores(true, log_p, bootstrap=bootstrap), pair_scores(kind, log_p[:, 0], bootstrap=bootstrap)
+    monkeypatch.setattr(metrics, "RANKED_WORK", 1)
+    few = classification_scores(true, log_p, bootstrap=bootstrap), pair_scores(kind, log_p[:, 0], bootstrap=bootstrap)
+    assert len(metrics.ranked_weights((300, 6), bootstrap)) == 1 + metrics.LEAST_RESAMPLES
+    for (usual, found), name in product(zip(wide, few, strict=True), ("auroc", "auprc")):
+        assert found[name].value == usual[name].value
+        assert found[name].high - found[name].low == pytest.approx(usual[name].high - usual[name].low, rel=0.5)
+
+
 def test_one_class_has_no_rank() -> None:
     scores = classification_scores(np.zeros(20, int), log_softmax(np.zeros((20, 2))), bootstrap=Bootstrap.of(20))
     assert np.isnan(scores["auroc"].value)
@@ -94,6 +111,28 @@ def test_groups_widen_the_interval() -> None:
     apart = Bootstrap.of(1000).mean(hit.repeat(10).astype(float))
     together = Bootstrap.of(1000, groups=groups).mean(hit.repeat(10).astype(float))
     assert (together.high - together.low) / (apart.high - apart.low) == pytest.approx(10**0.5, rel=0.15)
+
+
+def test_items_of_one_group_have_no_interval() -> None:
+    """Every resample would be the items themselves: an interval of no width, in which all gains are certain."""
+    true, log_p = guesses(60)
+    bootstrap = Bootstrap.of(60, groups=np.full(60, "farm"))
+    for values in (np.ones(60), np.linspace(0.1, 1, 60)):
+        gain = bootstrap.mean(values)
+        assert gain.value == pytest.approx(values.mean())
+        assert np.isnan([gain.low, gain.high]).all()
+        assert not gain.certain_gain
+    truth, odds = true[:, None] == np.arange(6), np.where(np.isfinite(log_p), log_p, -9.0)
+    kind = np.arange(60) % 3
+    for scores in (
+        classification_scores(true, log_p, bootstrap=bootstrap),
+        regression_scores(true.astype(float), log_p[:, 0], bootstrap=bootstrap),
+        label_set_scores(truth, odds, odds > -1, bootstrap=bootstrap),
+        pair_scores(kind, odds[:, 0], bootstrap=bootstrap),
+    ):
+        for name, score in scores.items():
+            assert np.isfinite(score.value), name
+            assert np.isnan([score.low, score.high]).all(), name
 
 
 def test_paired_gain_is_sharper_than_its_parts() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from helpers import run
+from helpers import run, telling_store
 
 import embedstore as es
 from embedstore.errors import EmbedstoreError, FingerprintError, HeadError, UsageError
@@ -27,6 +27,7 @@ from embedstore.heads.matcher import Matcher
 from embedstore.heads.onnx_head import load_onnx
 from embedstore.registry import PROMPTED, heads_for
 from embedstore.sources import MemorySource
+from embedstore.training import predict as predicting
 from embedstore.training.tasks.base import task_called
 
 pytest.importorskip("onnx")
@@ -227,6 +228,15 @@ def test_the_metadata_tells_classes_encoders_and_the_check(trained: es.Store, tm
     assert said["fingerprints"] == {name: trained.space(name).fingerprint for name in ("text", "image")}
     assert said["check"]["agreement"] == 1.0
     assert said["encoding-type"] == "embedstore-onnx-head"
+
+
+def test_a_head_that_is_asked_block_by_block_is_checked_on_all_items(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attention takes fewer items at once than are drawn, whether they have several vectors or not."""
+    store = telling_store(tmp_path / "a.store", n=50)
+    es.train(store, "label", head="attention", out_of_fold=0, seeds=1, report=False)
+    monkeypatch.setattr(predicting, "BLOCK", 20 * predicting.MOST_PIECES)
+    assert es.export_head(store, "label", tmp_path / "label.onnx").items == 50
+    assert es.predict(store, tmp_path / "label.onnx").labels.tolist() == es.predict(store, "label").labels.tolist()
 
 
 def test_vectors_of_another_encoder_are_refused(trained: es.Store, tmp_path: Path) -> None:

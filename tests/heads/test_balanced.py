@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 from embedstore._core.balances import BALANCES
 from embedstore.encoders.hash import HashEncoder
 from embedstore.errors import HeadError, MissingDependencyError, UsageError
-from embedstore.heads import BalancedHead, GatedHead, GbdtHead, LinearHead, RidgeHead
+from embedstore.heads import BalancedHead, GatedHead, GbdtHead, KnnHead, LinearHead, RidgeHead, make_head
 from embedstore.heads.balanced import best_threshold, resampled
 from embedstore.heads.base import Data
 from embedstore.heads.io import HeadRecord, load_head, save_head
@@ -200,6 +200,42 @@ def test_validation_items_are_not_drawn(monkeypatch: pytest.MonkeyPatch) -> None
     ((train, validation),) = seen
     assert len(train) > 200
     np.testing.assert_array_equal(validation.inputs["a"], held_out[0]["a"])
+
+
+CHOSEN = {
+    "knn": ("k_", "temperature_", "weights_"),
+    "ridge": ("lambda_", "scale_"),
+    "kernel": ("gamma_", "lambda_", "scale_", "weights_"),
+    "late": ("weights_", "scale_"),
+    "ensemble": ("votes_",),
+    "auto": ("chosen_", "votes_"),
+}
+
+
+@pytest.mark.parametrize("kind", CHOSEN)
+@pytest.mark.parametrize("how", ["oversample", "smote"])
+def test_no_twin_of_an_item_has_a_say_in_what_is_chosen(kind: str, how: str) -> None:
+    """Heads that leave items out choose as on plain items, and learn from the drawn ones."""
+    known: dict[str, Any] = {"steps": ("linear", "late", "ensemble"), "folds": 2} if kind == "auto" else {}
+    fit, held_out = split(*drawn(160, seed=13, shares=(0.8, 0.2)), 120)
+    given = {"present": fit[2], "validation": held_out}
+    plain = make_head(kind, **known).fit(fit[0], fit[1], **given)
+    head = BalancedHead(kind, how)
+    head._member = lambda tuned=None: make_head(kind, **known)  # type: ignore[method-assign]
+    head.fit(fit[0], fit[1], **given)
+    assert type(head.member_) is type(plain)
+    for name in CHOSEN[kind]:
+        assert getattr(head.member_, name) == getattr(plain, name), name
+    rare = list(head.classes_).index("rare")
+    helped, usual = (one.predict_proba(held_out[0], present=held_out[2])[:, rare].mean() for one in (head, plain))
+    assert helped > usual + 0.03
+
+
+def test_drawn_items_are_neighbours_once_they_are_chosen_with() -> None:
+    fit, held_out = split(*drawn(160, seed=13, shares=(0.8, 0.2)), 120)
+    head = BalancedHead("knn", "oversample").fit(fit[0], fit[1], present=fit[2], validation=held_out)
+    assert isinstance(head.member_, KnnHead)
+    assert len(head.member_.codes_) == 40 + 2 * (fit[1] == "common").sum()
 
 
 def test_logits_are_less_the_log_prior() -> None:

@@ -138,6 +138,8 @@ def test_a_temperature_is_kept_only_where_it_surely_helps() -> None:
         assert scale == pytest.approx(1 / factor, rel=0.25)
         assert nll(scaled, y) < nll(off, y)
         assert (scaled.argmax(axis=1) == off.argmax(axis=1)).all()
+        assert certain_scale(off, y, folds, np.arange(900).astype(str))[1] == scale
+        assert certain_scale(off, y, folds, np.full(900, "one group"))[1] == 1
 
 
 def test_a_saved_head_keeps_its_temperature(store: es.Store, tmp_path: Path) -> None:

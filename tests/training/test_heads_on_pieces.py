@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 import embedstore as es
 from embedstore._core.pieces import Pieces
 from embedstore.encoders.hash import HashEncoder
+from embedstore.errors import HeadError
 from embedstore.sources import MemorySource
 from embedstore.spec import EncoderSpec
 from embedstore.training.tasks.base import POOLED
@@ -62,3 +64,5 @@ def test_attention_over_pieces_finds_what_their_mean_hides(tmp_path: Path) -> No
     assert np.allclose(few.probabilities, again.probabilities[[3, 8]], atol=1e-5)
     judged = es.evaluate(tmp_path / "s", "label")
     assert judged.metrics["accuracy"].value == report.metrics["accuracy"].value
+    with pytest.raises(HeadError, match="takes every part of an item in text, and an ONNX file takes one vector an item"):
+        es.export_head(store, "label", tmp_path / "label.onnx")

@@ -23,7 +23,8 @@ from embedstore.heads.io import load_head
 from embedstore.heads.matcher import Matcher
 from embedstore.heads.pair_features import PairFeatures
 from embedstore.sources import MemorySource
-from embedstore.training.drawn_pairs import Asked, PairView, pairs_to_learn
+from embedstore.training.drawn_pairs import Asked, PairView, pairs_to_judge, pairs_to_learn
+from embedstore.training.saved import find_head, fitted_ids
 
 MATCH: dict[str, Any] = {"task": "matching", "inputs": ["first", "second"], "report": False}
 
@@ -279,6 +280,25 @@ def test_evaluate_draws_pairs_of_items_that_the_head_has_not_seen(store: es.Stor
     at_home = es.evaluate(store, trained.head)
     assert at_home.items["test"] < found.items["test"]
     assert es.evaluate(store, trained.head, seen=True).items["test"] > at_home.items["test"]
+
+
+def test_evaluate_draws_no_pairs_of_copies_of_what_was_fitted_on(tmp_path: Path) -> None:
+    """`train` keeps items out that share a payload with an earlier part; they are as little new to the head as that part is."""
+    part = ["test" if i % 3 == 1 else "val" if i % 3 == 2 else "train" for i in range(240)]
+    band = [f"b{i // 3}" if i % 9 < 3 else f"own {i}" for i in range(240)]
+    made = make_store(tmp_path / "a.store", copies=6, split=part, band=band)
+    head = es.train(made, **MATCH).head
+    never = fitted_ids(find_head(made, head)[1])
+    view, notes = pairs_to_judge(made, Asked(["first", "second"], never=never))
+    assert set(view.ids) | set(second_ids(view)) == {f"0-{i}" for i in range(6, 240) if i % 3 == 1}
+    told = "4 items share a payload with items that the head was fitted on, and make no pair"
+    assert told in notes  # 1, 2, 4 and 5, for 3 is in training; 0 lacks its second text
+    assert told in es.evaluate(made, head).notes
+    among = Asked(["first", "second"], where="split = 'test'", never=never)
+    assert set(pairs_to_judge(made, among)[0].ids) == set(view.ids)
+    grouped, notes = pairs_to_judge(made, Asked(["first", "second"], group="band", never=never))
+    assert not {band[int(own[2:])] for own in grouped.ids} & {band[int(own[2:])] for own in never}
+    assert any("share a payload or a band with items that the head was fitted on" in note for note in notes)
 
 
 def test_what_matching_does_not_take(store: es.Store, tmp_path: Path) -> None:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import run, telling_store
+from helpers import Telling, run, telling_store
 
 import embedstore as es
 from embedstore.errors import UsageError
+from embedstore.sources import MemorySource
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +62,32 @@ def test_balanced_and_typical_select_what_they_say(store: es.Store) -> None:
     assert len(es.select(store, n=6, by="typical", where="n < 50").items) == 6
 
 
+def test_what_a_head_cannot_be_asked_of_is_left_out(tmp_path: Path) -> None:
+    """An item whose payload is missing has no vector, and does not keep the others from being selected."""
+    made = telling_store(tmp_path / "s.store", n=60)
+    es.train(made, "label", report=False, out_of_fold=0)
+    new = {"id": ["bare", "new"], "text": [None, "1 0 0"], "label": [None, None], "n": [60, 61]}
+    es.embed(MemorySource(new), made.path, text=Telling(3, "text", "telling"))
+    for way in ("uncertain", "balanced"):
+        found = es.select(made.path, n=9, by=way, head="label")
+        assert {item.id for item in found.items} == {"i9", "i59", "new"}
+        assert found.notes == ["1 items without a vector in text are left out: head 'label' takes them"]
+    with pytest.raises(UsageError, match="None of the 1 candidates has a vector in text, which head 'label' takes"):
+        es.select(made.path, by="uncertain", head="label", where="n = 60")
+
+
+def test_an_empty_text_is_no_label(tmp_path: Path) -> None:
+    """`train` leaves such items out, so that they are worth a label."""
+    labels = [("", "a", "b")[i % 3] for i in range(30)]
+    prices = [float("nan") if i % 2 else 1.0 for i in range(30)]
+    made = telling_store(tmp_path / "s.store", n=30, kind=labels, price=prices)
+    assert made.view(inputs=["text"], target="kind").dropped == 10
+    found = es.select(made, n=30, labelled="kind")
+    assert (found.candidates, found.labelled) == (10, 20)
+    assert {item.id for item in found.items} == {f"i{i}" for i in range(0, 30, 3)}
+    assert es.select(made, n=30, labelled="price").labelled == 15
+
+
 def test_what_cannot_be_selected_by_is_told(store: es.Store) -> None:
     for given, said in (
         ({"by": "loud"}, "by should be of diverse, typical, uncertain, balanced. Got 'loud' instead"),
@@ -72,6 +99,14 @@ def test_what_cannot_be_selected_by_is_told(store: es.Store) -> None:
     ):
         with pytest.raises((UsageError, es.EmbedstoreError), match=said):
             es.select(store, **given)  # type: ignore[arg-type]
+
+
+def test_a_head_of_several_labels_an_item_is_refused(tmp_path: Path) -> None:
+    made = telling_store(tmp_path / "s.store", n=60, tags=[["x", "y", "z"][i % 2 :] for i in range(60)])
+    es.train(made, "tags", report=False, out_of_fold=0)
+    for way in ("uncertain", "balanced"):
+        with pytest.raises(UsageError, match="Head 'tags' gives no probabilities of classes"):
+            es.select(made.path, by=way, head="tags", labelled="")
 
 
 def test_the_command_writes_a_table(store: es.Store, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from embedstore_cli.render import print_training
 from helpers import Telling, telling_store, write_csv, write_image
 
 import embedstore as es
@@ -23,12 +24,12 @@ from embedstore.evaluation.copies import EVERY, find_copies
 from embedstore.sources import MemorySource
 
 
-def two_space_store(path: Path, n: int = 240, **columns: Any) -> es.Store:
-    """Spaces a and b that each tell half of four labels, as texts 'x y z…' that become the vectors."""
+def two_space_store(path: Path, n: int = 240, names: tuple[str, str] = ("a", "b"), **columns: Any) -> es.Store:
+    """Spaces that each tell half of four labels, as texts 'x y z…' that become the vectors."""
     rng = np.random.default_rng(0)
     y = rng.integers(0, 4, n)
     a, b = (np.eye(2)[part].repeat(3, 1) + rng.normal(0, 0.6, (n, 6)) for part in (y % 2, y // 2))
-    halves = {"a": slice(0, 6), "b": slice(6, 12)}
+    halves = dict(zip(names, (slice(0, 6), slice(6, 12)), strict=True))
     texts = [" ".join(f"{v:.4f}" for v in row) for row in np.concatenate([a, b], axis=1)]
 
     class Half(Telling):
@@ -58,6 +59,32 @@ class TestTrain:
         assert not Path(result.report).exists()
         json.dumps(result.to_dict())
 
+    @pytest.mark.parametrize("cv", [None, 2])
+    def test_a_space_may_be_called_like_what_is_judged(
+        self, cv: int | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Spaces called head and majority change no score of the head and its baselines, and are told apart from them."""
+        plain, named = ("a", "b"), ("head", "majority")
+        stores = [two_space_store(tmp_path / names[0], n=80, names=names) for names in (plain, named)]
+        usual, found = (es.train(store, "label", cv=cv) for store in stores)
+        assert found.metrics == usual.metrics
+        assert found.gain[1] == usual.gain[1]
+        as_usual = {
+            **usual.baselines,
+            **{f"linear on {new}": usual.baselines[old] for old, new in zip(plain, named, strict=True)},
+        }
+        assert found.baselines == {name: scores for name, scores in as_usual.items() if name not in plain}
+        kept = [es.out_of_fold(store, "label") for store in stores]
+        assert np.array_equal(kept[0].probabilities, kept[1].probabilities)
+        assert list(kept[1].alone) == list(named)
+        assert all((kept[0].alone[a] == kept[1].alone[b]).all() for a, b in zip(plain, named, strict=True))
+        page = Path(found.report).read_text(encoding="utf-8")
+        assert "linear on head" in page
+        assert "majority class" in page
+        print_training(found)
+        shown = capsys.readouterr().out
+        assert shown.count("linear (majority)") == shown.count("majority class") == 1
+
     def test_a_head_with_a_seed_is_fitted_five_times(self, tmp_path: Path) -> None:
         store = two_space_store(tmp_path / "s", n=120)
         result = es.train(store, "label", head="gbdt", report=False)
@@ -85,6 +112,34 @@ class TestTrain:
         assert all(len(set(view.split[view.groups == g])) == 1 for g in set(view.groups.tolist()))  # type: ignore[union-attr]
         holdout = es.train(tmp_path / "s", "label", group="owner", replace=True, report=False)
         assert "split by hashed owner" in holdout.evaluation
+
+    def test_one_group_to_judge_on_gives_no_interval(self, tmp_path: Path) -> None:
+        parts = [("train", "val", "test", "train")[i % 4] for i in range(120)]
+        store = two_space_store(tmp_path / "s", n=120, split=parts, farm=[f"farm {part}" for part in parts])
+        result = es.train(store, "label", group="farm")
+        assert np.isfinite(result.metrics["accuracy"].value)
+        assert np.isnan([result.gain[1].low, result.metrics["accuracy"].high]).all()
+        note = "all items that were judged have one value of 'farm': there are no intervals, and no gain is certain"
+        assert note in result.notes
+        assert note in es.evaluate(store, "label", group="farm").notes
+        assert note in es.compare(store, "label", group="farm", timed=0).notes
+        assert note not in es.evaluate(store, "label").notes
+
+    @pytest.mark.parametrize("head", ["linear", "gbdt"])
+    def test_one_group_to_fit_on_is_parted_by_items(self, head: str, tmp_path: Path) -> None:
+        """Of two groups each judges the other; what a head chooses, it chooses on items of the group that it is fitted on."""
+        store = two_space_store(tmp_path / "s", n=120, farm=[f"farm {i % 2}" for i in range(120)])
+        result = es.train(store, "label", head=head, group="farm", cv=2, seeds=1, report=False)
+        assert result.metrics["accuracy"].value > 0.6
+        assert (result.items["train"], result.items["val"]) == (60, 60)  # the final fit has both groups
+        assert result.notes[0].startswith("one value of 'farm' alone is left to fit on")
+
+    def test_a_split_with_one_group_in_training(self, tmp_path: Path) -> None:
+        parts = [("train", "test")[i % 2] for i in range(120)]
+        store = two_space_store(tmp_path / "s", n=120, split=parts, farm=parts)
+        result = es.train(store, "label", group="farm", report=False)
+        assert result.metrics["accuracy"].value > 0.6
+        assert result.items["train"] > 3 * result.items["val"] > 0
 
     def test_metadata_is_one_more_input(self, tmp_path: Path) -> None:
         rng = np.random.default_rng(1)

@@ -36,7 +36,9 @@ def fit_scale(
     return float(np.exp(found.x))
 
 
-def certain_scale(log_p: Float, codes: Codes, folds: npt.NDArray[Any]) -> tuple[Float, float]:
+def certain_scale(
+    log_p: Float, codes: Codes, folds: npt.NDArray[Any], groups: npt.NDArray[Any] | None = None
+) -> tuple[Float, float]:
     """The scale of held-out log-probabilities (n, c), and what they are with it; 1, and as they are, unless it surely helps.
 
     The scale of each fold is fitted on the other folds. It helps where the 95 % interval of the loss that it saves, paired by
@@ -46,12 +48,14 @@ def certain_scale(log_p: Float, codes: Codes, folds: npt.NDArray[Any]) -> tuple[
     ----------
     codes, folds : (n,), (n,)
         The class and the fold of each item.
+    groups : (n,), optional
+        What the interval draws instead of items.
     """
     scaled, items = log_p.copy(), np.arange(len(codes))
     for fold in sorted(set(folds.tolist())):
         mine = folds == fold
         scaled[mine] = log_softmax(fit_scale(log_p[~mine], codes[~mine]) * log_p[mine])
     saved = (scaled - log_p)[items, codes]
-    if not Bootstrap.of(len(codes)).mean(saved).certain_gain:
+    if not Bootstrap.of(len(codes), groups=groups).mean(saved).certain_gain:
         return log_p, 1.0
     return scaled, fit_scale(log_p, codes)

@@ -198,7 +198,7 @@ class Task:
     constant: ClassVar[str] = "constant"
     """The name of the baseline that says the same of every item."""
     titles: ClassVar[Mapping[str, str]] = {}
-    """Baselines in words, where their names are not."""
+    """Baselines in words, where their names are not; those of `rivals` are among them."""
     needs_target: ClassVar[bool] = True
     """Whether it learns a column; one that does not makes its own `view`."""
     looks_for_copies: ClassVar[bool] = True
@@ -301,12 +301,12 @@ class Task:
         """`labels` and `outputs` (n, …) by name, target by target."""
         return [Part(self, labels, np.ones(len(labels), bool), outputs)]
 
-    def calibrated(self, outputs: Float, truth: Array, folds: Array) -> tuple[Float, float]:
+    def calibrated(self, outputs: Float, truth: Array, folds: Array, groups: Array | None) -> tuple[Float, float]:
         """Held-out outputs (n, …) made more honest, and what that makes the head's `calibration_`; by default left as they are.
 
         Parameters
         ----------
-        truth, folds : (n, …), (n,)
+        truth, folds, groups : (n, …), (n,), (n,)
         """
         return outputs, 1.0
 
@@ -378,6 +378,11 @@ class Task:
         """A baseline in words."""
         own = {KNN: "kNN (k = 8)", UNTUNED: "the same, not tuned", POOLED: "the same on the mean of pieces"}
         return {**own, **self.titles}.get(baseline, baseline)
+
+    def linear_on(self, name: str) -> str:
+        """What `plain_linear` on the input `name` is called: like the input, but where something else that is judged is."""
+        taken = {HEAD, UNTUNED, POOLED, UNBALANCED, self.constant, *self.titles, *self.baselines()}
+        return f"linear on {name}" if name in taken else name
 
 
 def task_called(name: str) -> Task:

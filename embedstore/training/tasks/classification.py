@@ -81,8 +81,8 @@ class Classification(Task):
     def kept(self, outputs: Float, labels: Labels) -> Predicted:
         return Predicted(labels.classes[outputs.argmax(axis=1)], np.exp(outputs), labels.classes)
 
-    def calibrated(self, outputs: Float, truth: Array, folds: Array) -> tuple[Float, float]:
-        return certain_scale(outputs, truth, folds)
+    def calibrated(self, outputs: Float, truth: Array, folds: Array, groups: Array | None) -> tuple[Float, float]:
+        return certain_scale(outputs, truth, folds, groups)
 
     def scores(self, truth: Array, outputs: Float, bootstrap: Bootstrap) -> Scores:
         return classification_scores(truth, outputs, bootstrap=bootstrap)
