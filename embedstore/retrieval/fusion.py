@@ -15,6 +15,7 @@ Float = npt.NDArray[np.float64]
 Folded = dict[int, list[int]]
 """Row → rows of the results that are folded into it."""
 RRF = 60
+FOLDED = 256  # vectors at a time
 POOL = 100  # of the nearest, that a diverse answer is put together from
 
 
@@ -136,23 +137,34 @@ def diverse(scores: Array, vectors: Array, diversity: float, *, fused: bool) -> 
     return np.concatenate([np.empty(0, np.intp), *chosen])
 
 
-def folded(vectors: Array, threshold: float) -> npt.NDArray[np.intp]:
+def folded(vectors: Array, threshold: float, most: int) -> npt.NDArray[np.intp]:
     """The place (n,) that each of `vectors` (n, dim) goes by: its own, or the first one before it that is near and stands.
 
     Parameters
     ----------
     threshold : float
         Cosine from which on two are near.
+    most : int
+        Once so many stand for themselves, no further one stands for others: every step costs as much as vectors stand.
     """
     unit = unit_rows(vectors)
     places = np.arange(len(unit))
-    standing: list[int] = []
-    for place in range(len(unit)):
-        near = np.flatnonzero(unit[standing] @ unit[place] >= threshold)
-        if len(near):
-            places[place] = standing[int(near[0])]
-        else:
-            standing.append(place)
+    standing, heads, count = np.empty((min(most, len(unit)), unit.shape[1]), unit.dtype), np.empty(len(unit), np.intp), 0
+    for lo in range(0, len(unit), FOLDED):
+        block = unit[lo : lo + FOLDED]
+        near = block @ standing[:count].T >= threshold
+        known = near.any(axis=1)
+        places[lo : lo + len(block)][known] = heads[near[known].argmax(axis=1)] if count else 0
+        before = np.tril(block @ block.T >= threshold, -1)
+        stands = ~known
+        for i in np.flatnonzero(stands & before.any(axis=1)).tolist():
+            if len(own := np.flatnonzero(before[i] & stands)):
+                places[lo + i], stands[i] = lo + own[0], False
+        fresh = np.flatnonzero(stands)[: most - count]
+        late = (places >= lo) & ~np.isin(places, lo + fresh)
+        places[late] = np.flatnonzero(late)
+        standing[count : count + len(fresh)], heads[count : count + len(fresh)] = block[fresh], lo + fresh
+        count += len(fresh)
     return places
 
 

@@ -36,7 +36,8 @@ Rows = npt.NDArray[np.int64]
 Float = npt.NDArray[np.float32]
 Scores = npt.NDArray[np.float64]
 
-DEEPER = 5
+DEEPER, LEAST, MORE = 4, 50, 1000
+"""Where results are thinned, so many times more are looked for at first; at least and at most so many more."""
 
 
 class Searcher:
@@ -271,7 +272,7 @@ class Searcher:
     def _ranked(self, asked: Sequence[Asked], wanted: SearchOptions) -> tuple[Rows, Scores, Folded]:
         """Rows and scores of the page that is wanted, and which rows are folded into each."""
         needed = -(-wanted.last // POOL) * POOL if wanted.diversity else wanted.last
-        depth = max(DEEPER * needed, 50) if wanted.group_by or wanted.fold is not None else needed
+        depth = needed + min(max(DEEPER * needed, LEAST), MORE) if wanted.group_by or wanted.fold is not None else needed
         folded_rows: Folded = {}
         while True:
             rows, scores, rest = self._candidates(asked, depth, wanted)
@@ -285,7 +286,7 @@ class Searcher:
                 places = first_of_each(values, wanted.per_group)
                 rows, scores = rows[places], scores[places]
             if wanted.fold is not None:
-                heads = folded(vectors_of(rows, asked[0].space), wanted.fold)
+                heads = folded(vectors_of(rows, asked[0].space), wanted.fold, needed)
                 folded_rows = under(rows, heads)
                 first = heads == np.arange(len(rows))
                 rows, scores = rows[first], scores[first]

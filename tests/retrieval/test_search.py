@@ -21,7 +21,7 @@ from embedstore.encoders import ENCODERS, EncoderRequest
 from embedstore.encoders.hash import HashEncoder
 from embedstore.errors import FingerprintError, PayloadError, SourceError, UsageError
 from embedstore.indexing.exact import ExactIndex
-from embedstore.retrieval.fusion import RRF
+from embedstore.retrieval.fusion import RRF, folded
 from embedstore.sources import MemorySource
 
 
@@ -625,6 +625,25 @@ def test_diversity_keeps_items_that_the_first_space_lacks(tmp_path: Path) -> Non
     asked: dict[str, Any] = {"text": "text 7", "image": images[4], "k": 40}
     assert len(es.search(tmp_path / "s", **asked).results) == 40
     assert len(es.search(tmp_path / "s", **asked, diversity=0.3).results) == 40
+
+
+@pytest.mark.parametrize("most", [5, 300, 3000])
+def test_folding_is_that_of_one_after_the_other(most: int) -> None:
+    """In blocks, of 1,500 vectors round 600 places: each goes by the first one before it that stands and is near."""
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal((600, 16))
+    vectors = centres[rng.integers(0, 600, 1500)] + 0.15 * rng.standard_normal((1500, 16))
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    standing: list[int] = []
+    expected = np.arange(1500)
+    for place in range(1500):
+        near = [head for head in standing if unit[head] @ unit[place] >= 0.9]
+        if near:
+            expected[place] = near[0]
+        elif len(standing) < most:
+            standing.append(place)
+    np.testing.assert_array_equal(folded(vectors, 0.9, most), expected)
+    assert min(most, 500) <= len(standing) < 700
 
 
 def test_metadata_called_like_a_hit_s_own_values_keeps_its_own_name(tmp_path: Path) -> None:
