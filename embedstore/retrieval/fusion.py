@@ -35,7 +35,7 @@ class Joined(NamedTuple):
     def sure(self) -> npt.NDArray[np.bool_]:
         """Which rows (n,) have the score, and the place among all others, that they would have were all rankings read."""
         known = self.most == self.scores
-        return known & (self.scores > max(self.rest, self.most[~known].max(initial=-np.inf)))
+        return np.asarray(known & (self.scores > max(self.rest, self.most[~known].max(initial=-np.inf))))
 
 
 def fuse_ranks(rankings: Sequence[npt.NDArray[np.int64]], weights: Sequence[float], ended: Sequence[bool]) -> Joined:
@@ -153,7 +153,7 @@ def folded(vectors: Array, threshold: float, most: int) -> npt.NDArray[np.intp]:
     for lo in range(0, len(unit), FOLDED):
         block = unit[lo : lo + FOLDED]
         near = block @ standing[:count].T >= threshold
-        known = near.any(axis=1)
+        known = np.asarray(near.any(axis=1))
         places[lo : lo + len(block)][known] = heads[near[known].argmax(axis=1)] if count else 0
         before = np.tril(block @ block.T >= threshold, -1)
         stands = ~known
