@@ -14,6 +14,7 @@ import numpy as np
 
 from embedstore.encoders.base import EncoderRequest, refuse_modality
 from embedstore.encoders.cards import Card, read_config
+from embedstore.encoders.missing_weights import none_missing
 from embedstore.encoders.model_folders import folder_digest, loaded, model_folder
 from embedstore.encoders.payloads.sounds import Samples
 from embedstore.encoders.piecewise import network
@@ -26,6 +27,11 @@ from embedstore.spec import EncoderSpec
 if TYPE_CHECKING:
     import torch
 
+MAY_LACK = {
+    "audio": ("text_model.", "text_projection.", "logit_scale", "relative_position_index"),
+    "text": ("audio_model.", "audio_projection.", "logit_scale", "position_ids", "token_type_ids"),
+}
+"""In names of what a side is not made of, and of what is counted up, not drawn."""
 LONGEST = 512
 """Tokens of a text, where the tokenizer does not say."""
 
@@ -88,7 +94,8 @@ def _spec(
 
 def _tower(folder: Path, request: EncoderRequest, side: str) -> torch.nn.Module:
     """One side of the model; the other is let go of."""
-    model: Any = loaded(request, "ClapModel", folder)
+    with none_missing(folder, unused=MAY_LACK[side]):
+        model: Any = loaded(request, "ClapModel", folder)
     if side == "audio":
         del model.text_model, model.text_projection
         return network("ClapSounds", model)

@@ -14,6 +14,7 @@ import numpy as np
 
 from embedstore.encoders.base import EncoderRequest, refuse_modality
 from embedstore.encoders.cards import Card, read_config
+from embedstore.encoders.missing_weights import UNUSED, none_missing
 from embedstore.encoders.model_folders import folder_digest, loaded, model_folder
 from embedstore.encoders.payloads.sounds import Samples
 from embedstore.encoders.piecewise import network
@@ -100,7 +101,8 @@ def _called(extractor: Any, window: Samples) -> Mapping[str, Any]:
 
 
 def _module(kind: str, folder: Path, request: EncoderRequest) -> torch.nn.Module:
-    model: Any = loaded(request, "WhisperModel" if kind == WHISPER else "AutoModel", folder)
+    with none_missing(folder, unused=(*UNUSED, "decoder.") if kind == WHISPER else UNUSED):
+        model: Any = loaded(request, "WhisperModel" if kind == WHISPER else "AutoModel", folder)
     if kind == WHISPER:
         return network("WeighedFrames", model.encoder)
     return network("Pooled" if kind == AST else "Frames", model)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,15 @@ UNUSED = ("pooler.", "masked_spec_embed", "mask_token", "predictor.", "lm_head."
 
 
 @contextmanager
-def none_missing(folder: Path, instead: str = "") -> Iterator[None]:
+def none_missing(folder: Path, instead: str = "", *, unused: Sequence[str] = UNUSED) -> Iterator[None]:
     """Within it, what transformers loads of `folder` has no weights that are drawn at random.
 
     Parameters
     ----------
     instead : str
         What to do, for the message.
+    unused : sequence of str
+        In names of weights that may be missing.
 
     Raises
     ------
@@ -30,7 +32,7 @@ def none_missing(folder: Path, instead: str = "") -> Iterator[None]:
         Some are.
     """
     found: list[str] = []
-    with LOADING, _noted(found):
+    with LOADING, _noted(found, unused):
         yield
     if found:
         more = f" and {len(found) - 1:,} more" if len(found) > 1 else ""
@@ -40,14 +42,14 @@ def none_missing(folder: Path, instead: str = "") -> Iterator[None]:
 
 
 @contextmanager
-def _noted(found: list[str]) -> Iterator[None]:
-    """Within it, the names of weights that transformers would draw at random are added to `found`."""
+def _noted(found: list[str], unused: Sequence[str]) -> Iterator[None]:
+    """Within it, the names of weights that transformers would draw at random are added to `found`, but for `unused` ones."""
     modeling: Any = require("transformers.modeling_utils")
     before = getattr(modeling, "log_state_dict_report", None)
 
     def note(*given: Any, **named: Any) -> None:
         info = named.get("loading_info") or given[3]
-        found.extend(key for key in sorted(info.missing_keys) if not any(part in key for part in UNUSED))
+        found.extend(key for key in sorted(info.missing_keys) if not any(part in key for part in unused))
         if not found and before is not None:
             before(*given, **named)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -174,10 +175,19 @@ class FolderExporter(Exporter):
 
     def _drop(self, number: int) -> None:
         """Remove the files of slices from `number` on, whatever the record says: it may be of an export that was killed."""
-        while any(os.path.lexists(self.folder / name) for name in self.files(number)):
-            for name in self.files(number):
+        for found in sorted(self._lying(number), reverse=True):
+            for name in self.files(found):
                 (self.folder / name).unlink(missing_ok=True)
-            number += 1
+
+    def _lying(self, number: int) -> set[int]:
+        """Numbers from `number` on of which some file lies there; a kill between two removals may have left gaps."""
+        found = set[int]()
+        for name in self.files(0):
+            before, _, after = Path(name).name.rpartition(f"{0:05d}")
+            slices = re.compile(rf"{re.escape(before)}(\d{{5,}}){re.escape(after)}")
+            there = os.listdir((self.folder / name).parent)
+            found.update(int(match[1]) for other in there if (match := slices.fullmatch(other)))
+        return {each for each in found if each >= number}
 
     def parts(self, *, vectors: bool) -> Iterator[tuple[pa.Table, dict[str, tuple[Array, Mask]]]]:
         for number in range(len(self._slices)):

@@ -19,12 +19,13 @@ from embedstore.indexing.exact import RESIDENT_BYTES
 from embedstore.retrieval.aligned_spaces import ProjectedSpace, SearchableSpace
 from embedstore.retrieval.asked import Asked, combined, joined, weighted
 from embedstore.retrieval.filters_kept import Filters, Mask
-from embedstore.retrieval.fusion import POOL, Folded, deepened, diverse, first_of_each, folded, fuse_ranks, fuse_scores, under
+from embedstore.retrieval.fusion import POOL, Folded, diverse, first_of_each, folded, under
 from embedstore.retrieval.index import OpenIndex, Origin, open_index, origin_of, states, unchanged
 from embedstore.retrieval.queries import Resolver
 from embedstore.retrieval.search_options import Query, SearchOptions, several
 from embedstore.retrieval.search_result import Hit, SearchResult, certainty, described
-from embedstore.retrieval.several_vectors import best_items, nearest_items, placed, similarities, vectors_of
+from embedstore.retrieval.several_queries import Ranking, ranked_together
+from embedstore.retrieval.several_vectors import best_items, nearest_items, placed, vectors_of
 from embedstore.store import Store
 from embedstore.store.format import HEAD, HEADS
 from embedstore.store.indexes import INDEX
@@ -33,10 +34,10 @@ __all__ = ["Searcher"]
 
 Rows = npt.NDArray[np.int64]
 Float = npt.NDArray[np.float32]
-Ranking = tuple[Rows, npt.NDArray[np.float64]]
+Scores = npt.NDArray[np.float64]
 
-BACKGROUND = 1000
-DEEPER = 5
+DEEPER, LEAST, MORE = 4, 50, 1000
+"""Where results are thinned, so many times more are looked for at first; at least and at most so many more."""
 
 
 class Searcher:
@@ -268,24 +269,24 @@ class Searcher:
             raise UsageError("Say what to search for: words, --text, --image, --audio, --video, --id, --vector or --like.")
         return asked
 
-    def _ranked(self, asked: Sequence[Asked], wanted: SearchOptions) -> tuple[Rows, npt.NDArray[np.float64], Folded]:
+    def _ranked(self, asked: Sequence[Asked], wanted: SearchOptions) -> tuple[Rows, Scores, Folded]:
         """Rows and scores of the page that is wanted, and which rows are folded into each."""
         needed = -(-wanted.last // POOL) * POOL if wanted.diversity else wanted.last
-        depth = max(DEEPER * needed, 50) if wanted.group_by or wanted.fold is not None else needed
+        depth = needed + min(max(DEEPER * needed, LEAST), MORE) if wanted.group_by or wanted.fold is not None else needed
         folded_rows: Folded = {}
         while True:
-            rows, scores = self._candidates(asked, depth, wanted)
+            rows, scores, rest = self._candidates(asked, depth, wanted)
             exhausted = len(rows) < depth
             if wanted.min_score is not None:
                 kept = scores >= wanted.min_score
-                exhausted |= not kept.all()
+                exhausted |= rest < wanted.min_score
                 rows, scores = rows[kept], scores[kept]
             if wanted.group_by is not None:
                 (values,) = self.store.items.lookup.values(rows, [wanted.group_by])
                 places = first_of_each(values, wanted.per_group)
                 rows, scores = rows[places], scores[places]
             if wanted.fold is not None:
-                heads = folded(vectors_of(rows, asked[0].space), wanted.fold)
+                heads = folded(vectors_of(rows, asked[0].space), wanted.fold, needed)
                 folded_rows = under(rows, heads)
                 first = heads == np.arange(len(rows))
                 rows, scores = rows[first], scores[first]
@@ -299,22 +300,22 @@ class Searcher:
             rows, scores = rows[order], scores[order]
         return rows[wanted.offset : wanted.last], scores[wanted.offset : wanted.last], folded_rows
 
-    def _candidates(self, asked: Sequence[Asked], depth: int, wanted: SearchOptions) -> Ranking:
-        groups = joined(asked)
+    def _candidates(self, asked: Sequence[Asked], depth: int, wanted: SearchOptions) -> tuple[Rows, Scores, float]:
+        """The `depth` best rows, their scores, and what no other row scores more than."""
         leave_out = np.asarray([row for one in asked for row in one.leave_out], np.int64)
         if wanted.fusion == "score":
-            sums = [combined(group) for group in groups.values()]
-            if len(sums) == 1:
-                return self._one(sums[0], depth, wanted, leave_out)
-            return deepened(depth, lambda deep: self._fused(sums, deep, wanted, leave_out))
+            asked = [combined(group) for group in joined(asked).values()]
         if len(asked) == 1:
-            return self._one(asked[0], depth, wanted, leave_out)
+            rows, scores = self._one(asked[0], depth, wanted, leave_out)
+            return rows, scores, float(scores[-1]) if len(scores) == depth else -np.inf
+        indexed = (wanted.recall is None or wanted.recall < 1) and any(
+            not self.index(one.space).index.report_.exact for one in asked
+        )
 
-        def ranked(deep: int) -> Ranking:
-            rankings = [self._one(one, deep, wanted, leave_out)[0] for one in asked]
-            return fuse_ranks(rankings, [one.weight for one in asked])
+        def search(one: Asked, deep: int) -> Ranking:
+            return self._one(one, deep, wanted, leave_out)
 
-        return deepened(depth, ranked)
+        return ranked_together(asked, depth, wanted.fusion, search, indexed=indexed, exact=lambda: self.answered()["exact"])
 
     def _one(self, asked: Asked, depth: int, wanted: SearchOptions, leave_out: Rows) -> Ranking:
         keep, deeper = self.filters.positions(asked.space, wanted.where), depth + len(leave_out)
@@ -329,20 +330,6 @@ class Searcher:
         if len(leave_out):
             kept &= ~np.isin(rows[0], leave_out)
         return rows[0][kept][:depth], scores[0][kept][:depth].astype(np.float64)
-
-    def _fused(self, asked: Sequence[Asked], depth: int, wanted: SearchOptions, leave_out: Rows) -> Ranking:
-        found = [self._one(one, depth, wanted, leave_out)[0] for one in asked]
-        rows = np.unique(np.concatenate(found))
-        scores, background = [], []
-        for one in asked:
-            has = one.space.has(rows)
-            values = np.full(len(rows), np.nan)
-            values[has] = similarities(one.space, rows[has], one.several)
-            scores.append(values)
-            at_random = np.random.default_rng(0).choice(one.space.rows, min(BACKGROUND, len(one.space)), replace=False)
-            usual = similarities(one.space, np.sort(at_random), one.several)
-            background.append((float(usual.mean()), float(usual.std())))
-        return fuse_scores(rows, scores, background, [one.weight for one in asked])
 
     def columns(self, columns: Sequence[str] | None) -> list[str]:
         """The columns to return with each hit; `UsageError` where there is no such column."""

@@ -14,6 +14,8 @@ MOST = 1000
 """Results of one request."""
 DEEPEST = 10_000
 """Results that may be skipped: who wants more wants another filter."""
+FOLDED = 3000
+"""Results that near copies are folded of: each is compared with all before it."""
 
 FILES = ("image", "audio", "video")
 """What may be searched by as a file."""
@@ -86,6 +88,15 @@ class Asking(Strict):
     def _spaces(self) -> Asking:
         if self.space is not None and self.weights:
             raise ValueError("name one space, or the weights of several; not both")
+        return self
+
+    @model_validator(mode="after")
+    def _folded(self) -> Asking:
+        if self.fold and self.offset + self.k > FOLDED:
+            raise ValueError(
+                f"near copies are folded among the first {FOLDED:,} results; got offset + k = {self.offset + self.k:,}: "
+                "leave out fold, or ask with a filter"
+            )
         return self
 
 

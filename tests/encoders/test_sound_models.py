@@ -181,3 +181,64 @@ def test_a_model_of_another_kind_is_refused_with_a_way_out(folders: dict[str, Pa
         load_encoder("hf-audio", "audio")
     with pytest.raises(UsageError, match="takes audio and text, not image"):
         load_encoder(f"clap:{folders['clap']}", "image")
+
+
+def _without(folder: Path, part: str, copy: Path) -> Path:
+    """A copy of a model's folder that lacks the weights with `part` in their names."""
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(folder, copy)
+    weights = load_file(copy / "model.safetensors")
+    kept = {name: weight for name, weight in weights.items() if part not in name}
+    assert 0 < len(kept) < len(weights)
+    save_file(kept, copy / "model.safetensors", {"format": "pt"})
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("name", "modality", "part", "other"),
+    [
+        ("hubert", "audio", "layers.1.attention.q_proj", "masked_spec_embed"),
+        ("whisper", "audio", "encoder.layers.1", "decoder."),
+        ("clap", "audio", "audio_projection.linear1", "text_model."),
+        ("clap", "text", "text_model.pooler", "audio_model."),
+    ],
+)
+def test_weights_that_vectors_are_made_with_are_all_there(
+    name: str, modality: str, part: str, other: str, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """transformers draws missing ones at random, others at every load. Those of what is let go of may be missing."""
+    payload = sound(wave(1)) if modality == "audio" else b"a dog barks"
+    lacking = _without(folders[name], part, tmp_path / "lacking")
+    encoder: Any = load_encoder(_made(name, lacking), modality, runtime="torch")
+    with pytest.raises(EncoderError, match=rf"lacks weights of this model \(.*{part}.*drawn at random"):
+        encoder.encode([encoder.prepare(payload)])
+    vectors = []
+    for folder in (folders[name], _without(folders[name], other, tmp_path / "half")):
+        encoder = load_encoder(_made(name, folder), modality, runtime="torch")
+        vectors.append(encoder.encode([encoder.prepare(payload)]))
+    np.testing.assert_allclose(*vectors, atol=1e-6)
+
+
+def test_weights_under_their_old_names_are_found(folders: dict[str, Path], tmp_path: Path) -> None:
+    """Models on the hub name the two halves of a normalised weight as torch did until 2023."""
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    old = Path(shutil.copytree(folders["wav2vec2"], tmp_path / "old"))
+    weights = load_file(old / "model.safetensors")
+    renamed = {}
+    for key, weight in weights.items():
+        for new, name in (("parametrizations.weight.original0", "weight_g"), ("parametrizations.weight.original1", "weight_v")):
+            key = key.replace(new, name)
+        renamed[key] = weight
+    assert renamed.keys() != weights.keys()
+    save_file(renamed, old / "model.safetensors", {"format": "pt"})
+    vectors = []
+    for folder in (folders["wav2vec2"], old):
+        encoder: Any = load_encoder(f"hf-audio:{folder}", "audio", runtime="torch")
+        vectors.append(encoder.encode([encoder.prepare(sound(wave(1)))]))
+    np.testing.assert_allclose(*vectors, atol=1e-6)

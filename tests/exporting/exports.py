@@ -129,6 +129,23 @@ def killed_while_placing(store: str, to: str, out: str, at: int) -> None:
     es.export(store, to=to, out=out)
 
 
+def killed_while_dropping(store: str, to: str, out: str, at: int, size: int) -> None:
+    """Export `size` items at a time, in a process that kills itself as it has removed the `at`-th file that is not wanted."""
+    EXPORTERS.get(to).most_items = size
+    real, left = Path.unlink, at
+
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        nonlocal left
+        real(path, missing_ok)
+        left -= path.suffix in (".parquet", ".npy")
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Path.unlink = unlink
+    es.export(store, to=to, out=out)
+
+
+KILLED = {kill.__name__: kill for kill in (killed_export, killed_while_placing, killed_while_dropping)}
+
 if __name__ == "__main__":
-    how = killed_while_placing if len(sys.argv) == 5 else killed_export
-    how(*sys.argv[1:4], *map(int, sys.argv[4:]))
+    KILLED[sys.argv[1]](*sys.argv[2:5], *map(int, sys.argv[5:]))

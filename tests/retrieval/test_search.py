@@ -21,7 +21,7 @@ from embedstore.encoders import ENCODERS, EncoderRequest
 from embedstore.encoders.hash import HashEncoder
 from embedstore.errors import FingerprintError, PayloadError, SourceError, UsageError
 from embedstore.indexing.exact import ExactIndex
-from embedstore.retrieval.fusion import RRF
+from embedstore.retrieval.fusion import RRF, folded
 from embedstore.sources import MemorySource
 
 
@@ -75,7 +75,7 @@ def test_by_text_image_id_and_vector_agree(store: es.Store, table: Path) -> None
         {"text": "text 4", "diversity": 0.5},
         {"text": "text 4", "group_by": "label"},
         {"text": "text 4", "fold": 0.5},
-        {"id": "item-04", "spaces": ["image", "text"]},
+        {"id": "item-04", "spaces": {"image": 1.0, "text": 1.0}},
         {"like": ["item-01"], "unlike": ["item-02"], "space": "text"},
         {"id": "item-04", "space": "text", "where": "label = 'odd'"},
     ],
@@ -287,7 +287,7 @@ def test_rank_fusion_by_hand(mixed: es.Store) -> None:
     for cosines, weight in ((one, 1.0), (two, 3.0)):
         cosines = np.where(np.isin(np.arange(M), [4, 9]), np.nan, cosines)
         order = np.argsort(-cosines)  # NaN last
-        order = order[~np.isnan(cosines[order])][:100]
+        order = order[~np.isnan(cosines[order])]
         points[order] += weight / (RRF + 1 + np.arange(len(order)))
     result = fused(mixed, "rrf", [1.0, 3.0], k=20)
     assert ids(result) == named(np.argsort(-points, kind="stable")[:20])
@@ -306,6 +306,46 @@ def test_score_fusion_by_hand(mixed: es.Store) -> None:
     result = fused(mixed, "score", [1.0, 3.0], k=20)
     assert ids(result) == named(np.argsort(-total)[:20])
     np.testing.assert_allclose([h.score for h in result.results], np.sort(total)[::-1][:20], atol=2e-3)
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> es.Store:
+    """4,000 items with vectors at random in two spaces: few are near to both queries, and none is first for both."""
+    path, rng = tmp_path_factory.mktemp("wide") / "s", np.random.default_rng(3)
+    ids = [f"i{i}" for i in range(4000)]
+    for space, dim, missing in (("one", 32, 0), ("two", 24, 400)):
+        vectors = rng.standard_normal((4000 - missing, dim)).astype(np.float32)
+        es.import_vectors(vectors, path, modality="image", space=space, ids=ids[missing:])
+    return es.Store.open(path)
+
+
+@pytest.mark.parametrize("fusion", ["score", "rrf"])
+def test_fused_is_what_everything_fused_is(wide: es.Store, fusion: str) -> None:
+    """Nothing that is nowhere among the first is lost: against all scores and all ranks, by hand."""
+    total, spaces = np.zeros(4000), {"one": 1.0, "two": 1.0}
+    for name in spaces:
+        space = wide.space(name)
+        cosines = np.full(4000, np.nan)
+        vectors = space.vectors().astype(np.float64)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        cosines[space.rows] = vectors @ vectors[space.rows.tolist().index(1234)]
+        if fusion == "score":
+            some = np.random.default_rng(0).choice(space.rows, 1000, replace=False)
+            total += np.nan_to_num((cosines - cosines[some].mean()) / cosines[some].std()) / 2
+        else:
+            cosines[1234] = np.nan
+            order = np.argsort(-cosines)[: np.isfinite(cosines).sum()]
+            total[order] += 1 / (RRF + 1 + np.arange(len(order)))
+    total[1234] = -9
+    for how in ({"k": 10}, {"k": 600}, {"k": 10, "offset": 590}):
+        result = es.search(wide, id="i1234", spaces=spaces, fusion=fusion, **how)
+        expected = np.argsort(-total, kind="stable")[how.get("offset", 0) :][: how["k"]]
+        assert ids(result) == named(expected)
+        np.testing.assert_allclose([hit.score for hit in result.results], total[expected], atol=1e-4)
+        assert result.index["exact"]
+    least = float(total[expected[0]])
+    found = es.search(wide, id="i1234", spaces=spaces, fusion=fusion, k=600, min_score=least - 1e-6)
+    assert ids(found) == named(np.argsort(-total, kind="stable")[:591])
 
 
 def test_min_score(mixed: es.Store) -> None:
@@ -559,7 +599,8 @@ def test_weights_below_zero_search_away_in_one_space_and_are_refused_across_spac
 def test_pages_of_joined_queries_fit_together(
     mixed: es.Store, fusion: str, how: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("embedstore.retrieval.fusion.DEEP", 7)
+    monkeypatch.setattr("embedstore.retrieval.several_queries.DEEP", 7)
+    monkeypatch.setattr("embedstore.retrieval.several_queries.ROOTS", 0.7)
     whole = ids(fused(mixed, fusion, [1.0, 3.0], k=M, **how))
     assert len(whole) == len(set(whole))
     pages = [ids(fused(mixed, fusion, [1.0, 3.0], k=8, offset=lo, **how)) for lo in range(0, len(whole), 8)]
@@ -584,6 +625,25 @@ def test_diversity_keeps_items_that_the_first_space_lacks(tmp_path: Path) -> Non
     asked: dict[str, Any] = {"text": "text 7", "image": images[4], "k": 40}
     assert len(es.search(tmp_path / "s", **asked).results) == 40
     assert len(es.search(tmp_path / "s", **asked, diversity=0.3).results) == 40
+
+
+@pytest.mark.parametrize("most", [5, 300, 3000])
+def test_folding_is_that_of_one_after_the_other(most: int) -> None:
+    """In blocks, of 1,500 vectors round 600 places: each goes by the first one before it that stands and is near."""
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal((600, 16))
+    vectors = centres[rng.integers(0, 600, 1500)] + 0.15 * rng.standard_normal((1500, 16))
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    standing: list[int] = []
+    expected = np.arange(1500)
+    for place in range(1500):
+        near = [head for head in standing if unit[head] @ unit[place] >= 0.9]
+        if near:
+            expected[place] = near[0]
+        elif len(standing) < most:
+            standing.append(place)
+    np.testing.assert_array_equal(folded(vectors, 0.9, most), expected)
+    assert min(most, 500) <= len(standing) < 700
 
 
 def test_metadata_called_like_a_hit_s_own_values_keeps_its_own_name(tmp_path: Path) -> None:

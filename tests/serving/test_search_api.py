@@ -118,6 +118,10 @@ def test_near_copies_are_folded(client: TestClient, store: es.Store) -> None:
     assert not {"item-10", "item-11"}.intersection(ids(answer)[1:])
     (hit,) = es.search(store, vector=np.asarray(vector), space="image", k=1, fold=0.98).results
     assert sorted([hit.id, *hit.folded]) == ["item-10", "item-11"]
+    said = client.post("/v1/search", json={"query": {"text": "text 4"}, "k": 500, "offset": 2501, "fold": True})
+    assert said.status_code == 422
+    assert "near copies are folded among the first 3,000 results; got offset + k = 3,001" in said.text
+    assert client.post("/v1/search", json={"query": {"text": "text 4"}, "k": 500, "offset": 2501}).status_code == 200
 
 
 def test_many_are_answered_as_one_by_one(reading: Served) -> None:
