@@ -107,11 +107,13 @@ function fetched(most) {
   const blobs = new Map();
   return (path) => {
     if (!blobs.has(path)) {
-      blobs.set(path, ask(path).then((response) => response.blob()).then((blob) => URL.createObjectURL(blob)));
+      const url = ask(path).then((response) => response.blob()).then((blob) => URL.createObjectURL(blob));
+      blobs.set(path, url);
+      url.catch(() => blobs.get(path) === url && blobs.delete(path)); // the next who wants it asks again
       if (blobs.size > most) {
-        const [oldest, url] = blobs.entries().next().value;
+        const [oldest, last] = blobs.entries().next().value;
         blobs.delete(oldest);
-        url.then((gone) => URL.revokeObjectURL(gone), () => {});
+        last.then((gone) => URL.revokeObjectURL(gone), () => {});
       }
     }
     return blobs.get(path);
