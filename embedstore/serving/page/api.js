@@ -84,22 +84,25 @@ export async function upload(path, file, request, signal) {
   return (await ask(path, { method: "POST", signal, body })).json();
 }
 
-/** The answer's bytes and headers: {buffer, headers}. */
-export async function bytes(path, params, signal) {
-  const response = await ask(address(path, params), { signal });
-  return { buffer: await response.arrayBuffer(), headers: response.headers };
-}
-
 /** GET that is asked again while the server answers 202 (it is computing); `wait` hears for how many seconds. */
-export async function getWhenReady(path, params, signal, wait) {
+async function ready(path, params, signal, wait) {
   for (;;) {
     const response = await ask(address(path, params), { signal });
-    const body = await response.json();
-    if (response.status !== 202) return body;
-    wait(body.seconds);
+    if (response.status !== 202) return response;
+    wait((await response.json()).seconds);
     await new Promise((resolve) => setTimeout(resolve, 1000));
     if (signal?.aborted) throw new DOMException("left", "AbortError");
   }
+}
+
+export async function getWhenReady(path, params, signal, wait) {
+  return (await ready(path, params, signal, wait)).json();
+}
+
+/** The answer's bytes and headers: {buffer, headers}. */
+export async function bytesWhenReady(path, params, signal, wait) {
+  const response = await ready(path, params, signal, wait);
+  return { buffer: await response.arrayBuffer(), headers: response.headers };
 }
 
 /** From paths to addresses of what was fetched from them, of which the last `most` are kept. */

@@ -1,6 +1,6 @@
 // The map of a space: its points, coloured by a column, a head's prediction or its errors; hover, lasso, legend.
 
-import { bytes, getWhenReady, post } from "./api.js";
+import { bytesWhenReady, getWhenReady, post } from "./api.js";
 import { Cloud } from "./cloud.js";
 import { openDetails } from "./details.js";
 import { announce, button, count, el, iconButton, plural, problem, redraw, select, setOptions, svg } from "./dom.js";
@@ -231,7 +231,7 @@ export function mapView(store) {
     say("Projecting…");
     const told = (seconds) => say(`Computing the ${method.toUpperCase()} · ${Math.round(seconds)} s…`);
     const found = await getWhenReady("/v1/map", { space, method }, signal, told);
-    const { buffer } = await bytes("/v1/map/points", { key: found.key }, signal);
+    const { buffer } = await bytesWhenReady("/v1/map/points", { key: found.key }, signal, told);
     performance.mark("map-columns");
     map = found;
     cloud = new Cloud(new Float32Array(buffer));
@@ -249,7 +249,7 @@ export function mapView(store) {
     stage.colour(slots);
     paint(); // in one colour, whatever comes of the rest
     if (by && !by.startsWith("none")) {
-      const { buffer, headers } = await bytes("/v1/map/colour", { key: map.key, ...asked(by) }, signal);
+      const { buffer, headers } = await bytesWhenReady("/v1/map/colour", { key: map.key, ...asked(by) }, signal, (seconds) => say(`Colouring · ${Math.round(seconds)} s…`));
       const codes = new Uint16Array(buffer);
       legend = legendOf(codes, JSON.parse(decodeURIComponent(headers.get("X-Legend") ?? "%5B%5D")).map(String));
       slots = slotsOf(codes, legend, cloud.rows);
