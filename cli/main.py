@@ -60,6 +60,8 @@ COMMANDS = (
     *(heads, export_head, eval_search, dedup, export, verify, repair, remove, compact, serve, encoders),
 )
 """In the order in which help lists them; each parses, calls the library and prints, and imports what it needs inside."""
+UNASKED = ("embedstore-sql", "embedstore-serve")
+"""Threads that no exit waits for: a function of DuckDB that never looks up; a map that is made when the server ends."""
 PLUGINS = {embed: WithDatasets, train: WithHeads, export: WithTargets}
 """Commands whose help lists what other packages may add to."""
 
@@ -97,7 +99,7 @@ def main() -> None:
     except OSError as error:  # a full disk, where stdout is a file
         code = _failed(error)
     sys.stderr.flush()
-    if any(thread.name == "embedstore-sql" for thread in threading.enumerate()):  # a function of DuckDB that never looks up
+    if any(thread.name.startswith(UNASKED) for thread in threading.enumerate()):
         os._exit(code)
     sys.exit(code)
 

@@ -77,15 +77,18 @@ def by_head(session: Session, drawn: Map, head: str, what: str, target: str | No
             np.asarray([int(wrong[at[row]]) if row in at else MISSING for row in drawn.rows.tolist()], np.uint16),
             [RIGHT, WRONG],
         )
-    found: Predictions | Predicted = predict_rows(record, session.store, drawn.rows)
+    has = session.sees(record, drawn.rows)
+    found: Predictions | Predicted = predict_rows(record, session.store, drawn.rows[has])
     if isinstance(found, Predictions) and found.targets:
         if target is None or target not in found.targets:
             raise UsageError(f"Head {head!r} has the targets {', '.join(found.targets)}. Say which, as target.")
         found = found.targets[target]
     if not len(found.classes) and found.labels.dtype.kind == "f":
-        return _binned(found.labels.astype(float))
-    predicted = [str(label) for label in found.labels.tolist()]
-    return _named(predicted)
+        numbers = np.full(len(has), np.nan)
+        numbers[has] = found.labels
+        return _binned(numbers)
+    labels = iter(found.labels.tolist())
+    return _named([str(next(labels)) if there else None for there in has.tolist()])
 
 
 def _values(session: Session, drawn: Map, column: str) -> list[Any]:
@@ -113,7 +116,11 @@ def _named(values: Sequence[str | None]) -> Colours:
 def _binned(numbers: npt.NDArray[np.float64]) -> Colours:
     """Numbers by ranges that hold about as many items each."""
     known = np.isfinite(numbers)
+    if not known.any():
+        return Colours(np.full(len(numbers), MISSING, np.uint16), [])
     edges = np.unique(np.quantile(numbers[known], np.linspace(0, 1, BINS + 1)))
+    if len(edges) == 1:
+        return Colours(np.where(known, 0, MISSING).astype(np.uint16), [f"{edges[0]:.4g}"])
     codes = np.clip(np.searchsorted(edges, numbers, side="right") - 1, 0, len(edges) - 2)
     legend = [f"{low:.4g} – {high:.4g}" for low, high in pairwise(edges)]
     return Colours(np.where(known, codes, MISSING).astype(np.uint16), legend)

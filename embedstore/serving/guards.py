@@ -153,10 +153,14 @@ class Guards:
 
 
 def _foreign(headers: dict[bytes, bytes], host: bytes) -> bool:
-    """Whether a browser says that another site's page asks; no page can make it say otherwise."""
+    """Whether a browser says that another site's page asks; no page can make it say otherwise.
+
+    Its own word comes first: behind a proxy the host may be another than the page's.
+    """
+    if (site := headers.get(b"sec-fetch-site")) is not None:
+        return site not in OWN_SITES
     origin = headers.get(b"origin")
-    other = origin is not None and origin.partition(b"://")[2] != host
-    return other or headers.get(b"sec-fetch-site", OWN_SITES[0]) not in OWN_SITES
+    return origin is not None and origin.partition(b"://")[2] != host
 
 
 def _name(host: bytes) -> bytes:

@@ -143,7 +143,7 @@ class TeachRequest(Strict):
     classes: Annotated[dict[Name, Ids], Field(min_length=1, max_length=64)]
     space: Name | None = None
     spaces: Annotated[list[Name], Field(min_length=1, max_length=8)] | None = None
-    rank: Name | None = Field(None, description="The class by whose probability items are ranked; by default the first.")
+    rank: Name | None = Field(None, description="Rank by this class; by default +, or the first by name but -.")
     filter: Filter | None = None
     k: Count = 50
     offset: Offset = 0

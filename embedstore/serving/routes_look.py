@@ -12,7 +12,7 @@ from fastapi import APIRouter, Query, Response
 from embedstore.duplicates.find import find_duplicates
 from embedstore.errors import UsageError
 from embedstore.serving.answers import items
-from embedstore.serving.colours import by_column, by_head
+from embedstore.serving.colours import Colours, by_column, by_head
 from embedstore.serving.head_pages import head_items, head_page, label_errors
 from embedstore.serving.maps import Map, make_map, map_of_key
 from embedstore.serving.models import DEEPEST, DuplicatesRequest, MapItemsRequest
@@ -30,7 +30,7 @@ Count = Annotated[int, Query(ge=1, le=1000)]
 
 BINARY = "application/octet-stream"
 PATIENCE = 10.0
-"""Seconds that a request waits for a map or for duplicates before it is told to come again."""
+"""Seconds that a request waits for a map, its colours or duplicates before it is told to come again."""
 
 
 def router(service: Service) -> APIRouter:
@@ -65,9 +65,13 @@ def router(service: Service) -> APIRouter:
         if (column is None) == (head is None):
             raise UsageError("Name a column or a head to colour by, one of them.")
         if column is not None:
-            found = await service.run(by_column, session, drawn, column)
+            found = await _patient(service, session, ("column", key, column), lambda: by_column(session, drawn, column))
         else:
-            found = await service.run(by_head, session, drawn, str(head), what, target)
+            name = str(head)
+            wanted = ("head", key, name, what, target)
+            found = await _patient(service, session, wanted, lambda: by_head(session, drawn, name, what, target))
+        if not isinstance(found, Colours):
+            return reply(found, 202)
         headers = {"x-legend": quote(json.dumps(found.legend, ensure_ascii=False))}
         return Response(found.codes.astype("<u2", copy=False).tobytes(), media_type=BINARY, headers=headers)
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import numpy.typing as npt
 from fastapi import APIRouter, File, Form, Response, UploadFile
 from pydantic import ValidationError
 
@@ -139,10 +138,7 @@ def predictions(session: Session, head: str, ids: list[str], *, contributions: b
         No such head, or no such item.
     """
     record, rows = session.head(head), session.store.items.rows_of(ids)
-    has: npt.NDArray[np.bool_] = np.zeros(len(rows), bool)
-    for name in record.inputs:
-        if name in session.store.spaces:
-            has |= session.store.spaces[name].has(rows)
+    has = session.sees(record, rows)
     explained = contributions and len(record.head.dims_) <= EXACT_INPUTS
     told = predict_rows(record, session.store, rows[has], contributions=explained).to_rows()
     found: list[Document | None] = [None] * len(rows)

@@ -40,7 +40,7 @@ WAITING = 256
 
 LONG_WAITING = 8
 LONG_KEPT = 8
-"""Results of long work that a generation keeps: groups of duplicates at so many thresholds, maps of so many spaces."""
+"""Results of long work of each kind that a generation keeps: duplicates at so many thresholds, maps of so many spaces."""
 
 
 class Job(NamedTuple):
@@ -96,13 +96,14 @@ class Service:
         self.gauges = Gauges()
         self._seen = self._state()
         self._pool = ThreadPoolExecutor(options.threads, thread_name_prefix="embedstore-serve")
-        self._batches = ThreadPoolExecutor(2, thread_name_prefix="embedstore-batch")
-        self._opening = ThreadPoolExecutor(1, thread_name_prefix="embedstore-follow")
+        self._batches = ThreadPoolExecutor(2, thread_name_prefix="embedstore-serve-batch")
+        self._opening = ThreadPoolExecutor(1, thread_name_prefix="embedstore-serve-follow")
         self._texts: Batcher[Job, SearchResult] = Batcher(self._answered, self._batches)
         self._others: Batcher[Job, SearchResult] = Batcher(self._answered, self._batches)
         self._busy = Busy()
-        self._slow = ThreadPoolExecutor(1, thread_name_prefix="embedstore-slow")
-        self._long: weakref.WeakKeyDictionary[Session, dict[Hashable, Long[Any]]] = weakref.WeakKeyDictionary()
+        self._slow: dict[str, ThreadPoolExecutor] = {}
+        """A thread for each kind of long work."""
+        self._long: weakref.WeakKeyDictionary[Session, dict[tuple[Hashable, ...], Long[Any]]] = weakref.WeakKeyDictionary()
         self._running = 0
         self._following: asyncio.Task[None] | None = None
 
@@ -115,7 +116,7 @@ class Service:
         """Let go of threads; what runs in them ends by itself."""
         if self._following is not None:
             self._following.cancel()
-        for pool in (self._pool, self._batches, self._opening, self._slow):
+        for pool in (self._pool, self._batches, self._opening, *self._slow.values()):
             pool.shutdown(wait=False, cancel_futures=True)
 
     async def run(self, work: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
@@ -135,8 +136,13 @@ class Service:
         future.add_done_callback(self._count_down)
         return await asyncio.wait_for(asyncio.wrap_future(future), self.options.seconds)
 
-    def once(self, session: Session, key: Hashable, make: Callable[[], T]) -> Long[T]:
-        """Work that may take minutes, done once for each key of a session, one such work at a time.
+    def once(self, session: Session, key: tuple[Hashable, ...], make: Callable[[], T]) -> Long[T]:
+        """Work that may take minutes, done once for each key of a session, one work of a kind at a time.
+
+        Parameters
+        ----------
+        key : tuple
+            The kind of work in a word, then what it depends on.
 
         Raises
         ------
@@ -147,12 +153,15 @@ class Service:
         if key in known:
             known[key] = known.pop(key)  # the last ones that were asked for stay
         else:
-            done = [name for name, work in known.items() if work.future.done()]
+            kind = str(key[0])
+            done = [name for name, work in known.items() if name[0] == kind and work.future.done()]
             for name in done[: max(0, len(done) - LONG_KEPT + 1)]:
                 del known[name]
             if sum(not one.future.done() for works in self._long.values() for one in works.values()) >= LONG_WAITING:
                 raise BusyError
-            known[key] = Long(self._slow.submit(make), time.monotonic())
+            if kind not in self._slow:
+                self._slow[kind] = ThreadPoolExecutor(1, thread_name_prefix="embedstore-serve-slow")
+            known[key] = Long(self._slow[kind].submit(make), time.monotonic())
         work = known[key]
         if work.future.done() and work.future.exception() is not None:
             del known[key]  # the next one who asks tries again

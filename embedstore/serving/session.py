@@ -102,6 +102,11 @@ class Session:
         """A saved head; `UsageError` lists those there are."""
         return self.keep(("head", name), lambda: open_head(self.store, name))
 
+    def sees(self, record: HeadRecord, rows: Rows) -> npt.NDArray[np.bool_]:
+        """Which of the items at `rows` (n,) have any of a head's inputs."""
+        inputs = [self.store.spaces[name] for name in record.inputs if name in self.store.spaces]
+        return np.asarray(np.any([np.zeros(len(rows), bool), *(space.has(rows) for space in inputs)], axis=0))
+
     def space(self, name: str) -> SearchableSpace:
         """A space that can be searched; `UsageError` lists those there are."""
         return self.searcher.queries.space(name)

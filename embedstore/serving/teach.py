@@ -189,7 +189,7 @@ def ranked(session: Session, learned: Lesson, *, last: int, by: str | None, wher
     Parameters
     ----------
     by : str, optional
-        The class; by default what is wanted.
+        The class; by default what is wanted, else the first by name.
 
     Raises
     ------
@@ -208,7 +208,7 @@ def ranked(session: Session, learned: Lesson, *, last: int, by: str | None, wher
     wanted = likely[:, marks.classes.index(by)]
     order = _first(np.where(usable, wanted, -1.0), min(last, int(usable.sum())))
     unmarked = np.flatnonzero(usable & ~np.isin(rows, marks.rows))
-    asked = unmarked[graded(margin(likely[unmarked]), uncertain, seed=len(marks.rows))]
+    asked = unmarked[graded(margin(likely[unmarked]), uncertain, seed=len(marks.rows))] if uncertain else unmarked[:0]
     return Ranked(rows[order], wanted[order], rows[asked], wanted[asked])
 
 

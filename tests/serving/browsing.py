@@ -89,6 +89,29 @@ def looking(browser: Any, address: str, **context: Any) -> Iterator[Any]:
     assert not said, said
 
 
+def hold_requests(page: Any) -> None:
+    """Let a test decide what comes of requests to a path: ``held`` waits, ``down`` fails, ``gone`` is answered 400."""
+    page.evaluate(
+        """() => {
+          const real = window.fetch;
+          window.fates = {};
+          window.asked = [];
+          window.fetch = (path, options = {}) => {
+            const short = path.split("?")[0];
+            window.asked.push(short);
+            const fate = window.fates[short];
+            if (fate === "down") return Promise.reject(new TypeError("down"));
+            if (fate === "gone") return Promise.resolve(new Response('{"error": "It is gone."}', { status: 400 }));
+            if (fate !== "held") return real(path, options);
+            return new Promise((resolve, reject) => {
+              window.letGo = () => resolve(real(path, { ...options, signal: undefined }));
+              options.signal?.addEventListener("abort", () => reject(new DOMException("left", "AbortError")));
+            });
+          };
+        }"""
+    )
+
+
 def until(page: Any, condition: str, given: object = None) -> None:
     """Wait until a condition, as a function of JavaScript, is met.
 

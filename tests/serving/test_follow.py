@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +19,31 @@ from helpers import write_csv, write_image
 import embedstore as es
 
 SERVE = "from embedstore_cli.main import main; main()"
+ENDLESS = """
+import threading
+from embedstore.serving import routes_look
+routes_look.PATIENCE = 0.1
+routes_look.make_map = lambda *given, **named: threading.Event().wait(600)
+"""
 CLIENTS = 8
 ROUNDS = 3
 
 
-@pytest.fixture
-def address(store: es.Store) -> Iterator[str]:
-    """``embedstore serve`` as users start it."""
-    command = [sys.executable, "-c", SERVE, "serve", str(store.path), "--port", "0"]
+@contextmanager
+def serving(store: es.Store, code: str = SERVE) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """``embedstore serve`` as users start it: its address, and its process."""
+    command = [sys.executable, "-c", code, "serve", str(store.path), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
-        yield line.split(" at ")[1].split(" ")[0]
+        yield line.split(" at ")[1].split(" ")[0], process
+        process.kill()
+
+
+@pytest.fixture
+def address(store: es.Store) -> Iterator[str]:
+    with serving(store) as (found, process):
+        yield found
         process.terminate()
         assert process.wait(60) in (0, 1)
 
@@ -48,6 +63,13 @@ def found_after(address: str, item: str) -> int:
             return int(asked(address, "v1/store")["generation"])
         threading.Event().wait(0.01)
     raise AssertionError(f"{item} is not served")
+
+
+def test_ctrl_c_ends_it_while_long_work_runs(store: es.Store) -> None:
+    with serving(store, ENDLESS + SERVE) as (address, process):
+        assert asked(address, "v1/map?space=image")["state"] == "computing"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) in (0, 1)
 
 
 def test_the_store_is_followed_while_clients_search(address: str, store: es.Store, tmp_path: Path) -> None:

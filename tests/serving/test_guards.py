@@ -225,6 +225,9 @@ def test_a_token_is_asked_for_everywhere_but_the_empty_page(store: es.Store) -> 
         assert client.get("/v1/store", headers={"authorization": f"Bearer {TOKEN}"}).json()["n_items"] == 12
         same = {"authorization": f"Bearer {TOKEN}", "origin": "http://photos.example"}
         assert client.post("/v1/search", json={}, headers=same).status_code == 200
+        behind = {**same, "origin": "https://photos.example:8443"}  # a proxy that passes a host of its own
+        assert client.post("/v1/search", json={}, headers=behind).status_code == 403
+        assert client.post("/v1/search", json={}, headers={**behind, "sec-fetch-site": "same-origin"}).status_code == 200
 
 
 def test_it_writes_only_where_it_may(store: es.Store) -> None:

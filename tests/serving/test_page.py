@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from browsing import HOSTILE, chromium, looking, make_store, served, until
+from browsing import HOSTILE, chromium, hold_requests, looking, make_store, served, until
 
 import embedstore as es
 
@@ -200,6 +200,57 @@ def test_five_marks_teach_a_head_that_is_saved(page: Any, store: es.Store) -> No
     page.click("text=Save as a head")
     until(page, "() => [...document.querySelector('select[aria-label=Head]').options].some((one) => one.value === 'mine')")
     assert store.refresh().heads == ["kind", "mine"]
+
+
+def test_what_is_taken_back_or_fails_loses_nothing(page: Any) -> None:
+    hold_requests(page)
+    first = ids(page)
+    page.evaluate("window.fates['/v1/search'] = 'held'")
+    page.fill("#words", "picture 7 of the odd ones")
+    page.press("#words", "Enter")
+    until(page, "() => window.letGo")
+    page.go_back()  # before the answer
+    until(page, "() => !location.hash.includes('picture') && !document.querySelector('.busy')")
+    page.evaluate("window.fates = {}, window.letGo()")
+    page.locator(".skip").focus()
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "results"
+    assert "#results" not in page.url
+    page.evaluate("window.fates['/v1/search'] = 'down'")
+    page.click("text=Show more")
+    page.locator(".tail .notice-error").wait_for()
+    assert ids(page) == first  # and the answer that came late is not shown
+    page.evaluate("window.fates = {}")
+    page.click(".notice-error button")
+    until(page, "() => document.querySelectorAll('#results .card').length === 60")
+    assert ids(page)[:48] == first
+
+
+def test_the_focus_stays_and_a_file_that_is_gone_is_missed(page: Any, store: es.Store) -> None:
+    page.locator("summary", has_text="Options").click()
+    page.get_by_label("Diversity").focus()
+    for value in ("0.1", "0.2"):
+        page.keyboard.press("ArrowRight")
+        until(page, "(value) => location.hash.endsWith(`diversity=${value}`)", value)
+    assert page.evaluate("document.activeElement.ariaLabel") == "Diversity"
+    page.locator("input[type=file]").set_input_files(store.path.parent / "images" / "8.png")
+    page.locator(".token-query", has_text="8.png").wait_for()
+    settled(page)
+    page.reload()
+    page.locator(".notice-error", has_text="no longer in this tab").wait_for()
+    page.get_by_label("Remove A file").focus()
+    page.keyboard.press("Enter")
+    settled(page)
+    assert page.evaluate("document.activeElement.id") == "words"
+    page.locator("#tabs >> text=Heads").focus()
+    page.keyboard.press("Enter")
+    page.locator(".cell-wrong:not(:disabled)").first.focus()
+    assert page.locator("#tabs [aria-current]").inner_text() == "Heads"
+    page.keyboard.press("Enter")
+    page.locator(".parts .token").wait_for()
+    assert page.evaluate("document.activeElement.ariaPressed") == "true"
+    page.locator(".heads .grid .mark-pos").first.click()
+    assert page.locator(".heads .grid .mark-pos").first.get_attribute("aria-pressed") == "true"
 
 
 def test_keys_alone(page: Any) -> None:

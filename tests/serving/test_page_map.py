@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import chromium, looking, make_store, served, until
+from browsing import chromium, hold_requests, looking, make_store, served, until
 
 import embedstore as es
 from benchmarks._chromium import FLAT, WEBGL
@@ -122,6 +122,48 @@ def test_a_point_shows_its_item(browser: Any, address: str) -> None:
         page.locator(".map-tip", has_text="picture 8 of the third ones").wait_for()
         page.mouse.click(box["x"] + found["pixel"][0], box["y"] + found["pixel"][1])
         page.locator("dialog[open] .id", has_text="item-08").wait_for()
+
+
+@pytest.mark.parametrize("browser", ["canvas"], indirect=True)
+def test_a_selection_follows_what_changes(browser: Any, address: str) -> None:
+    with looking(browser, f"{address}#/map") as page:
+        page.locator(".map-stage[data-points='48']").wait_for()
+        page.locator(".legend-item", has_text="odd").click()
+        for _ in range(2):  # what is hidden is not picked, whatever was picked before
+            page.click("text=Select what is in view")
+            page.locator(".picked h2", has_text="32 items selected").wait_for()
+            page.locator(".legend-item", has_text="odd").click()
+            page.click("text=Select what is in view")
+            page.locator(".picked h2", has_text="48 items selected").wait_for()
+            page.locator(".legend-item", has_text="odd").click()
+        page.locator(".picked-grid .mark-pos").first.click()
+        page.locator(".picked-grid .mark-pos[aria-pressed=true]").wait_for()
+        page.select_option("select[aria-label='Colour by']", "error:kind")
+        page.locator(".picked p.muted", has_text="wrong").wait_for()
+        page.locator(".picked-grid .card-main").first.click()  # a link that was drawn before the mark
+        page.locator("#results .card-score").first.wait_for()
+        assert "classes" in page.url
+
+
+@pytest.mark.parametrize("browser", ["canvas"], indirect=True)
+def test_a_map_that_is_gone_is_made_anew(browser: Any, address: str) -> None:
+    with looking(browser, f"{address}#/map?map=%7B%22colour%22:%22none:%22%7D") as page:
+        page.locator(".map-stage[data-points='48']").wait_for()
+        hold_requests(page)
+        page.evaluate("window.fates['/v1/map/items'] = 'gone'")
+        page.click("text=Select what is in view")
+        until(page, "() => window.asked.filter((path) => path === '/v1/map/points').length === 1")
+        page.locator(".picked").wait_for(state="hidden")
+        page.evaluate("window.fates = {}")
+        page.click("text=Select what is in view")
+        page.locator(".picked-grid .card").nth(47).wait_for()
+        page.evaluate("window.fates['/v1/map/colour'] = 'gone'")
+        page.select_option("select[aria-label='Colour by']", "column:label")
+        page.locator(".map-note .notice-error").wait_for()  # also of the new map: it is not asked for again and again
+        assert page.evaluate("window.asked.filter((path) => path === '/v1/map/points').length") == 2
+        page.evaluate("window.fates = {}")
+        page.click(".notice-error button")
+        page.locator(".legend-item").nth(2).wait_for()
 
 
 @pytest.mark.parametrize("browser", ["canvas"], indirect=True)

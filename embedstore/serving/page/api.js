@@ -84,22 +84,25 @@ export async function upload(path, file, request, signal) {
   return (await ask(path, { method: "POST", signal, body })).json();
 }
 
-/** The answer's bytes and headers: {buffer, headers}. */
-export async function bytes(path, params, signal) {
-  const response = await ask(address(path, params), { signal });
-  return { buffer: await response.arrayBuffer(), headers: response.headers };
-}
-
 /** GET that is asked again while the server answers 202 (it is computing); `wait` hears for how many seconds. */
-export async function getWhenReady(path, params, signal, wait) {
+async function ready(path, params, signal, wait) {
   for (;;) {
     const response = await ask(address(path, params), { signal });
-    const body = await response.json();
-    if (response.status !== 202) return body;
-    wait(body.seconds);
+    if (response.status !== 202) return response;
+    wait((await response.json()).seconds);
     await new Promise((resolve) => setTimeout(resolve, 1000));
     if (signal?.aborted) throw new DOMException("left", "AbortError");
   }
+}
+
+export async function getWhenReady(path, params, signal, wait) {
+  return (await ready(path, params, signal, wait)).json();
+}
+
+/** The answer's bytes and headers: {buffer, headers}. */
+export async function bytesWhenReady(path, params, signal, wait) {
+  const response = await ready(path, params, signal, wait);
+  return { buffer: await response.arrayBuffer(), headers: response.headers };
 }
 
 /** From paths to addresses of what was fetched from them, of which the last `most` are kept. */
@@ -107,11 +110,13 @@ function fetched(most) {
   const blobs = new Map();
   return (path) => {
     if (!blobs.has(path)) {
-      blobs.set(path, ask(path).then((response) => response.blob()).then((blob) => URL.createObjectURL(blob)));
+      const url = ask(path).then((response) => response.blob()).then((blob) => URL.createObjectURL(blob));
+      blobs.set(path, url);
+      url.catch(() => blobs.get(path) === url && blobs.delete(path)); // the next who wants it asks again
       if (blobs.size > most) {
-        const [oldest, url] = blobs.entries().next().value;
+        const [oldest, last] = blobs.entries().next().value;
         blobs.delete(oldest);
-        url.then((gone) => URL.revokeObjectURL(gone), () => {});
+        last.then((gone) => URL.revokeObjectURL(gone), () => {});
       }
     }
     return blobs.get(path);

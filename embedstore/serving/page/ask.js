@@ -1,6 +1,6 @@
 // Turns the state of the page into a question for the server.
 
-import { post, upload } from "./api.js";
+import { ApiError, post, upload } from "./api.js";
 
 export const UNCERTAIN = 8;
 
@@ -8,7 +8,8 @@ const pictures = new Map();
 
 /** Keeps a picture of the user's in this tab and says its key. */
 export function keepPicture(file) {
-  const key = `${pictures.size + 1}-${file.name || "picture"}`;
+  const own = crypto.getRandomValues(new Uint32Array(1))[0].toString(36); // the address outlives the tab: no other's picture has its key
+  const key = `${own}-${file.name || "picture"}`;
   pictures.set(key, { file, url: URL.createObjectURL(file) });
   return key;
 }
@@ -60,6 +61,7 @@ export async function answer(state, { offset = 0, k = state.k, signal } = {}) {
   const page = { offset, k };
   if (state.view === "teach" && Object.keys(taught(state)).length) return post("/v1/teach", teaching(state, page), signal);
   const picture = pictureOf(state.picture);
+  if (state.picture && !picture) throw new ApiError("The file that was searched by is no longer in this tab.", { next: "Drop it again, or remove it from the box." });
   if (picture) return upload("/v1/search/upload", picture.file, request(state, page), signal);
   return post("/v1/search", request(state, page), signal);
 }

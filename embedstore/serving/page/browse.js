@@ -2,7 +2,7 @@
 
 import { answer, canTeach } from "./ask.js";
 import { card } from "./cards.js";
-import { announce, button, el, milliseconds, nothing, plural, problem } from "./dom.js";
+import { announce, button, el, milliseconds, nothing, plural, problem, redraw } from "./dom.js";
 import { askFacets, facetPanel, filterChips } from "./facets.js";
 import { gridKeys, leadsTo, refocus } from "./keyboard.js";
 import { searchBar } from "./searchbar.js";
@@ -78,6 +78,7 @@ export function browseView(store, storeChanged) {
   gridKeys(teach.strip, bar.input);
 
   let leaving = new AbortController();
+  let asked = ""; // what is shown, or on its way
   let shown = { key: "", items: [], full: false, n: null };
   let faceted = "";
   let passing = { key: "", n: null };
@@ -86,6 +87,7 @@ export function browseView(store, storeChanged) {
   async function load(now, { offset = 0, k = now.k } = {}) {
     leaving.abort();
     leaving = new AbortController();
+    asked = keyOf(now);
     const { signal } = leaving;
     const slow = setTimeout(() => { if (!signal.aborted && !offset) (shown.items.length ? grid.classList.add("busy") : grid.replaceChildren(...skeleton())); }, 120);
     tail.replaceChildren();
@@ -94,7 +96,7 @@ export function browseView(store, storeChanged) {
       take(now, got, offset, k);
     } catch (error) {
       if (error.name === "AbortError") return;
-      fail(error, () => load(now, { offset, k }));
+      fail(error, offset, () => load(now, { offset, k }));
     } finally {
       clearTimeout(slow);
       if (!signal.aborted) grid.classList.remove("busy");
@@ -125,11 +127,23 @@ export function browseView(store, storeChanged) {
     load(state(), { offset, k: STEP });
   }
 
-  function fail(error, again) {
-    shown = { key: "", items: [], full: false, n: null };
-    grid.replaceChildren();
-    line.replaceChildren();
+  /** Says what went wrong; what was shown before `offset` stays. */
+  function fail(error, offset, again) {
+    if (!offset) {
+      asked = "";
+      shown = { key: "", items: [], full: false, n: null };
+      grid.replaceChildren();
+      line.replaceChildren();
+    }
     tail.replaceChildren(problem(error, again));
+  }
+
+  /** Lets an answer that is on its way go: its question was taken back, and what is shown is asked for again. */
+  function stay(now) {
+    leaving.abort();
+    asked = shown.key;
+    grid.classList.remove("busy");
+    draw(now);
   }
 
   async function loadFacets(now) {
@@ -146,6 +160,7 @@ export function browseView(store, storeChanged) {
         if (line.firstChild) line.firstChild.textContent = scope(shown.n, now);
       }
     } catch (error) {
+      if (faceted !== key) return;
       faceted = "";
       facets.element.lastChild.replaceChildren(problem(error, () => loadFacets(state())));
     }
@@ -155,11 +170,13 @@ export function browseView(store, storeChanged) {
     const teaching = now.view === "teach";
     element.classList.toggle("teaching", teaching);
     bar.update(now);
-    chips.replaceChildren(...filterChips(now.filter));
+    redraw(chips, () => chips.replaceChildren(...filterChips(now.filter)), bar.input);
     teach.show(now, canTeach(now));
     loadFacets(now);
     if (before && (before.q !== now.q || before.id !== now.id || before.picture !== now.picture)) window.scrollTo({ top: 0 });
-    if (keyOf(now) !== shown.key) load(now);
+    if (keyOf(now) === asked) return;
+    if (keyOf(now) === shown.key) stay(now);
+    else load(now);
   }
 
   /** After the store changed: its heads are offered, and the results asked for again. */

@@ -4,7 +4,7 @@ import { openDetails } from "./details.js";
 import { count, decimal, el, icon, iconButton } from "./dom.js";
 import { face, nameOf } from "./face.js";
 import { player, soundButton, placeOf } from "./media.js";
-import { classOf, href, lean, markAs, similarTo, state } from "./state.js";
+import { classOf, linkTo, lean, markAs, similarTo, state } from "./state.js";
 
 export const DRAGGED = "application/x-embedstore-id";
 
@@ -52,9 +52,9 @@ function prediction(given) {
     contributions(given.contributions));
 }
 
-function marker(side, name, label, pressed, click) {
+function marker(side, name, label, pressed, data, click) {
   return iconButton(side === "pos" ? "plus" : "minus", label, click, {
-    class: `icon-button mark mark-${side}`, "aria-pressed": String(pressed), "aria-label": `${label}: ${name}`, tabindex: "-1",
+    class: `icon-button mark mark-${side}`, "aria-pressed": String(pressed), "aria-label": `${label}: ${name}`, tabindex: "-1", data,
   });
 }
 
@@ -62,8 +62,8 @@ function leanButtons(item) {
   const now = state();
   const name = nameOf(item);
   return [
-    marker("pos", name, "More like this", now.pos.includes(item.id), () => lean(item.id, "pos")),
-    marker("neg", name, "Less like this", now.neg.includes(item.id), () => lean(item.id, "neg")),
+    marker("pos", name, "More like this", now.pos.includes(item.id), { lean: "pos" }, () => lean(item.id, "pos")),
+    marker("neg", name, "Less like this", now.neg.includes(item.id), { lean: "neg" }, () => lean(item.id, "neg")),
   ];
 }
 
@@ -73,11 +73,11 @@ export function classButtons(item) {
   const mine = classOf(item.id);
   if (classes.length === 2 && classes[0][0] === "+" && classes[1][0] === "-") {
     return [["pos", "+", "Mark +"], ["neg", "-", "Mark −"]].map(([side, name, label]) =>
-      marker(side, nameOf(item), label, mine === name, () => markAs(name, [item.id])));
+      marker(side, nameOf(item), label, mine === name, { mark: name }, () => markAs(name, [item.id])));
   }
   return classes.map(([name], at) =>
     el("button", {
-      type: "button", class: "class-pill", tabindex: "-1", "aria-pressed": String(mine === name), data: { hue: at % 8 },
+      type: "button", class: "class-pill", tabindex: "-1", "aria-pressed": String(mine === name), data: { hue: at % 8, mark: name },
       title: `Mark ${shownClass(name)}`, "aria-label": `Mark ${shownClass(name)}: ${nameOf(item)}`, on: { click: () => markAs(name, [item.id]) },
     }, el("kbd", { text: String(at + 1) }), el("span", { class: "class-pill-name", text: shownClass(name) })));
 }
@@ -112,7 +112,7 @@ function players(item) {
 export function card(item, { teaching = false, extra = null, first = false } = {}) {
   const name = nameOf(item);
   const link = el("a", {
-    class: `card-main card-${item.kind}`, href: href(similarTo(item.id)), "aria-label": `Find similar to ${name}`, title: "Find similar",
+    class: `card-main card-${item.kind}`, ...linkTo(similarTo(item.id)), "aria-label": `Find similar to ${name}`, title: "Find similar",
     tabindex: first ? "0" : "-1",
   }, face(item));
   drags(link, item.id);
@@ -129,9 +129,21 @@ function cardMark(id, teaching) {
   return now.pos.includes(id) ? "pos" : now.neg.includes(id) ? "neg" : "";
 }
 
+/** Shows on the cards in `grid` how they are marked by now, where a mark asks for no other results. */
+export function remark(grid) {
+  const now = state();
+  for (const one of grid.querySelectorAll(".card [aria-pressed]:is([data-lean], [data-mark])")) {
+    const { id } = one.closest(".card").dataset;
+    const { lean: side, mark } = one.dataset;
+    one.setAttribute("aria-pressed", String(side ? now[side].includes(id) : classOf(id) === mark));
+    if (side) one.closest(".card").classList.toggle(`card-${side}`, now[side].includes(id));
+  }
+  for (const one of grid.querySelectorAll(".card")) one.classList.toggle("card-marked", one.matches(".card-pos, .card-neg"));
+}
+
 /** A small card for a strip: the picture, what plays its sound, and the buttons that mark it. */
 export function smallCard(item) {
-  const link = el("a", { class: `card-main card-${item.kind}`, href: href(similarTo(item.id)), "aria-label": `Find similar to ${nameOf(item)}`, tabindex: "-1" }, face(item, 128));
+  const link = el("a", { class: `card-main card-${item.kind}`, ...linkTo(similarTo(item.id)), "aria-label": `Find similar to ${nameOf(item)}`, tabindex: "-1" }, face(item, 128));
   drags(link, item.id);
   return el("li", { class: "card card-small", data: { id: item.id } }, link, item.media?.includes("audio") ? soundButton(item) : null,
     el("div", { class: "card-row" }, el("span", { class: "card-score", text: decimal(item.score, 2) }), el("span", { class: "card-tools" }, classButtons(item))));

@@ -4,8 +4,9 @@ import { get } from "./api.js";
 import { el, iconButton, problem } from "./dom.js";
 import { face, nameOf } from "./face.js";
 import { playIn, player } from "./media.js";
-import { href, similarTo } from "./state.js";
+import { linkTo, similarTo } from "./state.js";
 
+let turn = 0; // which item is looked at
 const dialog = el("dialog", { class: "dialog", "aria-labelledby": "details-title" });
 dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
 dialog.addEventListener("close", () => dialog.replaceChildren());
@@ -22,7 +23,7 @@ function folded({ folded: ids, kind }) {
   if (!ids?.length) return null;
   return el("section", {}, el("h3", { text: `Near-duplicates (${ids.length})` }),
     el("ul", { class: "strip" }, ids.map((id) =>
-      el("li", { class: "card card-small" }, el("a", { class: "card-main", href: href(similarTo(id)), title: id, on: { click: () => dialog.close() } }, face({ id, kind: kind === "text" ? "image" : kind, text: id }, 128))))));
+      el("li", { class: "card card-small" }, el("a", { class: "card-main", ...linkTo(similarTo(id)), title: id, on: { click: () => dialog.close() } }, face({ id, kind: kind === "text" ? "image" : kind, text: id }, 128))))));
 }
 
 function told(item, metadata, texts) {
@@ -31,7 +32,7 @@ function told(item, metadata, texts) {
     texts.map(([space, text]) => el("section", {}, el("h3", { text: space }), el("p", { class: "prose", text }))),
     table(metadata),
     folded(item),
-    el("p", {}, el("a", { class: "button", href: href(similarTo(item.id)), text: "Find similar", on: { click: () => dialog.close() } })));
+    el("p", {}, el("a", { class: "button", ...linkTo(similarTo(item.id)), text: "Find similar", on: { click: () => dialog.close() } })));
 }
 
 /** What is seen of an item, with what plays its sound or film; a film that can be played is seen there. */
@@ -49,6 +50,8 @@ function body(item, players) {
 
 /** Opens the dialog at once with what is known, and adds what the server knows of the item. `play`: its film starts. */
 export async function openDetails(item, { play = false } = {}) {
+  const mine = ++turn;
+  const looked = () => dialog.open && mine === turn;
   if (!dialog.isConnected) document.body.append(dialog);
   const players = (item.media ?? []).map((modality) => player(item, modality));
   dialog.replaceChildren(...body(item, players));
@@ -57,8 +60,8 @@ export async function openDetails(item, { play = false } = {}) {
   try {
     const whole = await get("/v1/item", { id: item.id });
     const texts = Object.entries(whole.payloads ?? {}).filter(([, payload]) => payload?.text).map(([space, payload]) => [space, payload.text]);
-    if (dialog.open) dialog.querySelector(".dialog-told").replaceWith(told(item, whole.metadata, texts)); // what plays goes on
+    if (looked()) dialog.querySelector(".dialog-told").replaceWith(told(item, whole.metadata, texts)); // what plays goes on
   } catch (error) {
-    if (dialog.open) dialog.append(problem(error));
+    if (looked()) dialog.append(problem(error));
   }
 }

@@ -68,6 +68,16 @@ export function setOptions(box, options, value) {
   box.value = options.some(([key]) => key === value) ? value : (options[0]?.[0] ?? "");
 }
 
+/** Draws what is in `place` anew. If one of its controls had the focus, the one in its place has it, or `otherwise` where none is left. */
+export function redraw(place, draw, otherwise = null) {
+  const controls = () => [...place.querySelectorAll("a[href], button, input, select, summary")];
+  const held = controls().indexOf(document.activeElement);
+  draw();
+  if (held < 0) return;
+  const left = controls();
+  (left[held] ?? left.at(-1) ?? otherwise)?.focus();
+}
+
 /** Says it to screen readers. */
 export function announce(text) {
   document.getElementById("live").textContent = text;

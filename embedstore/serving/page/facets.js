@@ -1,7 +1,7 @@
 // The metadata's values with their counts, each a filter.
 
 import { post } from "./api.js";
-import { button, count, el, iconButton } from "./dom.js";
+import { button, count, el, iconButton, redraw } from "./dom.js";
 import { sayFilter } from "./ask.js";
 import { go, state } from "./state.js";
 
@@ -114,12 +114,10 @@ export function facetPanel() {
   const open = (column, usual) => touched.get(column) ?? usual;
 
   function update(answer, filter) {
-    const focused = body.contains(document.activeElement) ? [...body.querySelectorAll("button, input")].indexOf(document.activeElement) : -1;
     const n = answer.n ?? 1;
     const told = [...answer.facets].sort((a, b) => tells(b, n) - tells(a, n));
-    body.replaceChildren(...told.map((facet) => group(facet, filter, n, open)));
+    redraw(body, () => body.replaceChildren(...told.map((facet) => group(facet, filter, n, open))));
     if (!answer.facets.length) body.append(el("p", { class: "muted", text: "This store has no metadata." }));
-    if (focused >= 0) body.querySelectorAll("button, input")[focused]?.focus();
   }
   return { element: outer, update };
 }

@@ -2,8 +2,8 @@
 // that are likely wrong, to accept or reject.
 
 import { get } from "./api.js";
-import { card, shownClass } from "./cards.js";
-import { button, count, csv, decimal, download, el, nothing, plural, problem, select } from "./dom.js";
+import { card, remark, shownClass } from "./cards.js";
+import { button, count, csv, decimal, download, el, nothing, plural, problem, redraw, select } from "./dom.js";
 import { gridKeys } from "./keyboard.js";
 import { go, state } from "./state.js";
 
@@ -85,13 +85,13 @@ function decisions(store, head) {
 }
 
 function verdicts(item, decided, changed) {
-  const choose = (verdict, text) => button(text, () => { decided.decide(item, verdict); redraw(); changed(); }, { "aria-pressed": String(decided.of(item.id) === verdict) });
-  const box = el("div", { class: "verdict" });
-  function redraw() {
-    box.replaceChildren(choose("accept", `→ ${item.proposed}`), choose("reject", "Keep"));
+  const choose = (verdict, text) => button(text, () => { decided.decide(item, verdict); tell(); changed(); }, { data: { verdict } });
+  const both = [choose("accept", `→ ${item.proposed}`), choose("reject", "Keep")];
+  function tell() {
+    for (const one of both) one.setAttribute("aria-pressed", String(decided.of(item.id) === one.dataset.verdict));
   }
-  redraw();
-  return box;
+  tell();
+  return el("div", { class: "verdict" }, both);
 }
 
 function mistake(item) {
@@ -145,7 +145,7 @@ export function headView(store) {
     grid.replaceChildren();
     page(now, name, 0, tail, decided, changed, told);
     const cell = now.cell.length === 2 ? [el("span", { class: "token" }, el("span", { text: `${now.cell[0]} → ${now.cell[1]}` })), button("All mistakes", () => go({ cell: [] }), { class: "button button-plain" })] : [];
-    return el("section", { id: "results" }, el("div", { class: "parts", role: "group", "aria-label": "Items" }, tab("mistakes", "Mistakes"), tab("labels", "Likely label errors"), cell, told, now.part === "labels" ? save : null), grid, tail);
+    return el("section", { id: "results", tabindex: "-1" }, el("div", { class: "parts", role: "group", "aria-label": "Items" }, tab("mistakes", "Mistakes"), tab("labels", "Likely label errors"), cell, told, now.part === "labels" ? save : null), grid, tail);
   }
 
   async function show(asked) {
@@ -153,6 +153,7 @@ export function headView(store) {
     const targets = store.heads.find((one) => one.name === name)?.targets ?? [];
     const now = { ...asked, target: targets.includes(asked.target) ? asked.target : (targets[0] ?? "") };
     const key = JSON.stringify([name, now.target, now.part, now.cell]);
+    remark(grid);
     if (shown === key) return;
     shown = key;
     turn += 1;
@@ -167,12 +168,13 @@ export function headView(store) {
       if (mine !== turn) return;
       const chooser = select("Head", store.heads.map((one) => [one.name, one.name]), name, (look) => go({ look, target: "", cell: [] }));
       const which = select("Target", targets.map((one) => [one, one]), now.target, (target) => go({ target, cell: [] }));
-      element.replaceChildren(
+      redraw(element, () => element.replaceChildren(
         el("div", { class: "heads-top" }, el("h1", { text: name }), el("span", { class: "muted", text: [head.task, head.target && `target ${head.target}`, head.classes && plural(head.classes.length, "class", "classes")].filter(Boolean).join(" · ") }), store.heads.length > 1 ? chooser : null, targets.length ? which : null),
-        numbers(head) ?? "", taught(head) ?? "", matrix(head, now.cell), head.confusion ? items(now, name) : "");
+        numbers(head) ?? "", taught(head) ?? "", matrix(head, now.cell), head.confusion ? items(now, name) : ""));
     } catch (error) {
+      if (mine !== turn) return;
       shown = "";
-      if (mine === turn) element.replaceChildren(problem(error, () => show(state())));
+      element.replaceChildren(problem(error, () => show(state())));
     }
   }
 

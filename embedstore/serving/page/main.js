@@ -2,18 +2,24 @@
 
 import { get, takeToken } from "./api.js";
 import { browseView } from "./browse.js";
-import { el, iconButton, problem } from "./dom.js";
+import { el, iconButton, problem, redraw } from "./dom.js";
 import { pageKeys, showKeys } from "./keyboard.js";
-import { canUndo, go, href, listen, redo, start, state, undo } from "./state.js";
+import { canUndo, go, linkTo, listen, redo, start, state, undo } from "./state.js";
 
 const NAMES = { search: "Search", teach: "Teach", map: "Map", head: "Heads" };
 
 const main = document.getElementById("main");
 const views = {};
 
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  (document.getElementById("results") ?? main).focus();
+});
+
 function tabs(now) {
-  document.getElementById("tabs").replaceChildren(...Object.entries(NAMES).map(([view, text]) =>
-    el("a", { class: "tab", href: href({ view }), text, "aria-current": view === now.view ? "page" : null })));
+  const place = document.getElementById("tabs");
+  redraw(place, () => place.replaceChildren(...Object.entries(NAMES).map(([view, text]) =>
+    el("a", { class: "tab", ...linkTo({ view }), text, "aria-current": view === now.view ? "page" : null }))));
 }
 
 function tools() {

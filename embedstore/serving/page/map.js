@@ -1,9 +1,9 @@
 // The map of a space: its points, coloured by a column, a head's prediction or its errors; hover, lasso, legend.
 
-import { bytes, getWhenReady, post } from "./api.js";
+import { bytesWhenReady, getWhenReady, post } from "./api.js";
 import { Cloud } from "./cloud.js";
 import { openDetails } from "./details.js";
-import { announce, button, count, el, iconButton, plural, problem, select, setOptions, svg } from "./dom.js";
+import { announce, button, count, el, iconButton, plural, problem, redraw, select, setOptions, svg } from "./dom.js";
 import { face, nameOf } from "./face.js";
 import { listenToHands } from "./gestures.js";
 import { PICKED, colourOf, legendOf, paletteOf, slotsOf } from "./palette.js";
@@ -57,12 +57,12 @@ export function mapView(store) {
   const legendBox = el("ul", { class: "legend", "aria-label": "Legend" });
   const note = el("p", { class: "map-note", role: "status" });
   const host = el("div", { class: "map-stage", tabindex: "0", role: "group", "aria-label": "Map of the items. Arrows move, plus and minus zoom, 0 shows all, L is the lasso." }, outline, tip, note);
-  const picked = pickedPanel(clear);
+  const picked = pickedPanel(clear, outdated);
   const element = el("div", { class: "map" }, bar, el("div", { class: "map-body" }, host, el("div", { class: "map-side" }, legendBox, picked.element)));
   const stage = new Stage(host);
 
   let loaded = "";
-  let coloured = "";
+  let coloured = null;
   let map = null;
   let cloud = null;
   let slots = new Uint8Array(0);
@@ -71,7 +71,7 @@ export function mapView(store) {
   let lassoing = false;
   let leaving = new AbortController();
   const hidden = new Set();
-  const visible = (i) => !hidden.has(slots[i]);
+  const visible = (i) => !hidden.has(slots[i] & ~PICKED);
   const known = new Map();
 
   const set = (patch) => go({ map: { ...state().map, ...patch } });
@@ -82,7 +82,7 @@ export function mapView(store) {
     moved: (dx, dy) => { stage.eye.pan(dx, dy); stage.move(); },
     zoomed: (x, y, factor) => { stage.eye.zoomAt(x, y, factor); stage.move(); },
     hovered: hover,
-    clicked: async (x, y) => { const item = await itemAt(x, y); if (item) openDetails(item); },
+    clicked: look,
     drawing: outlineOf,
     drawn: pick,
     key: (name) => {
@@ -156,27 +156,21 @@ export function mapView(store) {
     }));
   }
 
-  function redrawn() {
-    const held = [...legendBox.querySelectorAll("button")].indexOf(document.activeElement);
-    paint();
-    if (held >= 0) legendBox.querySelectorAll("button")[held]?.focus();
-  }
-
   function toggle(slot) {
     if (!hidden.delete(slot)) hidden.add(slot);
-    redrawn();
+    redraw(legendBox, paint);
   }
 
   function alone(slot) {
     const only = legend.entries.every((one) => one.slot === slot || hidden.has(one.slot));
     hidden.clear();
     if (!only) for (const one of legend.entries) if (one.slot !== slot) hidden.add(one.slot);
-    redrawn();
+    redraw(legendBox, paint);
   }
 
   async function itemAt(x, y) {
     if (!cloud || !map) return null;
-    const at = cloud.nearest(...stage.eye.point(x, y), REACH / stage.eye.scale, (i) => !hidden.has(slots[i] & ~PICKED));
+    const at = cloud.nearest(...stage.eye.point(x, y), REACH / stage.eye.scale, visible);
     if (at < 0) return null;
     const row = cloud.rows[at];
     if (!known.has(row)) {
@@ -185,6 +179,25 @@ export function mapView(store) {
       known.get(row).catch(() => known.delete(row));
     }
     return known.get(row);
+  }
+
+  /** Whether an error is of a map that the store no longer has, which is then made anew. */
+  function outdated(error) {
+    if (error.status !== 400) return false;
+    if (loaded) { // else it is on its way
+      loaded = "";
+      show(state());
+    }
+    return true;
+  }
+
+  async function look(x, y) {
+    try {
+      const item = await itemAt(x, y);
+      if (item) openDetails(item);
+    } catch (error) {
+      if (!outdated(error)) say(problem(error, () => { say(""); look(x, y); }));
+    }
   }
 
   let hovering = 0;
@@ -198,7 +211,7 @@ export function mapView(store) {
       return;
     }
     hover.wait = setTimeout(async () => {
-      const item = await itemAt(x, y).catch(() => null);
+      const item = await itemAt(x, y).catch((error) => (outdated(error), null));
       if (turn !== hovering) return;
       tip.hidden = !item;
       host.classList.toggle("over-point", item !== null);
@@ -217,33 +230,31 @@ export function mapView(store) {
   async function load({ space, method }, signal) {
     say("Projecting…");
     const told = (seconds) => say(`Computing the ${method.toUpperCase()} · ${Math.round(seconds)} s…`);
-    map = null;
-    map = await getWhenReady("/v1/map", { space, method }, signal, told);
-    const { buffer } = await bytes("/v1/map/points", { key: map.key }, signal);
+    const found = await getWhenReady("/v1/map", { space, method }, signal, told);
+    const { buffer } = await bytesWhenReady("/v1/map/points", { key: found.key }, signal, told);
     performance.mark("map-columns");
+    map = found;
     cloud = new Cloud(new Float32Array(buffer));
     chosen = new Uint32Array(0);
     known.clear();
     picked.clear();
     stage.load(cloud);
-    coloured = "";
   }
 
   async function colour({ colour: by }, signal) {
+    coloured = null;
     hidden.clear();
     legend = NO_LEGEND;
     slots = new Uint8Array(cloud.n);
     stage.colour(slots);
     paint(); // in one colour, whatever comes of the rest
     if (by && !by.startsWith("none")) {
-      const { buffer, headers } = await bytes("/v1/map/colour", { key: map.key, ...asked(by) }, signal);
+      const { buffer, headers } = await bytesWhenReady("/v1/map/colour", { key: map.key, ...asked(by) }, signal, (seconds) => say(`Colouring · ${Math.round(seconds)} s…`));
       const codes = new Uint16Array(buffer);
       legend = legendOf(codes, JSON.parse(decodeURIComponent(headers.get("X-Legend") ?? "%5B%5D")).map(String));
       slots = slotsOf(codes, legend, cloud.rows);
     }
-    for (const point of chosen) slots[point] |= PICKED;
-    stage.colour(slots);
-    paint();
+    choose(chosen); // its classes are others now
   }
 
   function say(text) {
@@ -256,10 +267,12 @@ export function mapView(store) {
     spaces.value = wanted.space;
     methods.value = wanted.method;
     setOptions(colours, colourings(store), wanted.colour.startsWith("none") ? "" : wanted.colour);
+    picked.update();
     const key = JSON.stringify([wanted.space, wanted.method]);
-    if (loaded === key && coloured === wanted.colour) return stage.resize();
     leaving.abort();
+    if (loaded === key && coloured === wanted.colour) return stage.resize();
     leaving = new AbortController();
+    const old = loaded === key;
     try {
       if (loaded !== key) {
         loaded = "";
@@ -270,8 +283,8 @@ export function mapView(store) {
       coloured = wanted.colour;
       await drawn();
     } catch (error) {
-      if (error.status === 400) loaded = coloured = ""; // the store has another generation: the map is made anew
-      if (error.name !== "AbortError") note.replaceChildren(problem(error, () => show(state())));
+      if (error.name === "AbortError" || (old && outdated(error))) return undefined;
+      say(problem(error, () => show(state())));
     }
     return undefined;
   }

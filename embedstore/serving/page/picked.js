@@ -1,9 +1,9 @@
 // What was chosen on the map: how many of which class, the items as a grid, a CSV of their ids, and a label for all of them.
 
 import { post } from "./api.js";
-import { shownClass, smallCard } from "./cards.js";
+import { remark, shownClass, smallCard } from "./cards.js";
 import { announce, button, count, csv, decimal, download, el, iconButton, plural, problem, select } from "./dom.js";
-import { href, markAs, state } from "./state.js";
+import { linkTo, markAs, state } from "./state.js";
 import { colourOf } from "./palette.js";
 
 const SHOWN = 60;
@@ -36,21 +36,21 @@ function composition(counts, legend) {
   }));
 }
 
-/** The panel: {element, show(key, rows, counts, legend), clear()}. */
-export function pickedPanel(cleared) {
+/** The panel: {element, show(key, rows, counts, legend), update(), clear()}; `outdated(error)` sees to a map that is no longer there. */
+export function pickedPanel(cleared, outdated) {
   const element = el("aside", { class: "picked", "aria-label": "Selection", hidden: true });
   let current = null;
+  const named = () => JSON.stringify(state().classes.map(([name]) => name));
 
-  async function items(from, to) {
-    const { key, rows } = current;
+  async function items({ key, rows }, from, to) {
     return post("/v1/map/items", { key, rows: [...rows.subarray(from, to)] });
   }
 
-  async function ids(most, told) {
+  async function ids(selection, most, told) {
     const found = [];
-    for (let from = 0; from < Math.min(most, current.rows.length); from += BATCH) {
+    for (let from = 0; from < Math.min(most, selection.rows.length); from += BATCH) {
       told?.(from);
-      found.push(...(await items(from, Math.min(most, from + BATCH))).ids);
+      found.push(...(await items(selection, from, Math.min(most, from + BATCH))).ids);
     }
     return found;
   }
@@ -60,52 +60,60 @@ export function pickedPanel(cleared) {
     try {
       await does();
     } catch (error) {
-      if (mine === current) said.replaceChildren(problem(error));
+      if (mine === current && !outdated(error)) said.replaceChildren(problem(error));
     }
   }
 
-  function listing(said) {
+  function listing(selection, said) {
     const list = el("ul", { class: "picked-grid", "aria-label": "Selected items" });
     const more = el("div", { class: "tail" });
     const next = () => guarded(said, async () => {
-      const mine = current;
       const from = list.childElementCount;
-      const got = await items(from, from + SHOWN);
-      if (mine !== current) return;
+      const got = await items(selection, from, from + SHOWN);
+      if (selection !== current) return;
       list.append(...got.items.map((item) => smallCard({ score: null, ...item })));
-      more.replaceChildren(...(list.childElementCount < current.rows.length ? [button("Show more", next)] : []));
+      more.replaceChildren(...(list.childElementCount < selection.rows.length ? [button("Show more", next)] : []));
     });
     next();
     return [list, more];
   }
 
-  function labelling(said) {
+  function labelling(selection, said) {
     const names = state().classes.map(([name]) => [name, shownClass(name)]);
     const chooser = select("Class", names, names[0][0], () => {});
     const go = button("Label", () => guarded(said, async () => {
-      const chosen = await ids(MOST_LABELLED);
+      const chosen = await ids(selection, MOST_LABELLED);
       markAs(chooser.value, chosen.length === 1 ? [chosen[0], chosen[0]] : chosen);
-      said.replaceChildren(`${plural(chosen.length, "item")} marked ${shownClass(chooser.value)}${current.rows.length > MOST_LABELLED ? ` (the first ${MOST_LABELLED})` : ""}. `,
-        el("a", { href: href({ view: "teach", rank: state().rank }), text: "Go on in Teach" }));
+      said.replaceChildren(`${plural(chosen.length, "item")} marked ${shownClass(chooser.value)}${selection.rows.length > MOST_LABELLED ? ` (the first ${MOST_LABELLED})` : ""}. `,
+        el("a", { ...linkTo({ view: "teach" }), text: "Go on in Teach" }));
       announce(`${chosen.length} items marked`);
     }));
     return el("div", { class: "row" }, el("span", { text: "Label as" }), chooser, go);
   }
 
   function show(key, rows, counts, legend) {
-    current = { key, rows };
+    current = { key, rows, counts, legend, classes: named() };
+    const selection = current;
     const said = el("p", { class: "save-said", role: "status" });
     const save = button("CSV of ids", () => guarded(said, async () => {
-      const all = await ids(Infinity, (done) => said.replaceChildren(`${count(done)} of ${count(rows.length)}…`));
+      const all = await ids(selection, Infinity, (done) => said.replaceChildren(`${count(done)} of ${count(rows.length)}…`));
       said.replaceChildren(`${plural(all.length, "id")} saved.`);
       download("selection.csv", csv([["id"], ...all.map((id) => [id])]));
     }));
     element.replaceChildren(
       el("header", { class: "picked-head" }, el("h2", { text: `${plural(rows.length, "item")} selected` }), iconButton("close", "Clear the selection (Esc)", cleared)),
       composition(counts, legend) ?? "",
-      el("div", { class: "row" }, save), labelling(said), said, ...(rows.length ? listing(said) : []));
+      el("div", { class: "row" }, save), labelling(selection, said), said, ...(rows.length ? listing(selection, said) : []));
     element.hidden = false;
     announce(`${rows.length} items selected`);
+  }
+
+  /** After the marks changed. */
+  function update() {
+    if (!current) return;
+    const { key, rows, counts, legend, classes } = current;
+    if (classes === named()) remark(element);
+    else show(key, rows, counts, legend);
   }
 
   function clear() {
@@ -114,5 +122,5 @@ export function pickedPanel(cleared) {
     element.replaceChildren();
   }
 
-  return { element, show, clear };
+  return { element, show, update, clear };
 }

@@ -3,7 +3,7 @@
 import { showPicture } from "./api.js";
 import { keepPicture, pictureOf } from "./ask.js";
 import { DRAGGED } from "./cards.js";
-import { announce, el, icon, iconButton, select, setOptions } from "./dom.js";
+import { announce, el, icon, iconButton, redraw, select, setOptions } from "./dom.js";
 import { NO_QUERY, go, lean, state } from "./state.js";
 
 const MEDIA = /^(image|audio|video)\/|^application\/ogg$|^$/; // a type that the browser does not know is empty
@@ -155,14 +155,14 @@ export function searchBar(store) {
     const fused = Object.keys(now.weights).length > 0;
     if (now.q !== asked) input.value = now.q; // what is being typed stays when something else changes
     asked = now.q;
-    held.replaceChildren(...tokens(store, now));
+    redraw(held, () => held.replaceChildren(...tokens(store, now)), input);
     box.classList.toggle("box-held", held.childElementCount > 0);
     const fusible = store.spaces.filter(({ accepts }) => !now.q || accepts?.includes("text")); // words reach only some
     const both = fused || fusible.length > 1 ? [[FUSED, "All, weighted"]] : [];
     setOptions(spaces, withChosen([["", "Any space"], ...store.spaces.map(({ name, encoder }) => [name, `${name} · ${encoder}`]), ...both], now.space), fused ? FUSED : now.space);
     setOptions(heads, withChosen([["", store.heads.length ? "No head" : "No head yet"], ...store.heads.map(({ name, task }) => [name, `${name} · ${task}`])], now.head), now.head);
     heads.disabled = heads.options.length === 1;
-    more.lastChild.replaceChildren(...options(store, now));
+    redraw(more.lastChild, () => more.lastChild.replaceChildren(...options(store, now)));
   }
 
   return { element: el("div", { class: "searchbar" }, form, choosers), input, update };

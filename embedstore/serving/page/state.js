@@ -89,7 +89,7 @@ export function listen(listener) {
 
 function tell() {
   const before = current;
-  current = decode(location.hash);
+  if (/^(#\/|$)/.test(location.hash)) current = decode(location.hash); // another fragment is a place in the page, not a state
   depth = history.state?.depth ?? 0;
   for (const listener of listeners) listener(current, before);
 }
@@ -103,25 +103,34 @@ export function go(patch, { replace = false } = {}) {
   tell();
 }
 
-/** The address of the state with `patch`, for a link. */
-export function href(patch) {
-  return encode({ ...current, ...patch });
+/** The attributes of a link to the state with `patch`, whatever the state is by the time that it is followed. */
+export function linkTo(patch) {
+  return { href: encode({ ...current, ...patch }), data: { patch: JSON.stringify(patch) } };
 }
 
 export const canUndo = () => depth > 0;
 export const undo = () => depth > 0 && history.back();
 export const redo = () => history.forward();
 
+const linkOf = (event) => event.target.closest?.('a[href^="#/"]');
+
+/** A link that is about to be used has the address as it is now: it may be opened in a tab, or copied. */
+function renew(event) {
+  const link = linkOf(event);
+  if (link?.dataset.patch) link.setAttribute("href", encode({ ...current, ...JSON.parse(link.dataset.patch) }));
+}
+
 /** A link of the page's own is a step like any other; with a modifier key it opens a tab, as links do. */
 function follow(event) {
-  const link = event.target.closest?.('a[href^="#/"]');
+  const link = linkOf(event);
   if (!link || event.button !== 0 || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
   event.preventDefault();
-  go(decode(link.getAttribute("href")));
+  go(link.dataset.patch ? JSON.parse(link.dataset.patch) : decode(link.getAttribute("href")));
 }
 
 export function start() {
   window.addEventListener("popstate", tell);
+  for (const use of ["pointerdown", "keydown"]) document.addEventListener(use, renew);
   document.addEventListener("click", follow);
   tell();
 }

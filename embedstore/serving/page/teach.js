@@ -3,7 +3,7 @@
 import { post } from "./api.js";
 import { taught, taughtOn } from "./ask.js";
 import { shownClass, smallCard } from "./cards.js";
-import { announce, button, count, csv, download, el, iconButton, milliseconds, problem } from "./dom.js";
+import { announce, button, count, csv, download, el, iconButton, milliseconds, problem, redraw } from "./dom.js";
 import { refocus } from "./keyboard.js";
 import { progress } from "./progress.js";
 import { go, marks, state } from "./state.js";
@@ -98,7 +98,7 @@ export function teachPanel(store, saved) {
   function show(now, ready) {
     element.hidden = now.view !== "teach";
     if (element.hidden) return;
-    classes.replaceChildren(...now.classes.map((one, at) => classChip(one, at, now.classes, now.rank)));
+    redraw(classes, () => classes.replaceChildren(...now.classes.map((one, at) => classChip(one, at, now.classes, now.rank))));
     help.textContent = hint(now, ready);
     help.hidden = ready;
     made.hidden = !ready;
