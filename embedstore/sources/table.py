@@ -130,7 +130,8 @@ class TableSource:
                 with self._parquet(path) as file:
                     mean = _bytes_of(file.metadata, columns) / max(1, file.metadata.num_rows)
                     rows = min(BATCH_ROWS, max(1, int(BATCH_BYTES / max(1, mean))))
-                    yield from file.iter_batches(batch_size=rows, columns=columns, use_threads=False)
+                    for batch in file.iter_batches(batch_size=rows, columns=columns, use_threads=False):
+                        yield _with_columns(batch, columns)
         except (pa.ArrowException, OSError) as error:
             raise self._table.unreadable(error) from error
 
@@ -277,6 +278,16 @@ def _holds_bytes(kind: str) -> bool:
 def _is_nested(kind: str) -> bool:
     """Whether values of this DuckDB type are lists or records."""
     return kind.endswith("]") or kind.startswith(("STRUCT(", "MAP("))
+
+
+def _with_columns(batch: pa.RecordBatch, names: list[str]) -> pa.RecordBatch:
+    """`batch` with a column of no payloads for each of `names` that its file lacks."""
+    import pyarrow as pa
+
+    for name in names:
+        if name not in batch.schema.names:
+            batch = batch.append_column(name, pa.nulls(batch.num_rows, pa.binary()))
+    return batch
 
 
 def _bytes_of(metadata: Any, columns: list[str]) -> int:
