@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from embedstore._core.arguments import TIMEOUT
+from embedstore._core.column_values import blank
 from embedstore._core.sql import quoted
 from embedstore.errors import DuplicateIdError, SourceError, UsageError
 from embedstore.sources.base import BATCH_BYTES, BATCH_ROWS, BYTES, ID, TEXT_FAILED, kept_names, renamed
@@ -200,8 +201,7 @@ class TableSource:
                 uris = payload_uris(column.to_pylist(), payloads, ids, container=absolute(self.path), folder=self._folder)
                 batch = _replaced(batch, modality, uris).append_column(modality + BYTES, payloads)
                 continue
-            blank = pc.equal(pc.utf8_trim_whitespace(column), "")
-            column = pc.if_else(blank, pa.scalar(None, column.type), column)
+            column = pc.if_else(blank(column), pa.scalar(None, column.type), column)
             if modality != "text":
                 column = pa.array([p if p is None else relative_to(self._folder, p) for p in column.to_pylist()], pa.string())
             batch = _replaced(batch, modality, column)
