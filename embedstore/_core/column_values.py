@@ -300,6 +300,13 @@ def _decoded(column: Any) -> Any:
     return column
 
 
+def blank(texts: Any) -> Any:
+    """Where a column has no text, or one of blanks alone, which sources leave out of the dataset's own texts: true or false."""
+    import pyarrow.compute as pc
+
+    return pc.fill_null(pc.equal(pc.utf8_trim_whitespace(texts), ""), True)
+
+
 def _not_blank(column: Any) -> Any:
     import pyarrow as pa
     import pyarrow.compute as pc

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from embedstore._core.column_values import blank
 from embedstore._core.keys import Keys, KeyTable, hash_strings
 from embedstore.errors import DuplicateIdError, PayloadError, SourceError
 from embedstore.ingest.chunks import byte_columns
@@ -221,7 +222,7 @@ class Planner:
             for modality in suspect:
                 suspect[modality][:] = True
         missing = {m: np.asarray(table.column(m).is_null()) for m in modalities}
-        missing |= {m: _blank(table.column(m)) for m in modalities if m in self._texts}
+        missing |= {m: np.asarray(blank(table.column(m))) for m in modalities if m in self._texts}
         if failed_texts:
             missing["text"][list(failed_texts)] = False
         inline = {m: inline.get(m, np.zeros(n, bool)) for m in modalities}
@@ -319,13 +320,6 @@ def _stat(path: str | None, root: Root | None) -> tuple[int | None, int | None]:
     except (OSError, ValueError, PayloadError):
         stat = None
     return (stat.st_size, stat.st_mtime_ns) if stat else (None, None)
-
-
-def _blank(texts: pa.ChunkedArray) -> Mask:
-    """Where there is no text (n,), or one of blanks alone, which sources leave out of the dataset's own texts."""
-    import pyarrow.compute as pc
-
-    return np.asarray(pc.fill_null(pc.equal(pc.utf8_trim_whitespace(texts), ""), True), dtype=bool)
 
 
 def _differs(new: Any, old: Any | None) -> Mask:

@@ -61,12 +61,13 @@ class ChunkEnd:
 
 @dataclass
 class _Reading:
-    """Payloads of the items of a chunk at `positions`, which are being read."""
+    """Payloads of `size` bytes, as far as that is known, of the items of a chunk at `positions`, which are being read."""
 
     chunk: Chunk
     modality: str
     wanted: Wanted
     positions: list[int]
+    size: int
     future: Future[Group]
 
 
@@ -139,7 +140,10 @@ class Producer:
 
     def events(self) -> Iterator[Batch | ChunkEnd]:
         most = max([2 * self._threads * GROUP, *(2 * state.batch_size for state in self._states)])
-        read = ahead(self._read(), 2 * self._threads + 2, lambda entry: int(isinstance(entry, _Reading)))
+        groups = 2 * self._threads + 2
+        read = ahead(
+            self._read(), groups, lambda entry: min(groups, _groups_in(entry))
+        )  # one is read while another is prepared
         prepared = ahead(self._claimed(read), most, _weight)
         batchers = {state.name: _Batcher(state) for state in self._states}
         for entry in prepared:
@@ -181,7 +185,8 @@ class Producer:
                 yield _Texts(chunk, modality, wanted, to_read)
             else:
                 for positions, work in _groups(chunk, modality, to_read, max(1, min(GROUP, len(to_read) // self._threads))):
-                    yield _Reading(chunk, modality, wanted, positions, self._pool.submit(self._timed_read, work))
+                    size = sum(one.held for one in work)
+                    yield _Reading(chunk, modality, wanted, positions, size, self._pool.submit(self._timed_read, work))
         yield _FilesEnd(chunk, modality)
 
     def _of(self, modality: str) -> list[SpaceState]:
@@ -290,6 +295,11 @@ class Producer:
     def _timed_prepare(self, state: SpaceState, payloads: list[Payload]) -> list[Any]:
         with self._clock.measure("decode"):
             return self._reader.prepare(state.encoder, payloads)
+
+
+def _groups_in(entry: _Reading | _Texts | _FilesEnd | ChunkEnd) -> int:
+    """How much of what may be read ahead it takes: groups, one of a large file counting as several."""
+    return max(1, entry.size // GROUP_BYTES) if isinstance(entry, _Reading) else 0
 
 
 def _weight(entry: _Preparing | Batch | _FilesEnd | ChunkEnd) -> int:

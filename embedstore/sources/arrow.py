@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedstore._core.column_types import word_of
-from embedstore._core.column_values import MisfitError, fitted
+from embedstore._core.column_values import MisfitError, blank, fitted
 from embedstore.errors import SourceError, UsageError, one_line
 from embedstore.sources.base import BATCH_BYTES, BATCH_ROWS, BYTES, ID, kept_names, renamed
 from embedstore.sources.features import PATH, features_of, holds_payloads, named_labels, payload_bytes, payload_uris
@@ -297,4 +297,4 @@ def _not_blank(column: pa.Array) -> pa.Array:
     import pyarrow.compute as pc
 
     texts = fitted(column, pa.string())
-    return pc.if_else(pc.equal(pc.utf8_trim_whitespace(texts), ""), pa.scalar(None, pa.string()), texts)
+    return pc.if_else(blank(texts), pa.scalar(None, pa.string()), texts)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from embedstore._core.arguments import TIMEOUT
+from embedstore._core.column_values import blank
 from embedstore._core.sql import quoted
 from embedstore.errors import DuplicateIdError, SourceError, UsageError
 from embedstore.sources.base import BATCH_BYTES, BATCH_ROWS, BYTES, ID, TEXT_FAILED, kept_names, renamed
@@ -130,7 +131,8 @@ class TableSource:
                 with self._parquet(path) as file:
                     mean = _bytes_of(file.metadata, columns) / max(1, file.metadata.num_rows)
                     rows = min(BATCH_ROWS, max(1, int(BATCH_BYTES / max(1, mean))))
-                    yield from file.iter_batches(batch_size=rows, columns=columns, use_threads=False)
+                    for batch in file.iter_batches(batch_size=rows, columns=columns, use_threads=False):
+                        yield _with_columns(batch, columns)
         except (pa.ArrowException, OSError) as error:
             raise self._table.unreadable(error) from error
 
@@ -199,8 +201,7 @@ class TableSource:
                 uris = payload_uris(column.to_pylist(), payloads, ids, container=absolute(self.path), folder=self._folder)
                 batch = _replaced(batch, modality, uris).append_column(modality + BYTES, payloads)
                 continue
-            blank = pc.equal(pc.utf8_trim_whitespace(column), "")
-            column = pc.if_else(blank, pa.scalar(None, column.type), column)
+            column = pc.if_else(blank(column), pa.scalar(None, column.type), column)
             if modality != "text":
                 column = pa.array([p if p is None else relative_to(self._folder, p) for p in column.to_pylist()], pa.string())
             batch = _replaced(batch, modality, column)
@@ -277,6 +278,16 @@ def _holds_bytes(kind: str) -> bool:
 def _is_nested(kind: str) -> bool:
     """Whether values of this DuckDB type are lists or records."""
     return kind.endswith("]") or kind.startswith(("STRUCT(", "MAP("))
+
+
+def _with_columns(batch: pa.RecordBatch, names: list[str]) -> pa.RecordBatch:
+    """`batch` with a column of no payloads for each of `names` that its file lacks."""
+    import pyarrow as pa
+
+    for name in names:
+        if name not in batch.schema.names:
+            batch = batch.append_column(name, pa.nulls(batch.num_rows, pa.binary()))
+    return batch
 
 
 def _bytes_of(metadata: Any, columns: list[str]) -> int:

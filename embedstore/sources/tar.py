@@ -57,6 +57,7 @@ def members(
                     data = None if content is None else content.read()
                     whole = whole if data is None else skipped
                     yield member.name, data
+                _refuse_more(tar.fileobj)
         except (tarfile.TarError, OSError, EOFError, ValueError, LookupError, RecursionError, pa.ArrowException) as error:
             name, at = skipped if isinstance(error, _DamagedError) else whole
             where = f"after {name!r}, byte {at:,}" if name else "at its start"
@@ -104,6 +105,13 @@ def expand(pattern: str, *, timeout: float = TIMEOUT) -> list[str]:
         else:
             shards.append(one)
     return shards
+
+
+def _refuse_more(stream: Any) -> None:
+    """After its end mark, a tar is filled up with zeros."""
+    while rest := stream.read(_BLOCK):
+        if rest.count(0) < len(rest):
+            raise _DamagedError("something follows its end mark, as where tars were joined with cat")
 
 
 def _refuse_link(path: str, member: tarfile.TarInfo, known: Callable[[str], bool]) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedstore._core.atomic_files import sha256_file
+from embedstore._core.column_values import blank
 from embedstore._core.distinct import distinct
 from embedstore._core.keys import KEY_BYTES, Keys, hash_strings
 from embedstore.errors import CorruptStoreError
@@ -109,7 +110,8 @@ def lacks_vectors(store: StoreReader) -> bool:
         for lo in range(0, len(store.items), ITEM_ROWS):
             rows = store.items.rows[lo : lo + ITEM_ROWS]
             rows = rows[~space.has(rows) & ~np.isin(rows, failed)]
-            missing = [np.asarray(column.is_null()) for column in store.items.take(rows, columns).columns]
+            found = zip(columns, store.items.take(rows, columns).columns, strict=True)
+            missing = [np.asarray(blank(column) if name in space.info.texts else column.is_null()) for name, column in found]
             lacking = (np.logical_or if space.info.whole else np.logical_and).reduce(missing)
             if not lacking.all():
                 return True

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ from embedstore.errors import (
 from embedstore.ingest import produce, readers
 from embedstore.ingest.claims import SpaceState
 from embedstore.ingest.consume import Encoding
+from embedstore.ingest.engines import local
 from embedstore.ingest.produce import Batch, ChunkEnd
 from embedstore.ingest.stages import Clock
 from embedstore.sources import MemorySource
@@ -618,6 +621,38 @@ def test_files_claimed_a_few_at_a_time_get_their_own_vectors(
     encoder = HashEncoder(16, "image")
     expected = encoder.encode([encoder.prepare(contents[i]) for i in range(100) if i % 10])
     np.testing.assert_array_equal(space.vectors(), expected.astype(np.float16))
+
+
+@pytest.mark.parametrize(("size", "most"), [(100, 11), (500, 3), (2000, 2)])
+def test_few_large_files_are_read_ahead(size: int, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many bytes, not so many groups."""
+    waiting = [0]
+
+    class Asked(Future[Any]):
+        """Is done when it is asked for."""
+
+        def __init__(self, work: Callable[[], Any], *, reads: bool) -> None:
+            super().__init__()
+            self._work, self._reads = work, reads
+
+        def result(self, timeout: float | None = None) -> Any:
+            waiting.append(waiting[-1] - self._reads)
+            return self._work()
+
+    class Pool(ThreadPoolExecutor):
+        def submit(self, work: Callable[..., Any], /, *given: Any, **named: Any) -> Future[Any]:
+            reads = work.__name__ == "_timed_read"
+            waiting.append(waiting[-1] + reads)
+            return Asked(partial(work, *given, **named), reads=reads)
+
+    monkeypatch.setattr(local, "ThreadPoolExecutor", Pool)
+    monkeypatch.setattr(produce, "GROUP_BYTES", 100)
+    paths = [str(tmp_path / f"{i}.bin") for i in range(14)]
+    for i, path in enumerate(paths):
+        Path(path).write_bytes(bytes([i]) * size)
+    report = es.embed(MemorySource({"id": paths, "image": paths}), tmp_path / "s", image="hash:8", workers=4)
+    assert report.spaces["image"].embedded == 14
+    assert max(waiting) == most
 
 
 def test_usage_errors_say_what_to_do(table: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import embedstore as es
 from embedstore._core.sums import rows_per_block
 from embedstore.errors import CorruptStoreError, StoreError
 from embedstore.sources import MemorySource
-from embedstore.store.salvage import take_out
+from embedstore.store.salvage import lacks_vectors, take_out
 
 N, DIM = 5000, 64
 
@@ -163,6 +163,16 @@ def small(path: Path, ids: str = "abcd") -> MemorySource:
     source = MemorySource({"id": list(ids), "text": [f"text {id}" for id in ids]})
     es.embed(source, path, text="hash:8")
     return source
+
+
+def test_a_blank_text_of_metadata_is_not_lost(tmp_path: Path) -> None:
+    path, data = tmp_path / "s", {"id": ["a", "b"], "text": ["x", "y"], "title": ["t", "  "]}
+    title: dict[str, Any] = {"text": {"text": "hash:8", "title": "hash:8"}, "columns": {"title": "title"}}
+    es.embed(MemorySource(data), path, **title)
+    assert not lacks_vectors(es.Store.open(path))
+    ref = es.Store.open(path).manifest.spaces["title"].parts[0]
+    damage(path / ref.file, ref.offsets["vectors"])
+    assert es.repair(path, MemorySource(data), columns={"title": "title"}).notes == []
 
 
 def ids(path: Path) -> str:

@@ -358,6 +358,18 @@ def test_lists_and_records_are_the_same_text_in_every_format(tmp_path: Path) -> 
     assert "rows 1 and 2 both have the id" in error_of(lambda: rows_of(TableSource(tmp_path / "t.parquet")))
 
 
+@pytest.mark.parametrize("kind", [pa.binary(), pa.struct([("bytes", pa.binary()), ("path", pa.string())])])
+def test_a_part_of_a_parquet_may_lack_the_payloads(kind: pa.DataType, tmp_path: Path) -> None:
+    payload = b"1" if kind == pa.binary() else {"bytes": b"1", "path": "1.png"}
+    pq.write_table(pa.table({"id": ["a", "b"], "image": pa.array([payload, None], kind)}), tmp_path / "0.parquet")
+    pq.write_table(pa.table({"id": ["c", "d"], "text": ["x", None]}), tmp_path / "1.parquet")
+    rows = rows_of(open_source(tmp_path))
+    assert [(row["id"], row["image.bytes"], row["text"]) for row in rows] == [
+        ("a", b"1", None), ("b", None, None), ("c", None, "x"), ("d", None, None),
+    ]  # fmt: skip
+    assert [row["image"] is None for row in rows] == [False, True, True, True]
+
+
 def test_keys_that_differ_in_case_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"id": 1, "text": "x", "text_1": 5}\n')
     assert rows_of(TableSource(tmp_path / "a.jsonl")) == [{"id": "1", "text": "x", "text_1": 5}]

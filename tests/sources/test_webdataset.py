@@ -145,6 +145,16 @@ def test_damage_is_never_taken_for_the_end(tmp_path: Path) -> None:
     assert "damaged at its start: the file ends without the end mark" in error_of(open_source, path)
 
 
+def test_what_follows_the_end_mark_is_no_silent_end(tmp_path: Path) -> None:
+    one, two = (write_tar(tmp_path / f"{i}.tar", {f"{i}.txt": b"words"}).read_bytes() for i in (1, 2))
+    for name, content in {"x.tar": one + two, "x.tar.gz": gzip.compress(one) + gzip.compress(two)}.items():
+        (tmp_path / name).write_bytes(content)
+        message = error_of(lambda name=name: rows_of(open_source(tmp_path / name)))
+        assert f"{name} is damaged after '1.txt', byte 517: something follows its end mark" in message
+    (tmp_path / "x.tar").write_bytes(one + bytes(3 << 20))  # filled up
+    assert [row["id"] for row in rows_of(open_source(tmp_path / "x.tar"))] == ["1"]
+
+
 def test_a_damaged_shard_keeps_what_was_committed(tmp_path: Path) -> None:
     for shard in range(2):
         write_tar(tmp_path / f"{shard}.tar", {f"{shard}-{i}.txt": f"{shard} {i}".encode() for i in range(3500)})
