@@ -96,8 +96,13 @@ class Bootstrap:
         return cls(bucket.astype(np.int64), draws.astype(np.float32))
 
     def take(self, items: Array) -> Bootstrap:
-        """The same resamples of some items: a mask (n,) or positions (m,)."""
-        return Bootstrap(self.bucket[items], self.draws)
+        """The same resamples of some items: a mask (n,) or positions (m,).
+
+        Resamples that drew none of them are left out, for they tell nothing; all are, where these items are of one group.
+        """
+        bucket = self.bucket[items]
+        used = np.unique(bucket)
+        return Bootstrap(bucket, self.draws[self.draws[:, used].any(axis=1)] if len(used) > 1 else self.draws[:0])
 
     def sums(self, values: Array) -> Float:
         """Sums over the resampled items (r,) or (r, u) of `values` (n,) or (n, u)."""

@@ -82,14 +82,24 @@ def paired_label_scores(
 def paired_recalls(
     true: Codes, before: Codes, after: Codes, n_classes: int, *, bootstrap: Bootstrap
 ) -> list[tuple[Score, Score, Score]]:
-    """The recall of each class by two predictions (n,) of the same items, and its change, paired; NaN for an absent class."""
+    """The recall of each class by two predictions (n,) of the same items, and its change, paired; NaN for an absent class.
+
+    A class of one item, or of one group of items, has no interval.
+    """
 
     def recalls(predicted: Codes, b: Bootstrap) -> dict[str, Float]:
         actual, hits = b.class_counts(true, n_classes), b.class_counts(true, n_classes, true == predicted)
         found = np.divide(hits, actual, out=np.full_like(hits, np.nan), where=actual > 0)
         return {str(k): found[:, k] for k in range(n_classes)}
 
-    return list(_paired(recalls, before, after, bootstrap).values())
+    groups = np.bincount(np.unique(np.stack([true, bootstrap.bucket]), axis=1)[0], minlength=n_classes)
+    found = list(_paired(recalls, before, after, bootstrap).values())
+    return [three if groups[k] > 1 else _without_interval(three) for k, three in enumerate(found)]
+
+
+def _without_interval(scores: tuple[Score, Score, Score]) -> tuple[Score, Score, Score]:
+    first, second, change = (Score(score.value, np.nan, np.nan) for score in scores)
+    return first, second, change
 
 
 def _paired(

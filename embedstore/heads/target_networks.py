@@ -54,6 +54,8 @@ class TargetNetwork(TargetsHead, NeuralHead):
     """Tuning is for heads of one target."""
 
     takes_weights = False
+    takes_sequences = False
+    """As the heads that each target would have alone, and those of other kinds, it gets the mean of several vectors."""
 
     units_: list[tuple[float, float]]
     constant_: list[Float]

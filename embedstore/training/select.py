@@ -133,6 +133,8 @@ def select(
     rows, done, notes = _candidates(opened, options)
     looked = None
     if any(way not in BY_HEAD for way in options.ways):
+        if not opened.spaces:
+            raise UsageError(f"{opened.path} has no space yet. Embed something first.")
         looked = opened.space(options.space or next(iter(opened.spaces)))
         has = looked.has(rows)
         if not has.all():
@@ -215,7 +217,7 @@ def _asked(store: Store, rows: Rows, options: SelectOptions, notes: list[str]) -
     record = find_head(store, options.head)[1]
     has = np.isin(rows, stored_rows(record, store, None, None))
     inputs = ", ".join(record.inputs)
-    if not has.any():
+    if len(rows) and not has.any():
         raise UsageError(f"None of the {len(rows):,} candidates has a vector in {inputs}, which head {options.head!r} takes.")
     if not has.all():
         notes.append(f"{int((~has).sum()):,} items without a vector in {inputs} are left out: head {options.head!r} takes them")

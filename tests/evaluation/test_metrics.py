@@ -135,6 +135,28 @@ def test_items_of_one_group_have_no_interval() -> None:
             assert np.isnan([score.low, score.high]).all(), name
 
 
+def test_some_items_of_one_group_have_no_interval_either() -> None:
+    """Such as those that have a target which only one farm tells, or a class that only one farm has."""
+    groups = np.arange(60) // 20
+    bootstrap = Bootstrap.of(60, groups=groups)
+    gain = np.linspace(0.1, 1, 60)
+    alone, two = bootstrap.take(groups == 1).mean(gain[groups == 1]), bootstrap.take(groups < 2).mean(gain[groups < 2])
+    assert alone.value == pytest.approx(gain[groups == 1].mean())
+    assert not alone.certain_gain
+    assert two.certain_gain
+    assert 0.1 < two.low < two.value < two.high
+    scores = label_scores(np.zeros(3, int), np.zeros(3, int), 2, bootstrap=Bootstrap.of(60).take(np.arange(3)))
+    assert scores["accuracy"] == Score(1, 1, 1)  # a resample without them is no resample in which all are wrong
+    true = np.where(groups == 1, 1, np.arange(60) % 2 * 2)
+    true[0] = 3
+    before, after = np.zeros(60, int), true
+    found = metrics.paired_recalls(true, before, after, 4, bootstrap=bootstrap)
+    assert [three[2].value for three in found] == [0, 1, 1, 1]
+    assert [three[2].certain_gain for three in found] == [False, False, True, False]
+    assert np.isnan(found[1][2].low)
+    assert found[2][2] == Score(1, 1, 1)
+
+
 def test_paired_gain_is_sharper_than_its_parts() -> None:
     rng = np.random.default_rng(0)
     a = (rng.random(2000) < 0.8).astype(float)

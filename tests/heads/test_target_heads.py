@@ -136,6 +136,17 @@ def test_a_network_of_one_target_is_the_network() -> None:
     np.testing.assert_allclose(each.outputs(t_X, present=t_present)[:, 0], expected, atol=1e-5)
 
 
+def test_attention_gets_the_mean_of_several_vectors() -> None:
+    """Like the heads of each target alone that it stands beside."""
+    X, y, _ = drawn(120)
+    rng = np.random.default_rng(0)
+    shifts = rng.normal(0, 1, (3, 1, 6)).astype(np.float32)
+    pieces = {name: np.stack([np.nan_to_num(x) + shift for shift in shifts], axis=1) for name, x in X.items()}
+    means = {name: x.mean(axis=1) for name, x in pieces.items()}
+    said = [make("attention", epochs=2).fit(given, y).outputs(given) for given in (pieces, means)]
+    np.testing.assert_allclose(said[0], said[1], atol=1e-4)
+
+
 def test_a_missing_target_counts_for_nothing() -> None:
     """Items that lack a target have the gradient of the others alone."""
     import torch

@@ -76,6 +76,13 @@ def test_what_a_head_cannot_be_asked_of_is_left_out(tmp_path: Path) -> None:
         es.select(made.path, by="uncertain", head="label", where="n = 60")
 
 
+def test_a_store_with_nothing_to_select_is_told(store: es.Store, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"has no space yet\. Embed something first"):
+        es.select(es.Store.open(tmp_path / "s.store", create=True))
+    for by in ("diverse", "typical", "uncertain", "balanced"):
+        assert es.select(store, by=by, head="label", where="n > 900", labelled="").items == []
+
+
 def test_an_empty_text_is_no_label(tmp_path: Path) -> None:
     """`train` leaves such items out, so that they are worth a label."""
     labels = [("", "a", "b")[i % 3] for i in range(30)]

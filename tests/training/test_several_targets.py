@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from embedstore.heads.io import load_head
 from embedstore.sources import MemorySource
 from embedstore.training.tasks.several_columns import SeveralTargets
 
-HALVES = {"a": slice(0, 4), "b": slice(4, 8)}
+HALVES = {"a": slice(0, 4), "b": slice(4, 8), "majority": slice(0, 4), "mean": slice(4, 8)}
 
 
 class Half(Telling):
@@ -27,7 +28,7 @@ class Half(Telling):
         return super().encode(batch)[:, HALVES[self.spec.name]]
 
 
-def make_store(path: Path, n: int = 240, seed: int = 0, **columns: Any) -> es.Store:
+def make_store(path: Path, n: int = 240, seed: int = 0, names: Sequence[str] = ("a", "b"), **columns: Any) -> es.Store:
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((n, 8))
     price = 10 + 3 * x[:, 1] + x[:, 5] + 0.3 * rng.standard_normal(n)
@@ -44,7 +45,7 @@ def make_store(path: Path, n: int = 240, seed: int = 0, **columns: Any) -> es.St
         "house": [f"h{i % 30}" for i in range(n)],
         **columns,
     }
-    es.embed(MemorySource(data), path, text={name: Half(4, "text", name) for name in HALVES})
+    es.embed(MemorySource(data), path, text={name: Half(4, "text", name) for name in names})
     return es.Store.open(path)
 
 
@@ -117,6 +118,19 @@ def test_a_trunk_stands_beside_the_heads_of_each_target_alone(store: es.Store, c
     again = es.evaluate(store, "trunk")
     assert again.targets["price"].metrics["mae"].value == pytest.approx(price.metrics["mae"].value, rel=1e-4)
     assert again.targets["price"].change == {}
+
+
+def test_a_space_may_be_called_like_the_constant_of_a_target(tmp_path: Path) -> None:
+    plain, named = ("a", "b"), ("majority", "mean")
+    found = []
+    for names in (plain, named):
+        made = make_store(tmp_path / names[0], 120, names=names)
+        found.append(es.train(made, "kind,price", head="linear", out_of_fold=0, report=False))
+    usual, like = found
+    renamed = dict(zip(plain, (f"linear on {name}" for name in named), strict=True))
+    for target, scores in usual.targets.items():
+        assert like.targets[target].baselines == {renamed.get(name, name): one for name, one in scores.baselines.items()}
+    assert list(like.baselines) == [renamed.get(name, name) for name in usual.baselines]
 
 
 def test_scores_are_of_the_items_that_have_the_target(store: es.Store) -> None:

@@ -88,6 +88,11 @@ class SeveralTargets(Task):
         assert isinstance(like, TargetsHead)
         return {} if isinstance(like, ApartTargets) else {ALONE: EachAlone(like)}
 
+    def linear_on(self, name: str) -> str:
+        """Of each target there is the baseline that always says the same, too."""
+        told = (super().linear_on(name), CLASSIFICATION.linear_on(name), REGRESSION.linear_on(name))
+        return next((found for found in told if found != name), name)
+
     def learnable(self, labels: Labels) -> bool:
         """Whether each target has two classes, or two numbers."""
         for name, known in zip(names_of(labels.truth), labels.classes, strict=True):
