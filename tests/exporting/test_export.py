@@ -16,6 +16,7 @@ from exports import ENGINES, FOLDERS, held, rich_store, target
 from helpers import run
 
 import embedstore as es
+from embedstore.encoders.hash import HashEncoder
 from embedstore.errors import FingerprintError, MissingDependencyError, OutputError, UsageError
 from embedstore.registry import EXPORTERS
 from embedstore.sources import MemorySource
@@ -122,6 +123,29 @@ def test_another_encoder_is_refused(to: str, tmp_path: Path) -> None:
     with pytest.raises(FingerprintError, match=r"holds vectors of hash:16 \(fingerprint .*hash:24 \(fingerprint"):
         es.export(tmp_path / "b" / "a.store", to=to, out=out)
     assert held(to, out).keys() == {"a", "b"}
+
+
+class Elsewhere(HashEncoder):
+    """The same encoder on another device: the last bits are other ones."""
+
+    def encode(self, batch: Any) -> Any:
+        return np.nextafter(super().encode(batch).astype(np.float16), np.float16(9)).astype(np.float32)
+
+
+@pytest.mark.parametrize("to", ["parquet", "npy", "lance"])
+def test_a_store_embedded_again_replaces_other_last_bits(to: str, tmp_path: Path) -> None:
+    data = {"id": ["a", "b"], "text": ["one", "two"], "label": ["x", "y"], "price": [1.0, 2.0]}
+    stores = []
+    for name, kind in (("here", HashEncoder), ("elsewhere", Elsewhere)):
+        es.embed(MemorySource(data), tmp_path / name / "a.store", text=kind(16, "text", "hash:16"))
+        stores.append(es.Store.open(tmp_path / name / "a.store"))
+    here, elsewhere = (store.space("text") for store in stores)
+    assert here.fingerprint == elsewhere.fingerprint
+    assert not np.array_equal(here.vectors(), elsewhere.vectors())
+    out = target(tmp_path, to)
+    for store in stores:
+        assert es.export(store, to=to, out=out).changes.written == 2
+    assert es.export(stores[1], to=to, out=out).changes.unchanged == 2
 
 
 @pytest.mark.parametrize("to", ["parquet", "npy", "milvus"])
