@@ -18,6 +18,7 @@ from helpers import run
 import embedstore as es
 from embedstore.encoders.hash import HashEncoder
 from embedstore.errors import FingerprintError, MissingDependencyError, OutputError, UsageError
+from embedstore.exporting import milvus
 from embedstore.registry import EXPORTERS
 from embedstore.sources import MemorySource
 
@@ -146,6 +147,18 @@ def test_a_store_embedded_again_replaces_other_last_bits(to: str, tmp_path: Path
     for store in stores:
         assert es.export(store, to=to, out=out).changes.written == 2
     assert es.export(stores[1], to=to, out=out).changes.unchanged == 2
+
+
+def test_items_behind_the_last_row_go_however_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that was made anew is shorter: what Milvus holds of the longer one takes several answers."""
+    monkeypatch.setattr(milvus, "WINDOW", 2)
+    for number, count in enumerate((16, 3)):
+        ids = [f"{number}-{i}" for i in range(count)]
+        data = {"id": ids, "text": ids, "label": ids, "price": [1.0] * count}
+        es.embed(MemorySource(data), tmp_path / str(number) / "a.store", text="hash:16")
+        report = es.export(tmp_path / str(number) / "a.store", to="milvus", out=tmp_path / "out.db")
+    assert (report.changes.removed, report.changes.written) == (16, 3)
+    assert held("milvus", tmp_path / "out.db").keys() == set(ids)
 
 
 @pytest.mark.parametrize("to", ["parquet", "npy", "milvus"])
