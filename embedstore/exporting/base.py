@@ -180,7 +180,7 @@ class Items(Protocol):
         """Where each of `ids` (m,) is among the items; -1 where it is not wanted."""
 
     def versions(self, size: int) -> Iterator[tuple[Int, list[str]]]:
-        """Versions (n,) and ids of all items in order, `size` at a time: vectors are not read for it."""
+        """Versions (n,) and ids of all items in order, `size` at a time."""
 
     def take(self, positions: Int) -> Slice:
         """The items at `positions`, ascending."""

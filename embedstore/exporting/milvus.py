@@ -124,10 +124,10 @@ class MilvusExporter(EngineExporter):
         return params
 
     def held(self) -> Iterator[tuple[list[str], Int]]:
-        last = self._plan.last_row
-        for lo in range(0, last + 1, WINDOW):
-            yield self._ids(f"{ROW} >= {lo} and {ROW} < {min(lo + WINDOW, last + 1)}")
-        yield self._ids(f"{ROW} > {last}")
+        lo = 0
+        while lo <= self._plan.last_row or self._count(f"{ROW} >= {lo}"):  # an earlier export may have been of a longer store
+            yield self._ids(f"{ROW} >= {lo} and {ROW} < {lo + WINDOW}")
+            lo += WINDOW
 
     def _ids(self, condition: str) -> tuple[list[str], Int]:
         found = self._client.query(self._plan.name, filter=condition, output_fields=[ID, VERSION], limit=2 * WINDOW)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from embedstore._core.keys import hash_rows
 from embedstore._core.pieces import Pieces
 from embedstore._core.sql import connect
 from embedstore.exporting.base import ID, Array, Int, Mask, Plan, Slice, VectorColumn
@@ -49,11 +50,12 @@ class Outgoing:
         return np.where(self._rows[at] == rows, at, -1).astype(np.int64)
 
     def versions(self, size: int) -> Iterator[tuple[Int, list[str]]]:
-        """Versions (n,) and ids of all items in order, `size` at a time: vectors are not read for it."""
+        """Versions (n,) and ids of all items in order, `size` at a time."""
         for lo in range(0, len(self), size):
-            rows = self._rows[lo : lo + size]
-            table = self._table(rows)
-            yield self._versions(rows, table), table.column(ID).to_pylist()
+            positions = np.arange(lo, min(lo + size, len(self)))
+            table = self._table(self._rows[positions])
+            vectors = {name: self.vectors(name, positions) for name in self._columns}
+            yield self._versions(positions, table, vectors), table.column(ID).to_pylist()
 
     def take(self, positions: Int) -> Slice:
         """The items at `positions`, ascending."""
@@ -63,7 +65,8 @@ class Outgoing:
         found = {column.column: self.vectors(column.column, positions) for column in self._plan.vectors}
         vectors, present = ({name: pair[i] for name, pair in found.items()} for i in (0, 1))
         pieces = {c.column: self._pieces(c, rows[present[c.column]]) for c in self._plan.vectors if c.pieces is not None}
-        return Slice(ids, rows, self._versions(rows, table), table.drop_columns([ID]), vectors, present, pieces)
+        versions = self._versions(positions, table, found)
+        return Slice(ids, rows, versions, table.drop_columns([ID]), vectors, present, pieces)
 
     def vectors(self, column: str, positions: Int) -> tuple[Array, Mask]:
         """Vectors (m, dim) of the items at `positions` in a column, zeros where one has none, and which have one (m,)."""
@@ -93,16 +96,20 @@ class Outgoing:
         ]
         return pa.Table.from_arrays([table.column(ID), *arrays], names=[ID, *self._plan.metadata.names])
 
-    def _versions(self, rows: Int, table: pa.Table) -> Int:
-        """A 64-bit digest of metadata, of what the vectors were made from, and by which encoders."""
+    def _versions(self, positions: Int, table: pa.Table, vectors: Mapping[str, tuple[Array, Mask]]) -> Int:
+        """A 64-bit digest of metadata, of the vectors, of what they were made from, and by which encoders.
+
+        One payload and encoder give other last bits on another device, and the closing check compares to the bit.
+        """
         with connect() as connection:
             connection.register("items", table)
             found = connection.execute("SELECT hash(items) AS version FROM items").fetchnumpy()["version"]
         versions = np.asarray(found, np.uint64) ^ self._seed
         for column in self._plan.vectors:
-            space = self._store.space(column.space)
-            made = space.hash_of(rows)
-            versions = versions * _SPREAD + (made[:, 0] ^ (made[:, 1] >> np.uint64(1))) + space.has(rows)
+            values, has = vectors[column.column]
+            for keys in (self._store.space(column.space).hash_of(self._rows[positions]), hash_rows(values)):
+                versions = versions * _SPREAD + (keys[:, 0] ^ (keys[:, 1] >> np.uint64(1)))
+            versions = versions * _SPREAD + has
         return versions.view(np.int64)
 
 

@@ -26,10 +26,8 @@ EXACT_SUBSET = 2_000
 GATHER = 2.0  # picking a vector costs so much more than passing it
 GRAPH_SHARE = 0.2  # below, a graph loses its way among vectors that do not match
 FILTER_RECALL = 0.99
-FEW_IN_DOUBT = 0.3  # lists: with fewer vectors kept a second look is for most queries
 UNFILTERED = 0.9995  # a few removed vectors are no filter
 WIDE = (np.float32, np.float64)
-ENOUGH = 4  # lists: so many times k matching vectors must turn up, or the neighbourhood was missed
 
 
 class Answer(NamedTuple):
@@ -166,9 +164,8 @@ class Planner:
     def _exact_is_faster(self, known: int, share: float) -> bool:
         """Whether gathering what is kept costs less than a search that tries harder by 1 / share, by what tuning measured."""
         exact = GATHER * self.report.exact_ms * known / max(self.report.n, 1)
-        level = self.report.level(FILTER_RECALL)
-        looks = 2 if level.setting.again and share < FEW_IN_DOUBT else 1
-        return share < UNFILTERED and (known <= EXACT_SUBSET or exact <= looks * level.mean_ms / share)
+        harder = self.report.level(FILTER_RECALL).mean_ms / share
+        return share < UNFILTERED and (known <= EXACT_SUBSET or exact <= harder)
 
     def _known(self, base: Base, keep: Mask) -> int:
         """How many of the base's vectors are kept; a read-only mask that comes again is not counted again."""
@@ -223,17 +220,21 @@ class Planner:
         if keep is None:
             scores, positions = base.search(unit, min(k, len(base)), setting, threads=threads)
             return Found(scores, positions, positions[:, -1] < 0)
-        if base.recipe.kind == "hnsw":  # is asked for more than k, and what does not match is thrown away
-            wanted = min(len(base), int(np.ceil(k / share * 1.3)) + 10)
-            harder = replace(setting, effort=max(setting.effort, wanted), candidates=max(setting.candidates, wanted))
-            scores, positions = _sifted(*base.search(unit, wanted, harder, threads=threads), keep, k)
-            return Found(scores, positions, (positions < 0).any(axis=1) | (positions.shape[1] < k))
-        candidates = max(setting.candidates, ENOUGH * k)
-        enough = replace(setting, candidates=candidates)
-        if setting.again and share < FEW_IN_DOUBT:  # the best of those kept is worse than the best of all, so nearly all are
-            enough = replace(enough, effort=setting.again, again=0)
-        scores, positions = base.search(unit, candidates, enough, keep=keep, threads=threads)
-        return Found(scores[:, :k], positions[:, :k], positions[:, -1] < 0)
+        # Is asked for more than k, and what does not match is thrown away: the rest was found as surely as without a filter.
+        graph = base.recipe.kind == "hnsw"
+        wanted = min(len(base), int(np.ceil(k / share * 1.3)) + 10 if graph else int(np.ceil(_likely(k) / share)))
+        harder = replace(
+            setting,
+            effort=max(setting.effort, wanted) if graph else setting.effort,
+            candidates=max(setting.candidates, wanted),
+        )
+        scores, positions = _sifted(*base.search(unit, wanted, harder, threads=threads), keep, k)
+        return Found(scores, positions, (positions < 0).any(axis=1) | (positions.shape[1] < k))
+
+
+def _likely(k: int) -> float:
+    """Of how many that match on average there are `k` or more, nearly always, where a filter keeps some at random."""
+    return float(k + 3 * np.sqrt(k) + 4)
 
 
 def _sifted(scores: Float, positions: Positions, keep: Mask, k: int) -> tuple[Float, Positions]:

@@ -100,17 +100,13 @@ class Base:
             use_huge_pages(int(codes.data()), codes.size())
             use_huge_pages(int(self.index.hnsw.neighbors.data()), self.index.hnsw.neighbors.size() * 4)
 
-    def search(
-        self, unit: Float, k: int, setting: Setting, *, keep: npt.NDArray[np.bool_] | None = None, threads: int = 1
-    ) -> tuple[Float, Positions]:
+    def search(self, unit: Float, k: int, setting: Setting, *, threads: int = 1) -> tuple[Float, Positions]:
         """The `k` nearest of each query, by cosine.
 
         Parameters
         ----------
         unit : (m, dim) float32
             Unit vectors.
-        keep : (all positions,) bool, optional
-            Inverted lists alone: look only at these.
 
         Returns
         -------
@@ -121,9 +117,8 @@ class Base:
         """
         candidates = min(len(self), max(k, setting.candidates))
         least = candidates if self.recipe.kind == "hnsw" else 1
-        selector = None if keep is None else self._faiss.IDSelectorBitmap(np.packbits(keep[self.labels], bitorder="little"))
-        parameters = self._parameters(max(setting.effort, least), selector)
-        harder = self._parameters(setting.again, selector) if setting.again > max(setting.effort, least) else None
+        parameters = self._parameters(max(setting.effort, least))
+        harder = self._parameters(setting.again) if setting.again > max(setting.effort, least) else None
         chunk = CHUNK
         if self.recipe.reranked:
             chunk = min(chunk, max(1, RERANKED_BYTES // (4 * candidates * self.vectors.dim)))
@@ -162,8 +157,8 @@ class Base:
         if single is None or single.k != candidates:
             single = self._of_thread.single = Single(self.index, self.entries, self.vectors.dim, candidates)
         effort = max(setting.effort, candidates) if self.recipe.kind == "hnsw" else setting.effort
-        harder = self._parameters(setting.again, None) if setting.again > effort else None
-        found = single.ask(query, self._parameters(effort, None), harder, setting.doubt)
+        harder = self._parameters(setting.again) if setting.again > effort else None
+        found = single.ask(query, self._parameters(effort), harder, setting.doubt)
         if found is None:
             return None
         scores, labels = found
@@ -185,15 +180,13 @@ class Base:
             self._pool = key, ThreadPoolExecutor(threads, "embedstore-search")
         return self._pool[1]
 
-    def _parameters(self, effort: int, selector: Any | None) -> Any:
+    def _parameters(self, effort: int) -> Any:
         faiss = self._faiss
         if self.recipe.kind == "hnsw":
             if effort not in self._known_parameters:
                 self._known_parameters[effort] = faiss.SearchParametersHNSW(efSearch=min(effort, INT32))
             return self._known_parameters[effort]
-        options: dict[str, Any] = {"nprobe": min(effort, self.index.nlist)}
-        if selector is not None:
-            options["sel"] = selector
+        options = {"nprobe": min(effort, self.index.nlist)}
         if self.recipe.codes.startswith("RaBitQ"):
             return faiss.IVFRaBitQSearchParameters(**options)
         return faiss.SearchParametersIVF(**options)

@@ -16,7 +16,9 @@ from exports import ENGINES, FOLDERS, held, rich_store, target
 from helpers import run
 
 import embedstore as es
+from embedstore.encoders.hash import HashEncoder
 from embedstore.errors import FingerprintError, MissingDependencyError, OutputError, UsageError
+from embedstore.exporting import milvus
 from embedstore.registry import EXPORTERS
 from embedstore.sources import MemorySource
 
@@ -122,6 +124,41 @@ def test_another_encoder_is_refused(to: str, tmp_path: Path) -> None:
     with pytest.raises(FingerprintError, match=r"holds vectors of hash:16 \(fingerprint .*hash:24 \(fingerprint"):
         es.export(tmp_path / "b" / "a.store", to=to, out=out)
     assert held(to, out).keys() == {"a", "b"}
+
+
+class Elsewhere(HashEncoder):
+    """The same encoder on another device: the last bits are other ones."""
+
+    def encode(self, batch: Any) -> Any:
+        return np.nextafter(super().encode(batch).astype(np.float16), np.float16(9)).astype(np.float32)
+
+
+@pytest.mark.parametrize("to", ["parquet", "npy", "lance"])
+def test_a_store_embedded_again_replaces_other_last_bits(to: str, tmp_path: Path) -> None:
+    data = {"id": ["a", "b"], "text": ["one", "two"], "label": ["x", "y"], "price": [1.0, 2.0]}
+    stores = []
+    for name, kind in (("here", HashEncoder), ("elsewhere", Elsewhere)):
+        es.embed(MemorySource(data), tmp_path / name / "a.store", text=kind(16, "text", "hash:16"))
+        stores.append(es.Store.open(tmp_path / name / "a.store"))
+    here, elsewhere = (store.space("text") for store in stores)
+    assert here.fingerprint == elsewhere.fingerprint
+    assert not np.array_equal(here.vectors(), elsewhere.vectors())
+    out = target(tmp_path, to)
+    for store in stores:
+        assert es.export(store, to=to, out=out).changes.written == 2
+    assert es.export(stores[1], to=to, out=out).changes.unchanged == 2
+
+
+def test_items_behind_the_last_row_go_however_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that was made anew is shorter: what Milvus holds of the longer one takes several answers."""
+    monkeypatch.setattr(milvus, "WINDOW", 2)
+    for number, count in enumerate((16, 3)):
+        ids = [f"{number}-{i}" for i in range(count)]
+        data = {"id": ids, "text": ids, "label": ids, "price": [1.0] * count}
+        es.embed(MemorySource(data), tmp_path / str(number) / "a.store", text="hash:16")
+        report = es.export(tmp_path / str(number) / "a.store", to="milvus", out=tmp_path / "out.db")
+    assert (report.changes.removed, report.changes.written) == (16, 3)
+    assert held("milvus", tmp_path / "out.db").keys() == set(ids)
 
 
 @pytest.mark.parametrize("to", ["parquet", "npy", "milvus"])

@@ -121,6 +121,24 @@ def test_filters(made: dict[str, VectorIndex], factory: str, planned: str, monke
             assert recall(answer.scores[:, :found], best(expected[:, keep], found)) >= (TARGET if answer.recall else 1)
 
 
+def test_queries_beside_what_a_filter_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lists of whole clusters, some of which a filter keeps, and queries from the others: the recall told is what it is."""
+    monkeypatch.setattr(Planner, "_exact_is_faster", lambda self, known, share: False)
+    rng = np.random.default_rng(7)
+    centres = rng.standard_normal((40, 32))
+    of = rng.integers(0, 40, 10_000)
+    vectors = np.asarray(centres[of] + 0.5 * rng.standard_normal((10_000, 32)), np.float32)
+    index = VectorIndex(recall=0.95, factory="IVF128,SQ8", threads=1).fit(vectors)
+    for kept in (10, 16, 28):
+        keep = of < kept
+        elsewhere = np.asarray(centres[rng.integers(kept, 40, 100)] + 0.5 * rng.standard_normal((100, 32)), np.float32)
+        for queries in (elsewhere, vectors[keep][:100] + np.float32(0.1)):
+            answer = index.search(queries, 10, keep=keep)
+            exact = best(cosines(queries, vectors)[:, keep], 10)
+            assert recall(answer.scores, exact) >= (answer.recall.low if answer.recall else 1) - 0.01
+        assert answer.recall is not None
+
+
 def test_a_filter_that_keeps_nothing(made: dict[str, VectorIndex]) -> None:
     for index in made.values():
         answer = index.search(points(1, 3), 5, keep=np.zeros(N, bool))

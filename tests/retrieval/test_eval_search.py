@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -80,6 +81,27 @@ def test_the_order_of_equal_vectors_is_not_that_of_the_store(tmp_path: Path) -> 
     assert result.copies == 399
     assert result.deduplicated is None
     assert result.notes == ["without copies no query has a relevant item"]
+
+
+def test_figures_are_of_the_search_that_users_get(tmp_path: Path) -> None:
+    """An index that is asked for 1,000 results tries a hundred times as hard as for 10: @k is of a search for k."""
+    rng = np.random.default_rng(0)
+    data = {"id": [f"i{i}" for i in range(3000)], "text": words(rng.standard_normal((3000, 8)).round(4))}
+    data["label"] = ["ab"[i % 2] for i in range(3000)]
+    es.embed(MemorySource(data), tmp_path / "t", text=Telling(8, "text", "telling"))
+    exact = eval_search(tmp_path / "t", relevance="label", k=(1, 10), queries=300)
+    es.index(tmp_path / "t", "text", factory="IVF64,Flat", recall=0.5)
+    store = es.Store.open(tmp_path / "t")
+    result = eval_search(store, relevance="label", k=(1, 10), queries=300)
+    space, searcher = store.space("text"), es.Searcher(store)
+    asked = np.sort(np.random.default_rng(0).choice(3000, 300, replace=False))
+    _, rows = searcher.nearest(searcher.queries.space("text"), space.take(asked), 10, exclude=asked)
+    right = ((rows % 2) == (asked[:, None] % 2)) & (rows >= 0)
+    assert result.figures.metrics["precision@10"] != exact.figures.metrics["precision@10"]
+    assert result.figures.metrics["hit@1"].value == pytest.approx(right[:, 0].mean())
+    assert result.figures.metrics["precision@10"].value == pytest.approx(right.mean())
+    assert result.figures.metrics["mrr"].value == pytest.approx(exact.figures.metrics["mrr"].value, abs=1e-9)
+    assert re.search(r"map, mrr look at 1,000, figures @k at the first 10, as a search", result.notes[-1])
 
 
 def test_values_that_occur_once_are_left_out(telling: es.Store) -> None:
