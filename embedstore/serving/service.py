@@ -10,6 +10,7 @@ import time
 import weakref
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 
 from embedstore._core.threads import bounded, idle, steady
@@ -111,6 +112,7 @@ class Service:
     async def start(self) -> None:
         """Warm up, and follow the store from now on."""
         await asyncio.get_running_loop().run_in_executor(self._opening, self.session.warm)
+        self._read_ahead()
         self._following = asyncio.create_task(self._follow())
 
     async def stop(self) -> None:
@@ -170,6 +172,11 @@ class Service:
             del known[key]  # the next one who asks tries again
         return work
 
+    def _read_ahead(self) -> None:
+        """Decode what answers hold, beside the requests: they wait for no more of it than they need."""
+        with suppress(BusyError):
+            self.once(self.session.store, ("columns",), self.session.read_ahead)
+
     def _count_down(self, _: object) -> None:
         self._running -= 1
 
@@ -204,6 +211,7 @@ class Service:
                 self.problem = problem
             if session is not None:
                 self.session = session
+                self._read_ahead()
             pause = max(POLL, SHARE * (time.monotonic() - started))
 
     def newer(self) -> Session | None:

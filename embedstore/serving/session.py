@@ -20,6 +20,7 @@ from embedstore.serving.once import Once
 from embedstore.sources.base import RESERVED
 from embedstore.spec import MODALITIES
 from embedstore.store import Store
+from embedstore.store.items import ID
 from embedstore.training.saved import open_head
 
 __all__ = ["Session"]
@@ -79,6 +80,10 @@ class Session:
                     self.searcher.nearest(space, query if query.any() else query + 1, min(WARM_K, len(space)))
         _ = self.rows, self.store.items.id_table
         return self
+
+    def read_ahead(self) -> None:
+        """Read the columns that answers have, where they are small; requests need not wait for the end."""
+        self.store.items.lookup.read_ahead([ID, *self.payloads, *self.columns])
 
     def keep(self, key: Hashable, make: Callable[[], Value]) -> Value:
         """What `make` returns of items and vectors, made once for each key as long as there is room for it; see `Once.get`."""
