@@ -27,13 +27,18 @@ class Filters:
     Parameters
     ----------
     store : Store
+    before : Filters, optional
+        Of the same `Store` object: the rows that it found are taken over.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, before: Filters | None = None) -> None:
         self._store = store
         self._lock = threading.Lock()
         self._masks: OrderedDict[tuple[str, str], Mask] = OrderedDict()
         self._matches: OrderedDict[str, Rows] = OrderedDict()
+        if before is not None:
+            with before._lock:
+                self._matches.update(before._matches)
 
     def positions(self, space: SearchableSpace, where: str | None) -> Mask | None:
         """Which positions (n,) of `space.raw` may be found; None for all."""

@@ -75,7 +75,7 @@ class Searcher:
         self._resident = resident
         self._exact_bytes = exact_bytes
         self._exact_on = device if resident and device.startswith("cuda") else "cpu"
-        self.filters = Filters(store)
+        self.filters: Filters = Filters(store, before.filters if before is not None and before.store is store else None)
         self._answers = threading.local()
         self._opening = threading.RLock()
         self._seen = states(self._watched)

@@ -114,7 +114,7 @@ def judged_items(session: Session, name: str, target: str | None = None) -> Judg
         test = there & ~kept.crossed
         return Judged(kept.take(test), "test items") if test.any() else Judged(kept.take(there), "items, out of fold")
 
-    return session.keep(("judged", name, target), read)
+    return session.keep_of_heads(("judged", name, target), read)
 
 
 def head_items(
@@ -145,7 +145,7 @@ def head_items(
 def label_errors(session: Session, name: str, *, target: str | None, offset: int, k: int) -> Document:
     """Labels that are likely wrong, the worst first."""
     session.head(name)
-    report = session.keep(("labels", name, target), lambda: labels(session.store, name, target=target))
+    report = session.keep_of_heads(("labels", name, target), lambda: labels(session.store, name, target=target))
     page = report.suspects[offset : offset + k]
     rows = session.store.items.known_rows([one.id for one in page])
     more = [

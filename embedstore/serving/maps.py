@@ -17,6 +17,7 @@ from embedstore._core.folders import Folder
 from embedstore.errors import EmbedstoreError, UsageError
 from embedstore.serving.projections import PARAMETERS, pca, umap
 from embedstore.serving.session import Session
+from embedstore.store.format import PartRef
 
 __all__ = ["METHODS", "Map", "make_map", "map_of_key"]
 
@@ -36,6 +37,8 @@ class Map:
     space, method, fingerprint : str
     generation : int
         That it was asked for of.
+    parts : tuple of PartRef
+        The files of its vectors.
     rows : (n,) int64
         Of the items, in the order of the store.
     points : (n, 2) float32
@@ -46,6 +49,7 @@ class Map:
     method: str
     fingerprint: str
     generation: int
+    parts: tuple[PartRef, ...]
     rows: npt.NDArray[np.int64]
     points: npt.NDArray[np.float32]
 
@@ -68,7 +72,7 @@ class Map:
 
 
 def make_map(session: Session, space: str, method: str, *, keep: bool) -> Map:
-    """The map of a stored space: the one that is kept in the store if it fits, else a new one.
+    """The map of a stored space: the last one, or the one that is kept in the store, if it is of these vectors, else a new one.
 
     Parameters
     ----------
@@ -86,16 +90,19 @@ def make_map(session: Session, space: str, method: str, *, keep: bool) -> Map:
         raise UsageError(f"No map is called {method!r}. Methods: {', '.join(METHODS)}.")
     source = session.store.space(space)
     rows = np.sort(source.rows)
-    made = partial(Map, space, method, source.fingerprint, session.generation, rows)
+    parts = tuple(source.raw_parts)
+    made = partial(Map, space, method, source.fingerprint, session.generation, parts, rows)
     told = {"kind": KIND, "fingerprint": source.fingerprint, "parameters": json.dumps(PARAMETERS[method], sort_keys=True)}
-    points = _read(session, space, method, told, rows)
+    last: Map | None = session.drawn.get((space, method))
+    same = last is not None and last.parts == parts and np.array_equal(last.rows, rows)
+    points = last.points if last is not None and same else _read(session, space, method, told, rows)
     if points is None:
         vectors = source.take(rows)
         points = pca(vectors) if method == "pca" else umap(vectors, partial(_neighbours, session, space, rows, vectors))
         if keep:
             _write(session, space, method, told, rows, points)
     drawn = made(points)
-    session.maps[drawn.key] = drawn
+    session.maps[drawn.key] = session.drawn[space, method] = drawn
     return drawn
 
 

@@ -20,6 +20,7 @@ from embedstore.serving.replies import reply
 from embedstore.serving.routes_search import WRONG
 from embedstore.serving.service import Service
 from embedstore.serving.session import Session
+from embedstore.store import Store
 
 Document = dict[str, Any]
 Text = Annotated[str, Query(min_length=1, max_length=300)]
@@ -43,7 +44,7 @@ def router(service: Service) -> APIRouter:
         session.store.space(space)
         key = f"{session.generation}.{method}.{space}"
         writes = service.options.writable
-        made = await _patient(service, session, ("map", key), lambda: make_map(session, space, method, keep=writes))
+        made = await _patient(service, session.store, ("map", key), lambda: make_map(session, space, method, keep=writes))
         return reply(made.to_dict()) if isinstance(made, Map) else reply(made, 202)
 
     @routes.get("/map/points", summary="The points of a map: float32 x, y", response_class=Response)
@@ -65,7 +66,7 @@ def router(service: Service) -> APIRouter:
         if (column is None) == (head is None):
             raise UsageError("Name a column or a head to colour by, one of them.")
         if column is not None:
-            found = await _patient(service, session, ("column", key, column), lambda: by_column(session, drawn, column))
+            found = await _patient(service, session.store, ("column", key, column), lambda: by_column(session, drawn, column))
         else:
             name = str(head)
             wanted = ("head", key, name, what, target)
@@ -98,7 +99,7 @@ def router(service: Service) -> APIRouter:
     async def duplicates(request: DuplicatesRequest) -> Response:
         session = service.session
         key = ("duplicates", request.space, request.threshold)
-        found = await _patient(service, session, key, lambda: _duplicates(session, request))
+        found = await _patient(service, session.store, key, lambda: _duplicates(session, request))
         if isinstance(found, dict):
             return reply(found, 202)
         return reply({"generation": session.generation, "groups": found[: request.limit], "n": len(found)})
@@ -106,9 +107,9 @@ def router(service: Service) -> APIRouter:
     return routes
 
 
-async def _patient(service: Service, session: Session, key: tuple[Any, ...], make: Any) -> Any:
+async def _patient(service: Service, owner: Store | Session, key: tuple[Any, ...], make: Any) -> Any:
     """What `make` returns, made once by one thread; where it takes long, a document that says for how long it has run."""
-    work = service.once(session, key, make)
+    work = service.once(owner, key, make)
     if not await work.within(PATIENCE):
         return {"state": "computing", "seconds": round(time.monotonic() - work.started, 1)}
     return work.future.result()

@@ -10,6 +10,7 @@ import time
 import weakref
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 
 from embedstore._core.threads import bounded, idle, steady
@@ -28,6 +29,7 @@ __all__ = ["Service"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Key = tuple[Hashable, ...]
 
 LOG = logging.getLogger("embedstore")
 POLL = 0.25
@@ -103,13 +105,14 @@ class Service:
         self._busy = Busy()
         self._slow: dict[str, ThreadPoolExecutor] = {}
         """A thread for each kind of long work."""
-        self._long: weakref.WeakKeyDictionary[Session, dict[tuple[Hashable, ...], Long[Any]]] = weakref.WeakKeyDictionary()
+        self._long: weakref.WeakKeyDictionary[Store | Session, dict[Key, Long[Any]]] = weakref.WeakKeyDictionary()
         self._running = 0
         self._following: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Warm up, and follow the store from now on."""
         await asyncio.get_running_loop().run_in_executor(self._opening, self.session.warm)
+        self._read_ahead()
         self._following = asyncio.create_task(self._follow())
 
     async def stop(self) -> None:
@@ -136,11 +139,13 @@ class Service:
         future.add_done_callback(self._count_down)
         return await asyncio.wait_for(asyncio.wrap_future(future), self.options.seconds)
 
-    def once(self, session: Session, key: tuple[Hashable, ...], make: Callable[[], T]) -> Long[T]:
-        """Work that may take minutes, done once for each key of a session, one work of a kind at a time.
+    def once(self, owner: Store | Session, key: Key, make: Callable[[], T]) -> Long[T]:
+        """Work that may take minutes, done once for each key, one work of a kind at a time.
 
         Parameters
         ----------
+        owner : Store or Session
+            What it depends on: a session where heads count, which may be others in the same generation.
         key : tuple
             The kind of work in a word, then what it depends on.
 
@@ -149,7 +154,7 @@ class Service:
         BusyError
             Too much waits already.
         """
-        known = self._long.setdefault(session, {})
+        known = self._long.setdefault(owner, {})
         if key in known:
             known[key] = known.pop(key)  # the last ones that were asked for stay
         else:
@@ -166,6 +171,11 @@ class Service:
         if work.future.done() and work.future.exception() is not None:
             del known[key]  # the next one who asks tries again
         return work
+
+    def _read_ahead(self) -> None:
+        """Decode what answers hold, beside the requests: they wait for no more of it than they need."""
+        with suppress(BusyError):
+            self.once(self.session.store, ("columns",), self.session.read_ahead)
 
     def _count_down(self, _: object) -> None:
         self._running -= 1
@@ -201,6 +211,7 @@ class Service:
                 self.problem = problem
             if session is not None:
                 self.session = session
+                self._read_ahead()
             pause = max(POLL, SHARE * (time.monotonic() - started))
 
     def newer(self) -> Session | None:
@@ -208,7 +219,9 @@ class Service:
         state = self._state()
         if state == self._seen and self.session.searcher.current():
             return None
-        store = self.session.store.refresh()
+        store, held = self.session.store.refresh(), self.session.store
+        if store.manifest == held.manifest:  # a head or an index is another: what was read of items and vectors stays
+            store = held
         session = Session(store, device=self.options.device, before=self.session).warm()
         self._seen = state
         return session

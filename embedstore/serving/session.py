@@ -20,6 +20,7 @@ from embedstore.serving.once import Once
 from embedstore.sources.base import RESERVED
 from embedstore.spec import MODALITIES
 from embedstore.store import Store
+from embedstore.store.items import ID
 from embedstore.training.saved import open_head
 
 __all__ = ["Session"]
@@ -41,7 +42,8 @@ class Session:
     device : str
         For encoding queries.
     before : Session, optional
-        Of the same store: its encoders are taken over.
+        Of the same store: its encoders are taken over; of the same `Store` object, where a head or an index alone is another,
+        all that was read of items and vectors.
     """
 
     def __init__(self, store: Store, *, device: str = "auto", before: Session | None = None) -> None:
@@ -52,10 +54,13 @@ class Session:
         """Columns of texts and files, as far as the store has them."""
         self.columns = [name for name in self.types if name not in RESERVED]
         """Columns of metadata."""
-        same = before is not None and before.generation == store.generation
-        self.maps: dict[str, Any] = dict(before.maps) if before is not None and same else {}
-        """Maps that were made, by their keys."""
-        self._kept: Once[Hashable, Any] = Once(KEPT)
+        same = before if before is not None and before.store is store else None
+        self.maps: dict[str, Any] = same.maps if same else {}
+        """Maps that were made of this generation, by their keys."""
+        self.drawn: dict[tuple[str, str], Any] = before.drawn if before else {}
+        """The last map of each space by each method, of whichever generation."""
+        self._kept: Once[Hashable, Any] = same._kept if same else Once(KEPT)
+        self._kept_of_heads: Once[Hashable, Any] = Once(KEPT)
 
     @property
     def generation(self) -> int:
@@ -76,9 +81,18 @@ class Session:
         _ = self.rows, self.store.items.id_table
         return self
 
+    def read_ahead(self) -> None:
+        """Read the columns that answers have, where they are small; requests need not wait for the end."""
+        self.store.items.lookup.read_ahead([ID, *self.payloads, *self.columns])
+
     def keep(self, key: Hashable, make: Callable[[], Value]) -> Value:
-        """What `make` returns, made once for each key as long as the session has room for it; see `Once.get`."""
+        """What `make` returns of items and vectors, made once for each key as long as there is room for it; see `Once.get`."""
         kept: Value = self._kept.get(key, make)
+        return kept
+
+    def keep_of_heads(self, key: Hashable, make: Callable[[], Value]) -> Value:
+        """`keep` for what depends on heads, which may be others in the same generation."""
+        kept: Value = self._kept_of_heads.get(key, make)
         return kept
 
     def where(self, conditions: Sequence[Condition] | None) -> str | None:
@@ -100,7 +114,7 @@ class Session:
 
     def head(self, name: str) -> HeadRecord:
         """A saved head; `UsageError` lists those there are."""
-        return self.keep(("head", name), lambda: open_head(self.store, name))
+        return self.keep_of_heads(("head", name), lambda: open_head(self.store, name))
 
     def sees(self, record: HeadRecord, rows: Rows) -> npt.NDArray[np.bool_]:
         """Which of the items at `rows` (n,) have any of a head's inputs."""
@@ -129,7 +143,7 @@ class Session:
             "writable": writable,
             "spaces": [self._space(space) for space in self.searcher.queries.spaces.values()],
             "columns": [{"name": name, "type": kind} for name, kind in self.store.items.column_words().items()],
-            "heads": self.keep("heads", self._heads),
+            "heads": self.keep_of_heads("heads", self._heads),
         }
 
     def _space(self, space: SearchableSpace) -> dict[str, Any]:

@@ -30,6 +30,8 @@ MANY = 32
 """More values of a column are taken at once; for fewer, Arrow's compute functions are not worth their import."""
 KEPT_BYTES = 256 << 20
 """Of decoded columns; what was asked for longest ago goes first."""
+EXPANDED = 8
+"""So many times its bytes a Parquet file may have when it is decoded; what has more is noticed on the way."""
 
 
 class Lookup:
@@ -91,6 +93,16 @@ class Lookup:
                     for i, (place, at) in enumerate(places):
                         values[place] = column[at].as_py() if several is None else several[i]
         return found
+
+    def read_ahead(self, columns: Sequence[str]) -> None:
+        """Decode columns of every item, if all that there is has room in what is kept, so that nobody who asks waits for it."""
+        if sum(part.bytes for part in self._parts) > self._limit // EXPANDED:
+            return
+        for part in range(len(self._parts)):
+            for group in range(len(self._edges_of(part)) - 1):
+                if self._bytes > self._limit // 2:
+                    return
+                self._columns(part, group, columns)
 
     def ids(self) -> Iterator[tuple[Rows, list[str]]]:
         """Rows (n,) and ids of every row group, removed items included; what is decoded for it is not kept."""

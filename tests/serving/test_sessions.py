@@ -22,6 +22,7 @@ from embedstore.retrieval.queries import Resolver
 from embedstore.retrieval.search_options import SearchOptions
 from embedstore.retrieval.searcher import Searcher
 from embedstore.serving import service as serving
+from embedstore.serving.maps import make_map, map_of_key
 from embedstore.serving.serve_options import ServeOptions
 from embedstore.serving.service import LONG_KEPT, Job, Service
 from embedstore.serving.session import Session
@@ -217,6 +218,33 @@ def test_what_did_not_change_is_not_read_again(store: es.Store, table: Path, mon
     es.index(store.path, "image")
     assert Session(es.Store.open(store.path), before=grown).warm().searcher.search(id="new", space="text")
     assert opened == ["image"]
+
+
+def test_another_head_costs_nothing_that_was_read(store: es.Store, table: Path) -> None:
+    es.train(store.path, "label", inputs=["text"], name="kind")
+    service = Service(store, ServeOptions())
+    first = service.session
+    before, matching = first.head("kind"), first.matching("price > 3")
+    column = first.column("label")
+    drawn = make_map(first, "image", "pca", keep=False)
+    es.train(store.path, "label", inputs=["image"], name="kind", head="knn", replace=True)
+    second = service.newer()
+    assert second is not None
+    assert second.store.items is first.store.items
+    assert second.column("label") is column
+    assert second.matching("price > 3") is matching
+    assert map_of_key(second, drawn.key) is drawn
+    assert before.inputs != second.head("kind").inputs
+    service.session = second
+    es.embed(write_csv(table.parent / "more.csv", [{"id": "new", "text": "quite new"}]), store.path, text="hash:16")
+    third = service.newer()
+    assert third is not None
+    assert len(third.column("label")) == len(column) + 1
+    again = make_map(third, "image", "pca", keep=False)
+    assert again.points is drawn.points  # its vectors are the same
+    assert again.key != drawn.key
+    removed = Session(third.store.remove(["item-02"]), before=third)
+    assert len(make_map(removed, "image", "pca", keep=False).points) == len(drawn.points) - 1
 
 
 def test_what_is_gone_or_could_not_be_read_is_not_taken_over(

@@ -138,6 +138,21 @@ def test_threads_decode_a_group_once_and_others_meanwhile(store: es.Store) -> No
     assert lookup.read == [(0, 0, ("text",)), (2, 1, ("text",))]
 
 
+def test_what_is_read_ahead_is_not_decoded_again_and_has_room(store: es.Store) -> None:
+    lookup = Counting(store.files, store.items.lookup._parts)
+    lookup.read_ahead(["id", "late", "price"])
+    read = list(lookup.read)
+    assert len(read) == 12
+    columns = ["price", "late", "id"]
+    assert lookup.values(store.items.rows, columns) == expected(store, store.items.rows, columns)
+    assert lookup.read == read
+    parts = store.items.lookup._parts
+    for limit in (sum(part.bytes for part in parts), 2000):
+        small = Counting(store.files, parts, limit)
+        small.read_ahead(["id"])
+        assert small.read == []
+
+
 def test_a_group_that_could_not_be_read_is_asked_for_again(store: es.Store, monkeypatch: pytest.MonkeyPatch) -> None:
     lookup = Counting(store.files, store.items.lookup._parts)
 
