@@ -21,7 +21,7 @@ function number({ name, value, low, high }, base) {
   if (inside) for (const [key, at] of [["--value", value], ["--low", low ?? value], ["--high", high ?? value]]) whisker.style.setProperty(key, String(at));
   const said = Number.isFinite(low) ? `${decimal(value)} [${decimal(low)}, ${decimal(high)}]` : decimal(value);
   return el("li", { class: base ? "number number-base" : "number" }, el("span", { class: base ? "muted" : "number-main", text: metricName(name) }),
-    inside ? whisker : el("span"), el("span", { class: "number-value", text: said }));
+    inside ? whisker : null, el("span", { class: "number-value", text: said.replaceAll("-", "−") }));
 }
 
 /** The metrics, and under the first of them what each baseline reaches in it. */
@@ -169,7 +169,7 @@ export function headView(store) {
       const chooser = select("Head", store.heads.map((one) => [one.name, one.name]), name, (look) => go({ look, target: "", cell: [] }));
       const which = select("Target", targets.map((one) => [one, one]), now.target, (target) => go({ target, cell: [] }));
       redraw(element, () => element.replaceChildren(
-        el("div", { class: "heads-top" }, el("h1", { text: name }), el("span", { class: "muted", text: [head.task, head.target && `target ${head.target}`, head.classes && plural(head.classes.length, "class", "classes")].filter(Boolean).join(" · ") }), store.heads.length > 1 ? chooser : null, targets.length ? which : null),
+        el("div", { class: "heads-top" }, el("h1", { text: name }), el("span", { class: "muted", text: [head.task, head.target && `target ${head.target}`, head.classes?.length && plural(head.classes.length, "class", "classes")].filter(Boolean).join(" · ") }), store.heads.length > 1 ? chooser : null, targets.length ? which : null),
         numbers(head) ?? "", taught(head) ?? "", matrix(head, now.cell), head.confusion ? items(now, name) : ""));
     } catch (error) {
       if (mine !== turn) return;
