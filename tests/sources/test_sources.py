@@ -115,6 +115,12 @@ class TestFolder(SourceContract):
         assert [row["label"] for row in rows] == ["cat", "cat", "dog", "dog"]
         assert [row["text"] for row in rows] == ["a cat", "another", None, "wau"]
 
+    def test_counting_reads_no_text(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        source, read = self.make(tmp_path), []
+        monkeypatch.setattr("embedstore.sources.folder.read_text", lambda path, **_: read.append(path))
+        assert (source.count(), read) == (4, [])
+        assert (len(rows_of(source)), len(read)) == (4, 3)
+
     def test_split_folders(self, tmp_path: Path) -> None:
         for name in ("train/cat/1.png", "valid/dog/2.png"):
             write_image(tmp_path / name)
