@@ -30,6 +30,7 @@ NEAR = 3
 PAYLOAD_BYTES = 2 << 30
 """No payload is larger: it is read into memory."""
 
+_FILE = "file://"
 _PACKAGE_OF = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "http": "aiohttp", "https": "aiohttp"}
 
 
@@ -90,21 +91,34 @@ def read_payload(path: str, *, timeout: float = TIMEOUT, root: Root | None = Non
         fsspec, or its package for the protocol, is not installed.
     """
     path = path if root is None else root.inside(path)
+    if path.lower().startswith(_FILE):
+        path = path[len(_FILE) :]
     if not is_url(path):
         return read_file(path)
-
-    def read() -> bytes:
-        filesystem, inner = resolve(path)
-        return bytes(filesystem.cat_file(inner))
-
     try:
-        return within(timeout, read)
+        return within(timeout, lambda: _fetched(path))
     except (MissingDependencyError, PayloadError):
         raise
     except TimeoutError:
         raise PayloadError("read", f"{path}: no answer in {timeout:g} s; --timeout raises the limit") from None
     except Exception as error:  # each protocol's client has errors of its own: they cost this payload alone
         raise PayloadError("read", f"{path}: {_reason(error)}") from error
+
+
+def _fetched(url: str) -> bytes:
+    """The bytes at a URL, in one request; of a file that is too large, no more than shows that it is."""
+    filesystem, inner = resolve(url)
+    try:
+        payload = bytes(filesystem.cat_file(inner, end=PAYLOAD_BYTES + 1))
+    except FileNotFoundError:
+        raise
+    except Exception:
+        if filesystem.size(inner) == 0:  # of nothing there is no range
+            return b""
+        raise
+    if len(payload) > PAYLOAD_BYTES:
+        raise PayloadError("read", f"{url} has more than {PAYLOAD_BYTES:,} bytes")
+    return payload
 
 
 def open_file(path: str, *, timeout: float = TIMEOUT) -> IO[bytes]:

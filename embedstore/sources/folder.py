@@ -103,7 +103,7 @@ class FolderSource:
         return f"left out: {several} that cannot be read (the first: {self._unread[0]})."
 
     def count(self) -> int | None:
-        return sum(1 for _ in self._rows())
+        return sum(1 for folder, files in _walk(self.root) for _ in _items_of(folder, files, LeftOut()))
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa

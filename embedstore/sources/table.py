@@ -132,7 +132,7 @@ class TableSource:
                     mean = _bytes_of(file.metadata, columns) / max(1, file.metadata.num_rows)
                     rows = min(BATCH_ROWS, max(1, int(BATCH_BYTES / max(1, mean))))
                     for batch in file.iter_batches(batch_size=rows, columns=columns, use_threads=False):
-                        yield _with_columns(batch, columns)
+                        yield _with_columns(batch, columns, path)
         except (pa.ArrowException, OSError) as error:
             raise self._table.unreadable(error) from error
 
@@ -280,14 +280,17 @@ def _is_nested(kind: str) -> bool:
     return kind.endswith("]") or kind.startswith(("STRUCT(", "MAP("))
 
 
-def _with_columns(batch: pa.RecordBatch, names: list[str]) -> pa.RecordBatch:
-    """`batch` with a column of no payloads for each of `names` that its file lacks."""
+def _with_columns(batch: pa.RecordBatch, names: list[str], path: str) -> pa.RecordBatch:
+    """The columns of payloads `names`, without any where the file at `path` has no such column, or nothing in it."""
     import pyarrow as pa
 
+    columns = {}
     for name in names:
-        if name not in batch.schema.names:
-            batch = batch.append_column(name, pa.nulls(batch.num_rows, pa.binary()))
-    return batch
+        given = batch.column(name) if name in batch.schema.names else pa.nulls(batch.num_rows)
+        columns[name] = given.cast(pa.binary()) if pa.types.is_null(given.type) else given
+        if payload_bytes(columns[name]) is None:
+            raise SourceError(f"{path}: column {name!r} holds {given.type}, in other files bytes. Make them alike.")
+    return pa.RecordBatch.from_pydict(columns)
 
 
 def _bytes_of(metadata: Any, columns: list[str]) -> int:

@@ -320,11 +320,16 @@ class Space:
         rows = self._all_rows
         return None if (rows[1:] > rows[:-1]).all() else np.argsort(rows, kind="stable")
 
+    @cached_property
+    def _ascending(self) -> Rows:
+        """The rows of all positions, ascending."""
+        return self._all_rows if self._order is None else self._all_rows[self._order]
+
     def _position(self, rows: Rows) -> Rows:
         """Position of each row over all parts, -1 where absent."""
         if not len(self._all_rows):
             return np.full(len(rows), -1, dtype=np.int64)
-        ascending = self._all_rows if self._order is None else self._all_rows[self._order]
+        ascending = self._ascending
         at = np.minimum(np.searchsorted(ascending, rows), len(ascending) - 1)
         position = at if self._order is None else self._order[at]
         return np.where(ascending[at] == rows, position, -1)
@@ -353,9 +358,8 @@ class PieceSpace(Space):
         ------
         KeyError
         """
-        ascending = self._all_rows if self._order is None else self._all_rows[self._order]
-        first = np.searchsorted(ascending, rows)
-        counts = np.searchsorted(ascending, rows, side="right") - first
+        first = np.searchsorted(self._ascending, rows)
+        counts = np.searchsorted(self._ascending, rows, side="right") - first
         if not counts.all():
             raise KeyError(f"row {rows[counts == 0][0]} has no pieces in space {self.name!r}")
         at = spans(first, counts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from helpers import write_csv, write_image
 
 import embedstore as es
 from embedstore.errors import MissingDependencyError, PayloadError, SourceError, UsageError
-from embedstore.sources import open_source
+from embedstore.sources import files, open_source
 from embedstore.sources.files import open_file, read_file, read_payload, relative_to
 
 fsspec = pytest.importorskip("fsspec")
@@ -66,6 +67,33 @@ def test_files_that_a_local_table_names(bucket: Any, tmp_path: Path) -> None:
     bucket.pipe_file("/b/a.png", b"changed")  # a URL counts as unchanged until --rehash
     assert counts(es.embed(path, tmp_path / "s", image="hash"), "image") == (0, 2, 0, 2)
     assert counts(es.embed(path, tmp_path / "s", image="hash", rehash=True), "image") == (1, 1, 0, 2)
+
+
+def test_payloads_at_urls_have_a_limit_too(bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "PAYLOAD_BYTES", 10)
+    memory, asked = fsspec.get_filesystem_class("memory"), []
+    read = memory.cat_file
+
+    def cat_file(self: Any, path: str, **options: Any) -> bytes:
+        asked.append(options)
+        if options and not self.size(path):
+            raise OSError("416: Range Not Satisfiable")  # as S3 and HTTP say of no bytes
+        return read(self, path, **options)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(memory, "cat_file", cat_file)
+    for size in (0, 10, 11):
+        bucket.pipe_file(f"/b/{size}", b"x" * size)
+        (tmp_path / str(size)).write_bytes(b"x" * size)
+    assert [read_payload(f"memory://b/{size}") for size in (0, 10)] == [b"", b"x" * 10]
+    with pytest.raises(PayloadError, match=r"memory://b/11 has more than 10 bytes$"):
+        read_payload("memory://b/11")
+    assert asked == [{"end": 11}] * 3
+    assert read_payload(f"FILE://{tmp_path}/10") == b"x" * 10
+    with pytest.raises(PayloadError, match="has 11 bytes, of at most 10"):
+        read_payload(f"file://{tmp_path}/11")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(PayloadError, match="is not a regular file"):
+        read_payload(f"file://{tmp_path}/pipe")
 
 
 @pytest.fixture

@@ -115,6 +115,12 @@ class TestFolder(SourceContract):
         assert [row["label"] for row in rows] == ["cat", "cat", "dog", "dog"]
         assert [row["text"] for row in rows] == ["a cat", "another", None, "wau"]
 
+    def test_counting_reads_no_text(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        source, read = self.make(tmp_path), []
+        monkeypatch.setattr("embedstore.sources.folder.read_text", lambda path, **_: read.append(path))
+        assert (source.count(), read) == (4, [])
+        assert (len(rows_of(source)), len(read)) == (4, 3)
+
     def test_split_folders(self, tmp_path: Path) -> None:
         for name in ("train/cat/1.png", "valid/dog/2.png"):
             write_image(tmp_path / name)
@@ -368,6 +374,12 @@ def test_a_part_of_a_parquet_may_lack_the_payloads(kind: pa.DataType, tmp_path: 
         ("a", b"1", None), ("b", None, None), ("c", None, "x"), ("d", None, None),
     ]  # fmt: skip
     assert [row["image"] is None for row in rows] == [False, True, True, True]
+    pq.write_table(pa.table({"id": ["c"], "image": pa.nulls(1)}), tmp_path / "1.parquet")
+    assert [row["image.bytes"] for row in rows_of(open_source(tmp_path))] == [b"1", None, None]
+    pq.write_table(pa.table({"id": ["c"], "image": ["c.png"]}), tmp_path / "1.parquet")
+    if kind == pa.binary():
+        words = "1.parquet: column 'image' holds string, in other files bytes. Make them alike."
+        assert words in error_of(lambda: rows_of(open_source(tmp_path)))
 
 
 def test_keys_that_differ_in_case_are_refused(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import os
 import resource
 import shutil
 import sys
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from io import FileIO
@@ -264,6 +265,26 @@ def test_reading_in_any_order(tmp_path: Path) -> None:
     np.testing.assert_array_equal(space.hash_of(asked), hash_strings([ids[r] for r in asked]))
     assert space.has(np.array([0, 18, 29])).tolist() == [True, False, True]
     assert (space.hash_table.lookup(hash_strings(ids)) >= 0).sum() == len(live)
+
+
+def test_a_look_at_one_row_costs_no_copy_of_all(tmp_path: Path) -> None:
+    """Also where rows do not ascend, as after a space was filled in two runs."""
+    n, store = 20_000, es.Store.open(tmp_path / "s", create=True)
+    rows = np.concatenate([np.arange(n // 2, n), np.arange(n // 2)])
+    with store.writer() as writer:
+        writer.ensure_space("text", HashEncoder(1, "text").spec, dtype="float32", provenance={})
+        writer.commit(pa.table({"row": np.arange(n), "id": [str(row) for row in range(n)]}))
+        for some in np.split(rows, 2):
+            writer.commit(
+                vectors={"text": NewVectors(some, some[:, None].astype(np.float32), np.zeros((n // 2, 2), np.uint64))}
+            )
+    space, one = es.Store.open(tmp_path / "s").spaces["text"], np.array([7])
+    assert space.take(rows[::99]).ravel().tolist() == rows[::99].tolist()
+    tracemalloc.start()
+    assert space.has(one).all()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < n
 
 
 def test_part_reference_round_trip() -> None:
