@@ -90,9 +90,9 @@ def group_notes(view: View, test: npt.NDArray[np.int64]) -> list[str]:
     if count >= FEW_GROUPS:
         return []
     if count == 1:
-        one = f"all items that were judged have one value of {view.group_name!r}"
+        one = f"all {view.unit} that were judged have one value of {view.group_name!r}"
         return [f"{one}: there are no intervals, and no gain is certain"]
-    return [f"the items that were judged have {count} values of {view.group_name!r}: intervals rest on these few"]
+    return [f"the {view.unit} that were judged have {count} values of {view.group_name!r}: intervals rest on these few"]
 
 
 def number_notes(values: Array) -> list[str]:
