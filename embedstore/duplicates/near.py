@@ -157,8 +157,8 @@ class Search:
         left, right, full = [np.empty(0, np.int64)], [np.empty(0, np.int64)], 0
         for lo in range(0, len(asked), QUERIES):
             block = self._payloads[asked[lo : lo + QUERIES]]
-            vectors = self._spaces[0].take(block)  # among distinct payloads: exact copies would be all that is found
-            scores, found = searcher.nearest(self._spaces[0], vectors, NEIGHBOURS, exclude=block, among=self._payloads)
+            queries = self._spaces[0].take(block)  # among distinct payloads: exact copies would be all that is found
+            scores, found = searcher.nearest(self._spaces[0], queries, NEIGHBOURS, exclude=block, among=self._payloads)
             full += int((scores[:, -1] >= self._threshold).sum())
             i, j = np.nonzero(scores >= self._threshold - APPROXIMATE_SLACK)
             left.append(asked[i + lo])
