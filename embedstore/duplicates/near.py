@@ -54,7 +54,7 @@ class Search:
         threshold: float,
         say: Callable[[str], None],
     ) -> None:
-        self._store, self._spaces, self._rows, self._of_head = store, spaces, rows, of_head
+        self._store, self._spaces, self._of_head = store, spaces, of_head
         self._payloads = rows[heads]
         self._threshold, self._say = threshold, say
         self._contents: list[Content] = []
@@ -157,13 +157,12 @@ class Search:
         left, right, full = [np.empty(0, np.int64)], [np.empty(0, np.int64)], 0
         for lo in range(0, len(asked), QUERIES):
             block = self._payloads[asked[lo : lo + QUERIES]]
-            scores, found = searcher.nearest(self._spaces[0], self._spaces[0].take(block), NEIGHBOURS, exclude=block)
+            queries = self._spaces[0].take(block)  # among distinct payloads: exact copies would be all that is found
+            scores, found = searcher.nearest(self._spaces[0], queries, NEIGHBOURS, exclude=block, among=self._payloads)
             full += int((scores[:, -1] >= self._threshold).sum())
             i, j = np.nonzero(scores >= self._threshold - APPROXIMATE_SLACK)
-            at = np.minimum(np.searchsorted(self._rows, found[i, j]), len(self._rows) - 1)
-            compared = self._rows[at] == found[i, j]  # a filter may have left the neighbour out
-            left.append(asked[i[compared] + lo])
-            right.append(self._of_head[at[compared]])
+            left.append(asked[i + lo])
+            right.append(np.searchsorted(self._payloads, found[i, j]))
             self._say(f"{min(1, (lo + QUERIES) / len(asked)):.0%} of the items")
         self.notes.append(
             f"approximate: with {len(self._payloads):,} distinct payloads the {NEIGHBOURS} nearest neighbours of each were "

@@ -6,6 +6,7 @@ sentence-transformers. Search scores an item by MaxSim over these vectors, and h
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -31,6 +32,8 @@ from embedstore.spec import EncoderSpec
 LEAST = 6
 """The version of sentence-transformers that has such models."""
 DOCUMENT = "document"
+MARKS = 8
+"""Tokens at most that a tokenizer puts round a text."""
 UNITS = {"text": "token", "image": "patch"}
 
 
@@ -66,6 +69,7 @@ class LateInteractionEncoder(LibraryModel):
 
     def encode_pieces(self, batch: Sequence[Any]) -> tuple[Vectors, Pieces]:
         """The mean (n, dim) of each item's vectors, of unit length, and those vectors."""
+        self._count_truncated(batch)
         at_once = self.batch_size if on_gpu(self._request) else 1
         with self.runtime.device_errors():
             found = self.model.encode(
@@ -74,6 +78,22 @@ class LateInteractionEncoder(LibraryModel):
         counts = np.array([len(vectors) for vectors in found], np.int64)
         pieces = Pieces.nowhere(np.concatenate(found).astype(np.float32), counts)
         return unit_each(pieces.means()), pieces
+
+    @cached_property
+    def _longest(self) -> float:
+        """Tokens of a text that are encoded; infinity where the model does not say, or takes no texts."""
+        if self.spec.modality != "text":
+            return math.inf
+        return getattr(self._model[0], f"{self._task}_length", None) or self._model.max_seq_length or math.inf
+
+    def _count_truncated(self, batch: Sequence[Any]) -> None:
+        if self._longest == math.inf:
+            return
+        whole = [self.spec.prompt + text for text in batch]
+        long = [text for text in whole if len(text.encode()) + MARKS > self._longest]  # a token has a byte at least
+        if long:
+            tokens = self._model.tokenizer(long, truncation=False, verbose=False)["input_ids"]
+            self.truncated += sum(len(ids) > self._longest for ids in tokens)
 
     def provenance(self) -> Mapping[str, str]:
         library = require("sentence_transformers", extra="st")

@@ -10,6 +10,7 @@ from pathlib import Path
 from embedstore.encoders.base import Encoder, EncoderRequest, pieces_of
 from embedstore.encoders.cut import shortened
 from embedstore.encoders.names import ALIASES, PIECES, WINDOWS, EncoderName
+from embedstore.encoders.prompts import named_prompt
 from embedstore.encoders.trust import absolute_name, refuse_foreign
 from embedstore.errors import UsageError
 from embedstore.registry import ENCODERS
@@ -108,5 +109,14 @@ def _refuse_ignored(request: EncoderRequest, parsed: EncoderName, encoder: Encod
         raise UsageError(f"{parsed.plain} does not take {PIECES}: frames:, clap: and hf-audio: do.")
     if request.pooling and encoder.spec.pooling != request.pooling:
         raise UsageError(f"{parsed.plain} does not take @{request.pooling}: only image models of timm do.")
-    if (request.prompt or request.query_prompt) and not hasattr(encoder, "queries"):
-        raise UsageError(f"{parsed.plain} takes no prompt: only models of sentence-transformers do.")
+    spec = encoder.spec
+    for asked, taken, other in (
+        (request.prompt, spec.prompt, spec.query_prompt),
+        (request.query_prompt, spec.query_prompt, spec.prompt),
+    ):
+        empty = other and named_prompt(asked or "")  # a model with prompts may have an empty one of that name
+        if asked and (not hasattr(encoder, "queries") or not (taken or empty)):
+            raise UsageError(
+                f"{parsed.plain} takes no prompt for {request.modality}: only models of sentence-transformers do, for texts "
+                "and messages. Leave --prompt and --query-prompt out."
+            )

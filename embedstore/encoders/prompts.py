@@ -42,11 +42,16 @@ def chosen_prompts(request: EncoderRequest, known: Mapping[str, str]) -> tuple[s
     return items, queries
 
 
+def named_prompt(given: str) -> bool:
+    """Whether what was given as a prompt is the name of one: one word."""
+    return _NAME.fullmatch(given) is not None
+
+
 def _text(request: EncoderRequest, given: str, known: Mapping[str, str]) -> str:
     """The prompt that one word names; anything else is the prompt itself."""
     if given in known and any(known.values()):
         return known[given]
-    if not _NAME.fullmatch(given):
+    if not named_prompt(given):
         return given
     named = ", ".join(f"{name} ({text!r})" for name, text in known.items() if text) or "none"
     raise UsageError(

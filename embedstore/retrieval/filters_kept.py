@@ -16,9 +16,10 @@ from embedstore.store import Store
 Rows = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 Key = TypeVar("Key", bound=Hashable)
-Value = TypeVar("Value")
+Value = TypeVar("Value", Mask, Rows)
 
-KEPT = 64
+KEPT, KEPT_BYTES = 64, 128 << 20
+"""Masks, and rows, that are kept: so many, and no more bytes than that beside the last one. Ten million rows are 80 MB."""
 
 
 class Filters:
@@ -75,6 +76,6 @@ def _kept(cache: OrderedDict[Key, Value], key: Key, value: Value) -> Value:
     """What `cache` has under `key`, which is `value` if it had nothing; the keys asked for longest ago make room."""
     found = cache.setdefault(key, value)
     cache.move_to_end(key)
-    while len(cache) > KEPT:
+    while len(cache) > KEPT or (len(cache) > 1 and sum(kept.nbytes for kept in cache.values()) > KEPT_BYTES):
         cache.popitem(last=False)
     return found

@@ -28,8 +28,9 @@ DEEP, DEEPENED = 100, 4
 """How deep rankings are read at first, and how many times deeper next."""
 ROOTS = 4
 """Exact search reads at first so many times the root of the number of items: each reading looks at all of them."""
-FAR = 1600
-"""An index is not asked for more before what it found is believed to be all that counts."""
+FAR = {"score": 1600, "rrf": 400}
+"""What an index found so far down is believed to be all that counts. Of the ten best of 100,000 items in two spaces by score it
+is all of them (at 400 0.99, at 100 0.63); by rank 0.98 (at 1,600 0.985, in four times the time)."""
 
 
 def ranked_together(
@@ -59,7 +60,7 @@ def ranked_together(
     rows, scores, rest = np.empty(0, np.int64), np.empty(0), -np.inf
     for deep in _depths(max(len(one.space) for one in asked), fusion, indexed):
         found = join(deep)
-        believed = found.sure | (deep >= FAR and not exact())
+        believed = found.sure | (deep >= FAR[fusion] and not exact())
         fresh = believed & ~np.isin(found.rows, rows)
         rows, scores = np.concatenate([rows, found.rows[fresh]]), np.concatenate([scores, found.scores[fresh]])
         others = found.most[~np.isin(found.rows, rows[:depth])]

@@ -26,8 +26,8 @@ Search = Callable[[Rows, int], Found]
 """Finds, for some of the queries, so many of the nearest pieces: scores, descending, and positions."""
 
 DEEPER = 4
-CANDIDATES = 100
-"""Items whose pieces are all compared at first, where the query has several vectors."""
+FIRST, DOUBLED = 2, 2
+"""Where the query has several vectors each looks at first for so many times the pieces of `k` items, then for so many more."""
 AT_ONCE = 1 << 22
 """Pieces that are found at once, of all queries together."""
 
@@ -86,7 +86,7 @@ def best_items(search: Search, space: SearchableSpace, queries: Float, k: int) -
     rows, most, every = space.raw_rows, len(space.raw_rows), np.arange(len(queries))
     if not len(space):
         return np.empty(0, np.int64), np.empty(0)
-    deep = min(most, max(DEEPER * k, CANDIDATES) * -(-most // len(space)))
+    deep = min(most, FIRST * k * -(-most // len(space)))
     while True:
         scores, positions = search(every, deep)
         there = positions >= 0
@@ -97,7 +97,7 @@ def best_items(search: Search, space: SearchableSpace, queries: Float, k: int) -
         last = scores[:, -1].mean() if cut_off else -np.inf
         if (len(best) and len(best) >= min(k, len(space)) and found[best[-1]] >= last) or not cut_off:
             return candidates[best], found[best]
-        deep = min(DEEPER * deep, most)
+        deep = min(DOUBLED * deep, most)
 
 
 def similarities(space: SearchableSpace, rows: Rows, queries: Float) -> npt.NDArray[np.float64]:

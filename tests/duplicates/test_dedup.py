@@ -258,6 +258,22 @@ def test_nearest_neighbours_find_the_same_and_say_so(tmp_path: Path, monkeypatch
     assert any("run it again" in note for note in find_duplicates(store, threshold=0.9).notes)
 
 
+def test_copies_and_filtered_items_take_no_neighbour_s_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forty copies, and forty near ones that a filter leaves out, are nearer than what is looked for."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((130, 12))
+    x[10:50] = x[0]
+    x[50:90] = x[1] + 0.025 + 0.001 * rng.standard_normal((40, 12))
+    x[90:92] = x[:2] + 0.05
+    store = vector_store(tmp_path / "s", x, price=[int(50 <= i < 90) for i in range(130)])
+    expected = find_duplicates(store, threshold=0.9, where="price = 0")
+    assert len(expected.clusters) == 2
+    monkeypatch.setattr(near, "ALL_PAIRS_UP_TO", 5)
+    found = find_duplicates(store, threshold=0.9, where="price = 0")
+    assert (found.clusters, found.approximate) == (expected.clusters, True)
+    assert not any("run it again" in note for note in found.notes)
+
+
 def test_the_largest_file_is_kept(tmp_path: Path) -> None:
     for name, level in {"a": 9, "b": 1, "c": 0}.items():
         Image.new("RGB", (40, 30), "teal").save(tmp_path / f"{name}.png", compress_level=level)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -68,6 +69,25 @@ def test_the_vectors_are_the_library_s_own_whatever_the_batch(folder: Path, mode
     asked = encoder.queries.encode_pieces(QUESTIONS)[1]
     theirs = np.concatenate(model.encode_query(QUESTIONS, convert_to_numpy=True))
     assert (asked.vectors * theirs).sum(axis=1).min() >= 0.9999
+
+
+@pytest.mark.parametrize("length", [None, 12])
+def test_texts_that_are_cut_are_counted(folder: Path, tmp_path: Path, length: int | None) -> None:
+    """The library cuts at the model's length for documents, or else at the tokenizer's, and says nothing."""
+    own = Path(shutil.copytree(folder, tmp_path / "m"))
+    if length is not None:
+        path = next(path for path in (own / "sentence_bert_config.json", own / "config.json") if path.is_file())
+        path.write_text(json.dumps({**json.loads(path.read_text()), "document_length": length}))
+    encoder: Any = load_encoder(f"colbert:{own}", "text")
+    texts = ["a boat", "a red car and a red car and a red car", "word " * 700]
+    longest = length or encoder._model.max_seq_length
+    assert 12 <= longest <= 512
+    for text in texts:
+        encoder.encode_pieces([encoder.prepare(text.encode())])
+    whole = encoder._model.tokenizer([f"[D] {text}" for text in texts], truncation=False, verbose=False)["input_ids"]
+    assert encoder.truncated == sum(len(ids) > longest for ids in whole) == (1 if length is None else 2)
+    _, pieces = encoder.encode_pieces([texts[-1]])
+    assert pieces.counts[0] <= longest
 
 
 def test_search_ranks_by_the_library_s_own_maxsim(folder: Path, model: Any, tmp_path: Path) -> None:

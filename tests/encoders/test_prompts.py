@@ -113,13 +113,15 @@ def test_fingerprints_say_the_items_prompt_and_nothing_else(prompted: Path, tmp_
     assert load_encoder("minilm", "text", prompt="").spec.fingerprint == plain.fingerprint
 
 
-def test_prompts_that_are_not_there_are_refused(prompted: Path) -> None:
+def test_prompts_that_are_not_there_are_refused(prompted: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no prompt called 'documnet'; its prompts: query \('query: '\), document"):
         load_encoder(f"st:{prompted}", "text", prompt="documnet")
     with pytest.raises(UsageError, match=r"its prompts: none\. One word is a name"):
         load_encoder("minilm", "text", query_prompt="query")
     with pytest.raises(UsageError, match="hash:8 takes no prompt"):
         load_encoder("hash:8", "text", prompt="a: ")
+    half = model(tmp_path / "half", prompts={"query": "query: ", "document": ""})
+    assert load_encoder(f"st:{half}", "text", prompt="document").spec.prompt == "", "an empty prompt by its name"
     data = MemorySource({"id": ["a"], "text": ["x"]})
     with pytest.raises(UsageError, match="--prompt is for encoders of texts"):
         es.embed(data, prompted.parent / "never.store", text=HashEncoder(8, "text", "hash:8"), prompt="a: ")

@@ -179,6 +179,8 @@ def test_a_model_of_another_kind_is_refused_with_a_way_out(folders: dict[str, Pa
         load_encoder(f"hf-audio:{tmp_path}", "audio")
     with pytest.raises(UsageError, match="hf-audio: needs a model, such as hf-audio:facebook/wav2vec2-base"):
         load_encoder("hf-audio", "audio")
+    with pytest.raises(UsageError, match="takes no prompt for text: only models of sentence-transformers do"):
+        load_encoder(f"clap:{folders['clap']}", "text", prompt="a sound of ")
     with pytest.raises(UsageError, match="takes audio and text, not image"):
         load_encoder(f"clap:{folders['clap']}", "image")
 

@@ -125,6 +125,14 @@ def test_words_and_sounds_find_films(folders: dict[str, Path], tmp_path: Path) -
     assert len(es.search(tmp_path / "s", audio=str(tmp_path / "a.wav")).results) == 2
 
 
+@pytest.mark.parametrize("asked", [{"prompt": "a photo: "}, {"query_prompt": "find: "}, {"prompt": "document"}])
+def test_prompts_are_refused_that_would_be_ignored(asked: dict[str, str], folders: dict[str, Path]) -> None:
+    for name in ("naflex", "pe-av"):
+        with pytest.raises(UsageError, match=rf"{name}:.* takes no prompt for text: only models of sentence-transformers"):
+            load_encoder(f"{name}:{folders[name]}", "text", **asked)
+        load_encoder(f"{name}:{folders[name]}", "text", **dict.fromkeys(asked, ""))
+
+
 def test_another_model_or_modality_is_one_line(folders: dict[str, Path]) -> None:
     for name, modality in [("naflex", "audio"), ("vjepa2", "text"), ("pe-av", "image")]:
         with pytest.raises(UsageError, match=f"takes .*, not {modality}"):

@@ -660,6 +660,21 @@ def test_threads_share_a_searcher(mixed: es.Store) -> None:
     assert all(result.index["exact"] for result in found)
 
 
+def test_filters_that_are_kept_are_bounded_by_their_bytes(mixed: es.Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of these filters has 120 rows of 8 bytes; the last two fit, and answers are the same."""
+    monkeypatch.setattr("embedstore.retrieval.filters_kept.KEPT_BYTES", 2000)
+    searcher = es.Searcher(mixed)
+    expected = ids(searcher.search(id="i4", space="one", k=5))
+    for number in range(6):
+        assert ids(searcher.search(id="i4", space="one", k=5, where=f"n > -{number + 1}")) == expected
+    masks, rows = searcher.filters._masks, searcher.filters._matches
+    assert list(rows) == ["n > -5", "n > -6"]
+    assert sum(kept.nbytes for kept in masks.values()) <= 2000
+    monkeypatch.setattr("embedstore.retrieval.filters_kept.KEPT_BYTES", 1)
+    assert ids(searcher.search(id="i4", space="one", k=5, where="n > -9")) == expected
+    assert (len(masks), list(rows)) == (1, ["n > -9"]), "the last one is kept, whatever its size"
+
+
 def test_what_a_store_keeps_for_searches(store: es.Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """One searcher, until an index or a head changes; its encoders go on; what exact search keeps is bounded."""
     monkeypatch.setattr("embedstore.retrieval.search.KEPT_BYTES", 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from embedstore._core.unit import unit_rows
 from embedstore.retrieval.batch import search_batch
 from embedstore.retrieval.search_options import SearchOptions
 from embedstore.retrieval.searcher import Searcher
+from embedstore.retrieval.several_vectors import best_items
 from embedstore.retrieval.together import answer_all
 from embedstore.sources import MemorySource
 
@@ -57,6 +59,26 @@ def test_a_vector_finds_the_items_with_the_nearest_pieces(store: es.Store, given
             assert own.split()[hit.piece.number] == own.split()[near]
             assert (hit.piece.unit, hit.piece.start, hit.piece.end) == ("word", hit.piece.number, hit.piece.number + 1)
             assert hit.score == pytest.approx(best[hit.metadata["n"]], abs=2e-3)
+
+
+def test_no_more_pieces_are_looked_at_than_decide_it(store: es.Store, given: list[str]) -> None:
+    """The first look of each vector is for twice the pieces of k items; it goes on until no unseen item can be better."""
+    space, searcher = store.space("text"), Searcher(store)
+    each = -(-len(space.raw_rows) // len(space))
+    for seed in range(5):
+        query = unit_rows(np.random.default_rng(seed).normal(size=(3, DIM)).astype(np.float32))
+        looks: list[int] = []
+
+        def search(at: Any, deep: int, query: Any = query, looks: list[int] = looks) -> Any:
+            looks.append(deep)
+            return searcher._finder(searcher.queries.space("text"), query, None, None)(at, deep)
+
+        rows, scores = best_items(search, searcher.queries.space("text"), query, 10)
+        assert looks[0] == 2 * 10 * each
+        assert all(later == min(2 * before, len(space.raw_rows)) for before, later in pairwise(looks))
+        best = max_sims(query.astype(np.float64), given)
+        assert scores == pytest.approx(np.sort(best)[::-1][:10], abs=2e-3)
+        assert best[rows] == pytest.approx(scores, abs=2e-3)
 
 
 def test_filters_offsets_and_bounds_count_items(store: es.Store, given: list[str]) -> None:
