@@ -30,7 +30,7 @@ Value = TypeVar("Value")
 
 KEPT = 256
 """Of filters, columns and the like that a session keeps, each."""
-WARM_K = 10
+WARM_K, WARM_ROWS = 10, 48
 
 
 class Session:
@@ -83,7 +83,9 @@ class Session:
 
     def read_ahead(self) -> None:
         """Read the columns that answers have, where they are small; requests need not wait for the end."""
-        self.store.items.lookup.read_ahead([ID, *self.payloads, *self.columns])
+        lookup, columns = self.store.items.lookup, [ID, *self.payloads, *self.columns]
+        lookup.values(self.rows[:WARM_ROWS], columns)  # what is imported for it is there as well
+        lookup.read_ahead(columns)
 
     def keep(self, key: Hashable, make: Callable[[], Value]) -> Value:
         """What `make` returns of items and vectors, made once for each key as long as there is room for it; see `Once.get`."""

@@ -30,7 +30,7 @@ MANY = 32
 """More values of a column are taken at once; for fewer, Arrow's compute functions are not worth their import."""
 KEPT_BYTES = 256 << 20
 """Of decoded columns; what was asked for longest ago goes first."""
-EXPANDED = 8
+EXPANDED = 4
 """So many times its bytes a Parquet file may have when it is decoded; what has more is noticed on the way."""
 
 

@@ -104,7 +104,12 @@ def hold_requests(page: Any) -> None:
             if (fate === "gone") return Promise.resolve(new Response('{"error": "It is gone."}', { status: 400 }));
             if (fate !== "held") return real(path, options);
             return new Promise((resolve, reject) => {
-              window.letGo = () => resolve(real(path, { ...options, signal: undefined }));
+              window.letGo = async () => {
+                const answer = await real(path, { ...options, signal: undefined });
+                resolve(answer.clone());
+                await answer.text();
+                await new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)));
+              };
               options.signal?.addEventListener("abort", () => reject(new DOMException("left", "AbortError")));
             });
           };

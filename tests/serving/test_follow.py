@@ -35,9 +35,11 @@ def serving(store: es.Store, code: str = SERVE) -> Iterator[tuple[str, subproces
     command = [sys.executable, "-c", code, "serve", str(store.path), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        line = process.stdout.readline()
-        yield line.split(" at ")[1].split(" ")[0], process
-        process.kill()
+        try:
+            line = process.stdout.readline()
+            yield line.split(" at ")[1].split(" ")[0], process
+        finally:
+            process.kill()
 
 
 @pytest.fixture
@@ -69,7 +71,7 @@ def test_ctrl_c_ends_it_while_long_work_runs(store: es.Store) -> None:
     with serving(store, ENDLESS + SERVE) as (address, process):
         assert asked(address, "v1/map?space=image")["state"] == "computing"
         process.send_signal(signal.SIGINT)
-        assert process.wait(60) in (0, 1)
+        assert process.wait(30) in (0, 1)
 
 
 def test_the_store_is_followed_while_clients_search(address: str, store: es.Store, tmp_path: Path) -> None:

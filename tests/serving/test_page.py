@@ -211,7 +211,7 @@ def test_what_is_taken_back_or_fails_loses_nothing(page: Any) -> None:
     until(page, "() => window.letGo")
     page.go_back()  # before the answer
     until(page, "() => !location.hash.includes('picture') && !document.querySelector('.busy')")
-    page.evaluate("window.fates = {}, window.letGo()")
+    page.evaluate("() => { window.fates = {}; return window.letGo(); }")
     page.locator(".skip").focus()
     page.keyboard.press("Enter")
     assert page.evaluate("document.activeElement.id") == "results"
@@ -224,6 +224,15 @@ def test_what_is_taken_back_or_fails_loses_nothing(page: Any) -> None:
     page.click(".notice-error button")
     until(page, "() => document.querySelectorAll('#results .card').length === 60")
     assert ids(page)[:48] == first
+    page.evaluate("window.fates = { '/v1/item': 'held' }, window.letGo = null")
+    page.locator("#results .card-main").nth(2).press("i")
+    until(page, "() => window.letGo")
+    page.keyboard.press("Escape")
+    page.evaluate("window.fates = {}")
+    page.locator("#results .card-main").nth(3).press("i")
+    page.locator("dialog[open] .prose").first.wait_for()
+    page.evaluate("() => window.letGo()")  # of the one that was looked at before
+    assert page.locator("dialog[open] .id").inner_text() == first[3]
 
 
 def test_the_focus_stays_and_a_file_that_is_gone_is_missed(page: Any, store: es.Store) -> None:
