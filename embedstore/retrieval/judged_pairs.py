@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embedstore._core.sql import quoted
 from embedstore.errors import SourceError, UsageError
 from embedstore.sources.tabular import READERS, Tabular
 
@@ -61,7 +60,7 @@ def read_pairs(path: str | os.PathLike[str]) -> QueryPairs:
             f"Columns: {', '.join(table.types)}."
         )
     query, graded = queries[0], GRADE in table.types
-    texts = [f"CAST({quoted(name)} AS VARCHAR)" for name in (query, ID, *((GRADE,) if graded else ()))]
+    texts = [table.text(name) for name in (query, ID, *((GRADE,) if graded else ()))]
     rows = table.fetched(table.query(", ".join([*texts, *([f"TRY_CAST({texts[-1]} AS DOUBLE)"] if graded else [])])))
     if not rows:
         raise SourceError(f"{file} has no rows; expected pairs of {query} and {ID}.")

@@ -179,9 +179,7 @@ class TableSource:
     def _string(self, column: str) -> str:
         """A column as text; bytes, lists and records as they are, of which `_finish` makes what other formats say."""
         kind = self._types[column]
-        if kind == "BLOB" or _is_nested(kind):
-            return quoted(column)
-        return f"{quoted(column)} ->> '$'" if kind == "JSON" else f"CAST({quoted(column)} AS VARCHAR)"
+        return quoted(column) if kind == "BLOB" or _is_nested(kind) else self._table.text(column)
 
     def _finish(self, batch: pa.RecordBatch, held: Mapping[str, pa.Array]) -> pa.RecordBatch:
         """Empty payloads become null, paths absolute, class labels names; payloads that the table holds are added."""

@@ -112,6 +112,13 @@ class Tabular:
         """``SELECT expressions FROM the file rest``, on a connection of its own."""
         return self._sql(f"SELECT {expressions} FROM {self._table()} {rest}")
 
+    def text(self, name: str) -> str:
+        """A column as text, in SQL; bytes are UTF-8."""
+        column, kind = quoted(name), self.types[name]
+        if kind == "BLOB":
+            return f"decode({column})"
+        return f"({column} ->> '$')" if kind == "JSON" else f"CAST({column} AS VARCHAR)"
+
     def _table(self) -> str:
         """What is selected from, in SQL."""
         if self.kind == "csv":

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from embedstore._core.sql import quoted
 from embedstore.errors import HeadError, SourceError, UsageError
 from embedstore.sources.tabular import Tabular
 from embedstore.store import Store
@@ -61,7 +60,7 @@ def _from_table(path: str | os.PathLike[str], sides: Sequence[str]) -> list[tupl
                 "columns."
             )
         sides = names
-    select = ", ".join(f"CAST({quoted(name)} AS VARCHAR) AS side{k}" for k, name in enumerate(sides))
+    select = ", ".join(f"{table.text(name)} AS side{k}" for k, name in enumerate(sides))
     found: list[tuple[str, str]] = []
     for batch in table.batches(select, 65536):
         found += zip(batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True)

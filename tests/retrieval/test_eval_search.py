@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from helpers import Telling, telling_store
 from sklearn import metrics as sk
@@ -208,6 +210,20 @@ def test_ids_in_jsonl_stay_as_they_are_written(tmp_path: Path) -> None:
     read = read_pairs(path)
     assert (read.queries, read.ids) == (["2020-01-01 00:30", 'say "x, y"'], ["007", "7"])
     assert read.grades.tolist() == [1, 1]
+
+
+def test_pairs_in_a_parquet_may_be_bytes(tmp_path: Path) -> None:
+    from embedstore.retrieval.judged_pairs import read_pairs
+    from embedstore.training.pair_table import _from_table
+
+    pairs = pa.table({"query": ["café".encode(), b"a\\b"], "id": [b"\xc3\xa9", b"7"]})
+    pq.write_table(pairs, tmp_path / "p.parquet")
+    read = read_pairs(tmp_path / "p.parquet")
+    assert (read.queries, read.ids) == (["café", "a\\b"], ["é", "7"])
+    assert _from_table(tmp_path / "p.parquet", ["query", "id"]) == [("café", "é"), ("a\\b", "7")]
+    pq.write_table(pairs.set_column(1, "id", pa.array([b"\xff", b"7"])), tmp_path / "p.parquet")
+    with pytest.raises(SourceError, match=r"p\.parquet cannot be read as parquet: .*UTF8"):
+        read_pairs(tmp_path / "p.parquet")
 
 
 def pair_store(path: Path, images: Array, texts: Array, alignment: str | None = "pair") -> es.Store:
